@@ -1,0 +1,101 @@
+//! Relays in a node, both ways: leave for others to use this node's relay, and the relays of others at hand for this one.
+//!
+//! What it is not: the relay (`crate::relay`), the search (`crate::relay_finding`) or the use of one (`crate::turn`).
+
+use std::{net::IpAddr, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture};
+use keyferry_proto::{
+    identity::NodeSecret,
+    relaying::{Issued, Refusal},
+    turn::long_term::Credentials,
+};
+
+use super::now;
+use crate::{
+    home::{ContactsFile, Home},
+    path::RelayMode,
+    relay::{Relay, RelayPolicy},
+    relay_finding::{FindingConfig, FoundRelay, RelayFinding},
+    rendezvous::{Audience, CredentialIssuer, Rendezvous, Requester, TurnService},
+    turn::{Pin, Relays, Trust, TurnServer},
+};
+
+/// Addresses of one found relay that are tried: one of each family.
+const MAX_ADDRS_EACH: usize = 2;
+
+/// What the rendezvous answers and announces for a relay; none for one that is for its named users only.
+pub(super) fn service(relay: &Arc<Relay>, secret: &NodeSecret) -> Option<TurnService> {
+    let audience = match relay.policy() {
+        RelayPolicy::Everyone => Audience::Everyone,
+        RelayPolicy::Contacts => Audience::Contacts,
+        RelayPolicy::Nobody => return None,
+    };
+    let issuer = Arc::new(Issuer { relay: Arc::clone(relay) });
+    Some(TurnService { issuer, secret: secret.clone(), audience })
+}
+
+/// Issues credentials of this node's relay.
+struct Issuer {
+    relay: Arc<Relay>,
+}
+
+impl CredentialIssuer for Issuer {
+    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<Issued, Refusal>> {
+        async move {
+            let granted = self.relay.credentials_for(who.node, remote, now()).await.map_err(|_| Refusal::Policy)?;
+            Ok(Issued {
+                realm: granted.realm,
+                username: granted.username,
+                password: granted.password,
+                expires: granted.expiry,
+                addrs: Vec::new(),
+                tls_pin: self.relay.pin().map(|pin| *pin.as_bytes()),
+            })
+        }
+        .boxed()
+    }
+}
+
+/// Has the relays of other nodes looked for as they are wanted, and brought to `relays`, until the returned future is dropped.
+pub(super) fn find(
+    relays: &Relays,
+    mode: RelayMode,
+    secret: &NodeSecret,
+    home: &Home,
+    rendezvous: &Rendezvous,
+) -> Option<BoxFuture<'static, ()>> {
+    if mode == RelayMode::NoRelay {
+        return None;
+    }
+    let config = FindingConfig {
+        secret: secret.clone(),
+        contacts: ContactsFile::of(home.root()),
+        introduces_itself: mode != RelayMode::RelayOnly,
+    };
+    let finding = RelayFinding::spawn(config, rendezvous.clone());
+    let (mut found, relays) = (finding.found(), relays.clone());
+    relays.search_by(move || finding.want());
+    Some(
+        async move {
+            while found.changed().await.is_ok() {
+                let servers = found.borrow_and_update().iter().flat_map(servers_of).collect();
+                relays.set_found(servers);
+            }
+        }
+        .boxed(),
+    )
+}
+
+/// The ways to use a found relay: plain at each address, and `turns:` at the first, for networks that let only TLS through.
+fn servers_of(relay: &FoundRelay) -> Vec<TurnServer> {
+    let Ok(credentials) = Credentials::new(relay.username.clone(), relay.password.clone()) else { return Vec::new() };
+    let server = |addr: &std::net::SocketAddr, secure| TurnServer::new(addr.ip().to_string(), addr.port(), secure);
+    let plain = relay.addrs.iter().take(MAX_ADDRS_EACH).map(|addr| server(addr, false));
+    let secure = relay
+        .addrs
+        .first()
+        .zip(relay.tls_pin)
+        .map(|(addr, pin)| server(addr, true).with_trust(Trust::Pinned(Pin::from_bytes(pin))));
+    plain.chain(secure).map(|server| server.with_credentials(credentials.clone())).collect()
+}

@@ -1,0 +1,42 @@
+//! Replacing a small file as a whole: whoever reads it sees the old bytes or the new ones, after a crash too.
+//!
+//! What it is not: for bulk data; every call waits for the disk twice.
+
+use std::{fs::File, io, io::Write, path::Path};
+
+/// Files that are being written carry this in front of their name; those that a killed process left are removed later.
+const TEMPORARY_PREFIX: &str = ".keyferry-tmp-";
+
+/// Writes a file whole: into a temporary one beside it, to the disk, and then renamed into place.
+///
+/// `mode` holds Unix permission bits and is ignored elsewhere.
+pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY_PREFIX);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// Makes a rename last through a power failure.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Removes temporary files that a killed process left in `folder`. Only for who has the folder to itself.
+pub(super) fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = folder.read_dir() else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+            // A file that cannot be removed does no harm; the next start tries again.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}

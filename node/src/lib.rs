@@ -1,0 +1,18 @@
+//! Keyferry: share and fetch files by public key.
+
+pub mod cli;
+pub mod engine;
+pub mod gather;
+pub mod home;
+pub mod ice;
+pub mod path;
+pub mod port;
+pub mod relay;
+pub mod relay_finding;
+pub mod rendezvous;
+pub mod session;
+pub mod signalling;
+pub mod store;
+pub mod stun;
+pub mod transfer;
+pub mod turn;

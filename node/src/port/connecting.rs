@@ -1,0 +1,183 @@
+//! One connection on its way out, as an ICE agent asks for it: from exactly the source it names, plainly or by an
+//! *opening SYN*.
+//!
+//! ```text
+//! opening SYN   TTL = t, MINTTL = t | connect: the SYN leaves, passes this side's NAT, dies before the peer's
+//!               | TTL = default     | told to the peer, whose own SYN now comes in and meets this socket in SYN_SENT
+//! ```
+//! The least TTL hides the ICMP error about the dead SYN from the socket (`min_ttl`). IPv6 has hop limits for TTLs, and its
+//! sockets have to be deaf to all until that error has passed; the way is open only after that ([`opens_after`]).
+//!
+//! What it is not: a choice of where to connect to, or another way when this one fails; both are the agent's.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use keyferry_proto::ice::{ConnectFailure, ConnectMethod, Source};
+use socket2::Socket;
+use tokio::net::TcpStream;
+
+use super::{min_ttl, socket};
+
+/// A connection whose SYN has left. Dropping it gives it up without a further packet.
+#[derive(Debug)]
+pub struct Connecting {
+    stream: TcpStream,
+    remote: SocketAddr,
+    opening: bool,
+}
+
+/// How long an opening socket of IPv6 hears nothing: the ICMP error has come by then from all routers that are near, and those
+/// are where the SYN dies. The peer's SYN must not come earlier, because it would be repeated only after a second.
+const DEAF: Duration = Duration::from_millis(60);
+
+/// How much later than its SYN the peer may be told that a way is open.
+pub fn opens_after(remote: SocketAddr) -> Duration {
+    if remote.is_ipv4() { Duration::ZERO } else { DEAF }
+}
+
+/// Whether this system can send an opening SYN.
+pub const CAN_OPEN: bool = min_ttl::SUPPORTED;
+
+impl Connecting {
+    /// Sends the first SYN. When this returns, an opening SYN has left and its TTL has been raised again.
+    pub fn start(source: Source, remote: SocketAddr, method: ConnectMethod) -> Result<Self, ConnectFailure> {
+        let started = bind(source, remote).and_then(|socket| send_syn(socket, remote, method));
+        started.map_err(|failed| {
+            tracing::debug!(%remote, ?source, ?method, error = %failed.error, "a connection could not be started");
+            failed.reason()
+        })
+    }
+
+    /// Waits until the connection stands. The caller sets the deadline.
+    pub async fn established(self) -> Result<TcpStream, ConnectFailure> {
+        self.wait().await.map_err(|error| {
+            tracing::debug!(%error, "a connection failed");
+            failure_of(&error)
+        })
+    }
+
+    async fn wait(self) -> io::Result<TcpStream> {
+        if self.opening && !self.remote.is_ipv4() {
+            tokio::time::sleep(DEAF).await;
+            min_ttl::set(&socket2::SockRef::from(&self.stream), false, 0)?;
+        }
+        self.stream.writable().await?;
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        if self.stream.local_addr()? == self.remote {
+            // TCP lets a socket open a connection to itself when its own address is dialled from the listening port.
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "that address is this node's own"));
+        }
+        if self.opening {
+            min_ttl::set(&socket2::SockRef::from(&self.stream), self.remote.is_ipv4(), 0)?;
+        }
+        Ok(self.stream)
+    }
+}
+
+/// A failure before the SYN left, with the step at which it happened.
+struct Failed {
+    step: Step,
+    error: io::Error,
+}
+
+#[derive(PartialEq, Eq)]
+enum Step {
+    Bind,
+    Options,
+    Connect,
+}
+
+impl Failed {
+    fn reason(&self) -> ConnectFailure {
+        match (&self.step, self.error.kind()) {
+            // The interface has gone, or never was ours.
+            (Step::Bind, io::ErrorKind::AddrNotAvailable) => ConnectFailure::Unreachable,
+            (Step::Options, _) => ConnectFailure::Unsupported,
+            _ => failure_of(&self.error),
+        }
+    }
+}
+
+fn bind(source: Source, remote: SocketAddr) -> Result<Socket, Failed> {
+    let open = || {
+        let socket = socket::new_socket(remote)?;
+        let local = match source {
+            Source::Port(local) => {
+                socket::allow_sharing(&socket)?;
+                socket::free_at_once(&socket)?;
+                local
+            }
+            Source::AnyPort(ip) => SocketAddr::new(ip, 0),
+            // Relays are another module's.
+            Source::Relayed(_) => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        socket.bind(&local.into())?;
+        Ok(socket)
+    };
+    open().map_err(|error| Failed { step: Step::Bind, error })
+}
+
+fn send_syn(socket: Socket, remote: SocketAddr, method: ConnectMethod) -> Result<Connecting, Failed> {
+    let options = |error| Failed { step: Step::Options, error };
+    let connect = |error| Failed { step: Step::Connect, error };
+    let opening = match method {
+        ConnectMethod::Plain => {
+            begin_connect(&socket, remote).map_err(connect)?;
+            false
+        }
+        ConnectMethod::Opening { ttl } => {
+            let usual = hops(&socket, remote).map_err(options)?;
+            let least = if remote.is_ipv4() { ttl } else { u8::MAX };
+            min_ttl::set(&socket, remote.is_ipv4(), least).map_err(options)?;
+            set_hops(&socket, remote, u32::from(ttl)).map_err(options)?;
+            begin_connect(&socket, remote).map_err(connect)?;
+            set_hops(&socket, remote, usual).map_err(options)?;
+            true
+        }
+    };
+    let stream = TcpStream::from_std(socket.into()).map_err(connect)?;
+    Ok(Connecting { stream, remote, opening })
+}
+
+/// Starts a connect that does not block: the SYN has left when this returns.
+fn begin_connect(socket: &Socket, remote: SocketAddr) -> io::Result<()> {
+    match socket.connect(&remote.into()) {
+        // The one is what Unix says, the other Windows.
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        result => result,
+    }
+}
+
+fn hops(socket: &Socket, remote: SocketAddr) -> io::Result<u32> {
+    if remote.is_ipv4() { socket.ttl_v4() } else { socket.unicast_hops_v6() }
+}
+
+fn set_hops(socket: &Socket, remote: SocketAddr, hops: u32) -> io::Result<()> {
+    if remote.is_ipv4() { socket.set_ttl_v4(hops) } else { socket.set_unicast_hops_v6(hops) }
+}
+
+/// What the agent needs to know of an error of the system.
+fn failure_of(error: &io::Error) -> ConnectFailure {
+    match error.kind() {
+        // A RST that meets a socket after the SYNs have crossed says "reset".
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            ConnectFailure::Refused
+        }
+        // Permission is what a firewall on the way, or on this machine, denies.
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::PermissionDenied => ConnectFailure::Unreachable,
+        io::ErrorKind::TimedOut => ConnectFailure::TimedOut,
+        // The second is what Linux says of two connections with the same four numbers.
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => ConnectFailure::AddrInUse,
+        io::ErrorKind::Unsupported => ConnectFailure::Unsupported,
+        _ => ConnectFailure::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! The node's one TCP port: its listeners, who gets which connection, and connections that leave from it.
+//!
+//! A person forwards one port, so libp2p, sessions (TLS) and STUN share it; the first bytes tell them apart
+//! (`classify`). Nothing is consumed from a stream before its owner has it.
+//!
+//! What it is not: any of these protocols.
+
+mod classify;
+mod connecting;
+mod min_ttl;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+pub(crate) mod nat_lab;
+mod socket;
+mod undecided;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::AbortHandle,
+};
+
+pub use self::connecting::{CAN_OPEN, Connecting, opens_after};
+use self::{
+    classify::{PEEK_LEN, Verdict, classify},
+    undecided::MAX_IN_ALL,
+};
+pub(crate) use self::{
+    socket::{allow_sharing, new_socket},
+    undecided::{Place, Undecided},
+};
+
+/// The port that a node listens on unless it is told otherwise, and where nodes of one machine look for each other.
+pub const DEFAULT_PORT: u16 = 41414;
+
+/// How long a connection may take to show its first bytes.
+pub const DECIDE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an outgoing connection may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Decided connections that may wait for each owner; more are closed.
+pub const MAX_WAITING: usize = 128;
+/// Listening addresses a port may have.
+pub const MAX_LISTENERS: usize = 16;
+
+/// Pause between two looks at a connection that has sent too few bytes; doubles each time.
+const FIRST_LOOK_PAUSE: Duration = Duration::from_millis(2);
+const MAX_LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// Pause after accept fails for want of memory or file descriptors, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a port is looked for that is free for all listening addresses.
+const BIND_TRIES: usize = 8;
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// No address to listen on was given, or too many.
+    #[error("expected 1 to {MAX_LISTENERS} addresses to listen on, got {got}")]
+    Count {
+        /// How many were given.
+        got: usize,
+    },
+    /// Another program, or another keyferry, listens there.
+    #[error("{addr} is in use by another program; choose another with --listen, or port 0 for any")]
+    InUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The system refuses the address.
+    #[error("cannot listen on {addr}: {error}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// A connection that has come in and shown what it is. Nothing has been read from the stream.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Its other end.
+    pub remote: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+}
+
+/// The connections that come in, by what they are. Each queue is bounded by [`MAX_WAITING`].
+#[derive(Debug)]
+pub struct Incoming {
+    /// libp2p.
+    pub libp2p: mpsc::Receiver<Accepted>,
+    /// TLS: sessions.
+    pub sessions: mpsc::Receiver<Accepted>,
+    /// STUN, TURN and ICE checks.
+    pub stun: mpsc::Receiver<Accepted>,
+}
+
+/// The open port. Closing it is dropping it; connections that were handed out stay.
+#[derive(Debug)]
+pub struct Port {
+    local_addrs: Vec<SocketAddr>,
+    counters: Arc<Counters>,
+    accept_loops: Vec<AbortHandle>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    libp2p: AtomicU64,
+    sessions: AtomicU64,
+    stun: AtomicU64,
+    unknown: AtomicU64,
+    silent: AtomicU64,
+    pushed_out: AtomicU64,
+    queue_full: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Owners {
+    libp2p: mpsc::Sender<Accepted>,
+    sessions: mpsc::Sender<Accepted>,
+    stun: mpsc::Sender<Accepted>,
+    counters: Arc<Counters>,
+}
+
+impl Port {
+    /// Listens on all given addresses. Those with port 0 get one port, the same for all of them.
+    ///
+    /// An address family that the system lacks is left out, as long as one address remains.
+    pub async fn bind(listen: &[SocketAddr]) -> Result<(Port, Incoming), PortError> {
+        if listen.is_empty() || listen.len() > MAX_LISTENERS {
+            return Err(PortError::Count { got: listen.len() });
+        }
+        let listeners = bind_all(listen)?;
+        let local_addrs = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let (libp2p, libp2p_receiver) = mpsc::channel(MAX_WAITING);
+        let (sessions, sessions_receiver) = mpsc::channel(MAX_WAITING);
+        let (stun, stun_receiver) = mpsc::channel(MAX_WAITING);
+        let counters = Arc::new(Counters::default());
+        let owners = Owners { libp2p, sessions, stun, counters: counters.clone() };
+        let undecided = Undecided::new(MAX_IN_ALL);
+        let accept_loops = listeners
+            .into_iter()
+            .map(|listener| tokio::spawn(accept_loop(listener, owners.clone(), undecided.clone())).abort_handle())
+            .collect();
+        let incoming = Incoming { libp2p: libp2p_receiver, sessions: sessions_receiver, stun: stun_receiver };
+        Ok((Port { local_addrs, counters, accept_loops }, incoming))
+    }
+
+    /// The addresses that are listened on, as bound: with the real port, but unspecified addresses as they are.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// The port number, that of the first listener.
+    pub fn number(&self) -> u16 {
+        self.local_addrs.first().map_or(0, SocketAddr::port)
+    }
+
+    /// Connects from this port, so that a NAT shows others the mapping that leads back here. Where the port cannot be
+    /// used (such a connection is up already), the connection leaves from another one.
+    pub async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+        bounded(socket::connect(self.source_for(remote), remote)).await
+    }
+
+    /// Connects from a port of the kernel's choice: inside a LAN, where there is no mapping to show, two nodes that call
+    /// each other at one moment from their listening ports would meet in one simultaneous open.
+    pub async fn connect_from_any_port(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+        let source = self.source_for(remote).map(|addr| SocketAddr::new(addr.ip(), 0));
+        bounded(socket::connect(source, remote)).await
+    }
+
+    /// What the port has seen, by name: connections by protocol, and those that were closed with the reason.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let counters = &self.counters;
+        [
+            ("port_libp2p", &counters.libp2p),
+            ("port_sessions", &counters.sessions),
+            ("port_stun", &counters.stun),
+            ("port_closed_unknown_protocol", &counters.unknown),
+            ("port_closed_silent", &counters.silent),
+            ("port_closed_too_many", &counters.pushed_out),
+            ("port_closed_queue_full", &counters.queue_full),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
+        .collect()
+    }
+
+    /// The local address from which `remote` can be reached: that of a listener of the same family.
+    pub fn source_for(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        let fits = |local: &&SocketAddr| {
+            local.is_ipv4() == remote.is_ipv4()
+                && (local.ip().is_unspecified() || local.ip().is_loopback() == remote.ip().is_loopback())
+        };
+        self.local_addrs.iter().find(fits).copied()
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.accept_loops.iter().for_each(AbortHandle::abort);
+    }
+}
+
+async fn bounded(connecting: impl Future<Output = io::Result<TcpStream>>) -> io::Result<TcpStream> {
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Opens all listeners; looks for another port when one that the kernel chose for the first is taken for another.
+fn bind_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
+    let mut tries = 1;
+    loop {
+        match bind_once(listen) {
+            Err(PortError::InUse { addr }) if tries < BIND_TRIES && !listen.contains(&addr) => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+fn bind_once(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
+    let mut listeners = Vec::with_capacity(listen.len());
+    let mut unsupported = None;
+    let mut chosen = None;
+    for addr in listen {
+        let mut addr = *addr;
+        if addr.port() == 0 {
+            addr.set_port(chosen.unwrap_or(0));
+        }
+        match socket::listen(addr) {
+            Ok(listener) => {
+                chosen = chosen.or(listener.local_addr().ok().map(|addr| addr.port()));
+                listeners.push(listener);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(PortError::InUse { addr }),
+            Err(error) if lacks_family(&error) => unsupported = Some(PortError::Listen { addr, error }),
+            Err(error) => return Err(PortError::Listen { addr, error }),
+        }
+    }
+    match unsupported {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+/// Whether the system has no such address family, or only `::` without a single IPv6 address behind it.
+fn lacks_family(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::Unsupported
+}
+
+async fn accept_loop(listener: TcpListener, owners: Owners, undecided: Undecided) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                let place = undecided.enter(remote.ip());
+                tokio::spawn(decide(stream, remote, place, owners.clone()));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Waits for a connection's first bytes and hands it to its owner, or closes it.
+async fn decide(stream: TcpStream, remote: SocketAddr, mut place: Place, owners: Owners) {
+    let counters = &owners.counters;
+    let verdict = tokio::select! {
+        verdict = tokio::time::timeout(DECIDE_TIMEOUT, first_bytes(&stream)) => verdict.unwrap_or(Verdict::Undecided),
+        _ = &mut place.pushed_out => {
+            counters.pushed_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    };
+    drop(place);
+    let (owner, counter) = match verdict {
+        Verdict::Libp2p => (&owners.libp2p, &counters.libp2p),
+        Verdict::Tls => (&owners.sessions, &counters.sessions),
+        Verdict::Stun => (&owners.stun, &counters.stun),
+        Verdict::Unknown => {
+            counters.unknown.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        Verdict::Undecided => {
+            counters.silent.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    };
+    let Ok(local) = stream.local_addr() else { return };
+    // Where the option cannot be set, the connection is slower and nothing else.
+    let _ = stream.set_nodelay(true);
+    match owner.try_send(Accepted { stream, remote, local }) {
+        Ok(()) => counter.fetch_add(1, Ordering::Relaxed),
+        Err(_) => counters.queue_full.fetch_add(1, Ordering::Relaxed),
+    };
+}
+
+/// Looks at the first bytes until they say what the connection is; [`Verdict::Undecided`] if it ends before.
+async fn first_bytes(stream: &TcpStream) -> Verdict {
+    let mut bytes = [0; PEEK_LEN];
+    let mut pause = FIRST_LOOK_PAUSE;
+    let mut seen = 0;
+    loop {
+        let Ok(got) = stream.peek(&mut bytes).await else { return Verdict::Undecided };
+        match classify(&bytes[..got]) {
+            Verdict::Undecided if got == 0 => return Verdict::Undecided,
+            Verdict::Undecided => {
+                // The socket stays readable while these bytes lie there, so only time tells when to look again.
+                if got > seen {
+                    seen = got;
+                    pause = FIRST_LOOK_PAUSE;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_LOOK_PAUSE);
+            }
+            verdict => return verdict,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! The task that owns the server's state: everything that happens comes here in turn, and what is to be done goes out from here.
+//!
+//! It never waits for a client: what a client does not take in time costs that client its connection.
+//!
+//! What it is not: reading, writing or moving bytes; each client has a task for that.
+
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use keyferry_proto::turn::{
+    peer_policy::PeerPolicy,
+    server::{AllocationId, Arrival, ClientId, ConnectFailed, Counters, Family, Holder, Output, PeerId, Server},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Traffic,
+    client::{self, ClientStream, Command, Joined, Link},
+    ports::Ports,
+    rates::Shares,
+};
+
+/// What may wait for a client to take it: answers, and tidings of peers.
+const MAX_COMMANDS: usize = 64;
+/// How often the addresses of this machine are read again.
+const READ_ADDRS_EVERY: Duration = Duration::from_secs(30);
+/// Pause after accept fails for want of memory or file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What happens.
+pub(super) enum Input {
+    /// A client has connected.
+    Client { stream: ClientStream, arrival: Arrival, first: Option<Vec<u8>> },
+    /// A client has sent a message. `taken` is told once what follows from it is on its way.
+    Message { client: ClientId, message: Vec<u8>, taken: oneshot::Sender<()> },
+    /// A client's connection is over.
+    Closed { client: ClientId },
+    /// Bytes were moved on a joined connection.
+    Relayed { client: ClientId, holder: Holder, bytes: u64 },
+    /// A peer has connected to a relayed address.
+    Peer { allocation: AllocationId, stream: TcpStream, remote: SocketAddr },
+    /// A connect has ended.
+    Connected { peer: PeerId, result: io::Result<TcpStream> },
+}
+
+/// The task's state.
+pub(super) struct Actor {
+    server: Server,
+    policy: PeerPolicy,
+    ports: Ports,
+    shares: Shares,
+    clients: HashMap<ClientId, mpsc::Sender<Command>>,
+    listeners: HashMap<AllocationId, AbortHandle>,
+    /// Connections with peers that are not joined yet.
+    peers: HashMap<PeerId, TcpStream>,
+    connects: HashMap<PeerId, AbortHandle>,
+    inputs: mpsc::Sender<Input>,
+    counted: watch::Sender<Counters>,
+    traffic: Arc<Traffic>,
+    tasks: TaskTracker,
+}
+
+impl Actor {
+    #[expect(clippy::too_many_arguments, reason = "all parts of a relay meet here, once")]
+    pub(super) fn new(
+        server: Server,
+        policy: PeerPolicy,
+        ports: Ports,
+        shares: Shares,
+        inputs: mpsc::Sender<Input>,
+        counted: watch::Sender<Counters>,
+        traffic: Arc<Traffic>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            server,
+            policy,
+            ports,
+            shares,
+            clients: HashMap::new(),
+            listeners: HashMap::new(),
+            peers: HashMap::new(),
+            connects: HashMap::new(),
+            inputs,
+            counted,
+            traffic,
+            tasks,
+        }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut addrs = interval(READ_ADDRS_EVERY);
+        addrs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.server.poll_timeout().map(Instant::from_std);
+            tokio::select! {
+                input = inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+                () = until(due) => self.server.handle_timeout(now()),
+                _ = addrs.tick() => self.read_addrs(),
+            }
+            self.act();
+            self.publish();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Client { stream, arrival, first } => self.welcome(stream, arrival, first),
+            Input::Message { client, message, taken } => {
+                self.server.message(now(), crate::engine::now(), client, &message);
+                // What follows is on its way before the client's next message is read.
+                self.act();
+                let _ = taken.send(());
+            }
+            Input::Closed { client } => {
+                self.clients.remove(&client);
+                self.server.closed(now(), client);
+            }
+            Input::Relayed { client, holder, bytes } => self.server.relayed(now(), client, &holder, bytes),
+            Input::Peer { allocation, stream, remote } => {
+                let remote = self.ports.told(remote);
+                if let Some(peer) = self.server.peer_accepted(now(), allocation, remote) {
+                    self.peers.insert(peer, stream);
+                }
+            }
+            Input::Connected { peer, result } => {
+                self.connects.remove(&peer);
+                let result = result.map_err(|error| tracing::debug!(%error, "a peer cannot be connected to"));
+                let outcome = result.map(|stream| drop(self.peers.insert(peer, stream))).map_err(|()| ConnectFailed);
+                self.server.peer_connected(now(), peer, outcome);
+            }
+        }
+    }
+
+    fn welcome(&mut self, stream: ClientStream, arrival: Arrival, first: Option<Vec<u8>>) {
+        let client = self.server.connected(now(), arrival);
+        let (commands, received) = mpsc::channel(MAX_COMMANDS);
+        self.clients.insert(client, commands);
+        if let Some(first) = first {
+            self.server.message(now(), crate::engine::now(), client, &first);
+            self.act();
+        }
+        let link = Link { client, inputs: self.inputs.clone(), traffic: Arc::clone(&self.traffic) };
+        self.tasks.spawn(client::run(stream, link, received));
+    }
+
+    /// Does what the server wants done.
+    fn act(&mut self) {
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                Output::Send { client, message } => self.command(client, Command::Send(message)),
+                Output::Close { client } => {
+                    self.command(client, Command::Close);
+                    self.clients.remove(&client);
+                }
+                Output::Listen { allocation, family, reached } => self.listen(allocation, family, reached),
+                Output::StopListening { allocation } => {
+                    self.ports.forget(allocation);
+                    self.listeners.remove(&allocation).inspect(AbortHandle::abort);
+                }
+                Output::Connect { peer, allocation, to } => self.connect(peer, allocation, to),
+                Output::ClosePeer { peer } => {
+                    self.peers.remove(&peer);
+                    self.connects.remove(&peer).inspect(AbortHandle::abort);
+                }
+                Output::Join { client, peer, holder } => match self.peers.remove(&peer) {
+                    Some(peer) => {
+                        let share = self.shares.of(&holder);
+                        self.command(client, Command::Join(Joined { peer, share, holder }));
+                    }
+                    None => self.command(client, Command::Close),
+                },
+            }
+        }
+    }
+
+    /// Tells a client's task; one that is too far behind is left, and tells so itself.
+    fn command(&mut self, client: ClientId, command: Command) {
+        let Some(commands) = self.clients.get(&client) else { return };
+        if commands.try_send(command).is_err() {
+            tracing::debug!("a client does not take what it is sent");
+            // Without its sender, the task ends.
+            self.clients.remove(&client);
+        }
+    }
+
+    fn listen(&mut self, allocation: AllocationId, family: Family, reached: SocketAddr) {
+        let listening = self.ports.listen(allocation, family, reached);
+        let relayed = listening.map(|(listener, relayed)| {
+            let task = accept(listener, allocation, self.inputs.clone());
+            self.listeners.insert(allocation, self.tasks.spawn(task).abort_handle());
+            relayed
+        });
+        self.server.listening(now(), allocation, relayed);
+    }
+
+    fn connect(&mut self, peer: PeerId, allocation: AllocationId, to: SocketAddr) {
+        let connecting = self.ports.connect(allocation, to);
+        let inputs = self.inputs.clone();
+        let task = async move {
+            let result = connecting.await;
+            let _ = inputs.send(Input::Connected { peer, result }).await;
+        };
+        self.connects.insert(peer, self.tasks.spawn(task).abort_handle());
+    }
+
+    fn read_addrs(&mut self) {
+        match self.ports.own_ips() {
+            Ok(own_ips) => {
+                self.policy.own_ips = own_ips;
+                self.server.set_policy(self.policy.clone());
+            }
+            Err(error) => tracing::warn!(%error, "the addresses of this machine cannot be read"),
+        }
+    }
+
+    fn publish(&self) {
+        let counters = self.server.counters();
+        self.counted.send_if_modified(|known| std::mem::replace(known, counters) != counters);
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.listeners.values().chain(self.connects.values()).for_each(AbortHandle::abort);
+    }
+}
+
+/// Accepts peers at a relayed address. They wait in the kernel while the actor is busy.
+async fn accept(listener: TcpListener, allocation: AllocationId, inputs: mpsc::Sender<Input>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                // Where the option cannot be set, the connection is slower and nothing else.
+                let _ = stream.set_nodelay(true);
+                if inputs.send(Input::Peer { allocation, stream, remote }).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "accept failed at a relayed address");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}

@@ -1,0 +1,116 @@
+//! The task of one client connection: messages back and forth, and then, perhaps, the bytes of a peer.
+//!
+//! What it is not: what a message means.
+
+use std::{io, sync::Arc, time::Duration};
+
+use keyferry_proto::turn::{
+    framing::MessageReader,
+    server::{ClientId, Holder},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use super::{Traffic, actor::Input, moving, rates::Share};
+
+/// How long an answer may take to leave. It is shorter than any send buffer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take to close in order.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A client's connection: plain, or TLS.
+pub(super) type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// What a client's task is told.
+pub(super) enum Command {
+    /// Write this message.
+    Send(Vec<u8>),
+    /// From here on, the connection carries a peer's bytes.
+    Join(Joined),
+    /// Close it.
+    Close,
+}
+
+/// A peer to be joined with.
+pub(super) struct Joined {
+    pub(super) peer: TcpStream,
+    pub(super) share: Option<Share>,
+    pub(super) holder: Holder,
+}
+
+/// The way from a client's task to the actor.
+pub(super) struct Link {
+    pub(super) client: ClientId,
+    pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+/// Runs until the connection is over, and tells so.
+pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc::Receiver<Command>) {
+    match exchange(&mut stream, &link, &mut commands).await {
+        Ok(Some(joined)) => {
+            let closed = async {
+                // Whatever comes now means that it is over.
+                let _ = commands.recv().await;
+            };
+            moving::run(stream, joined, &link, closed).await;
+        }
+        Ok(None) => {
+            let _ = timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
+        }
+        Err(error) => tracing::trace!(%error, "a client's connection broke"),
+    }
+    let _ = link.inputs.send(Input::Closed { client: link.client }).await;
+}
+
+/// Exchanges messages; returns the peer to be joined with, or none when the connection is to be closed.
+async fn exchange(
+    stream: &mut ClientStream,
+    link: &Link,
+    commands: &mut mpsc::Receiver<Command>,
+) -> io::Result<Option<Joined>> {
+    let mut reader = MessageReader::new();
+    let mut buffer = [0; 512];
+    loop {
+        let wanted = reader.wanted().min(buffer.len());
+        let read = tokio::select! {
+            // What was decided before comes before what is read next: after a Join there are no messages.
+            biased;
+            command = commands.recv() => match command {
+                Some(Command::Send(message)) => {
+                    write(stream, &message).await?;
+                    continue;
+                }
+                Some(Command::Join(joined)) => return Ok(Some(joined)),
+                Some(Command::Close) | None => return Ok(None),
+            },
+            read = stream.read(&mut buffer[..wanted]) => read?,
+        };
+        if read == 0 {
+            return Ok(None);
+        }
+        let whole = reader.push(&buffer[..read]);
+        if let Some(message) = whole.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+            let (taken, is_taken) = oneshot::channel();
+            let input = Input::Message { client: link.client, message, taken };
+            // Where the actor is gone, so is the relay.
+            if link.inputs.send(input).await.is_err() || is_taken.await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+async fn write(stream: &mut ClientStream, message: &[u8]) -> io::Result<()> {
+    let write = async {
+        stream.write_all(message).await?;
+        stream.flush().await
+    };
+    timeout(WRITE_TIMEOUT, write).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

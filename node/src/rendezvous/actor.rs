@@ -1,0 +1,509 @@
+//! The task that owns the libp2p `Swarm`: it takes commands and events in turn, and keeps the parts together.
+//!
+//! What it is not: their logic. Lookups, announcements, contacts and records each have a file of their own.
+
+mod peers;
+mod relays;
+mod turn;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, identify,
+    kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult},
+    mdns, ping,
+    swarm::{ConnectionId, SwarmEvent},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    Command, RendezvousConfig, RendezvousError, RendezvousStatus,
+    announce::Announcer,
+    behaviour::{self, Behaviour, BehaviourEvent},
+    calls::CallsEvent,
+    circuit::is_circuit,
+    contacts::Contacts,
+    handshake::Handshakes,
+    lookup::{Lookups, Wanted},
+    observed::{Departures, Observations},
+    records::unix_now,
+    reservations::Reservations,
+    scope::{Scope, multiaddr_of, socket_addr_of},
+    shelf::Shelf,
+    transport::listening_addrs,
+    turn::Credentials,
+};
+use crate::port::{Accepted, DEFAULT_PORT, Port};
+
+/// With fewer peers than this in both routing tables, the bootstrap addresses are dialled.
+const ENOUGH_PEERS: usize = 3;
+/// The least time between two publications of the status.
+const STATUS_PAUSE: Duration = Duration::from_millis(50);
+/// The longest time between two looks at what has expired, and between two publications of the counters.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// How long after a change records are written, so that many are written together.
+const WRITE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The task's state.
+pub(super) struct Actor {
+    swarm: Swarm<Behaviour>,
+    port: Arc<Port>,
+    commands: mpsc::Receiver<Command>,
+    status: watch::Sender<RendezvousStatus>,
+    lookups: Lookups,
+    announcer: Announcer,
+    contacts: Contacts,
+    shelf: Shelf,
+    handshakes: Handshakes,
+    reservations: Reservations,
+    /// When peers may be dialled next because relays are lacking.
+    seek_due: Instant,
+    seek_pause: Duration,
+    /// The remote addresses of all connections but circuits, by peer.
+    connections: HashMap<PeerId, HashMap<ConnectionId, Multiaddr>>,
+    /// Those of them that this node has dialled.
+    dialled: HashSet<ConnectionId>,
+    turn: Credentials,
+    counters: BTreeMap<&'static str, u64>,
+    departures: Departures,
+    observed: Observations,
+    unreachable: BTreeSet<SocketAddr>,
+    /// Addresses that were found reachable from outside, in that order.
+    external: Vec<SocketAddr>,
+    /// Set by the operator, and then never tested.
+    public: bool,
+    hidden: bool,
+    /// Whether no peer of ours is connected.
+    alone: bool,
+    /// Whether there ever was one.
+    has_been_joined: bool,
+    status_due: Option<Instant>,
+    write_due: Option<Instant>,
+    sweep_due: Instant,
+}
+
+impl Actor {
+    /// Makes the task's state; [`Self::run`] is the task.
+    pub(super) fn new(
+        config: RendezvousConfig,
+        port: Arc<Port>,
+        incoming: mpsc::Receiver<Accepted>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Result<(Self, watch::Receiver<RendezvousStatus>), RendezvousError> {
+        let first = *port.local_addrs().first().ok_or(RendezvousError::NoAddress)?;
+        let handshakes = Handshakes::default();
+        let departures = Departures::default();
+        let mut swarm = behaviour::swarm(&config, port.clone(), incoming, handshakes.clone(), departures.clone())?;
+        swarm.listen_on(multiaddr_of(first)).map_err(|error| RendezvousError::Setup(error.to_string()))?;
+        let shelf = Shelf::new(config.records);
+        let loaded = shelf.load(swarm.behaviour_mut());
+        tracing::debug!(loaded, "records of others loaded");
+        let now = Instant::now();
+        let mut contacts = Contacts::default();
+        for addr in config.bootstrap {
+            contacts.add(addr, now);
+        }
+        if config.local_bootstrap && port.number() != DEFAULT_PORT {
+            contacts.add(multiaddr_of(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))), now);
+        }
+        let mut reservations = Reservations::new(*swarm.local_peer_id());
+        reservations.set_needed(!config.public);
+        let (status, receiver) = watch::channel(RendezvousStatus {
+            peer: *swarm.local_peer_id(),
+            wan_peers: 0,
+            lan_peers: 0,
+            connected: 0,
+            public: config.public,
+            listen: listening_addrs(&port).into_iter().collect(),
+            external: Vec::new(),
+            observed: Vec::new(),
+            circuits: Vec::new(),
+            unreachable: Vec::new(),
+            unconnected: Vec::new(),
+            records: loaded,
+            counters: BTreeMap::new(),
+        });
+        let mut actor = Self {
+            swarm,
+            port,
+            commands,
+            status,
+            lookups: Lookups::default(),
+            announcer: Announcer::new(now),
+            contacts,
+            shelf,
+            handshakes,
+            reservations,
+            seek_due: now,
+            seek_pause: relays::SEEK_PAUSE,
+            connections: HashMap::new(),
+            dialled: HashSet::new(),
+            turn: Credentials::new(config.turn),
+            counters: BTreeMap::new(),
+            departures,
+            observed: Observations::default(),
+            unreachable: BTreeSet::new(),
+            external: Vec::new(),
+            public: config.public,
+            hidden: config.hidden,
+            alone: true,
+            has_been_joined: false,
+            status_due: None,
+            write_due: None,
+            sweep_due: now + SWEEP_INTERVAL,
+        };
+        actor.announce_relay();
+        Ok((actor, receiver))
+    }
+
+    /// Works until all handles are gone or one of them ends it; then writes the records.
+    pub(super) async fn run(mut self) {
+        let mut ended_by: Option<oneshot::Sender<()>> = None;
+        loop {
+            let now = Instant::now();
+            if self.next_due() <= now {
+                self.tick(now);
+            }
+            let wake = tokio::time::sleep_until(self.next_due().into());
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                command = self.commands.recv() => match command {
+                    Some(Command::Shutdown { reply }) => {
+                        ended_by = Some(reply);
+                        break;
+                    }
+                    Some(command) => self.on_command(command),
+                    None => break,
+                },
+                Some(decided) = self.turn.deciding.next() => self.on_decided(decided),
+                () = wake => {}
+            }
+        }
+        self.shelf.close(self.swarm.behaviour_mut()).await;
+        if let Some(reply) = ended_by {
+            let _ = reply.send(());
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let behaviour = self.swarm.behaviour_mut();
+        match command {
+            Command::Publish { key, value, reply } => self.announcer.publish(behaviour, key, *value, reply),
+            Command::Unpublish { key } => self.announcer.unpublish(&key),
+            Command::Resolve { key, results } => {
+                let wanted = Wanted::Offer { best: None, results };
+                if !self.lookups.start(behaviour, key, wanted, unix_now()) {
+                    self.count("lookup_refused");
+                }
+            }
+            Command::Provide { key, reply } => drop(reply.send(self.announcer.provide(behaviour, key))),
+            Command::StopProviding { key } => self.announcer.stop_providing(behaviour, &key),
+            Command::Providers { key, results } => {
+                let wanted = Wanted::Holders { seen: Default::default(), results };
+                if !self.lookups.start(behaviour, key, wanted, unix_now()) {
+                    self.count("lookup_refused");
+                }
+            }
+            Command::AddBootstrap { addr } => {
+                if !self.contacts.add(addr, Instant::now()) {
+                    self.count("bootstrap_refused");
+                }
+            }
+            Command::OpenCall { circuit, over, reply } => behaviour.calls.open(&circuit, over, reply),
+            Command::TakeCalls { calls } => behaviour.calls.take(calls),
+            Command::AskRelay { relay, addrs, message, reply } => self.ask_relay(relay, &addrs, message, reply),
+            Command::Count { counter } => self.count(counter),
+            Command::Shutdown { .. } => {}
+        }
+        self.records_may_have_changed();
+    }
+
+    fn next_due(&self) -> Instant {
+        let due = [
+            self.status_due,
+            self.write_due,
+            self.lookups.next_due(),
+            self.contacts.next_due(self.needs_peers()),
+            self.relays_due(Instant::now()),
+        ];
+        due.into_iter().flatten().chain([self.announcer.next_due(), self.sweep_due]).min().unwrap_or(self.sweep_due)
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let needs_peers = self.needs_peers();
+        self.contacts.tick(&mut self.swarm, needs_peers, now);
+        self.reservations.tick(&mut self.swarm, now);
+        self.seek_relays(now);
+        let behaviour = self.swarm.behaviour_mut();
+        self.lookups.tick(behaviour, now);
+        self.announcer.tick(behaviour, now);
+        if self.sweep_due <= now {
+            self.sweep_due = now + SWEEP_INTERVAL;
+            Scope::ALL.into_iter().for_each(|scope| behaviour.kad(scope).store_mut().sweep());
+            self.status_due = Some(now);
+            self.announce_relay();
+        }
+        self.records_may_have_changed();
+        if self.write_due.is_some_and(|due| due <= now) {
+            self.write_due = None;
+            if !self.shelf.write(self.swarm.behaviour_mut()) {
+                self.write_due = Some(now + WRITE_PAUSE);
+            }
+        }
+        if self.status_due.is_some_and(|due| due <= now) {
+            self.status_due = None;
+            self.publish_status();
+        }
+    }
+
+    fn needs_peers(&self) -> bool {
+        let status = self.status.borrow();
+        self.alone || status.lan_peers + status.wan_peers < ENOUGH_PEERS
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            // Circuits are for calls, and concern nothing here.
+            SwarmEvent::ConnectionEstablished { endpoint, .. } | SwarmEvent::ConnectionClosed { endpoint, .. }
+                if endpoint.is_relayed() => {}
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let remote = endpoint.get_remote_address().clone();
+                if let (true, Some(addr)) = (endpoint.is_listener(), socket_addr_of(&remote)) {
+                    self.handshakes.done(addr);
+                    self.departures.forget(addr);
+                }
+                if let Some(addr) = socket_addr_of(&remote)
+                    && endpoint.is_dialer()
+                    && Scope::of(&remote) == Some(Scope::Wan)
+                {
+                    self.reservations.on_connected(peer_id, addr);
+                }
+                if endpoint.is_dialer() {
+                    self.dialled.insert(connection_id);
+                }
+                self.connections.entry(peer_id).or_default().insert(connection_id, remote.clone());
+                if self.contacts.on_connected(connection_id, peer_id) {
+                    self.on_entrance(peer_id, remote);
+                }
+                self.status_changed();
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => self.on_closed(peer_id, connection_id),
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                self.reservations.on_listener_closed(listener_id, Instant::now());
+                self.status_changed();
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                self.contacts.on_failed(connection_id, &error);
+                if let Some(peer) = peer_id {
+                    self.on_unreachable(peer, &error);
+                }
+            }
+            SwarmEvent::IncomingConnectionError { .. } => self.count("libp2p_incoming_failed"),
+            SwarmEvent::NewListenAddr { address, .. } | SwarmEvent::ExpiredListenAddr { address, .. }
+                if is_circuit(&address) => {}
+            SwarmEvent::NewListenAddr { address, .. } => {
+                if self.public && Scope::of(&address) == Some(Scope::Wan) {
+                    self.swarm.add_external_address(address);
+                }
+                self.on_network_change();
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.on_address_lost(&address);
+                self.on_network_change();
+            }
+            SwarmEvent::ExternalAddrConfirmed { address } => self.on_reachable(&address, true),
+            SwarmEvent::ExternalAddrExpired { address } => self.on_reachable(&address, false),
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Lan(event) => self.on_kad(Scope::Lan, event),
+            BehaviourEvent::Wan(event) => self.on_kad(Scope::Wan, event),
+            BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
+                self.on_identified(connection_id, peer_id, info);
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found))
+            | BehaviourEvent::Mdns6(mdns::Event::Discovered(found)) => self.on_discovered(found),
+            BehaviourEvent::Ping(ping::Event { connection, result: Err(error), .. })
+                if !matches!(error, ping::Failure::Unsupported) =>
+            {
+                tracing::debug!(%error, "a peer does not answer pings");
+                self.swarm.close_connection(connection);
+            }
+            BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
+            BehaviourEvent::Calls(CallsEvent::Dropped(counter)) => self.count(counter),
+            BehaviourEvent::Turn(event) => self.on_turn(event),
+            BehaviourEvent::Reachable(event) => {
+                tracing::debug!(reachable = event.result.is_ok(), "an address was tested from outside");
+                self.on_tested(&event.tested_addr, event.result.is_ok());
+            }
+            _ => {}
+        }
+    }
+
+    fn on_kad(&mut self, scope: Scope, event: kad::Event) {
+        match event {
+            kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
+                self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
+                self.announcer.on_peer(scope);
+                self.status_changed();
+            }
+            kad::Event::RoutablePeer { peer, address } | kad::Event::PendingRoutablePeer { peer, address }
+                if Scope::of(&address) == Some(scope) =>
+            {
+                self.add_to_table(peer, address);
+            }
+            kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), .. } } => {
+                let stored = self.swarm.behaviour_mut().kad(scope).store_mut().accept(record, unix_now());
+                match stored {
+                    Ok(()) => self.records_may_have_changed(),
+                    Err(refusal) => {
+                        tracing::debug!(?refusal, "a record was refused");
+                        self.count(refusal.counter());
+                    }
+                }
+            }
+            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
+                self.on_add_provider(scope, record);
+            }
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                self.on_query(scope, id, result, step.last);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_query(&mut self, scope: Scope, id: kad::QueryId, result: QueryResult, last: bool) {
+        let query = (scope, id);
+        let own = *self.swarm.local_peer_id();
+        let behaviour = self.swarm.behaviour_mut();
+        match result {
+            QueryResult::GetRecord(found) => {
+                let taken = match found {
+                    Ok(GetRecordOk::FoundRecord(found)) => {
+                        self.lookups.on_record(query, &found.record.value, unix_now())
+                    }
+                    _ => Ok(()),
+                };
+                if last {
+                    self.lookups.on_query_ended(behaviour, query);
+                }
+                if let Err(refusal) = taken {
+                    self.count(refusal.counter());
+                }
+            }
+            QueryResult::GetProviders(found) => {
+                if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = found {
+                    self.lookups.on_holders(behaviour, query, own, providers);
+                }
+                if last {
+                    self.lookups.on_query_ended(behaviour, query);
+                }
+            }
+            QueryResult::PutRecord(result) => self.announcer.on_put(behaviour, query, &result),
+            QueryResult::StartProviding(result) => self.announcer.on_provided(behaviour, query, result.is_ok()),
+            _ => {}
+        }
+    }
+
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
+        self.dialled.remove(&id);
+        let Some(own) = self.connections.get_mut(&peer) else { return };
+        own.remove(&id);
+        if own.is_empty() {
+            self.connections.remove(&peer);
+            self.contacts.on_disconnected(peer);
+            self.reservations.on_disconnected(&peer);
+        }
+        if self.connections.is_empty() && !self.alone {
+            tracing::info!("all peers are gone");
+            self.alone = true;
+            self.announcer.on_all_lost();
+            self.contacts.hurry(Instant::now());
+            // Those in the routing tables may still be there.
+            self.refresh_tables();
+        }
+        self.status_changed();
+    }
+
+    fn on_network_change(&mut self) {
+        self.on_reachability();
+        self.contacts.hurry(Instant::now());
+        self.refresh_tables();
+        self.status_changed();
+    }
+
+    /// The first peer after a time with none: what waited for one goes on.
+    fn on_network_joined(&mut self) {
+        if self.has_been_joined {
+            // The peers in the tables may have gone with the network. (Kademlia does this itself for a first peer.)
+            self.refresh_tables();
+        }
+        self.has_been_joined = true;
+        for scope in Scope::ALL {
+            if self.swarm.behaviour_mut().peers(scope) > 0 {
+                self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
+                self.announcer.on_peer(scope);
+            }
+        }
+    }
+
+    fn refresh_tables(&mut self) {
+        for scope in Scope::ALL {
+            // Without a peer there is nothing to refresh.
+            let _ = self.swarm.behaviour_mut().kad(scope).bootstrap();
+        }
+    }
+
+    fn count(&mut self, counter: &'static str) {
+        *self.counters.entry(counter).or_default() += 1;
+        self.status_changed();
+    }
+
+    fn status_changed(&mut self) {
+        self.status_due.get_or_insert_with(|| Instant::now() + STATUS_PAUSE);
+    }
+
+    fn records_may_have_changed(&mut self) {
+        if self.write_due.is_none() && Shelf::has_work(self.swarm.behaviour_mut()) {
+            self.write_due = Some(Instant::now() + WRITE_PAUSE);
+            self.status_changed();
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let unconnected = self.unconnected();
+        let listen = self.swarm.listeners().filter_map(socket_addr_of).collect();
+        let behaviour = self.swarm.behaviour_mut();
+        let own = self.counters.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        let status = RendezvousStatus {
+            wan_peers: behaviour.peers(Scope::Wan),
+            lan_peers: behaviour.peers(Scope::Lan),
+            connected: self.connections.len(),
+            public: behaviour.wan.inner.mode() == kad::Mode::Server,
+            records: Scope::ALL.into_iter().map(|scope| behaviour.kad(scope).store_mut().len()).sum(),
+            listen,
+            external: self.external.clone(),
+            circuits: self.reservations.circuits(),
+            observed: self.observed.to_vec(),
+            unreachable: self.unreachable.iter().copied().collect(),
+            unconnected,
+            counters: own.chain(self.port.counters()).collect(),
+            peer: *self.swarm.local_peer_id(),
+        };
+        self.status.send_if_modified(|current| {
+            let changed = *current != status;
+            *current = status;
+            changed
+        });
+    }
+}

@@ -1,0 +1,137 @@
+//! Where the DHTs can be entered: the bootstrap addresses, when they are dialled, and when again.
+//!
+//! What it is not: the routing tables. Once those have peers, nobody here is needed.
+
+use std::time::{Duration, Instant};
+
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    multiaddr::Protocol,
+    swarm::{ConnectionId, DialError, dial_opts::DialOpts},
+};
+
+use super::{MAX_BOOTSTRAP, behaviour::Behaviour};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+struct Contact {
+    addr: Multiaddr,
+    state: State,
+    pause: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be dialled at this moment; the first time in any case, later only if peers are needed.
+    Due {
+        at: Instant,
+        first: bool,
+    },
+    Dialling(ConnectionId),
+    Connected(PeerId),
+}
+
+/// All addresses where the DHTs can be entered.
+#[derive(Default)]
+pub(super) struct Contacts(Vec<Contact>);
+
+impl Contacts {
+    /// Remembers an address and dials it at the next tick. False if there are too many.
+    pub(super) fn add(&mut self, mut addr: Multiaddr, now: Instant) -> bool {
+        // The peer behind an address has a new rendezvous key after each start.
+        if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+            addr.pop();
+        }
+        let due = State::Due { at: now, first: true };
+        if let Some(known) = self.0.iter_mut().find(|contact| contact.addr == addr) {
+            if matches!(known.state, State::Due { .. }) {
+                known.state = due;
+            }
+            return true;
+        }
+        if self.0.len() >= MAX_BOOTSTRAP {
+            return false;
+        }
+        self.0.push(Contact { addr, state: due, pause: FIRST_PAUSE });
+        true
+    }
+
+    /// Notes that a dial has led to a peer; whether it was one of these.
+    pub(super) fn on_connected(&mut self, id: ConnectionId, peer: PeerId) -> bool {
+        let Some(contact) = self.dialled_as(id) else { return false };
+        contact.state = State::Connected(peer);
+        contact.pause = FIRST_PAUSE;
+        true
+    }
+
+    /// Notes that a dial has failed; forgets the address if it is our own.
+    pub(super) fn on_failed(&mut self, id: ConnectionId, error: &DialError) {
+        let Some(contact) = self.dialled_as(id) else { return };
+        contact.pause_a_while(false);
+        let addr = contact.addr.clone();
+        if matches!(error, DialError::LocalPeerId { .. }) {
+            self.0.retain(|contact| contact.addr != addr);
+        }
+    }
+
+    /// Notes that the last connection with a peer is gone.
+    pub(super) fn on_disconnected(&mut self, peer: PeerId) {
+        for contact in self.0.iter_mut().filter(|contact| contact.state == State::Connected(peer)) {
+            contact.pause_a_while(false);
+        }
+    }
+
+    /// Makes all addresses due at once: the network has changed.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for contact in &mut self.0 {
+            if let State::Due { first, .. } = contact.state {
+                contact.state = State::Due { at: now, first };
+                contact.pause = FIRST_PAUSE;
+            }
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn next_due(&self, peers_needed: bool) -> Option<Instant> {
+        self.0.iter().filter_map(|contact| contact.due(peers_needed)).min()
+    }
+
+    /// Dials what is due.
+    pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, peers_needed: bool, now: Instant) {
+        for contact in &mut self.0 {
+            if contact.due(peers_needed).is_none_or(|at| at > now) {
+                continue;
+            }
+            let dial = DialOpts::unknown_peer_id().address(contact.addr.clone()).build();
+            let id = dial.connection_id();
+            match swarm.dial(dial) {
+                Ok(()) => contact.state = State::Dialling(id),
+                Err(error) => {
+                    tracing::debug!(%error, "a bootstrap address cannot be dialled");
+                    contact.pause_a_while(false);
+                }
+            }
+        }
+    }
+
+    fn dialled_as(&mut self, id: ConnectionId) -> Option<&mut Contact> {
+        self.0.iter_mut().find(|contact| contact.state == State::Dialling(id))
+    }
+}
+
+impl Contact {
+    fn due(&self, peers_needed: bool) -> Option<Instant> {
+        match self.state {
+            State::Due { at, first } if first || peers_needed => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Waits before the next dial, longer each time, and not as long as all others do.
+    fn pause_a_while(&mut self, first: bool) {
+        let jitter = self.pause.mul_f64(rand::random_range(0.0..0.25));
+        self.state = State::Due { at: Instant::now() + self.pause + jitter, first };
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+    }
+}

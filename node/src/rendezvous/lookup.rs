@@ -1,0 +1,248 @@
+//! Lookups that are under way: for the offer under a key, or for the holders of a content.
+//!
+//! A lookup asks both DHTs, hands out what it finds at once, and ends with its queries. While there is nobody to ask it
+//! waits for a first peer; when nothing is found it asks again after a pause, since the peer may have just started.
+//!
+//! What it is not: the queries themselves; Kademlia runs those.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use keyferry_proto::{
+    offer::{RecordKey, SealedOffer, supersedes},
+    time::UnixTime,
+};
+use libp2p::{
+    PeerId,
+    kad::{QueryId, store::RecordStore},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    FIRST_PEER_WAIT, LOOKUP_TIMEOUT, MAX_LOOKUPS, Provider,
+    behaviour::Behaviour,
+    records::{Refusal, kad_key_of},
+    scope::{Scope, socket_addr_of},
+};
+
+/// The pause before a lookup that found nothing asks again; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_secs(3);
+/// Holders of one content that a lookup names.
+const MAX_HOLDERS: usize = 64;
+
+/// What a lookup is for, and who wants it.
+pub(super) enum Wanted {
+    Offer { best: Option<SealedOffer>, results: mpsc::Sender<SealedOffer> },
+    Holders { seen: HashSet<PeerId>, results: mpsc::Sender<Provider> },
+}
+
+struct Lookup {
+    key: RecordKey,
+    wanted: Wanted,
+    /// The scopes that were asked in this round.
+    asked: Vec<Scope>,
+    queries: Vec<(Scope, QueryId)>,
+    started: Instant,
+    pause: Duration,
+    /// When the next round begins; none while one is under way or nobody is there to ask.
+    retry_at: Option<Instant>,
+}
+
+/// All lookups that are under way.
+#[derive(Default)]
+pub(super) struct Lookups {
+    next: u64,
+    lookups: HashMap<u64, Lookup>,
+    queries: HashMap<(Scope, QueryId), u64>,
+}
+
+impl Lookup {
+    fn found_something(&self) -> bool {
+        match &self.wanted {
+            Wanted::Offer { best, .. } => best.is_some(),
+            Wanted::Holders { seen, .. } => !seen.is_empty(),
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        match &self.wanted {
+            Wanted::Offer { results, .. } => results.is_closed(),
+            Wanted::Holders { results, .. } => results.is_closed(),
+        }
+    }
+
+    fn offer_found(&mut self, offer: SealedOffer) {
+        if let Wanted::Offer { best, results } = &mut self.wanted
+            && best.as_ref().is_none_or(|best| supersedes(&offer, best))
+        {
+            // A full queue means that nobody reads it.
+            let _ = results.try_send(offer.clone());
+            *best = Some(offer);
+        }
+    }
+
+    fn holder_found(&mut self, behaviour: &mut Behaviour, scope: Scope, peer: PeerId) {
+        let Wanted::Holders { seen, results } = &mut self.wanted else { return };
+        if seen.len() >= MAX_HOLDERS || seen.contains(&peer) {
+            return;
+        }
+        let key = kad_key_of(&self.key);
+        let stored = behaviour.kad(scope).store_mut().providers(&key);
+        let stored = stored.into_iter().filter(|record| record.provider == peer).flat_map(|record| record.addresses);
+        let known = behaviour.scoped_kad(scope).addrs_of(peer);
+        let mut addrs = Vec::new();
+        for addr in stored.chain(known).filter_map(|addr| socket_addr_of(&addr)) {
+            if Scope::of_ip(addr.ip()) == Some(scope) && !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
+        if !addrs.is_empty() {
+            seen.insert(peer);
+            let is_connected = behaviour.turn.inner.is_connected(&peer);
+            let _ = results.try_send(Provider { peer, addrs, is_connected });
+        }
+    }
+}
+
+impl Lookups {
+    /// Begins a lookup; false if there are too many.
+    pub(super) fn start(&mut self, behaviour: &mut Behaviour, key: RecordKey, wanted: Wanted, now: UnixTime) -> bool {
+        if self.lookups.len() >= MAX_LOOKUPS {
+            return false;
+        }
+        let number = self.next;
+        self.next += 1;
+        let mut lookup = Lookup {
+            key,
+            wanted,
+            asked: Vec::new(),
+            queries: Vec::new(),
+            started: Instant::now(),
+            pause: FIRST_PAUSE,
+            retry_at: None,
+        };
+        for scope in Scope::ALL {
+            if let Some(offer) = behaviour.kad(scope).store_mut().offer(&key, now) {
+                lookup.offer_found(offer);
+            }
+        }
+        self.lookups.insert(number, lookup);
+        Scope::ALL.into_iter().for_each(|scope| self.ask(behaviour, number, scope));
+        true
+    }
+
+    /// Asks a scope's DHT for those who wait for somebody to ask there.
+    pub(super) fn on_peer(&mut self, behaviour: &mut Behaviour, scope: Scope) {
+        let waiting: Vec<_> = self
+            .lookups
+            .iter()
+            .filter(|(_, lookup)| lookup.retry_at.is_none() && !lookup.asked.contains(&scope))
+            .map(|(number, _)| *number)
+            .collect();
+        waiting.into_iter().for_each(|number| self.ask(behaviour, number, scope));
+    }
+
+    /// Takes a record that a query found, if it is a sound one.
+    pub(super) fn on_record(&mut self, query: (Scope, QueryId), value: &[u8], now: UnixTime) -> Result<(), Refusal> {
+        let Some(lookup) = self.queries.get(&query).and_then(|number| self.lookups.get_mut(number)) else {
+            return Ok(());
+        };
+        let offer = SealedOffer::parse(value, &lookup.key, now).map_err(Refusal::Unsound)?;
+        lookup.offer_found(offer);
+        Ok(())
+    }
+
+    /// Takes the holders that a query found.
+    pub(super) fn on_holders(
+        &mut self,
+        behaviour: &mut Behaviour,
+        query: (Scope, QueryId),
+        own: PeerId,
+        peers: impl IntoIterator<Item = PeerId>,
+    ) {
+        if let Some(lookup) = self.queries.get(&query).and_then(|number| self.lookups.get_mut(number)) {
+            for peer in peers.into_iter().filter(|peer| *peer != own) {
+                lookup.holder_found(behaviour, query.0, peer);
+            }
+        }
+    }
+
+    /// Notes that a query has ended; its lookup ends with the last one, or pauses.
+    pub(super) fn on_query_ended(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId)) {
+        let Some(number) = self.queries.remove(&query) else { return };
+        let Some(lookup) = self.lookups.get_mut(&number) else { return };
+        lookup.queries.retain(|other| *other != query);
+        if !lookup.queries.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        if lookup.found_something() || lookup.is_abandoned() || now + lookup.pause > lookup.started + LOOKUP_TIMEOUT {
+            self.end(behaviour, number);
+        } else {
+            lookup.retry_at = Some(now + lookup.pause);
+            lookup.pause = (lookup.pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.lookups.values().filter_map(Lookup::due).min()
+    }
+
+    /// Begins the rounds that are due, and ends the lookups that found nobody to ask or that nobody waits for.
+    pub(super) fn tick(&mut self, behaviour: &mut Behaviour, now: Instant) {
+        let due: Vec<_> = self
+            .lookups
+            .iter()
+            .filter(|(_, lookup)| lookup.is_abandoned() || lookup.due().is_some_and(|due| due <= now))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in due {
+            let Some(lookup) = self.lookups.get_mut(&number) else { continue };
+            if lookup.is_abandoned() || lookup.retry_at.is_none() {
+                self.end(behaviour, number);
+                continue;
+            }
+            lookup.retry_at = None;
+            lookup.asked.clear();
+            Scope::ALL.into_iter().for_each(|scope| self.ask(behaviour, number, scope));
+        }
+    }
+
+    fn ask(&mut self, behaviour: &mut Behaviour, number: u64, scope: Scope) {
+        let Some(lookup) = self.lookups.get_mut(&number) else { return };
+        if behaviour.peers(scope) == 0 {
+            return;
+        }
+        let key = kad_key_of(&lookup.key);
+        let query = match lookup.wanted {
+            Wanted::Offer { .. } => behaviour.kad(scope).get_record(key),
+            Wanted::Holders { .. } => behaviour.kad(scope).get_providers(key),
+        };
+        lookup.asked.push(scope);
+        lookup.queries.push((scope, query));
+        self.queries.insert((scope, query), number);
+    }
+
+    fn end(&mut self, behaviour: &mut Behaviour, number: u64) {
+        let Some(lookup) = self.lookups.remove(&number) else { return };
+        for (scope, query) in lookup.queries {
+            self.queries.remove(&(scope, query));
+            if let Some(mut query) = behaviour.kad(scope).query_mut(&query) {
+                query.finish();
+            }
+        }
+    }
+}
+
+impl Lookup {
+    fn due(&self) -> Option<Instant> {
+        match self.queries.is_empty() {
+            true => Some(self.retry_at.unwrap_or(self.started + FIRST_PEER_WAIT)),
+            false => None,
+        }
+    }
+}

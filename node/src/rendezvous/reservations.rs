@@ -1,0 +1,257 @@
+//! Where this node may be called while it cannot be reached by itself: its reservations on relays, and which peers are
+//! asked for more.
+//!
+//! A relay is asked as soon as this node has connected to it, before identify has said whether it relays at all: that is a
+//! round trip after the first connection. One that refuses is left alone for a time.
+//!
+//! A reservation is given up by forgetting it, never by removing libp2p's listener: a renewal that is under way when its
+//! listener goes makes libp2p's relay client panic.
+//!
+//! What it is not: the relay itself ([`super::relaying`]), or whether reservations are needed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use keyferry_proto::offer::MAX_SIGNALLING;
+use libp2p::{Multiaddr, PeerId, Swarm, core::transport::ListenerId};
+
+use super::{behaviour::Behaviour, circuit::Circuit};
+
+/// Reservations that are kept.
+const WANTED: usize = 3;
+/// Reservations that are held or asked for at once, whatever becomes of them.
+const MAX_HELD: usize = 8;
+/// How long a relay may take to answer before another one is asked too.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a relay that has refused is left alone.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// How long a relay that misbehaves is left alone.
+const BANNED_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// A relay that wants its reservation renewed sooner than this is not one to be kept.
+const MIN_RENEWAL: Duration = Duration::from_secs(30);
+/// Relays that are remembered to be left alone.
+const MAX_PAUSED: usize = 256;
+/// Connected peers that are remembered as possible relays.
+const MAX_RELAYS: usize = 64;
+
+/// The reservations.
+pub(super) struct Reservations {
+    own: PeerId,
+    is_needed: bool,
+    /// Connected peers that may relay, and where they are.
+    relays: HashMap<PeerId, Relay>,
+    paused: HashMap<PeerId, Pause>,
+    held: Vec<Reservation>,
+    /// Another order of relays in every node, so that none gets all reservations.
+    order: RandomState,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Relay {
+    addr: SocketAddr,
+    /// Whether it says itself that it relays.
+    says_so: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    until: Instant,
+    /// Whether it was asked before it had said whether it relays.
+    was_guess: bool,
+}
+
+struct Reservation {
+    circuit: Circuit,
+    listener: ListenerId,
+    asked: Instant,
+    was_guess: bool,
+    /// When it was accepted or renewed; none too if the connection to the relay is gone.
+    accepted: Option<Instant>,
+    was_accepted: bool,
+}
+
+/// What to do about a relay that has accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing.
+    Fine,
+    /// Leave it: it makes work without end.
+    Leave,
+}
+
+impl Reservations {
+    pub(super) fn new(own: PeerId) -> Self {
+        Self {
+            own,
+            is_needed: false,
+            relays: HashMap::new(),
+            paused: HashMap::new(),
+            held: Vec::new(),
+            order: RandomState::new(),
+        }
+    }
+
+    /// Says whether this node needs to be called through relays.
+    pub(super) fn set_needed(&mut self, is_needed: bool) {
+        self.is_needed = is_needed;
+    }
+
+    /// Notes that a peer of the wide area is connected at an address that this node has dialled: it may be a relay.
+    pub(super) fn on_connected(&mut self, peer: PeerId, addr: SocketAddr) {
+        if self.relays.len() < MAX_RELAYS {
+            self.relays.entry(peer).or_insert(Relay { addr, says_so: false });
+        }
+    }
+
+    /// Notes what identify says of a connected peer: whether it relays, and where.
+    pub(super) fn on_identified(&mut self, peer: PeerId, relays: bool, addr: Option<SocketAddr>) {
+        if !relays {
+            self.relays.remove(&peer);
+            return;
+        }
+        // It may have begun to relay since it was asked.
+        if self.paused.get(&peer).is_some_and(|pause| pause.was_guess) {
+            self.paused.remove(&peer);
+        }
+        if let Some(addr) = addr {
+            self.on_connected(peer, addr);
+        }
+        if let Some(relay) = self.relays.get_mut(&peer) {
+            relay.says_so = true;
+        }
+    }
+
+    /// Notes that no connection with a peer is left.
+    pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
+        self.relays.remove(peer);
+        // Its listener follows; until then, nobody is to be told the circuit.
+        for reservation in self.held.iter_mut().filter(|held| held.circuit.relay == *peer) {
+            reservation.accepted = None;
+        }
+    }
+
+    /// Notes that a relay has accepted or renewed a reservation.
+    pub(super) fn on_accepted(&mut self, relay: &PeerId, is_renewal: bool, now: Instant) -> Verdict {
+        let Some(held) = self.held.iter_mut().find(|held| held.circuit.relay == *relay) else { return Verdict::Fine };
+        let last = held.accepted.replace(now);
+        held.was_accepted = true;
+        if is_renewal && last.is_some_and(|last| now.duration_since(last) < MIN_RENEWAL) {
+            held.accepted = None;
+            self.relays.remove(relay);
+            self.pause(*relay, now + BANNED_PAUSE, false);
+            return Verdict::Leave;
+        }
+        Verdict::Fine
+    }
+
+    /// Notes that a listener has closed, and with it the reservation that it was for.
+    pub(super) fn on_listener_closed(&mut self, listener: ListenerId, now: Instant) {
+        let Some(at) = self.held.iter().position(|held| held.listener == listener) else { return };
+        let lost = self.held.swap_remove(at);
+        tracing::debug!(relay = %lost.circuit.relay, "a reservation is gone");
+        if !lost.was_accepted {
+            self.pause(lost.circuit.relay, now + REFUSED_PAUSE, lost.was_guess);
+        }
+    }
+
+    /// The circuits at which this node may be called, in the order in which they were made.
+    pub(super) fn circuits(&self) -> Vec<Multiaddr> {
+        let mut standing: Vec<_> = self.held.iter().filter(|held| self.is_needed && held.accepted.is_some()).collect();
+        standing.sort_by_key(|held| held.asked);
+        standing.iter().take(MAX_SIGNALLING).map(|held| held.circuit.addr()).collect()
+    }
+
+    /// Whether more reservations are wanted than there are peers to ask.
+    pub(super) fn lacks_relays(&self, now: Instant) -> bool {
+        self.missing(now) > 0 && self.next_relay(now).is_none()
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        if !self.is_needed || self.held.len() >= MAX_HELD {
+            return None;
+        }
+        if self.missing(now) > 0 && self.next_relay(now).is_some() {
+            return Some(now);
+        }
+        let answers = self.held.iter().filter(|held| held.accepted.is_none()).map(|held| held.asked + PATIENCE);
+        let pauses = self.relays.keys().filter_map(|relay| self.paused.get(relay).map(|pause| pause.until));
+        answers.chain(pauses).filter(|due| *due > now).min()
+    }
+
+    /// Asks relays until there are enough reservations.
+    pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
+        self.paused.retain(|_, pause| pause.until > now);
+        for _ in 0..self.missing(now) {
+            let Some((relay, Relay { addr, says_so })) = self.next_relay(now) else { return };
+            let circuit = Circuit { relay_addr: addr, relay, peer: self.own };
+            match swarm.listen_on(circuit.listen_addr()) {
+                Ok(listener) => self.held.push(Reservation {
+                    circuit,
+                    listener,
+                    asked: now,
+                    was_guess: !says_so,
+                    accepted: None,
+                    was_accepted: false,
+                }),
+                Err(error) => {
+                    tracing::debug!(%error, "a relay cannot be asked");
+                    self.pause(relay, now + REFUSED_PAUSE, false);
+                }
+            }
+        }
+    }
+
+    /// How many more relays to ask now.
+    fn missing(&self, now: Instant) -> usize {
+        if !self.is_needed {
+            return 0;
+        }
+        let counts = |held: &&Reservation| held.accepted.is_some() || now.duration_since(held.asked) < PATIENCE;
+        WANTED.saturating_sub(self.held.iter().filter(counts).count()).min(MAX_HELD - self.held.len())
+    }
+
+    /// A relay to ask: on another host than those that are held, if there is one.
+    fn next_relay(&self, now: Instant) -> Option<(PeerId, Relay)> {
+        let held: HashSet<_> = self.held.iter().map(|held| held.circuit.relay).collect();
+        let hosts: HashSet<_> = self.held.iter().map(|held| held.circuit.relay_addr.ip()).collect();
+        let is_free =
+            |relay: &PeerId| !held.contains(relay) && self.paused.get(relay).is_none_or(|pause| pause.until <= now);
+        let free = self.relays.iter().filter(|(relay, _)| is_free(relay));
+        let best = free.min_by_key(|(relay, known)| (hosts.contains(&known.addr.ip()), self.order.hash_one(relay)))?;
+        Some((*best.0, *best.1))
+    }
+
+    /// Leaves a relay alone for a time. One that was not would be asked again at once.
+    fn pause(&mut self, relay: PeerId, until: Instant, was_guess: bool) {
+        if self.paused.len() >= MAX_PAUSED
+            && let Some(first) = self.paused.iter().min_by_key(|(_, pause)| pause.until).map(|(relay, _)| *relay)
+        {
+            self.paused.remove(&first);
+        }
+        self.paused.insert(relay, Pause { until, was_guess });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_left_alone_however_many_others_are() {
+        let (mut reservations, now) = (Reservations::new(PeerId::random()), Instant::now());
+        (0..2 * MAX_PAUSED).for_each(|_| reservations.pause(PeerId::random(), now + REFUSED_PAUSE, false));
+        let last = PeerId::random();
+        reservations.set_needed(true);
+        reservations.on_connected(last, SocketAddr::from(([203, 0, 113, 1], 4600)));
+        assert_eq!(reservations.next_due(now), Some(now));
+
+        reservations.pause(last, now + BANNED_PAUSE, false);
+        assert_eq!(reservations.next_due(now), Some(now + BANNED_PAUSE));
+        assert_eq!(reservations.paused.len(), MAX_PAUSED);
+    }
+}

@@ -1,0 +1,124 @@
+//! Which of the two DHTs an address belongs to.
+//!
+//! What it is not: a judgement whether an address can be reached, or which candidates of an offer may be dialled.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+
+/// How far an address reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// This machine or the local network: loopback, private, shared (RFC 6598), IPv4 link-local and unique-local.
+    Lan,
+    /// Everywhere else; documentation ranges too, because labs use them.
+    Wan,
+}
+
+impl Scope {
+    /// Both, the nearer one first.
+    pub const ALL: [Scope; 2] = [Scope::Lan, Scope::Wan];
+
+    /// The scope of an IP address; none for those that no peer can have: unspecified, multicast, broadcast, IPv6
+    /// link-local (it would need an interface), and the addresses at which clouds serve credentials.
+    pub fn of_ip(ip: IpAddr) -> Option<Scope> {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => Self::of_v4(v4),
+            IpAddr::V6(v6) => Self::of_v6(v6),
+        }
+    }
+
+    /// The scope of a TCP multiaddr; none if it is not one, or has port 0 or an address that no peer can have.
+    pub fn of(addr: &Multiaddr) -> Option<Scope> {
+        Self::of_ip(socket_addr_of(addr)?.ip())
+    }
+
+    fn of_v4(ip: Ipv4Addr) -> Option<Scope> {
+        const CLOUD_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+        let [a, b, ..] = ip.octets();
+        if a == 0 || ip.is_multicast() || ip.is_broadcast() || ip == CLOUD_METADATA {
+            return None;
+        }
+        let is_shared = a == 100 && (64..128).contains(&b);
+        let is_near = ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared;
+        Some(if is_near { Scope::Lan } else { Scope::Wan })
+    }
+
+    fn of_v6(ip: Ipv6Addr) -> Option<Scope> {
+        const CLOUD_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+        if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || ip == CLOUD_METADATA {
+            return None;
+        }
+        Some(if ip.is_loopback() || ip.is_unique_local() { Scope::Lan } else { Scope::Wan })
+    }
+}
+
+/// The socket address of a multiaddr `/ip4|ip6/…/tcp/PORT[/p2p/…]`; none for any other form or port 0.
+pub fn socket_addr_of(addr: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = addr.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    let Some(Protocol::Tcp(port)) = parts.next() else { return None };
+    match (parts.next(), parts.next()) {
+        (None | Some(Protocol::P2p(_)), None) if port != 0 => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+/// The multiaddr `/ip4|ip6/…/tcp/PORT` of a socket address.
+pub fn multiaddr_of(addr: SocketAddr) -> Multiaddr {
+    Multiaddr::from(addr.ip().to_canonical()).with(Protocol::Tcp(addr.port()))
+}
+
+/// Whether a multiaddr names this machine itself.
+pub(super) fn is_loopback(addr: &Multiaddr) -> bool {
+    socket_addr_of(addr).is_some_and(|addr| addr.ip().to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(text: &str) -> Option<Scope> {
+        Scope::of_ip(text.parse().unwrap())
+    }
+
+    #[test]
+    fn addresses_of_machine_and_house_are_lan() {
+        for text in ["127.0.0.1", "10.1.2.3", "192.168.0.9", "172.16.0.1", "100.64.0.1", "::1", "fd12::1"] {
+            assert_eq!(scope(text), Some(Scope::Lan), "{text}");
+        }
+        assert_eq!(scope("169.254.3.4"), Some(Scope::Lan));
+        assert_eq!(scope("::ffff:10.0.0.1"), Some(Scope::Lan));
+    }
+
+    #[test]
+    fn public_and_documentation_addresses_are_wan() {
+        for text in ["203.0.113.7", "198.51.100.1", "192.0.2.1", "100.128.0.1", "2001:db8::1", "172.32.0.1"] {
+            assert_eq!(scope(text), Some(Scope::Wan), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_no_peer_can_have_have_no_scope() {
+        for text in ["0.0.0.0", "224.0.0.251", "255.255.255.255", "169.254.169.254", "::", "ff02::fb", "fe80::1"] {
+            assert_eq!(scope(text), None, "{text}");
+        }
+        assert_eq!(scope("::ffff:169.254.169.254"), None);
+    }
+
+    #[test]
+    fn only_plain_tcp_multiaddrs_are_socket_addresses() {
+        let addr: SocketAddr = "192.0.2.1:7".parse().unwrap();
+        let peer = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+        assert_eq!(socket_addr_of(&multiaddr_of(addr)), Some(addr));
+        assert_eq!(socket_addr_of(&format!("/ip4/192.0.2.1/tcp/7/p2p/{peer}").parse().unwrap()), Some(addr));
+        for text in ["/ip4/192.0.2.1/udp/7", "/ip4/192.0.2.1", "/dns4/example.org/tcp/7", "/ip4/192.0.2.1/tcp/0"] {
+            assert_eq!(socket_addr_of(&text.parse().unwrap()), None, "{text}");
+        }
+        assert_eq!(socket_addr_of(&"/ip4/192.0.2.1/tcp/7/ws".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! A libp2p behaviour that sees, tells and dials addresses of one scope only, and no circuits.
+//!
+//! The two DHTs share connections, but the wide-area one must not spread addresses of a house, and a peer far away must
+//! not make this node dial addresses inside its network. Circuits are for calls alone: no behaviour in here works on one,
+//! or even knows that it stands, so that no request goes to a peer that is connected by a circuit only.
+//!
+//! What it is not: a filter for requests. Whoever is connected may ask both DHTs.
+
+use std::{
+    collections::HashMap,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use either::Either;
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm, behaviour::ConnectionClosed, behaviour::ConnectionEstablished, dummy,
+    },
+};
+
+use super::{circuit::is_circuit, proposals::Proposals, scope::Scope};
+
+/// The behaviour `B`, confined to the addresses of a scope.
+pub(super) struct Scoped<B> {
+    pub(super) inner: B,
+    /// None: both scopes.
+    scope: Option<Scope>,
+    /// How many of a peer's connections are circuits.
+    circuits: HashMap<PeerId, usize>,
+    proposals: Proposals,
+}
+
+impl<B: NetworkBehaviour> Scoped<B> {
+    pub(super) fn new(scope: Scope, inner: B) -> Self {
+        Self { inner, scope: Some(scope), circuits: HashMap::new(), proposals: Proposals::default() }
+    }
+
+    /// A behaviour that is confined to addresses of either scope.
+    pub(super) fn direct(inner: B) -> Self {
+        Self { inner, scope: None, circuits: HashMap::new(), proposals: Proposals::default() }
+    }
+
+    /// The addresses at which the inner behaviour would dial a peer.
+    pub(super) fn addrs_of(&mut self, peer: PeerId) -> Vec<Multiaddr> {
+        let nobody = ConnectionId::new_unchecked(usize::MAX);
+        self.handle_pending_outbound_connection(nobody, Some(peer), &[], Endpoint::Dialer).unwrap_or_default()
+    }
+
+    fn concerns(&mut self, event: &FromSwarm<'_>) -> bool {
+        let addr = match event {
+            FromSwarm::NewListenAddr(event) => event.addr,
+            FromSwarm::ExpiredListenAddr(event) => event.addr,
+            FromSwarm::NewExternalAddrCandidate(event) => {
+                return self.has(event.addr) && self.proposals.admit(event.addr, Instant::now());
+            }
+            FromSwarm::ExternalAddrConfirmed(event) => event.addr,
+            FromSwarm::ExternalAddrExpired(event) => event.addr,
+            FromSwarm::NewExternalAddrOfPeer(event) => event.addr,
+            _ => return true,
+        };
+        self.has(addr)
+    }
+
+    fn has(&self, addr: &Multiaddr) -> bool {
+        Scope::of(addr).is_some_and(|scope| self.scope.is_none_or(|own| own == scope))
+    }
+
+    fn circuits_of(&self, peer: &PeerId) -> usize {
+        self.circuits.get(peer).copied().unwrap_or(0)
+    }
+
+    fn on_circuit_closed(&mut self, peer: PeerId) {
+        if let Some(circuits) = self.circuits.get_mut(&peer) {
+            *circuits -= 1;
+            if *circuits == 0 {
+                self.circuits.remove(&peer);
+            }
+        }
+    }
+}
+
+impl<B: NetworkBehaviour> NetworkBehaviour for Scoped<B> {
+    type ConnectionHandler = Either<B::ConnectionHandler, dummy::ConnectionHandler>;
+    type ToSwarm = B::ToSwarm;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner.handle_pending_inbound_connection(id, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if is_circuit(local) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner.handle_established_inbound_connection(id, peer, local, remote).map(Either::Left)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addrs: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let mut found = self.inner.handle_pending_outbound_connection(id, peer, addrs, role)?;
+        found.retain(|addr| self.has(addr));
+        Ok(found)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        addr: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if is_circuit(addr) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner.handle_established_outbound_connection(id, peer, addr, role, port_use).map(Either::Left)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(made) if made.endpoint.is_relayed() => {
+                *self.circuits.entry(made.peer_id).or_default() += 1;
+            }
+            FromSwarm::ConnectionClosed(closed) if closed.endpoint.is_relayed() => {
+                self.on_circuit_closed(closed.peer_id);
+            }
+            FromSwarm::ConnectionEstablished(made) => {
+                let other_established = made.other_established.saturating_sub(self.circuits_of(&made.peer_id));
+                let made = ConnectionEstablished { other_established, ..made };
+                self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(made));
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                let left = closed.remaining_established.saturating_sub(self.circuits_of(&closed.peer_id));
+                let closed = ConnectionClosed { remaining_established: left, ..closed };
+                self.inner.on_swarm_event(FromSwarm::ConnectionClosed(closed));
+            }
+            event if self.concerns(&event) => self.inner.on_swarm_event(event),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {
+            Either::Left(event) => self.inner.on_connection_handler_event(peer, id, event),
+            Either::Right(never) => match never {},
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.inner.poll(cx).map(|action| action.map_in(Either::Left))
+    }
+}

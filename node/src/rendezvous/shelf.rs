@@ -1,0 +1,115 @@
+//! The records of others on disk, so that a restart does not lose them.
+//!
+//! ```text
+//! key    scope u8 (0 LAN, 1 WAN) | record key 32
+//! value  the record
+//! ```
+//! It is a copy, written a moment behind the memory. What is found unsound when it is read is dropped.
+//!
+//! What it is not: needed. Without it, or with a damaged one, records come back as they are published again.
+
+use keyferry_proto::offer::RecordKey;
+use libp2p::kad::Record;
+use sled::{Batch, Tree};
+use tokio::task::JoinHandle;
+
+use super::{
+    behaviour::Behaviour,
+    records::{kad_key_of, unix_now},
+    scope::Scope,
+};
+
+/// The records on disk, and the write that is under way.
+pub(super) struct Shelf {
+    tree: Option<Tree>,
+    writing: Option<JoinHandle<()>>,
+}
+
+impl Shelf {
+    pub(super) fn new(tree: Option<Tree>) -> Self {
+        Self { tree, writing: None }
+    }
+
+    /// Reads all records into the memory, and returns how many were sound.
+    pub(super) fn load(&self, behaviour: &mut Behaviour) -> usize {
+        let Some(tree) = &self.tree else { return 0 };
+        let mut loaded = 0;
+        for entry in tree.iter() {
+            let Ok((key, value)) = entry else { break };
+            let sound = split_key(&key).is_some_and(|(scope, record_key)| {
+                let record = Record::new(kad_key_of(&record_key), value.to_vec());
+                behaviour.kad(scope).store_mut().accept(record, unix_now()).is_ok()
+            });
+            if sound {
+                loaded += 1;
+            } else {
+                let _ = tree.remove(&key);
+            }
+        }
+        Scope::ALL.into_iter().for_each(|scope| drop(behaviour.kad(scope).store_mut().take_changes()));
+        loaded
+    }
+
+    /// Whether records have changed since they were last written.
+    pub(super) fn has_work(behaviour: &mut Behaviour) -> bool {
+        Scope::ALL.into_iter().any(|scope| behaviour.kad(scope).store_mut().has_changes())
+    }
+
+    /// Begins to write what has changed; false if the last write is still under way.
+    pub(super) fn write(&mut self, behaviour: &mut Behaviour) -> bool {
+        if self.writing.as_ref().is_some_and(|task| !task.is_finished()) {
+            return false;
+        }
+        let batch = take_batch(behaviour);
+        self.writing = self.tree.clone().map(|tree| tokio::task::spawn_blocking(move || apply(&tree, batch)));
+        true
+    }
+
+    /// Writes what is left and waits until it is on disk.
+    pub(super) async fn close(&mut self, behaviour: &mut Behaviour) {
+        if let Some(task) = self.writing.take() {
+            let _ = task.await;
+        }
+        let batch = take_batch(behaviour);
+        if let Some(tree) = self.tree.take() {
+            let written = tokio::task::spawn_blocking(move || {
+                apply(&tree, batch);
+                tree.flush().map(drop).unwrap_or_else(|error| tracing::debug!(%error, "records not flushed"));
+            });
+            let _ = written.await;
+        }
+    }
+}
+
+fn take_batch(behaviour: &mut Behaviour) -> Batch {
+    let mut batch = Batch::default();
+    for scope in Scope::ALL {
+        for (key, value) in behaviour.kad(scope).store_mut().take_changes() {
+            let key = [&[tag(scope)], &key[..]].concat();
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+    }
+    batch
+}
+
+fn apply(tree: &Tree, batch: Batch) {
+    if let Err(error) = tree.apply_batch(batch) {
+        tracing::debug!(%error, "records not written");
+    }
+}
+
+fn tag(scope: Scope) -> u8 {
+    match scope {
+        Scope::Lan => 0,
+        Scope::Wan => 1,
+    }
+}
+
+fn split_key(key: &[u8]) -> Option<(Scope, RecordKey)> {
+    let (tagged, rest) = key.split_first()?;
+    let scope = Scope::ALL.into_iter().find(|scope| tag(*scope) == *tagged)?;
+    Some((scope, RecordKey::from_bytes(rest.try_into().ok()?)))
+}

@@ -1,0 +1,513 @@
+//! The control stream: hello both ways, pings, and the goodbye.
+//!
+//! What it is not: the file transfers beside it.
+
+use std::{io, sync::Arc, time::Duration};
+
+use keyferry_proto::message::{ControlMessage, Goodbye, Hello, Request, VERSION};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split},
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+
+use super::{
+    MAX_OUTBOUND_STREAMS, SessionEnd, SessionError, Traffic,
+    counters::{SessionCounters, add},
+    messages::{MessageReader, ReadError, read_message, write_message},
+};
+
+/// From one ping to the next. It also keeps the mappings of NATs.
+pub const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How many pings in a row may bring nothing back.
+pub const MAX_MISSED_PINGS: u32 = 2;
+
+/// While this side waits for answers, silence is looked for this many times in a [`PING_INTERVAL`].
+const HURRIED_LOOKS: u32 = 12;
+
+/// How many of those looks in a row may find nothing new; each of them sends a ping.
+const MAX_HURRIED_MISSES: u32 = 3;
+
+/// Round trips that may be measured at once; whoever asks for one more waits.
+pub(super) const MAX_MEASURED: usize = 4;
+
+/// How long the goodbye may wait.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What this node says of itself.
+pub(super) fn our_hello() -> Hello {
+    Hello { version: VERSION, features: 0, agent: format!("keyferry/{}", env!("CARGO_PKG_VERSION")) }
+}
+
+/// Says hello on a stream that this side has opened.
+pub(super) async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<(), SessionError> {
+    write_message(stream, &Request::Control(our_hello())).await.map_err(broken)
+}
+
+/// Waits for the hello on the first stream that the peer has opened, and answers it.
+pub(super) async fn welcome(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<Hello, SessionError> {
+    match read_message(stream).await.map_err(wrong)? {
+        Some(Request::Control(hello)) => {
+            write_message(stream, &ControlMessage::Hello(our_hello())).await.map_err(broken)?;
+            check(hello)
+        }
+        Some(_) => Err(SessionError::Protocol("expected the control stream first, got another request".to_owned())),
+        None => Err(SessionError::Ended(SessionEnd::ClosedByPeer { reason: None })),
+    }
+}
+
+fn check(hello: Hello) -> Result<Hello, SessionError> {
+    match hello.version {
+        VERSION => Ok(hello),
+        theirs => Err(SessionError::Version { ours: VERSION, theirs }),
+    }
+}
+
+fn broken(error: io::Error) -> SessionError {
+    SessionError::Io(Arc::new(error))
+}
+
+fn wrong(error: ReadError) -> SessionError {
+    match error {
+        ReadError::Io(error) => broken(error),
+        ReadError::Frame(error) => SessionError::Protocol(error.to_string()),
+        ReadError::Message(error) => SessionError::Protocol(error.to_string()),
+    }
+}
+
+/// How this side wants to end the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// In order, with a reason for the peer.
+    Goodbye(Goodbye),
+    /// At once: nothing gets through to the peer any more.
+    BreakOff(String),
+}
+
+/// What the task of the control stream listens to and tells.
+pub(super) struct ControlLinks {
+    /// This side wants to close; a sender that is gone means that nobody has a handle any more.
+    pub(super) close_asked: watch::Receiver<Option<Closing>>,
+    /// Somebody wants to know the round trip.
+    pub(super) measure: mpsc::Receiver<oneshot::Sender<Duration>>,
+    /// The places of outgoing streams: while one is taken, this side waits for something.
+    pub(super) places: Arc<Semaphore>,
+    /// Tells the driver to end the session.
+    pub(super) end: watch::Sender<Option<SessionEnd>>,
+    /// [`PING_INTERVAL`], save in tests.
+    pub(super) ping_interval: Duration,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) counters: Arc<SessionCounters>,
+}
+
+/// Runs the control stream after this side's hello: waits for the peer's, no longer than `limit`, and goes on as [`run`].
+pub(super) async fn run_greeted<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    links: ControlLinks,
+    heard: watch::Sender<Option<Hello>>,
+    limit: Duration,
+) {
+    run_after(stream, links, Some((heard, limit))).await;
+}
+
+/// Runs the control stream after both hellos until the session ends, and tells the driver why it shall.
+pub(super) async fn run<S: AsyncRead + AsyncWrite>(stream: S, links: ControlLinks) {
+    run_after(stream, links, None).await;
+}
+
+async fn run_after<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    links: ControlLinks,
+    awaited: Option<(watch::Sender<Option<Hello>>, Duration)>,
+) {
+    let (reader, writer) = split(stream);
+    let ControlLinks { mut close_asked, measure, places, end, ping_interval, traffic, counters } = links;
+    let mut control = Control { reader, writer, messages: MessageReader::new::<ControlMessage>(), measure, places };
+    let why = tokio::select! {
+        biased;
+        why = asked(&mut close_asked) => match why {
+            Closing::Goodbye(why) => {
+                let goodbye = ControlMessage::Goodbye(why);
+                if timeout(GOODBYE_TIMEOUT, write_message(&mut control.writer, &goodbye)).await.is_err() {
+                    tracing::debug!("the peer does not take in the goodbye");
+                }
+                SessionEnd::ClosedHere
+            }
+            Closing::BreakOff(why) => SessionEnd::Broken(why),
+        },
+        why = async {
+            if let Some((heard, limit)) = awaited
+                && let Err(why) = control.hear_hello(&heard, limit).await
+            {
+                return why;
+            }
+            control.talk(ping_interval, &traffic).await
+        } => {
+            match &why {
+                SessionEnd::Silent(_) => add(&counters.silent_peers),
+                SessionEnd::Broken(error) => {
+                    tracing::debug!(error, "the control stream went wrong");
+                    add(&counters.protocol_errors);
+                }
+                SessionEnd::ClosedHere | SessionEnd::ClosedByPeer { .. } => {}
+            }
+            why
+        }
+    };
+    end.send_replace(Some(why));
+}
+
+async fn asked(close_asked: &mut watch::Receiver<Option<Closing>>) -> Closing {
+    let finished = Closing::Goodbye(Goodbye::Finished);
+    match close_asked.wait_for(Option::is_some).await {
+        Ok(why) => why.clone().unwrap_or(finished),
+        Err(_) => finished,
+    }
+}
+
+struct Control<S> {
+    reader: ReadHalf<S>,
+    writer: WriteHalf<S>,
+    messages: MessageReader,
+    measure: mpsc::Receiver<oneshot::Sender<Duration>>,
+    places: Arc<Semaphore>,
+}
+
+impl<S: AsyncRead + AsyncWrite> Control<S> {
+    /// Waits for the peer's hello, which comes before anything else.
+    async fn hear_hello(&mut self, heard: &watch::Sender<Option<Hello>>, limit: Duration) -> Result<(), SessionEnd> {
+        let message = timeout(limit, self.messages.next(&mut self.reader)).await;
+        match message.map_err(|_| SessionEnd::Silent(limit))? {
+            Ok(Some(ControlMessage::Hello(hello))) => {
+                let hello = check(hello).map_err(|error| SessionEnd::Broken(error.to_string()))?;
+                heard.send_replace(Some(hello));
+                Ok(())
+            }
+            Ok(Some(ControlMessage::Goodbye(why))) => Err(SessionEnd::ClosedByPeer { reason: Some(why) }),
+            Ok(Some(other)) => Err(SessionEnd::Broken(format!("expected a hello, got {other:?}"))),
+            Ok(None) | Err(ReadError::Io(_)) => Err(SessionEnd::ClosedByPeer { reason: None }),
+            Err(error) => Err(SessionEnd::Broken(error.to_string())),
+        }
+    }
+
+    /// Answers pings and sends some, until the peer says goodbye, goes silent or says something wrong.
+    async fn talk(&mut self, ping_interval: Duration, traffic: &Traffic) -> SessionEnd {
+        let mut ticks = interval_at(Instant::now() + ping_interval, ping_interval);
+        let hurried = ping_interval / HURRIED_LOOKS;
+        let mut looks = interval_at(Instant::now() + hurried, hurried);
+        // Ticks that this process has slept through say nothing about the peer.
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let silence = ping_interval * (MAX_MISSED_PINGS + 1);
+        let (mut pings, mut hurry) = (Pings::default(), Hurry::default());
+        let mut measured: Vec<Measured> = Vec::new();
+        loop {
+            let answer = tokio::select! {
+                message = self.messages.next(&mut self.reader) => match message {
+                    Ok(Some(ControlMessage::Ping(number))) => ControlMessage::Pong(number),
+                    Ok(Some(ControlMessage::Pong(number))) => {
+                        pings.answered(number);
+                        answer_measured(&mut measured, number);
+                        continue;
+                    }
+                    Ok(Some(ControlMessage::Goodbye(why))) => return SessionEnd::ClosedByPeer { reason: Some(why) },
+                    Ok(Some(ControlMessage::Hello(_))) => return SessionEnd::Broken("a second hello".to_owned()),
+                    Ok(None) | Err(ReadError::Io(_)) => return SessionEnd::ClosedByPeer { reason: None },
+                    Err(error) => return SessionEnd::Broken(error.to_string()),
+                },
+                _ = ticks.tick() => match pings.next(traffic.received()) {
+                    Some(number) => ControlMessage::Ping(number),
+                    None => return SessionEnd::Silent(silence),
+                },
+                _ = looks.tick() => match hurry.look(self.is_waiting(), traffic.received()) {
+                    Look::Well => continue,
+                    Look::Silent => ControlMessage::Ping(pings.extra()),
+                    Look::Dead => return SessionEnd::Silent(hurried * (MAX_HURRIED_MISSES + 1)),
+                },
+                Some(reply) = self.measure.recv(), if measured.len() < MAX_MEASURED => {
+                    let number = pings.extra();
+                    measured.push(Measured { number, since: Instant::now(), reply });
+                    ControlMessage::Ping(number)
+                }
+            };
+            match timeout(silence, write_message(&mut self.writer, &answer)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return SessionEnd::ClosedByPeer { reason: None },
+                Err(_) => return SessionEnd::Silent(silence),
+            }
+            measured.retain(|one| !one.reply.is_closed());
+        }
+    }
+
+    /// Whether this side has a request open.
+    fn is_waiting(&self) -> bool {
+        self.places.available_permits() < MAX_OUTBOUND_STREAMS
+    }
+}
+
+/// A ping whose round trip somebody wants to know.
+struct Measured {
+    number: u64,
+    since: Instant,
+    reply: oneshot::Sender<Duration>,
+}
+
+fn answer_measured(measured: &mut Vec<Measured>, number: u64) {
+    if let Some(index) = measured.iter().position(|one| one.number == number) {
+        let one = measured.swap_remove(index);
+        // Whoever asked may have given up.
+        let _ = one.reply.send(one.since.elapsed());
+    }
+}
+
+/// Looks for silence while this side waits for answers, closer than pings do: the path may have died without a word.
+#[derive(Debug, Default)]
+struct Hurry {
+    missed: u32,
+    received: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Well,
+    Silent,
+    Dead,
+}
+
+impl Hurry {
+    fn look(&mut self, is_waiting: bool, received: u64) -> Look {
+        if !is_waiting || received != self.received {
+            (self.missed, self.received) = (0, received);
+            return Look::Well;
+        }
+        self.missed += 1;
+        if self.missed > MAX_HURRIED_MISSES { Look::Dead } else { Look::Silent }
+    }
+}
+
+/// Which ping is out, and how many brought nothing back.
+#[derive(Debug, Default)]
+struct Pings {
+    /// Of the last ping, whoever wanted it.
+    last: u64,
+    /// Of the last regular one.
+    number: u64,
+    waiting: bool,
+    missed: u32,
+    received: u64,
+}
+
+impl Pings {
+    /// The number of the next ping, or none if the peer counts as dead. Any byte from the peer is a sign of life: on a
+    /// slow line a pong may be long in coming behind the data.
+    fn next(&mut self, received: u64) -> Option<u64> {
+        let heard = !self.waiting || received != self.received;
+        self.missed = if heard { 0 } else { self.missed + 1 };
+        if self.missed >= MAX_MISSED_PINGS {
+            return None;
+        }
+        self.number = self.extra();
+        self.waiting = true;
+        self.received = received;
+        Some(self.number)
+    }
+
+    /// The number of a ping beside the regular ones.
+    fn extra(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn answered(&mut self, number: u64) {
+        if number == self.number {
+            self.waiting = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyferry_proto::message::Message;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    struct Running {
+        peer: tokio::io::DuplexStream,
+        close: watch::Sender<Option<Closing>>,
+        measure: mpsc::Sender<oneshot::Sender<Duration>>,
+        places: Arc<Semaphore>,
+        end: watch::Receiver<Option<SessionEnd>>,
+    }
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn start(ping_interval: Duration) -> Running {
+        start_as(ping_interval, None)
+    }
+
+    fn start_as(ping_interval: Duration, awaited: Option<(watch::Sender<Option<Hello>>, Duration)>) -> Running {
+        let (ours, peer) = duplex(256);
+        let (close, close_asked) = watch::channel(None);
+        let (end_sender, end) = watch::channel(None);
+        let (measure, measure_asked) = mpsc::channel(MAX_MEASURED);
+        let places = Arc::new(Semaphore::new(MAX_OUTBOUND_STREAMS));
+        let links = ControlLinks {
+            close_asked,
+            measure: measure_asked,
+            places: places.clone(),
+            end: end_sender,
+            ping_interval,
+            traffic: Arc::default(),
+            counters: Arc::default(),
+        };
+        tokio::spawn(run_after(ours, links, awaited));
+        Running { peer, close, measure, places, end }
+    }
+
+    async fn ended(running: &mut Running) -> SessionEnd {
+        running.end.wait_for(Option::is_some).await.expect("a reason").clone().expect("a reason")
+    }
+
+    #[test]
+    fn two_pings_in_a_row_that_bring_nothing_back_are_death() {
+        let mut pings = Pings::default();
+        assert_eq!([pings.next(0), pings.next(0), pings.next(0)], [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn a_pong_or_any_other_byte_is_a_sign_of_life() {
+        let mut pings = Pings::default();
+        for number in 1..10 {
+            assert_eq!(pings.next(7), Some(number));
+            pings.answered(number);
+        }
+        for number in 10..20 {
+            assert_eq!(pings.next(number), Some(number));
+        }
+        pings.answered(3);
+        assert_eq!([pings.next(19), pings.next(19)], [Some(20), None]);
+    }
+
+    #[test]
+    fn silence_counts_early_only_while_this_side_waits_for_something() {
+        let mut hurry = Hurry::default();
+        assert_eq!([hurry.look(false, 0), hurry.look(false, 0)], [Look::Well, Look::Well]);
+        assert_eq!([hurry.look(true, 7), hurry.look(true, 8)], [Look::Well, Look::Well]);
+        let looks = [(); 4].map(|()| hurry.look(true, 8));
+        assert_eq!(looks, [Look::Silent, Look::Silent, Look::Silent, Look::Dead]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_goes_silent_in_the_middle_of_an_answer_is_found_dead_early() {
+        let mut running = start(SHORT * HURRIED_LOOKS);
+        let _waiting = running.places.clone().try_acquire_owned().expect("a place");
+        assert_eq!(ended(&mut running).await, SessionEnd::Silent(SHORT * 4));
+    }
+
+    #[tokio::test]
+    async fn a_round_trip_is_measured_when_somebody_asks() {
+        let mut running = start(PING_INTERVAL);
+        let (reply, answer) = oneshot::channel();
+        running.measure.send(reply).await.expect("asked");
+        let Ok(Some(ControlMessage::Ping(number))) = read_message(&mut running.peer).await else { panic!("no ping") };
+        write_message(&mut running.peer, &ControlMessage::Pong(number)).await.expect("written");
+        assert!(answer.await.expect("a round trip") < PING_INTERVAL);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_broken_off_sends_nothing_more() {
+        let mut running = start(PING_INTERVAL);
+        running.close.send_replace(Some(Closing::BreakOff("gone".to_owned())));
+        assert_eq!(ended(&mut running).await, SessionEnd::Broken("gone".to_owned()));
+        let said: Option<ControlMessage> = read_message(&mut running.peer).await.expect("an end");
+        assert_eq!(said, None);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_answers_no_ping_is_dead() {
+        let begin = Instant::now();
+        let mut running = start(SHORT);
+        assert_eq!(ended(&mut running).await, SessionEnd::Silent(SHORT * 3));
+        assert!(begin.elapsed() >= SHORT * 3);
+    }
+
+    #[tokio::test]
+    async fn pings_are_answered() {
+        let mut running = start(PING_INTERVAL);
+        for number in [1, u64::MAX] {
+            write_message(&mut running.peer, &ControlMessage::Ping(number)).await.expect("written");
+            let answer = read_message(&mut running.peer).await.expect("a message");
+            assert_eq!(answer, Some(ControlMessage::Pong(number)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_asks_and_never_reads_cannot_hold_the_session() {
+        let mut running = start(SHORT);
+        while write_message(&mut running.peer, &ControlMessage::Ping(1)).await.is_ok() {}
+        assert_eq!(ended(&mut running).await, SessionEnd::Silent(SHORT * 3));
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_a_goodbye_goes_across() {
+        let (mut left, mut right) = (start(PING_INTERVAL), start(PING_INTERVAL));
+        left.close.send_replace(Some(Closing::Goodbye(Goodbye::Stopping)));
+        let said: Option<ControlMessage> = read_message(&mut left.peer).await.expect("a message");
+        write_message(&mut right.peer, &said.expect("a goodbye")).await.expect("written");
+        assert_eq!(ended(&mut left).await, SessionEnd::ClosedHere);
+        assert_eq!(ended(&mut right).await, SessionEnd::ClosedByPeer { reason: Some(Goodbye::Stopping) });
+    }
+
+    #[tokio::test]
+    async fn garbage_or_a_second_hello_ends_the_session() {
+        for bytes in [vec![0xff; 64], ControlMessage::Hello(our_hello()).to_frame()] {
+            let mut running = start(PING_INTERVAL);
+            running.peer.write_all(&bytes).await.expect("written");
+            assert!(matches!(ended(&mut running).await, SessionEnd::Broken(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_greeted_peer_has_to_say_hello_first_in_this_version_and_in_time() {
+        let newer = Hello { version: VERSION + 1, ..our_hello() };
+        let firsts = [
+            Some(ControlMessage::Hello(our_hello())),
+            Some(ControlMessage::Hello(newer)),
+            Some(ControlMessage::Pong(1)),
+            Some(ControlMessage::Goodbye(Goodbye::Busy)),
+            None,
+        ];
+        let mut ends = Vec::new();
+        for first in firsts {
+            let (heard, hello) = watch::channel(None);
+            let mut running = start_as(PING_INTERVAL, Some((heard, SHORT)));
+            if let Some(first) = first {
+                let messages = [first.to_frame(), ControlMessage::Goodbye(Goodbye::Stopping).to_frame()].concat();
+                running.peer.write_all(&messages).await.expect("written");
+            }
+            ends.push((ended(&mut running).await, hello.borrow().is_some()));
+        }
+        assert_eq!(ends[0], (SessionEnd::ClosedByPeer { reason: Some(Goodbye::Stopping) }, true));
+        assert!(matches!(&ends[1], (SessionEnd::Broken(why), false) if why.contains("version")), "{ends:?}");
+        assert!(matches!(&ends[2], (SessionEnd::Broken(_), false)), "{ends:?}");
+        assert_eq!(ends[3], (SessionEnd::ClosedByPeer { reason: Some(Goodbye::Busy) }, false));
+        assert_eq!(ends[4], (SessionEnd::Silent(SHORT), false));
+    }
+
+    #[tokio::test]
+    async fn hellos_cross_and_another_version_or_request_is_refused() {
+        let (mut left, mut right) = duplex(1024);
+        let (greeted, welcomed) = tokio::join!(greet(&mut left), welcome(&mut right));
+        greeted.expect("greeted");
+        assert_eq!(welcomed.expect("welcomed"), our_hello());
+
+        let newer = Hello { version: VERSION + 1, ..our_hello() };
+        write_message(&mut left, &Request::Control(newer)).await.expect("written");
+        let refused = welcome(&mut right).await;
+        assert!(matches!(refused, Err(SessionError::Version { theirs, .. }) if theirs == VERSION + 1), "{refused:?}");
+
+        write_message(&mut left, &Request::Catalogue).await.expect("written");
+        assert!(matches!(welcome(&mut right).await, Err(SessionError::Protocol(_))));
+    }
+}

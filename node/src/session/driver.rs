@@ -1,0 +1,256 @@
+//! The task that owns the multiplexer of one session: it opens streams, accepts streams and moves bytes.
+//!
+//! What it is not: the meaning of any stream.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::io::{AsyncRead as FuturesRead, AsyncWrite as FuturesWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use super::{
+    SessionEnd, Stream,
+    counters::{SessionCounters, add},
+};
+
+/// Streams that this node may have open towards the peer in one session.
+pub const MAX_OUTBOUND_STREAMS: usize = 16;
+
+/// Streams that the peer may have open towards this node in one session; further ones are reset. Above
+/// [`MAX_OUTBOUND_STREAMS`], because the peer's end of a stream lives a little longer than ours.
+pub const MAX_INBOUND_STREAMS: usize = 24;
+
+/// Where the multiplexer itself gives up on the session: above both limits together, with room for resets on their way.
+const MAX_STREAMS: usize = 64;
+
+/// What a peer can make this node hold of data that nobody has read yet, in one session: 256 KiB for each of
+/// 64 streams, and the rest as windows that grow with the bandwidth-delay product.
+pub const RECEIVE_MEMORY: usize = 32 * 1024 * 1024;
+
+/// Bytes of one frame. A smaller one costs throughput: a frame costs a wake-up on each side and a system call. A greater
+/// one costs memory: the multiplexer queues up to 12 of a stream whose peer takes nothing in.
+const FRAME_SIZE: usize = 128 * 1024;
+
+/// How long the goodbye of a session may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A request for a new stream.
+pub(super) struct OpenRequest {
+    pub(super) place: OwnedSemaphorePermit,
+    pub(super) reply: oneshot::Sender<Stream>,
+}
+
+/// What the driver is told and tells.
+pub(super) struct DriverLinks {
+    pub(super) open: mpsc::Receiver<OpenRequest>,
+    pub(super) inbound: mpsc::Sender<Stream>,
+    pub(super) end_asked: watch::Receiver<Option<SessionEnd>>,
+    pub(super) counters: Arc<SessionCounters>,
+}
+
+fn config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(MAX_STREAMS);
+    config.set_max_connection_receive_window(Some(RECEIVE_MEMORY));
+    config.set_split_send_size(FRAME_SIZE);
+    config
+}
+
+/// Runs the session until it ends; the returned value says why.
+pub(super) async fn run<T>(io: T, mode: yamux::Mode, links: DriverLinks) -> SessionEnd
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut conn = yamux::Connection::new(FrameJoiner::new(io), config(), mode);
+    let mut end_asked = links.end_asked.clone();
+    let mut driver = Driver { links, places: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)), waiting: None };
+    let end = tokio::select! {
+        biased;
+        end = asked(&mut end_asked) => end,
+        end = poll_fn(|cx| driver.poll(&mut conn, cx)) => end,
+    };
+    match end {
+        // The peer's goodbye may be among what was read last: once the connection is gone, the control stream comes to
+        // its end and tells.
+        SessionEnd::ClosedByPeer { reason: None } => {
+            drop(conn);
+            match timeout(CLOSE_TIMEOUT, asked(&mut end_asked)).await {
+                Ok(told @ SessionEnd::ClosedByPeer { .. }) => told,
+                _ => end,
+            }
+        }
+        SessionEnd::ClosedHere | SessionEnd::ClosedByPeer { .. } => {
+            let closed = timeout(CLOSE_TIMEOUT, poll_fn(|cx| conn.poll_close(cx))).await;
+            tracing::debug!(graceful = matches!(closed, Ok(Ok(()))), "the session is closed");
+            end
+        }
+        SessionEnd::Silent(_) | SessionEnd::Broken(_) => end,
+    }
+}
+
+async fn asked(end_asked: &mut watch::Receiver<Option<SessionEnd>>) -> SessionEnd {
+    match end_asked.wait_for(Option::is_some).await {
+        Ok(end) => end.clone().unwrap_or(SessionEnd::ClosedHere),
+        Err(_) => SessionEnd::ClosedHere,
+    }
+}
+
+struct Driver {
+    links: DriverLinks,
+    places: Arc<Semaphore>,
+    /// A request that the multiplexer had no room for yet.
+    waiting: Option<OpenRequest>,
+}
+
+impl Driver {
+    /// Opens what is asked for, then moves bytes and takes in what the peer opens, until nothing can go on.
+    ///
+    /// The socket's cooperative budget ends a round even if the peer never pauses.
+    fn poll<T>(&mut self, conn: &mut yamux::Connection<T>, cx: &mut Context<'_>) -> Poll<SessionEnd>
+    where
+        T: FuturesRead + FuturesWrite + Unpin,
+    {
+        if let Poll::Ready(end) = self.poll_open(conn, cx) {
+            return Poll::Ready(end);
+        }
+        loop {
+            match ready!(conn.poll_next_inbound(cx)) {
+                Some(Ok(stream)) => self.take_in(stream),
+                Some(Err(error)) => return Poll::Ready(end_of(error)),
+                None => return Poll::Ready(SessionEnd::ClosedByPeer { reason: None }),
+            }
+        }
+    }
+
+    fn poll_open<T>(&mut self, conn: &mut yamux::Connection<T>, cx: &mut Context<'_>) -> Poll<SessionEnd>
+    where
+        T: FuturesRead + FuturesWrite + Unpin,
+    {
+        loop {
+            let request = match self.waiting.take() {
+                Some(request) => request,
+                None => match ready!(self.links.open.poll_recv(cx)) {
+                    Some(request) => request,
+                    // Every handle is gone; the control stream says goodbye and then ends the session.
+                    None => return Poll::Pending,
+                },
+            };
+            match conn.poll_new_outbound(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    // Whoever asked may have gone; then the stream is dropped before the peer hears of it.
+                    let _ = request.reply.send(Stream::new(stream, request.place));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(end_of(error)),
+                Poll::Pending => {
+                    self.waiting = Some(request);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Hands on a stream that the peer opened, or resets it by dropping it.
+    fn take_in(&mut self, stream: yamux::Stream) {
+        let taken = self.places.clone().try_acquire_owned().ok().map(|place| Stream::new(stream, place));
+        if taken.is_none_or(|stream| self.links.inbound.try_send(stream).is_err()) {
+            add(&self.links.counters.streams_refused);
+            tracing::debug!(limit = MAX_INBOUND_STREAMS, "a stream of the peer was refused");
+        }
+    }
+}
+
+fn end_of(error: yamux::ConnectionError) -> SessionEnd {
+    match error {
+        yamux::ConnectionError::Closed => SessionEnd::ClosedByPeer { reason: None },
+        other => SessionEnd::Broken(other.to_string()),
+    }
+}
+
+/// Puts the header of a multiplexer frame (which comes as a write of its own) together with its body, so that each
+/// frame costs one system call and no small TLS record.
+struct FrameJoiner<T> {
+    inner: T,
+    held: [u8; FrameJoiner::<()>::ROOM],
+    held_len: usize,
+}
+
+impl FrameJoiner<()> {
+    /// A multiplexer's header has 12 bytes.
+    const ROOM: usize = 12;
+}
+
+impl<T: AsyncWrite + Unpin> FrameJoiner<T> {
+    fn new(inner: T) -> Self {
+        Self { inner, held: [0; FrameJoiner::ROOM], held_len: 0 }
+    }
+
+    /// Takes `n` written bytes off the front of what is held; returns how many of them were not held.
+    fn written(&mut self, n: usize) -> usize {
+        let of_held = n.min(self.held_len);
+        self.held.copy_within(of_held..self.held_len, 0);
+        self.held_len -= of_held;
+        n - of_held
+    }
+
+    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.held_len > 0 {
+            let n = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.held[..self.held_len]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> FuturesRead for FrameJoiner<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> FuturesWrite for FrameJoiner<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.held_len == 0 && buf.len() <= FrameJoiner::ROOM {
+            this.held[..buf.len()].copy_from_slice(buf);
+            this.held_len = buf.len();
+            return Poll::Ready(Ok(buf.len()));
+        }
+        while this.held_len > 0 {
+            let parts = [IoSlice::new(&this.held[..this.held_len]), IoSlice::new(buf)];
+            let n = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, &parts))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_body = this.written(n);
+            if of_body > 0 {
+                return Poll::Ready(Ok(of_body));
+            }
+        }
+        Pin::new(&mut this.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_release(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_release(cx))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

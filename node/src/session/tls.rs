@@ -1,0 +1,317 @@
+//! TLS 1.3 with raw ed25519 public keys on both sides (RFC 8446, RFC 7250): the proof of who is at the other end.
+//!
+//! ```text
+//! SubjectPublicKeyInfo = 30 2a 30 05 06 03 2b 65 70 03 21 00 | 32 key bytes     (RFC 8410), the only accepted form
+//! ALPN                 = "keyferry/1", mandatory
+//! ```
+//! No X.509, no other version, no other key type, no resumption, no early data.
+//!
+//! What it is not: the deadline of a handshake or the limit on handshakes; see the parent module.
+
+use std::{io, sync::Arc};
+
+use keyferry_proto::identity::{NodeKey, NodeSecret};
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig, SignatureScheme,
+    client::{
+        AlwaysResolvesClientRawPublicKeys, Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+    server::{
+        AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+    version::TLS13,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::error::IdentityRefused;
+
+/// The protocol name in ALPN.
+pub const ALPN: &[u8] = b"keyferry/1";
+
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
+/// How much rustls may hold of what is to be sent: one frame of the multiplexer with room to spare.
+const SEND_BUFFER: usize = 256 * 1024;
+
+/// The TLS half of a node's identity: makes the configurations for dialling and accepting.
+pub(super) struct Identity {
+    node: NodeKey,
+    provider: Arc<CryptoProvider>,
+    certified: Arc<CertifiedKey>,
+    server: Arc<ServerConfig>,
+}
+
+impl Identity {
+    /// Builds both configurations from the node's secret. Fails only if the TLS library refuses an ed25519 key.
+    pub(super) fn new(secret: &NodeSecret) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(provider(cpu_has_aes()));
+        gather_entropy(provider.clone());
+        let mut pkcs8 = zeroize::Zeroizing::new(PKCS8_PREFIX.to_vec());
+        pkcs8.extend_from_slice(secret.to_bytes().as_ref());
+        let key = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
+        let node = secret.public();
+        let certified = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki(&node))], key));
+        let verifier = Arc::new(Verifier::new(&provider, node, None));
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified.clone())));
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { node, provider, certified, server: Arc::new(server) })
+    }
+
+    /// The node that this identity proves.
+    pub(super) fn node(&self) -> NodeKey {
+        self.node
+    }
+
+    /// Runs the handshake as the dialling side; `expect` is enforced by the verifier itself.
+    pub(super) async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: T,
+        expect: Option<NodeKey>,
+    ) -> io::Result<(TlsStream<T>, NodeKey)> {
+        let verifier = Arc::new(Verifier::new(&self.provider, self.node, expect));
+        let mut config = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(self.certified.clone())));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        config.enable_sni = false;
+        // The name is never sent nor looked at: the key is the name.
+        let name = ServerName::try_from("keyferry.invalid").map_err(io::Error::other)?;
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, io).await?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
+        finish(TlsStream::Client(stream))
+    }
+
+    /// Runs the handshake as the accepting side; the peer must prove an ed25519 key, whichever it is.
+    pub(super) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(&self, io: T) -> io::Result<(TlsStream<T>, NodeKey)> {
+        let mut stream = TlsAcceptor::from(self.server.clone()).accept(io).await?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
+        finish(TlsStream::Server(stream))
+    }
+}
+
+/// Has the library seed its random numbers now. It takes some 20 ms to do so, once in a process, which the first handshake would
+/// have to wait for on both sides.
+fn gather_entropy(provider: Arc<CryptoProvider>) {
+    // If there is no thread to be had, the first handshake waits.
+    let _ = std::thread::Builder::new().name("entropy".to_owned()).spawn(move || {
+        let _ = provider.secure_random.fill(&mut [0; 32]);
+    });
+}
+
+/// Reads the proven key off a finished handshake. rustls lets a peer that offers no ALPN at all pass, so it is asked for.
+fn finish<T>(stream: TlsStream<T>) -> io::Result<(TlsStream<T>, NodeKey)> {
+    let (_, conn) = stream.get_ref();
+    if conn.alpn_protocol() != Some(ALPN) {
+        return Err(refuse(IdentityRefused::WrongProtocol));
+    }
+    let key = match conn.peer_certificates() {
+        Some([one]) => node_of_spki(one).map_err(refuse)?,
+        _ => return Err(refuse(IdentityRefused::NotEd25519)),
+    };
+    Ok((stream, key))
+}
+
+fn refuse(why: IdentityRefused) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// AES-128-GCM first where the CPU has it, ChaCha20-Poly1305 first elsewhere. Nothing else is offered.
+fn provider(aes_in_hardware: bool) -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let (first, second) = match aes_in_hardware {
+        true => (CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+        false => (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, CipherSuite::TLS13_AES_128_GCM_SHA256),
+    };
+    provider.cipher_suites.retain(|suite| suite.suite() == first || suite.suite() == second);
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+    provider
+}
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+fn cpu_has_aes() -> bool {
+    std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("pclmulqdq")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_has_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull")
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_has_aes() -> bool {
+    false
+}
+
+fn spki(node: &NodeKey) -> Vec<u8> {
+    [SPKI_PREFIX.as_slice(), node.as_bytes()].concat()
+}
+
+fn node_of_spki(der: &[u8]) -> Result<NodeKey, IdentityRefused> {
+    match der.strip_prefix(&SPKI_PREFIX).map(<[u8; 32]>::try_from) {
+        Some(Ok(bytes)) => NodeKey::from_bytes(&bytes).map_err(IdentityRefused::BadKey),
+        _ => Err(IdentityRefused::NotEd25519),
+    }
+}
+
+/// Checks that the peer's key is an ed25519 key in its only form, not our own, and the one that was asked for.
+#[derive(Debug)]
+struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    ourselves: NodeKey,
+    expect: Option<NodeKey>,
+}
+
+impl Verifier {
+    fn new(provider: &CryptoProvider, ourselves: NodeKey, expect: Option<NodeKey>) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms, ourselves, expect }
+    }
+
+    fn check(&self, key: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let identity = node_of_spki(key).and_then(|got| match self.expect {
+            _ if !rest.is_empty() => Err(IdentityRefused::NotEd25519),
+            Some(expected) if expected != got => {
+                Err(IdentityRefused::OtherNode { expected: expected.into(), got: got.into() })
+            }
+            _ if got == self.ourselves => Err(IdentityRefused::Ourselves),
+            _ => Ok(()),
+        });
+        identity.map_err(|why| rustls::CertificateError::Other(OtherError(Arc::new(why))).into())
+    }
+
+    fn check_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let spki = SubjectPublicKeyInfoDer::from(key.as_ref());
+        verify_tls13_signature_with_raw_key(message, &spki, signature, &self.algorithms)
+    }
+}
+
+/// The answer to TLS 1.2, which is not compiled in and never gets here.
+fn no_tls12() -> Result<HandshakeSignatureValid, rustls::Error> {
+    Err(rustls::PeerIncompatible::Tls12NotOffered.into())
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cipher_that_the_cpu_is_good_at_comes_first_and_only_two_are_offered() {
+        let order = |aes| provider(aes).cipher_suites.iter().map(|suite| suite.suite()).collect::<Vec<_>>();
+        let (aes, chacha) = (CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+        assert_eq!(order(true), [aes, chacha]);
+        assert_eq!(order(false), [chacha, aes]);
+    }
+
+    #[test]
+    fn a_public_key_round_trips_and_any_other_form_is_refused() {
+        let node = NodeSecret::from_bytes(&[3; 32]).public();
+        let good = spki(&node);
+        assert_eq!(node_of_spki(&good), Ok(node));
+        for bad in [&good[..43], &good[1..], &[good.as_slice(), &[0]].concat()[..], &[]] {
+            assert_eq!(node_of_spki(bad), Err(IdentityRefused::NotEd25519));
+        }
+        let weak = [SPKI_PREFIX.as_slice(), &[0; 32]].concat();
+        assert!(matches!(node_of_spki(&weak), Err(IdentityRefused::BadKey(_))));
+    }
+}

@@ -1,0 +1,131 @@
+//! Garbage collection: removing from the data folder what no root refers to.
+//!
+//! What it is not: a way to remove what the user owns. Files that are shared in place, or fetched, are never touched.
+
+use std::{
+    collections::HashSet,
+    fs::{self, Metadata},
+    io,
+    path::Path,
+    sync::PoisonError,
+    time::{Duration, SystemTime},
+};
+
+use keyferry_proto::hash::ContentHash;
+
+use super::{Store, StoreError, disk::Folders, import::walk_error, now};
+
+/// How long what belongs to an unfinished fetch is kept, so that the fetch can go on.
+pub const UNFINISHED_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The result of a garbage collection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Files removed.
+    pub files: u64,
+    /// Bytes freed.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes copies, manifests, outboards and index entries that no root refers to, and indexes that were set aside.
+    ///
+    /// What unfinished fetches need is kept for `grace` (normally [`UNFINISHED_GRACE`]), and as long as it is in use.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the manifest of a root cannot be read, as its files would seem to belong to nobody.
+    pub fn gc(&self, grace: Duration) -> Result<Collected, StoreError> {
+        let _changing = self.lock_changing();
+        let mut wanted = HashSet::new();
+        for root in self.roots() {
+            wanted.extend(self.blobs_of(&root)?);
+        }
+        let mut collected = Collected::default();
+        for folder in [self.0.folders.blobs(), self.0.folders.outboards()] {
+            self.collect_folder(&folder, &wanted, grace, &mut collected)?;
+        }
+        let mut unwanted = self.on_index(|index| index.hashes())?;
+        unwanted.retain(|hash| !wanted.contains(hash) && !self.is_pending(hash, grace).unwrap_or(true));
+        self.on_index(|index| index.remove(&unwanted))?;
+        self.collect_set_aside(&mut collected)?;
+        Ok(collected)
+    }
+
+    /// Removes the files of one blob from the data folder, unless a fetch is using them.
+    pub(super) fn remove_files(&self, hash: &ContentHash) -> Result<(), StoreError> {
+        if self.is_active(hash) {
+            return Ok(());
+        }
+        let folders = &self.0.folders;
+        for path in [folders.blob(hash), folders.outboard(hash), folders.partial_outboard(hash)] {
+            remove(&path)?;
+        }
+        Ok(())
+    }
+
+    fn collect_folder(
+        &self,
+        folder: &Path,
+        wanted: &HashSet<ContentHash>,
+        grace: Duration,
+        collected: &mut Collected,
+    ) -> Result<(), StoreError> {
+        for entry in walkdir::WalkDir::new(folder).min_depth(2) {
+            let entry = entry.map_err(|error| walk_error(folder, error))?;
+            // A name that is not ours is not our business.
+            let Some(hash) = Folders::hash_of(entry.path()).filter(|_| entry.file_type().is_file()) else { continue };
+            if wanted.contains(&hash) || self.is_active(&hash) {
+                continue;
+            }
+            let metadata = entry.metadata().map_err(|error| walk_error(folder, error))?;
+            let is_outboard = entry.path().extension().is_some();
+            let is_unfinished = if is_outboard { is_younger(&metadata, grace) } else { self.is_pending(&hash, grace)? };
+            if !is_unfinished {
+                remove(entry.path())?;
+                collected.files += 1;
+                collected.bytes += metadata.len();
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_set_aside(&self, collected: &mut Collected) -> Result<(), StoreError> {
+        let folder = self.0.folders.root();
+        for entry in folder.read_dir().map_err(StoreError::io("read", folder))?.flatten() {
+            if !entry.file_name().to_string_lossy().starts_with("index.damaged-") {
+                continue;
+            }
+            for file in walkdir::WalkDir::new(entry.path()).into_iter().flatten() {
+                if let Ok(metadata) = file.metadata()
+                    && metadata.is_file()
+                {
+                    collected.files += 1;
+                    collected.bytes += metadata.len();
+                }
+            }
+            fs::remove_dir_all(entry.path()).map_err(StoreError::io("remove", &entry.path()))?;
+        }
+        Ok(())
+    }
+
+    fn is_active(&self, hash: &ContentHash) -> bool {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
+    }
+
+    fn is_pending(&self, hash: &ContentHash, grace: Duration) -> Result<bool, StoreError> {
+        let since = self.on_index(|index| index.pending_since(hash))?;
+        Ok(since.is_some_and(|since| now().since(since) < grace))
+    }
+}
+
+fn is_younger(metadata: &Metadata, grace: Duration) -> bool {
+    let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_none_or(|age| age < grace)
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(StoreError::io("remove", path)),
+    }
+}

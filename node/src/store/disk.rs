@@ -1,0 +1,219 @@
+//! Where things are in the data folder, reads and writes at a position, and the stamp that tells a changed file.
+//!
+//! ```text
+//! roots.json              what is shared (see `roots`)
+//! outboards/xx/HASH.obao  the parents of a blob above 64 KiB, complete; xx = the first two digits of HASH
+//! outboards/xx/HASH.part  the same while it is fetched
+//! blobs/xx/HASH           a copy, or a manifest; it is complete when it has this name
+//! index/                  sled: which file has which blob (see `index`)
+//! tmp/                    what is being written; emptied at every start
+//! ```
+
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use keyferry_proto::hash::ContentHash;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+const COMPLETE: &str = "obao";
+const PARTIAL: &str = "part";
+
+/// The folders of a store.
+#[derive(Debug, Clone)]
+pub(super) struct Folders {
+    root: PathBuf,
+}
+
+impl Folders {
+    /// Makes the folders that are missing and empties `tmp`.
+    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(root).map_err(StoreError::io("create", root))?;
+        let root = root.canonicalize().map_err(StoreError::io("open", root))?;
+        let folders = Self { root };
+        // What a killed import left is of no use to anybody: it has no name yet.
+        let temporary = folders.temporary();
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(StoreError::io("empty", &temporary))?;
+        }
+        for folder in [temporary, folders.outboards(), folders.blobs()] {
+            fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        }
+        Ok(folders)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn roots_file(&self) -> PathBuf {
+        self.root.join("roots.json")
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(super) fn outboards(&self) -> PathBuf {
+        self.root.join("outboards")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(super) fn blob(&self, hash: &ContentHash) -> PathBuf {
+        let name = hash.to_string();
+        self.blobs().join(&name[..2]).join(name)
+    }
+
+    pub(super) fn outboard(&self, hash: &ContentHash) -> PathBuf {
+        let name = hash.to_string();
+        self.outboards().join(&name[..2]).join(format!("{name}.{COMPLETE}"))
+    }
+
+    pub(super) fn partial_outboard(&self, hash: &ContentHash) -> PathBuf {
+        self.outboard(hash).with_extension(PARTIAL)
+    }
+
+    /// Makes a nameless-to-be file in `tmp`; it is removed unless [`keep`] gives it a name.
+    pub(super) fn temporary_file(&self) -> Result<tempfile::NamedTempFile, StoreError> {
+        let folder = self.temporary();
+        tempfile::Builder::new().prefix("").tempfile_in(&folder).map_err(StoreError::io("write in", &folder))
+    }
+
+    /// The hash that a file of `outboards` or `blobs` is named after, if it is one of ours.
+    pub(super) fn hash_of(path: &Path) -> Option<ContentHash> {
+        let known = match path.extension() {
+            None => true,
+            Some(extension) => extension == COMPLETE || extension == PARTIAL,
+        };
+        path.file_stem().filter(|_| known)?.to_str()?.parse().ok()
+    }
+}
+
+/// Gives a temporary file its name, and makes the folder that it goes to if need be.
+pub(super) fn keep(file: tempfile::NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    let file = match file.persist(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.error.kind() == io::ErrorKind::NotFound => error.file,
+        Err(error) => return Err(StoreError::io("write", path)(error.error)),
+    };
+    create_parent(path)?;
+    file.persist(path).map_err(|error| StoreError::io("write", path)(error.error))?;
+    Ok(())
+}
+
+/// Makes the folder that `path` lies in.
+pub(super) fn create_parent(path: &Path) -> Result<(), StoreError> {
+    match path.parent() {
+        Some(folder) => fs::create_dir_all(folder).map_err(StoreError::io("create", folder)),
+        None => Ok(()),
+    }
+}
+
+/// What of a file's metadata tells that its content was changed, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    /// Length, in bytes.
+    pub(super) size: u64,
+    /// Time of the last change, in nanoseconds since 1970; 0 where the platform does not say.
+    pub(super) modified: i128,
+    /// The file's number on its file system, which tells a file that was replaced by another; 0 where there is none.
+    pub(super) inode: u64,
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        let modified = metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => i128::try_from(after.as_nanos()).unwrap_or(i128::MAX),
+            Err(before) => -i128::try_from(before.duration().as_nanos()).unwrap_or(i128::MAX),
+        });
+        Self { size: metadata.len(), modified, inode: inode(metadata) }
+    }
+}
+
+#[cfg(unix)]
+fn inode(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn inode(_metadata: &Metadata) -> u64 {
+    0
+}
+
+/// Whether somebody may execute the file.
+#[cfg(unix)]
+pub(super) fn is_executable(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    metadata.permissions().mode() & 0o111 != 0
+}
+
+/// Whether somebody may execute the file; nothing says so here.
+#[cfg(not(unix))]
+pub(super) fn is_executable(_metadata: &Metadata) -> bool {
+    false
+}
+
+/// Fills `buffer` from `offset` on; an end of file before that is `UnexpectedEof`.
+pub(super) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < buffer.len() {
+            let position = offset + done as u64;
+            match std::os::windows::fs::FileExt::seek_read(file, &mut buffer[done..], position) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads into `buffer` from `offset` on, until it is full or the file ends; returns how much was read.
+pub(super) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let available = file.metadata()?.len().saturating_sub(offset);
+    let len = buffer.len().min(usize::try_from(available).unwrap_or(usize::MAX));
+    read_exact_at(file, &mut buffer[..len], offset)?;
+    Ok(len)
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            done += std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], offset + done as u64)?;
+        }
+        Ok(())
+    }
+}
+
+/// Renames a file of `tmp`, and makes the folder that it goes to if need be.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_parent(to)?;
+            fs::rename(from, to).map_err(StoreError::io("rename", from))
+        }
+        result => result.map_err(StoreError::io("rename", from)),
+    }
+}

@@ -1,0 +1,289 @@
+//! Which file has which blob: an index in sled that can always be made again from the roots.
+//!
+//! ```text
+//! b | 32 hash   8 checksum | codec(list of Location)    where a blob is; at most MAX_LOCATIONS places
+//! r | 32 hash   8 checksum | u64 count                  this root is in the index, with so many blobs
+//! p | 32 hash   8 checksum | u64 unix time              a blob that belongs to no root yet (an unfinished fetch)
+//! n             8 checksum | u64 count                  how many `b` entries there are
+//! ```
+//! A checksum is the beginning of BLAKE3(key | value). sled checks its own pages too, but a folder that was overwritten
+//! may still read as an older state or as garbage, so a value is checked when it is read, and all of them at the start.
+//!
+//! What it is not: needed for anything to be kept. What it says is tried, and a place that no longer holds is skipped.
+
+mod opening;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use keyferry_proto::{codec, hash::ContentHash, time::UnixTime};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sled::Batch;
+
+use super::{StoreError, disk::Stamp};
+
+pub(super) use self::opening::open;
+
+/// How many places are remembered for one blob; the oldest goes first.
+const MAX_LOCATIONS: usize = 4;
+/// No value is longer, in bytes.
+const MAX_VALUE_LEN: usize = 64 * 1024;
+/// How many entries go into sled in one batch.
+const BATCH: usize = 1024;
+const CHECKSUM_LEN: usize = 8;
+const COUNT_KEY: &[u8] = b"n";
+
+/// A file that has a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Location {
+    /// The file, absolute.
+    pub(super) path: String,
+    /// What it was like when it was hashed.
+    pub(super) stamp: Stamp,
+}
+
+/// The open index.
+#[derive(Debug)]
+pub(super) struct Index {
+    path: PathBuf,
+    database: sled::Db,
+    entries: sled::Tree,
+    /// Held while entries change, so that their number is right.
+    changing: Mutex<()>,
+}
+
+/// Why the index gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IndexError {
+    /// It says what cannot be true: make it again.
+    #[error("{0}")]
+    Damaged(String),
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(StoreError),
+}
+
+impl Index {
+    fn new(path: PathBuf, database: sled::Db) -> Result<Self, IndexError> {
+        let entries = guarded(&path, || database.open_tree("entries"))?;
+        Ok(Self { path, database, entries, changing: Mutex::new(()) })
+    }
+
+    /// A tree of the same database for another part of the node, which may lose it at any time.
+    pub(super) fn other_tree(&self, name: &str) -> Result<sled::Tree, IndexError> {
+        guarded(&self.path, || self.database.open_tree(name))
+    }
+
+    /// The places of a blob, the most recent first.
+    pub(super) fn locations(&self, hash: &ContentHash) -> Result<Vec<Location>, IndexError> {
+        Ok(self.get(&blob_key(hash))?.unwrap_or_default())
+    }
+
+    /// Adds a place for each blob. What was there and cannot be read is replaced.
+    pub(super) fn add(&self, places: impl IntoIterator<Item = (ContentHash, Location)>) -> Result<(), IndexError> {
+        let mut places = places.into_iter().peekable();
+        while places.peek().is_some() {
+            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            // One map for a batch, as a blob may come twice in it.
+            let mut merged = std::collections::HashMap::new();
+            let mut added = 0;
+            for (hash, location) in places.by_ref().take(BATCH) {
+                let known = match merged.remove(&hash) {
+                    Some(known) => known,
+                    None => match self.get::<Vec<Location>>(&blob_key(&hash)) {
+                        Ok(Some(known)) => known,
+                        Ok(None) => {
+                            added += 1;
+                            Vec::new()
+                        }
+                        Err(IndexError::Damaged(_)) => Vec::new(),
+                        Err(error) => return Err(error),
+                    },
+                };
+                merged.insert(hash, with_location(known, location));
+            }
+            let mut batch = Batch::default();
+            for (hash, locations) in merged {
+                put(&mut batch, &blob_key(&hash), &locations);
+            }
+            put(&mut batch, COUNT_KEY, &(self.count()? + added));
+            self.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets blobs, and the roots among them.
+    pub(super) fn remove(&self, hashes: &[ContentHash]) -> Result<(), IndexError> {
+        for hashes in hashes.chunks(BATCH) {
+            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut batch = Batch::default();
+            let mut removed = 0;
+            for hash in hashes {
+                removed += u64::from(self.contains(&blob_key(hash))?);
+                batch.remove(blob_key(hash).as_slice());
+                batch.remove(key(b'r', hash).as_slice());
+            }
+            put(&mut batch, COUNT_KEY, &self.count()?.saturating_sub(removed));
+            self.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Says that a root is in the index, and waits until all of it is on the disk.
+    pub(super) fn finish_root(&self, root: &ContentHash, blobs: u64) -> Result<(), IndexError> {
+        let mut batch = Batch::default();
+        put(&mut batch, &key(b'r', root), &blobs);
+        batch.remove(key(b'p', root).as_slice());
+        self.apply(batch)?;
+        guarded(&self.path, || self.database.flush()).map(drop)
+    }
+
+    /// Whether [`Index::finish_root`] was called for this root.
+    pub(super) fn has_root(&self, root: &ContentHash) -> Result<bool, IndexError> {
+        Ok(self.get::<u64>(&key(b'r', root))?.is_some())
+    }
+
+    /// Notes a blob that belongs to no root yet.
+    pub(super) fn add_pending(&self, hash: &ContentHash, now: UnixTime) -> Result<(), IndexError> {
+        let mut batch = Batch::default();
+        put(&mut batch, &key(b'p', hash), &now.0);
+        self.apply(batch)
+    }
+
+    /// Since when a blob belongs to no root yet.
+    pub(super) fn pending_since(&self, hash: &ContentHash) -> Result<Option<UnixTime>, IndexError> {
+        Ok(self.get(&key(b'p', hash))?.map(UnixTime))
+    }
+
+    /// Every blob in the index, and every pending one, in no order that matters.
+    pub(super) fn hashes(&self) -> Result<Vec<ContentHash>, IndexError> {
+        guarded(&self.path, || {
+            let mut hashes = Vec::new();
+            for entry in &self.entries {
+                let (key, _) = entry?;
+                if let Some((b'b' | b'p', hash)) = key.split_first()
+                    && let Ok(hash) = hash.try_into()
+                {
+                    hashes.push(ContentHash::from_bytes(hash));
+                }
+            }
+            Ok(hashes)
+        })
+    }
+
+    /// Reads every entry and compares it with its checksum, and their number with the one noted.
+    fn check(&self) -> Result<(), IndexError> {
+        let found = guarded(&self.path, || {
+            let mut found = 0;
+            for entry in &self.entries {
+                let (key, value) = entry?;
+                let sound = match key.first() {
+                    Some(b'b') if key.len() == 33 => {
+                        found += 1;
+                        decode::<Vec<Location>>(&key, &value).is_some()
+                    }
+                    Some(b'r' | b'p') if key.len() == 33 => decode::<u64>(&key, &value).is_some(),
+                    _ => key == COUNT_KEY && decode::<u64>(&key, &value).is_some(),
+                };
+                if !sound {
+                    return Ok(Err(IndexError::Damaged(format!("an entry does not match its checksum: {key:02x?}"))));
+                }
+            }
+            Ok(Ok(found))
+        })??;
+        let noted = self.count()?;
+        if found == noted {
+            return Ok(());
+        }
+        Err(IndexError::Damaged(format!("expected {noted} entries, got {found}")))
+    }
+
+    fn count(&self) -> Result<u64, IndexError> {
+        Ok(self.get(COUNT_KEY)?.unwrap_or_default())
+    }
+
+    fn contains(&self, key: &[u8]) -> Result<bool, IndexError> {
+        guarded(&self.path, || self.entries.contains_key(key))
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, IndexError> {
+        let Some(value) = guarded(&self.path, || self.entries.get(key))? else { return Ok(None) };
+        let damaged = || IndexError::Damaged(format!("the entry {key:02x?} does not match its checksum"));
+        decode(key, &value).map(Some).ok_or_else(damaged)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), IndexError> {
+        // Taken apart from the closure's borrow: sled wants the batch by value.
+        let mut batch = Some(batch);
+        guarded(&self.path, || batch.take().map_or(Ok(()), |batch| self.entries.apply_batch(batch)))
+    }
+
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+fn with_location(mut known: Vec<Location>, location: Location) -> Vec<Location> {
+    known.retain(|other| other.path != location.path);
+    known.insert(0, location);
+    known.truncate(MAX_LOCATIONS);
+    known
+}
+
+fn key(kind: u8, hash: &ContentHash) -> Vec<u8> {
+    [&[kind], &hash.as_bytes()[..]].concat()
+}
+
+fn blob_key(hash: &ContentHash) -> Vec<u8> {
+    key(b'b', hash)
+}
+
+fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let hash = blake3::Hasher::new().update(key).update(value).finalize();
+    let mut checksum = [0; CHECKSUM_LEN];
+    checksum.copy_from_slice(&hash.as_bytes()[..CHECKSUM_LEN]);
+    checksum
+}
+
+fn put<T: Serialize>(batch: &mut Batch, key: &[u8], value: &T) {
+    let value = codec::encode(value);
+    batch.insert(key, [&checksum(key, &value)[..], &value].concat());
+}
+
+fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Option<T> {
+    let (found, value) = value.split_first_chunk::<CHECKSUM_LEN>()?;
+    if *found != checksum(key, value) {
+        return None;
+    }
+    codec::decode(value, MAX_VALUE_LEN).ok()
+}
+
+/// Calls sled, which panics where it meets what it does not expect.
+fn guarded<T>(path: &std::path::Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) => Err(classify(path, error)),
+        Ok(Err(error)) => Err(IndexError::Damaged(error.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            Err(IndexError::Damaged(format!("sled panicked: {text}")))
+        }
+    }
+}
+
+/// Tells a disk that refuses, which a new index would not cure, from files that make no sense.
+fn classify(path: &std::path::Path, error: std::io::Error) -> IndexError {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+
+    if matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull) {
+        return IndexError::Disk(StoreError::io("write in", path)(error));
+    }
+    IndexError::Damaged(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

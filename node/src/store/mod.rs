@@ -1,0 +1,371 @@
+//! The content of a node: what it shares in place, what it copied, what it fetched, and what it is fetching.
+//!
+//! - `roots`: the list of what is there; a plain file, and the truth.
+//! - `index`: which file has which blob; sled, made again from the roots when it is damaged.
+//! - `tree`, `hashing`, `proving`: hash trees, computing them on all cores, and checking files against them.
+//! - `import`, `rebuild`, `verify`, `collect`: what is done with all that.
+//! - `blob`, `outboard`: reading a complete blob, and writing one that is being fetched.
+//!
+//! Every method blocks; asynchronous callers use a blocking thread. The process may be killed at any moment: a file has
+//! its final name only when it is complete, and the list of roots is replaced as a whole, after everything it needs.
+//!
+//! What it is not: the network, or where fetched files go; that is `transfer`.
+
+mod blob;
+mod collect;
+mod disk;
+mod error;
+mod hashing;
+mod import;
+mod index;
+mod outboard;
+mod proving;
+mod rebuild;
+mod roots;
+mod tree;
+mod verify;
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use keyferry_proto::{
+    address::ShareName,
+    collection::{MAX_MANIFEST_LEN, Manifest},
+    hash::{ContentFormat, ContentHash},
+    time::UnixTime,
+};
+
+use self::{
+    disk::{Folders, Stamp},
+    hashing::hash_bytes,
+    index::{Index, IndexError, Location},
+    outboard::ActiveOutboards,
+};
+
+pub use self::{
+    blob::Blob,
+    collect::{Collected, UNFINISHED_GRACE},
+    error::{BlobError, StoreError},
+    import::{ImportMode, ImportProgress, Imported, MAX_SKIPPED_LISTED, SkipReason},
+    outboard::OutboardFile,
+    roots::{Origin, Root},
+    verify::{Damage, VerifyProgress, VerifyReport},
+};
+
+/// The content of a node. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folders: Folders,
+    index: Index,
+    roots: RwLock<Vec<Root>>,
+    active: ActiveOutboards,
+    /// Held by what must not run beside a garbage collection: an import, and the collection itself.
+    changing: Mutex<()>,
+    /// Whether the index was found damaged while in use and made again, which is done once in a run.
+    remade: AtomicBool,
+}
+
+/// What opening a store brought to light.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Where a damaged index was set aside, if there was one.
+    pub set_aside: Option<PathBuf>,
+    /// What was wrong with it, in words.
+    pub problem: Option<String>,
+    /// How many roots were put into the index again.
+    pub reindexed_roots: u64,
+    /// Files of those roots that changed or are gone, so that they cannot be served (at most [`OpenReport::MAX_LOST`]).
+    pub lost: Vec<PathBuf>,
+    /// How many those are in all.
+    pub lost_count: u64,
+}
+
+impl OpenReport {
+    /// How many lost files are listed.
+    pub const MAX_LOST: usize = 100;
+
+    /// Whether everything was as it was left.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn lose(&mut self, path: PathBuf) {
+        self.lost_count += 1;
+        if self.lost.len() < Self::MAX_LOST {
+            self.lost.push(path);
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store in the data folder `dir`, and makes it when it is absent.
+    ///
+    /// A damaged index is set aside and made again. The caller must hold the folder's lock (see [`crate::home::Home`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Roots`] if the list of roots cannot be read; nothing is changed then.
+    pub fn open(dir: &Path) -> Result<(Self, OpenReport), StoreError> {
+        let folders = Folders::open(dir)?;
+        let roots = roots::read(&folders.roots_file())?;
+        let (index, set_aside) =
+            index::open(&folders.index(), &roots.iter().map(|root| root.hash).collect::<Vec<_>>())?;
+        let mut report = OpenReport::default();
+        if let Some(set_aside) = set_aside {
+            tracing::warn!(path = %set_aside.path.display(), problem = set_aside.problem, "set a damaged index aside");
+            report.set_aside = Some(set_aside.path);
+            report.problem = Some(set_aside.problem);
+        }
+        let store = Self(Arc::new(Inner {
+            folders,
+            index,
+            roots: RwLock::new(roots),
+            active: ActiveOutboards::default(),
+            changing: Mutex::new(()),
+            remade: AtomicBool::new(false),
+        }));
+        store.reindex_missing(&mut report)?;
+        Ok((store, report))
+    }
+
+    /// Everything that is shared or was fetched, in the order in which it came.
+    pub fn roots(&self) -> Vec<Root> {
+        self.read_roots().clone()
+    }
+
+    /// The root with this name in the catalogue.
+    pub fn root_named(&self, name: &ShareName) -> Option<Root> {
+        self.read_roots().iter().find(|root| root.name.as_ref() == Some(name)).cloned()
+    }
+
+    /// The root with this hash; the first one, if it has several names.
+    pub fn root(&self, hash: &ContentHash) -> Option<Root> {
+        self.read_roots().iter().find(|root| root.hash == *hash).cloned()
+    }
+
+    /// Takes a name out of the catalogue and returns what it named. The content stays, and can be had by its hash.
+    pub fn unshare(&self, name: &ShareName) -> Result<Option<Root>, StoreError> {
+        let mut unnamed = None;
+        self.change_roots(|roots| unnamed = roots::unname(roots, name))?;
+        Ok(unnamed)
+    }
+
+    /// Drops a root under all its names, with its copies in the data folder. Files that are shared in place, or were
+    /// fetched, are left alone. Returns whether there was such a root.
+    pub fn remove_root(&self, hash: &ContentHash) -> Result<bool, StoreError> {
+        let _changing = self.lock_changing();
+        let mut removed = Vec::new();
+        self.change_roots(|roots| removed = roots.extract_if(.., |root| root.hash == *hash).collect())?;
+        self.forget(&removed)?;
+        Ok(!removed.is_empty())
+    }
+
+    /// Opens a complete blob; none if it is not here.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] or [`StoreError::Vanished`] if the only files that had it do not have it any more.
+    pub fn blob(&self, hash: &ContentHash) -> Result<Option<Blob>, StoreError> {
+        let mut failure = None;
+        for location in self.locations(hash)? {
+            match Blob::open(&self.0.folders, hash, Path::new(&location.path), Some(location.stamp)) {
+                Ok(blob) => return Ok(Some(blob)),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        match Blob::open(&self.0.folders, hash, &self.0.folders.blob(hash), None) {
+            Ok(blob) => Ok(Some(blob)),
+            Err(StoreError::Vanished { .. }) => failure.map_or(Ok(None), Err),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the manifest of a collection; none if it is not here.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the bytes are not those that the hash names, or are no manifest.
+    pub fn manifest(&self, hash: &ContentHash) -> Result<Option<Manifest>, StoreError> {
+        let path = self.0.folders.blob(hash);
+        let damaged = |problem: String| StoreError::Damaged { path: path.clone(), problem };
+        let bytes = match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > MAX_MANIFEST_LEN as u64 => {
+                return Err(damaged(format!("{} bytes are no manifest", metadata.len())));
+            }
+            Ok(_) => fs::read(&path).map_err(StoreError::io("read", &path))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", &path)(error)),
+        };
+        let got = ContentHash::of(&bytes);
+        if got != *hash {
+            return Err(damaged(format!("expected the hash {hash}, got {got}")));
+        }
+        Manifest::decode(&bytes).map(Some).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Keeps a blob whose bytes are at hand, such as the manifest of a collection that is being fetched.
+    ///
+    /// It is kept from garbage collection for [`UNFINISHED_GRACE`], or as long as a root refers to it.
+    ///
+    /// # Errors
+    /// [`StoreError::HashMismatch`] if the bytes have another hash.
+    pub fn put_blob_bytes(&self, hash: ContentHash, bytes: &[u8]) -> Result<(), StoreError> {
+        let folders = &self.0.folders;
+        let (got, parents) = hash_bytes(bytes);
+        if got != hash {
+            return Err(StoreError::HashMismatch { expected: hash, got });
+        }
+        self.on_index(|index| index.add_pending(&hash, now()))?;
+        for (path, bytes) in [(folders.outboard(&hash), &parents[..]), (folders.blob(&hash), bytes)] {
+            if bytes.is_empty() && path != folders.blob(&hash) {
+                continue;
+            }
+            let file = folders.temporary_file()?;
+            disk::write_all_at(file.as_file(), bytes, 0).map_err(StoreError::io("write", &path))?;
+            disk::keep(file, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what was fetched: `placed` says where each blob of the root is now (hash, size in bytes, file), and
+    /// from there it is seeded. The manifest of a collection was given by [`Store::put_blob_bytes`].
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
+    pub fn add_fetched(&self, root: Root, placed: Vec<(ContentHash, u64, PathBuf)>) -> Result<(), StoreError> {
+        let _changing = self.lock_changing();
+        let count = placed.len() as u64;
+        let mut places = Vec::with_capacity(placed.len());
+        for (hash, size, path) in placed {
+            let location = self.locate(path)?;
+            if location.stamp.size != size {
+                return Err(StoreError::Changed { path: location.path.into() });
+            }
+            places.push((hash, location));
+        }
+        self.on_index(|index| {
+            index.add(places.iter().cloned())?;
+            index.finish_root(&root.hash, count)
+        })?;
+        self.add_root(root)
+    }
+
+    /// A tree of the index's database in which another part of the node may keep what it can do without: a damaged
+    /// index takes it along. None if the database refuses.
+    pub fn expendable_tree(&self, name: &str) -> Option<sled::Tree> {
+        self.0.index.other_tree(name).inspect_err(|error| tracing::warn!(%error, name, "no tree")).ok()
+    }
+
+    /// The places of a blob by the index. If the index turns out to be damaged it is filled again, once.
+    fn locations(&self, hash: &ContentHash) -> Result<Vec<Location>, StoreError> {
+        match self.0.index.locations(hash) {
+            Err(IndexError::Damaged(problem)) if !self.0.remade.swap(true, Ordering::AcqRel) => {
+                tracing::warn!(problem, "the index is damaged; filling it again");
+                self.reindex_all(&mut OpenReport::default())?;
+                self.on_index(|index| index.locations(hash))
+            }
+            _ => self.on_index(|index| index.locations(hash)),
+        }
+    }
+
+    /// Calls the index, and says where it is if it fails.
+    fn on_index<T>(&self, call: impl FnOnce(&Index) -> Result<T, IndexError>) -> Result<T, StoreError> {
+        call(&self.0.index).map_err(|error| match error {
+            IndexError::Disk(error) => error,
+            IndexError::Damaged(problem) => StoreError::Index { path: self.0.index.path().to_owned(), problem },
+        })
+    }
+
+    /// What the index notes of a file as it is now.
+    fn locate(&self, path: PathBuf) -> Result<Location, StoreError> {
+        let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StoreError::Vanished { path: path.clone() },
+            _ => StoreError::io("read", &path)(error),
+        })?;
+        let stamp = Stamp::of(&metadata);
+        Ok(Location { path: utf8(path)?, stamp })
+    }
+
+    /// Puts a root into the list, and forgets what it displaces.
+    fn add_root(&self, root: Root) -> Result<(), StoreError> {
+        let mut displaced = Vec::new();
+        self.change_roots(|roots| displaced = roots::add(roots, root))?;
+        self.forget(&displaced)
+    }
+
+    /// Changes the list of roots on the disk, and then in memory.
+    fn change_roots(&self, change: impl FnOnce(&mut Vec<Root>)) -> Result<(), StoreError> {
+        let mut current = self.0.roots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = current.clone();
+        change(&mut changed);
+        if changed != *current {
+            roots::write(&self.0.folders.roots_file(), &changed)?;
+            *current = changed;
+        }
+        Ok(())
+    }
+
+    /// The blobs of a root: its own, and those of its manifest.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if its manifest is missing or cannot be read.
+    fn blobs_of(&self, root: &Root) -> Result<Vec<ContentHash>, StoreError> {
+        let mut blobs = vec![root.hash];
+        if root.format == ContentFormat::Collection {
+            let missing = || StoreError::Damaged {
+                path: self.0.folders.blob(&root.hash),
+                problem: "the list of the folder's files is missing".to_owned(),
+            };
+            let manifest = self.manifest(&root.hash)?.ok_or_else(missing)?;
+            blobs.extend(manifest.entries().iter().map(|entry| entry.hash));
+        }
+        Ok(blobs)
+    }
+
+    /// Forgets the blobs of roots that left the list, unless a root that stays has them too.
+    fn forget(&self, removed: &[Root]) -> Result<(), StoreError> {
+        // Of one whose manifest is damaged, the rest is left to garbage collection.
+        let mut blobs: HashSet<ContentHash> =
+            removed.iter().flat_map(|root| self.blobs_of(root).unwrap_or_else(|_| vec![root.hash])).collect();
+        for root in self.roots() {
+            if blobs.is_empty() {
+                return Ok(());
+            }
+            for blob in self.blobs_of(&root)? {
+                blobs.remove(&blob);
+            }
+        }
+        let blobs: Vec<ContentHash> = blobs.into_iter().collect();
+        self.on_index(|index| index.remove(&blobs))?;
+        blobs.iter().try_for_each(|blob| self.remove_files(blob))
+    }
+
+    fn read_roots(&self) -> RwLockReadGuard<'_, Vec<Root>> {
+        self.0.roots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_changing(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The wall clock, as roots note it.
+fn now() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+/// A path as the index and the list of roots keep it.
+fn utf8(path: PathBuf) -> Result<String, StoreError> {
+    path.into_os_string().into_string().map_err(|path| StoreError::NotUtf8 { path: path.into() })
+}
+
+#[cfg(test)]
+mod tests;

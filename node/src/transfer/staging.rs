@@ -1,0 +1,324 @@
+//! Where a fetch puts its bytes until they are all there: a hidden sibling of the target, renamed at the end.
+//!
+//! ```text
+//! OUT/.NAME.HASH10.keyferry-part     a file
+//! OUT/.NAME.HASH10.keyferry-part.d   a folder with the files of a collection in their final layout
+//! OUT/NAME                           either of them after the commit
+//! ```
+//! The name depends on nothing but the target, the root hash and its kind, so a later run finds what an earlier one left,
+//! and whoever takes a folder for a file is not in the way of those who know better. All
+//! access below OUT goes through a directory handle that no path and no symbolic link can leave.
+//!
+//! What it is not: a judge of content. What lies in a staging area is verified by the caller before it counts.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, DirBuilder, OpenOptions, OpenOptionsExt},
+};
+use keyferry_proto::{
+    collection::Manifest,
+    hash::{ContentFormat, ContentHash},
+};
+
+/// Where the user wants the content.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The folder; it is made if it does not exist.
+    pub out_dir: PathBuf,
+    /// The file or folder name in it: one safe path component.
+    pub name: String,
+    /// Whether what is there already may be replaced.
+    pub overwrite: bool,
+}
+
+/// Why content cannot be put where the user wants it. Always this machine's or the user's side, never the peer's.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// The target exists.
+    #[error("{path} exists already")]
+    Exists {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The target is a folder and the content is a file, or the other way round.
+    #[error("{path} is a {found}, but the content needs a {needed} there")]
+    Clash {
+        /// The place in question.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+        /// What the content needs there.
+        needed: &'static str,
+    },
+    /// Another fetch is writing to the same target.
+    #[error("another fetch is writing {path} right now")]
+    Busy {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot write {path}: {}", explain(source))]
+    Io {
+        /// The file or folder in question.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What an I/O error means, in words that a person can act on.
+pub fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "the disk is full".to_owned(),
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::NotFound => "it does not exist".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// An open staging area. One process at a time holds it.
+#[derive(Debug)]
+pub struct Staging {
+    parent: Dir,
+    target: Target,
+    part_name: String,
+    /// The folder that relative paths start from: `parent` for a file, the part folder for a collection.
+    base: Dir,
+    format: ContentFormat,
+    made_dirs: Mutex<HashSet<PathBuf>>,
+    is_new: bool,
+    _lock: fs::File,
+}
+
+impl Staging {
+    /// Opens the staging area of `root`, making it if there is none.
+    pub fn open(target: Target, root: &ContentHash, format: ContentFormat) -> Result<Self, StagingError> {
+        let out_dir = target.out_dir.clone();
+        let fail = |source| StagingError::Io { path: out_dir.clone(), source };
+        Dir::create_ambient_dir_all(&target.out_dir, ambient_authority()).map_err(fail)?;
+        let parent = Dir::open_ambient_dir(&target.out_dir, ambient_authority()).map_err(fail)?;
+        check_target(&parent, &target, format)?;
+        let part_name = part_name(&target.name, root, format);
+        let part_path = target.out_dir.join(&part_name);
+        let io = |source| StagingError::Io { path: part_path.clone(), source };
+        let is_new = parent.symlink_metadata(&part_name).is_err();
+        let (base, lock) = match format {
+            ContentFormat::Blob => {
+                refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_file())?;
+                let file = parent.open_with(&part_name, &write_options(false)).map_err(io)?;
+                (parent.try_clone().map_err(io)?, file.into_std())
+            }
+            ContentFormat::Collection => {
+                refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_dir())?;
+                match parent.create_dir_with(&part_name, &DirBuilder::new()) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io(error)),
+                    _ => {}
+                }
+                let base = parent.open_dir(&part_name).map_err(io)?;
+                // The handle of a folder itself is opened without the right to lock.
+                let lock = base.open(".").map_err(io)?.into_std();
+                (base, lock)
+            }
+        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(StagingError::Busy { path: target.out_dir.join(&target.name) });
+            }
+            Err(fs::TryLockError::Error(source)) => return Err(io(source)),
+        }
+        Ok(Self { parent, target, part_name, base, format, made_dirs: Mutex::default(), is_new, _lock: lock })
+    }
+
+    /// Whether there was nothing when it was opened.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Where the content will be after the commit.
+    pub fn final_path(&self) -> PathBuf {
+        self.target.out_dir.join(&self.target.name)
+    }
+
+    /// Where a relative path of the staging area is now, for messages.
+    pub fn staged_path(&self, relative: &Path) -> PathBuf {
+        match self.format {
+            ContentFormat::Blob => self.target.out_dir.join(relative),
+            ContentFormat::Collection => self.target.out_dir.join(&self.part_name).join(relative),
+        }
+    }
+
+    /// The relative path, for [`Self::open_file`], of the only file of a blob.
+    pub fn blob_path(&self) -> PathBuf {
+        PathBuf::from(&self.part_name)
+    }
+
+    /// Opens a file for reading and writing, making it and its folders if need be. Content is kept.
+    pub fn open_file(&self, relative: &Path, executable: bool) -> Result<fs::File, StagingError> {
+        self.make_parent(relative)?;
+        let opened = self.base.open_with(relative, &write_options(executable));
+        Ok(opened.map_err(|source| self.io(relative, source))?.into_std())
+    }
+
+    /// Opens a file that an earlier run left, or none.
+    pub fn open_existing(&self, relative: &Path) -> Result<Option<fs::File>, StagingError> {
+        match self.base.open_with(relative, OpenOptions::new().read(true).write(true)) {
+            Ok(file) => Ok(Some(file.into_std())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(source) => Err(self.io(relative, source)),
+        }
+    }
+
+    /// Copies one file of the staging area to another place in it.
+    pub fn duplicate(&self, from: &Path, to: &Path, executable: bool) -> Result<(), StagingError> {
+        let mut source = self.base.open(from).map_err(|source| self.io(from, source))?;
+        let mut copy = self.open_file(to, executable)?;
+        copy.set_len(0).and_then(|()| io::copy(&mut source, &mut copy)).map_err(|source| self.io(to, source))?;
+        Ok(())
+    }
+
+    /// Moves everything to its final place, and returns that place. `manifest` lists the files of a collection.
+    pub fn commit(&self, manifest: Option<&Manifest>) -> Result<PathBuf, StagingError> {
+        check_target(&self.parent, &self.target, self.format)?;
+        let exists = self.parent.symlink_metadata(&self.target.name).is_ok();
+        match manifest {
+            Some(manifest) if exists => self.merge(manifest)?,
+            None if exists => self
+                .parent
+                .rename(&self.part_name, &self.parent, &self.target.name)
+                .map_err(|source| StagingError::Io { path: self.final_path(), source })?,
+            _ => self.rename_without_replacing()?,
+        }
+        Ok(self.final_path())
+    }
+
+    /// Removes the staging area with all that is in it.
+    pub fn discard(&self) -> Result<(), StagingError> {
+        let removed = match self.format {
+            ContentFormat::Blob => self.parent.remove_file(&self.part_name),
+            ContentFormat::Collection => self.parent.remove_dir_all(&self.part_name),
+        };
+        removed.map_err(|source| StagingError::Io { path: self.target.out_dir.join(&self.part_name), source })
+    }
+
+    fn rename_without_replacing(&self) -> Result<(), StagingError> {
+        use rustix::fs::{RenameFlags, renameat_with};
+        let renamed =
+            renameat_with(&self.parent, &self.part_name, &self.parent, &self.target.name, RenameFlags::NOREPLACE);
+        let renamed = match renamed {
+            // A file system without this flag: the check just before is all there is.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                self.parent.rename(&self.part_name, &self.parent, &self.target.name)
+            }
+            other => other.map_err(io::Error::from),
+        };
+        renamed.map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => StagingError::Exists { path: self.final_path() },
+            _ => StagingError::Io { path: self.final_path(), source },
+        })
+    }
+
+    /// Replaces the files of an existing folder one by one; what else is in it stays.
+    fn merge(&self, manifest: &Manifest) -> Result<(), StagingError> {
+        let name = &self.target.name;
+        let io = |source| StagingError::Io { path: self.final_path(), source };
+        let into = self.parent.open_dir(name).map_err(io)?;
+        for entry in manifest.entries() {
+            let relative = Path::new(entry.path.as_str());
+            if into.symlink_metadata(relative).is_ok_and(|found| found.is_dir()) {
+                let path = self.final_path().join(relative);
+                return Err(StagingError::Clash { path, found: "folder", needed: "file" });
+            }
+        }
+        let mut made = HashSet::new();
+        for entry in manifest.entries() {
+            let relative = Path::new(entry.path.as_str());
+            let io = |source| StagingError::Io { path: self.final_path().join(relative), source };
+            if let Some(dir) = relative.parent().filter(|dir| !dir.as_os_str().is_empty() && !made.contains(*dir)) {
+                into.create_dir_all(dir).map_err(io)?;
+                made.insert(dir.to_owned());
+            }
+            self.base.rename(relative, &into, relative).map_err(io)?;
+        }
+        self.parent.remove_dir_all(&self.part_name).map_err(io)
+    }
+
+    fn make_parent(&self, relative: &Path) -> Result<(), StagingError> {
+        let Some(dir) = relative.parent().filter(|dir| !dir.as_os_str().is_empty()) else { return Ok(()) };
+        let mut made = self.made_dirs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !made.contains(dir) {
+            self.base.create_dir_all(dir).map_err(|source| self.io(relative, source))?;
+            made.insert(dir.to_owned());
+        }
+        Ok(())
+    }
+
+    fn io(&self, relative: &Path, source: io::Error) -> StagingError {
+        StagingError::Io { path: self.staged_path(relative), source }
+    }
+}
+
+fn part_name(name: &str, root: &ContentHash, format: ContentFormat) -> String {
+    // A file name has at most 255 bytes; the hash makes up for what a long name loses.
+    let mut end = name.len().min(200);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let ending = match format {
+        ContentFormat::Blob => "keyferry-part",
+        ContentFormat::Collection => "keyferry-part.d",
+    };
+    format!(".{}.{}.{ending}", &name[..end], root.short())
+}
+
+fn write_options(executable: bool) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(if executable { 0o777 } else { 0o666 });
+    options
+}
+
+fn check_target(parent: &Dir, target: &Target, format: ContentFormat) -> Result<(), StagingError> {
+    let path = target.out_dir.join(&target.name);
+    let Ok(found) = parent.symlink_metadata(&target.name) else { return Ok(()) };
+    if !target.overwrite {
+        return Err(StagingError::Exists { path });
+    }
+    match format {
+        ContentFormat::Blob if found.is_dir() => Err(StagingError::Clash { path, found: "folder", needed: "file" }),
+        ContentFormat::Collection if !found.is_dir() => {
+            Err(StagingError::Clash { path, found: "file or link", needed: "folder" })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a leftover of another kind, such as a symbolic link that somebody planted under the staging name.
+fn refuse_unless(
+    parent: &Dir,
+    part_name: &str,
+    part_path: &Path,
+    expected: fn(&cap_std::fs::FileType) -> bool,
+) -> Result<(), StagingError> {
+    match parent.symlink_metadata(part_name) {
+        Ok(found) if !expected(&found.file_type()) => {
+            let path = part_path.to_owned();
+            Err(StagingError::Clash { path, found: "thing that no fetch made", needed: "part file or folder" })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "staging/tests.rs"]
+mod tests;

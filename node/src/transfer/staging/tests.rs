@@ -1,0 +1,176 @@
+use std::{fs, io::Write, os::unix::fs::symlink};
+
+use keyferry_proto::{collection::ManifestEntry, path::SafePath};
+use tempfile::TempDir;
+
+use super::*;
+
+fn target(out: &TempDir, overwrite: bool) -> Target {
+    Target { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite }
+}
+
+fn root() -> ContentHash {
+    ContentHash::of(b"root")
+}
+
+fn manifest(paths: &[&str]) -> Manifest {
+    let entry = |path: &&str| ManifestEntry {
+        path: SafePath::new(*path).unwrap(),
+        size: 1,
+        hash: ContentHash::of(b"x"),
+        executable: false,
+    };
+    Manifest::from_entries(paths.iter().map(entry).collect()).unwrap()
+}
+
+fn write(staging: &Staging, path: &str) {
+    staging.open_file(Path::new(path), false).unwrap().write_all(b"x").unwrap();
+}
+
+#[test]
+fn a_file_appears_under_its_name_only_at_the_commit() {
+    let out = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob).unwrap();
+    staging.open_file(&staging.blob_path(), false).unwrap().write_all(b"content").unwrap();
+    assert!(!out.path().join("thing").exists());
+
+    let path = staging.commit(None).unwrap();
+
+    assert_eq!(fs::read(path).unwrap(), b"content");
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_folder_appears_whole() {
+    let out = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "a/b/c");
+    write(&staging, "d");
+
+    let path = staging.commit(Some(&manifest(&["a/b/c", "d"]))).unwrap();
+
+    assert_eq!(fs::read(path.join("a/b/c")).unwrap(), b"x");
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_an_earlier_run_left_is_found_again() {
+    let out = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "a");
+    drop(staging);
+
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    assert!(!staging.is_new());
+    assert!(staging.open_existing(Path::new("a")).unwrap().is_some());
+    assert!(staging.open_existing(Path::new("a/b")).unwrap().is_none());
+}
+
+#[test]
+fn an_existing_target_is_refused_at_the_start_and_at_the_commit() {
+    let out = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob).unwrap();
+    write(&staging, staging.blob_path().to_str().unwrap());
+    fs::write(out.path().join("thing"), b"mine").unwrap();
+
+    assert!(matches!(staging.commit(None), Err(StagingError::Exists { .. })));
+    drop(staging);
+    let again = Staging::open(target(&out, false), &root(), ContentFormat::Blob);
+
+    assert!(matches!(again, Err(StagingError::Exists { .. })));
+    assert_eq!(fs::read(out.path().join("thing")).unwrap(), b"mine");
+}
+
+#[test]
+fn overwriting_replaces_files_and_keeps_what_else_is_there() {
+    let out = TempDir::new().unwrap();
+    fs::create_dir_all(out.path().join("thing/a")).unwrap();
+    fs::write(out.path().join("thing/a/old"), b"old").unwrap();
+    fs::write(out.path().join("thing/a/both"), b"old").unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "a/both");
+
+    let path = staging.commit(Some(&manifest(&["a/both"]))).unwrap();
+
+    assert_eq!(fs::read(path.join("a/both")).unwrap(), b"x");
+    assert_eq!(fs::read(path.join("a/old")).unwrap(), b"old");
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_planted_in_the_target_leads_nowhere() {
+    let out = TempDir::new().unwrap();
+    let outside = TempDir::new().unwrap();
+    fs::create_dir(out.path().join("thing")).unwrap();
+    symlink(outside.path(), out.path().join("thing/a")).unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "a/evil");
+
+    let committed = staging.commit(Some(&manifest(&["a/evil"])));
+
+    assert!(matches!(committed, Err(StagingError::Io { .. })), "{committed:?}");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_planted_under_the_staging_name_is_refused() {
+    let outside = TempDir::new().unwrap();
+    for format in [ContentFormat::Blob, ContentFormat::Collection] {
+        let out = TempDir::new().unwrap();
+        symlink(outside.path(), out.path().join(part_name("thing", &root(), format))).unwrap();
+
+        let opened = Staging::open(target(&out, false), &root(), format);
+
+        assert!(matches!(opened, Err(StagingError::Clash { .. })), "{opened:?}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_link_planted_inside_the_staging_folder_is_not_followed_outside() {
+    let out = TempDir::new().unwrap();
+    let outside = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    symlink(outside.path(), out.path().join(part_name("thing", &root(), ContentFormat::Collection)).join("a")).unwrap();
+
+    assert!(staging.open_file(Path::new("a/evil"), false).is_err());
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_folder_in_the_way_of_a_file_is_a_clash() {
+    let out = TempDir::new().unwrap();
+    fs::create_dir_all(out.path().join("thing/a")).unwrap();
+    let blob = Staging::open(target(&out, true), &root(), ContentFormat::Blob);
+    assert!(matches!(blob, Err(StagingError::Clash { .. })), "{blob:?}");
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "a");
+
+    let committed = staging.commit(Some(&manifest(&["a"])));
+
+    assert!(matches!(committed, Err(StagingError::Clash { .. })), "{committed:?}");
+}
+
+#[test]
+fn two_fetches_of_the_same_target_do_not_mix() {
+    let out = TempDir::new().unwrap();
+    for format in [ContentFormat::Blob, ContentFormat::Collection] {
+        let _first = Staging::open(target(&out, false), &root(), format).unwrap();
+        let second = Staging::open(target(&out, false), &root(), format);
+        assert!(matches!(second, Err(StagingError::Busy { .. })), "{second:?}");
+        fs::remove_file(out.path().join(part_name("thing", &root(), format))).ok();
+    }
+}
+
+#[test]
+fn a_folder_taken_for_a_file_is_not_in_the_way_of_the_folder() {
+    let out = TempDir::new().unwrap();
+    let mistaken = Staging::open(target(&out, false), &root(), ContentFormat::Blob).unwrap();
+
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    mistaken.discard().unwrap();
+    write(&staging, "a");
+    staging.commit(Some(&manifest(&["a"]))).unwrap();
+
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}

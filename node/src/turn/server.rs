@@ -1,0 +1,110 @@
+//! A TURN server that can be used: where it is, who this node is there, and what its certificate is checked against.
+//!
+//! What it is not: a connection.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use keyferry_proto::turn::long_term::Credentials;
+use rustls::ClientConfig;
+
+use super::{
+    proxy::Proxy,
+    tls::{self, Pin, TrustError},
+    uri::{self, UriError},
+};
+
+/// One TURN server.
+#[derive(Clone)]
+pub struct TurnServer {
+    /// A name or an address.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Whether TURN runs within TLS.
+    pub(super) secure: bool,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) trust: Trust,
+    pub(super) proxy: Option<Proxy>,
+    /// Made once, so that data connections resume the session of the control connection.
+    tls: Arc<OnceLock<Arc<ClientConfig>>>,
+}
+
+/// What the certificate of a `turns:` server is checked against.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// The root certificates of the system.
+    #[default]
+    System,
+    /// The root certificates of the system, and those in a PEM file.
+    SystemAnd(PathBuf),
+    /// This key, whatever the certificate says: for servers of friends that no authority knows.
+    Pinned(Pin),
+}
+
+impl TurnServer {
+    /// A server at a name or an address, with TLS (`turns:`) or without.
+    pub fn new(host: impl Into<String>, port: u16, secure: bool) -> Self {
+        let (credentials, trust, proxy, tls) = (None, Trust::System, None, Arc::default());
+        Self { host: host.into(), port, secure, credentials, trust, proxy, tls }
+    }
+
+    /// Reads `turn:[user:password@]host[:port][?transport=tcp]` or `turns:…` (RFC 7065, with the user in front as people write it).
+    pub fn parse(text: &str) -> Result<Self, UriError> {
+        uri::parse(text)
+    }
+
+    /// As this user.
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// With a certificate that is checked against this.
+    pub fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self.tls = Arc::default();
+        self
+    }
+
+    /// Reached through this proxy.
+    pub fn with_proxy(mut self, proxy: Option<Proxy>) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// Whether two stand for the same server and the same user on it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let user = |server: &Self| server.credentials.as_ref().map(|credentials| credentials.username().to_owned());
+        (&self.host, self.port, self.secure) == (&other.host, other.port, other.secure) && user(self) == user(other)
+    }
+
+    pub(super) fn tls_config(&self) -> Result<Arc<ClientConfig>, TrustError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(tls::client_config(&self.trust)?);
+        Ok(self.tls.get_or_init(|| config).clone())
+    }
+}
+
+/// Where it is, without the user: `turns:turn.example.org:5349`.
+impl fmt::Display for TurnServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.secure { "turns" } else { "turn" };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}:[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}:{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl fmt::Debug for TurnServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.credentials.as_ref().map(Credentials::username);
+        let proxy = self.proxy.as_ref().map(ToString::to_string);
+        write!(f, "TurnServer({self}, user {user:?}, {:?}, proxy {proxy:?})", self.trust)
+    }
+}

@@ -1,0 +1,8 @@
+//! Against coturn, the server that people run (Debian's package `coturn`). Without it these tests pass, and say so.
+
+mod coturn;
+mod proxies;
+mod relaying;
+mod relays;
+mod secure;
+mod server_side;

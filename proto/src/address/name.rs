@@ -1,0 +1,136 @@
+//! The name of a share in its node's catalogue.
+//!
+//! What it is not: a path. A name is one component, safe as the name of a file on any system.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use unicode_normalization::UnicodeNormalization;
+
+use crate::path::{PathError, SafePath};
+
+/// A name in a catalogue: 1 to 255 bytes of UTF-8 in NFC, safe as a file name everywhere, and not like a content hash.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ShareName(String);
+
+/// Why a text is not a name. The fault is the user's, or the peer's that sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty, or too long.
+    #[error("a name has 1 to {max} bytes, this one has {got}; choose another with --name", max = ShareName::MAX_LEN)]
+    Length {
+        /// Length, in bytes.
+        got: usize,
+    },
+    /// 64 hexadecimal digits, which would be taken for a content hash.
+    #[error("a name must not look like a content hash (64 hexadecimal digits); choose another with --name")]
+    LikeHash,
+    /// Not in Unicode normalization form C.
+    #[error("the name is not in Unicode normalization form C; choose another with --name")]
+    NotNfc,
+    /// Not usable as the name of a file on every system.
+    #[error("{name:?} cannot be the name of a file everywhere ({reason}); choose another with --name")]
+    Unsafe {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: PathError,
+    },
+    /// A slash in it.
+    #[error("{name:?} has a slash; a name is a single one, not a path: choose another with --name")]
+    Slash {
+        /// The name.
+        name: String,
+    },
+}
+
+impl ShareName {
+    /// The greatest length of a name, in bytes.
+    pub const MAX_LEN: usize = 255;
+
+    /// Brings a file name of this machine into Unicode form NFC, and checks it.
+    pub fn normalized(text: &str) -> Result<Self, NameError> {
+        text.nfc().collect::<String>().parse()
+    }
+
+    /// The name, as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ShareName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if !(1..=Self::MAX_LEN).contains(&text.len()) {
+            return Err(NameError::Length { got: text.len() });
+        }
+        if looks_like_hash(text) {
+            return Err(NameError::LikeHash);
+        }
+        if text.contains('/') {
+            return Err(NameError::Slash { name: text.to_owned() });
+        }
+        SafePath::new(text).map_err(|reason| match reason {
+            PathError::NotNormalized => NameError::NotNfc,
+            reason => NameError::Unsafe { name: text.to_owned(), reason },
+        })?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl AsRef<str> for ShareName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ShareName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ShareName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShareName({:?})", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ShareName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Whether a text would be taken for a content hash, in either case of letters.
+pub(super) fn looks_like_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_in_decomposed_form_becomes_a_name_in_composed_form() {
+        assert_eq!("u\u{308}.txt".parse::<ShareName>(), Err(NameError::NotNfc));
+        assert_eq!(ShareName::normalized("u\u{308}.txt").unwrap().as_str(), "ü.txt");
+    }
+
+    #[test]
+    fn the_length_counts_bytes() {
+        assert!("ü".repeat(127).parse::<ShareName>().is_ok());
+        assert_eq!("ü".repeat(128).parse::<ShareName>(), Err(NameError::Length { got: 256 }));
+    }
+
+    #[test]
+    fn what_would_be_taken_for_a_hash_is_refused_in_either_case() {
+        for text in ["0".repeat(64), "aB".repeat(32)] {
+            assert_eq!(text.parse::<ShareName>(), Err(NameError::LikeHash));
+        }
+        assert!("0".repeat(63).parse::<ShareName>().is_ok());
+        assert!("g".repeat(64).parse::<ShareName>().is_ok());
+    }
+}

@@ -1,0 +1,309 @@
+//! What two nodes say to each other on the streams of a session.
+//!
+//! Whoever opens a stream sends one [`Request`] frame. What follows depends on it:
+//!
+//! ```text
+//! Control    both sides: ControlMessage frames, as long as the session lives; the answer begins with Hello
+//! Resolve    one ResolveReply frame
+//! Catalogue  CatalogueReply frames: any number of Entry, then End; or Refused alone
+//! Content    one ContentReply frame; after Header, for every item of the layout that has wanted units, in order:
+//!            1 status byte (0: data follows; else a refusal, and nothing else for this item),
+//!            then the bao encoding of the wanted groups of the item
+//! ```
+//! Bodies are in the encoding of [`crate::codec`].
+//!
+//! What it is not: frames ([`crate::frame`]), the bao encoding ([`crate::transfer::groups`]).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    address::ShareName,
+    catalogue::{MAX_SIGNED_ENTRY_LEN, SignedEntry},
+    codec::{self, CodecError},
+    frame,
+    hash::{ContentFormat, ContentHash},
+    transfer::{groups::MAX_BLOB_SIZE, units::UnitRanges},
+};
+
+/// The version of what is said on streams.
+pub const VERSION: u16 = 1;
+
+/// The greatest number of entries that a catalogue is listed with; who lists more is not listened to any longer.
+pub const MAX_CATALOGUE_ENTRIES: u64 = 100_000;
+
+/// The greatest length of the name of a program, in bytes.
+pub const MAX_AGENT_LEN: usize = 128;
+
+/// The first frame of a stream: what its opener wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// This is the control stream of the session.
+    Control(Hello),
+    /// Say what this name of your catalogue stands for.
+    Resolve(ShareName),
+    /// List your catalogue.
+    Catalogue,
+    /// Send content.
+    Content(ContentRequest),
+}
+
+/// Who speaks, and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of what is said on streams: [`VERSION`].
+    pub version: u16,
+    /// One bit for each optional feature; unknown bits are ignored.
+    pub features: u64,
+    /// The program and its version, for people: printable ASCII, [`MAX_AGENT_LEN`] at most.
+    pub agent: String,
+}
+
+/// Which content is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentRequest {
+    /// The root: a blob or a collection.
+    pub root: ContentHash,
+    /// Which units of its layout; an end beyond the layout means up to its end.
+    pub ranges: UnitRanges,
+}
+
+/// A message on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlMessage {
+    /// The first message of the side that did not open the stream.
+    Hello(Hello),
+    /// Asks for a [`ControlMessage::Pong`] with the same number.
+    Ping(u64),
+    /// Answers a [`ControlMessage::Ping`].
+    Pong(u64),
+    /// The last message: the session will be closed.
+    Goodbye(Goodbye),
+}
+
+/// Why a session is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Goodbye {
+    /// Nothing is left to do.
+    Finished,
+    /// The node stops.
+    Stopping,
+    /// Too many sessions, or a newer one to the same node takes its place.
+    Busy,
+    /// The peer said something that it should not.
+    Protocol,
+}
+
+/// The answer to [`Request::Resolve`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResolveReply {
+    /// What the name stands for; not verified yet, and perhaps under another name.
+    Found(SignedEntry),
+    /// The catalogue has no such name, or the asker may not see it.
+    NotFound,
+}
+
+/// One message of the answer to [`Request::Catalogue`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CatalogueReply {
+    /// One entry; not verified yet.
+    Entry(SignedEntry),
+    /// The last message.
+    End {
+        /// How many entries came before it.
+        count: u64,
+    },
+    /// The asker may not list the catalogue, or it is too much now; nothing follows.
+    Refused(Refusal),
+}
+
+/// The answer to a [`ContentRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContentReply {
+    /// The content follows.
+    Header(ContentHeader),
+    /// It does not, and the stream ends.
+    Refused(Refusal),
+}
+
+/// What a root is, by the word of the peer. The size is proven by the data, the format by the manifest's mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentHeader {
+    /// A file or a folder.
+    pub format: ContentFormat,
+    /// The size of the root blob (of a collection: of its manifest), in bytes.
+    pub size: u64,
+}
+
+/// Why content is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The node does not have it.
+    NotFound,
+    /// Too much is being sent already; ask again later.
+    Busy,
+    /// The node had it, but its file has changed since.
+    Changed,
+    /// The owner does not want the asker to have it.
+    Policy,
+}
+
+/// The byte in front of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemStatus {
+    /// The groups follow.
+    Data,
+    /// They do not; the next item follows.
+    Refused(Refusal),
+}
+
+/// Why the body of a frame is not the message that was expected. All are the peer's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The bytes do not decode.
+    #[error("the peer sent a message that is {0}")]
+    Codec(#[from] CodecError),
+    /// The name of the program is too long, or has something else than printable ASCII.
+    #[error("the peer's program name has {got} bytes, or characters that are not printable ASCII")]
+    Agent {
+        /// Its length in bytes.
+        got: usize,
+    },
+    /// A request for nothing.
+    #[error("the peer asks for no units at all")]
+    NoRanges,
+    /// A size above [`MAX_BLOB_SIZE`].
+    #[error("the peer claims a blob of {got} bytes; at most {MAX_BLOB_SIZE} are allowed")]
+    Size {
+        /// The claimed size in bytes.
+        got: u64,
+    },
+    /// A status byte that is none.
+    #[error("the peer sent {got} where the status of an item was expected")]
+    Status {
+        /// The byte.
+        got: u8,
+    },
+}
+
+/// A message that goes over a stream as one frame.
+pub trait Message: Serialize + DeserializeOwned {
+    /// The greatest length of its encoding, in bytes.
+    const LIMIT: usize;
+
+    /// Checks what the encoding alone does not.
+    fn check(&self) -> Result<(), MessageError> {
+        Ok(())
+    }
+
+    /// The body of its frame.
+    fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Its whole frame.
+    fn to_frame(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::encode_frame(&self.encode(), &mut bytes);
+        bytes
+    }
+
+    /// Reads the body of a frame.
+    fn decode(body: &[u8]) -> Result<Self, MessageError> {
+        let message: Self = codec::decode(body, Self::LIMIT)?;
+        message.check()?;
+        Ok(message)
+    }
+}
+
+impl Message for Request {
+    const LIMIT: usize = 64 * 1024;
+
+    fn check(&self) -> Result<(), MessageError> {
+        match self {
+            Self::Control(hello) => hello.check(),
+            Self::Content(request) if request.ranges.is_empty() => Err(MessageError::NoRanges),
+            Self::Resolve(_) | Self::Catalogue | Self::Content(_) => Ok(()),
+        }
+    }
+}
+
+impl Message for ControlMessage {
+    const LIMIT: usize = 4 * 1024;
+
+    fn check(&self) -> Result<(), MessageError> {
+        match self {
+            Self::Hello(hello) => hello.check(),
+            Self::Ping(_) | Self::Pong(_) | Self::Goodbye(_) => Ok(()),
+        }
+    }
+}
+
+impl Message for ResolveReply {
+    const LIMIT: usize = 4 + 8 + MAX_SIGNED_ENTRY_LEN;
+}
+
+impl Message for CatalogueReply {
+    const LIMIT: usize = 4 + 8 + MAX_SIGNED_ENTRY_LEN;
+}
+
+impl Message for ContentReply {
+    const LIMIT: usize = 64;
+
+    fn check(&self) -> Result<(), MessageError> {
+        match self {
+            Self::Header(header) if header.size > MAX_BLOB_SIZE => Err(MessageError::Size { got: header.size }),
+            Self::Header(_) | Self::Refused(_) => Ok(()),
+        }
+    }
+}
+
+impl Hello {
+    fn check(&self) -> Result<(), MessageError> {
+        let printable = self.agent.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        match self.agent.len() {
+            got if got > MAX_AGENT_LEN || !printable => Err(MessageError::Agent { got }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "the peer does not have it",
+            Self::Busy => "the peer is sending too much already",
+            Self::Changed => "the peer's file has changed since it was shared",
+            Self::Policy => "the peer's owner does not allow it",
+        })
+    }
+}
+
+impl ItemStatus {
+    /// The byte for it.
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Self::Data => 0,
+            Self::Refused(Refusal::NotFound) => 1,
+            Self::Refused(Refusal::Busy) => 2,
+            Self::Refused(Refusal::Changed) => 3,
+            Self::Refused(Refusal::Policy) => 4,
+        }
+    }
+
+    /// Reads the byte.
+    pub const fn from_byte(byte: u8) -> Result<Self, MessageError> {
+        Ok(match byte {
+            0 => Self::Data,
+            1 => Self::Refused(Refusal::NotFound),
+            2 => Self::Refused(Refusal::Busy),
+            3 => Self::Refused(Refusal::Changed),
+            4 => Self::Refused(Refusal::Policy),
+            got => return Err(MessageError::Status { got }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! Decides which units to ask of whom, with any number of holders that come, go, stall, refuse and lie.
+//!
+//! - The first holder is asked for everything at once, before anything is known. When the layout is known, an idle
+//!   holder is asked for what nobody is asked for; if there is nothing, it takes over the tail of the request that would
+//!   take longest: half of it, or by the measured rates. No two are asked for the same unit.
+//! - A holder to which there is a better path is asked over that: its request ends where it is, and the rest is asked anew.
+//! - A holder that brings nothing for a while is dropped. One that lies is dropped by the driver, which notices.
+//! - A holder may refuse items: others are asked for them. When nobody is left to ask, the schedule is stuck, and goes
+//!   on when another holder comes.
+//!
+//! What it is not: it opens no stream, reads no data and proves nothing; the driver does, and says what came of it.
+
+mod api;
+mod split;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+pub use self::api::{DropReason, HolderId, Input, Output, RequestId, ScheduleConfig, ScheduleError, Why};
+use crate::transfer::units::{MAX_WIRE_RANGES, OPEN_END, UnitRanges};
+
+/// How many requests in a row a holder may end early without bringing anything.
+pub const MAX_EMPTY_REQUESTS: u32 = 3;
+
+/// How often the split is thought over while a holder is idle.
+pub const RECHECK: Duration = Duration::from_secs(1);
+
+/// How many holders that lied are remembered.
+pub const MAX_BANNED: usize = 1024;
+
+/// The state machine: see the module.
+#[derive(Debug)]
+pub struct Schedule {
+    config: ScheduleConfig,
+    holders: BTreeMap<HolderId, Holder>,
+    banned: BTreeSet<HolderId>,
+    /// None until the layout is known.
+    total_units: Option<u64>,
+    missing: UnitRanges,
+    outputs: VecDeque<Output>,
+    next_request: u64,
+    /// When the split is thought over next, while there is somebody idle.
+    recheck: Option<Instant>,
+    /// Requests taken over whole since anything was verified: the patience doubles with each.
+    takeovers: u32,
+    had_holder: bool,
+    stuck: bool,
+    complete: bool,
+}
+
+/// What is known of a holder.
+#[derive(Debug, Default)]
+struct Holder {
+    active: Option<Active>,
+    refused: UnitRanges,
+    empty_requests: u32,
+    /// Units that it brought, and the time that it took over them, up to the start of the present request.
+    verified: u64,
+    busy: Duration,
+}
+
+/// A request that has not ended.
+#[derive(Debug)]
+struct Active {
+    request: RequestId,
+    /// The units that are still to come, and wanted.
+    rest: UnitRanges,
+    started: Instant,
+    last_progress: Instant,
+    verified: u64,
+    /// Whether another took it over whole, because nothing came.
+    taken_over: bool,
+    /// Whether it ends because the holder is asked over another session.
+    moved: bool,
+}
+
+impl Schedule {
+    /// A schedule without holders for a layout that is not known.
+    pub fn new(config: ScheduleConfig) -> Self {
+        Self {
+            config,
+            holders: BTreeMap::new(),
+            banned: BTreeSet::new(),
+            total_units: None,
+            missing: UnitRanges::all(),
+            outputs: VecDeque::new(),
+            next_request: 0,
+            recheck: None,
+            takeovers: 0,
+            had_holder: false,
+            stuck: false,
+            complete: false,
+        }
+    }
+
+    /// Takes in what happened. Reports about holders that are gone already are not errors: they cross on the way.
+    pub fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), ScheduleError> {
+        match input {
+            Input::HolderAdded(holder) => self.add_holder(holder)?,
+            Input::HolderLost(holder, why) => self.lose_holder(holder, why),
+            Input::HolderMoved(holder) => self.move_holder(holder),
+            Input::Planned { total_units, have } => self.plan(total_units, &have)?,
+            Input::Verified { holder, units } => {
+                // The busiest input: while it goes as planned, nothing needs to be thought over.
+                if self.verify(now, holder, units)? {
+                    return Ok(());
+                }
+            }
+            Input::Alive(holder) => {
+                if let Some(active) = self.holders.get_mut(&holder).and_then(|holder| holder.active.as_mut()) {
+                    active.last_progress = now;
+                }
+                return Ok(());
+            }
+            Input::RequestEnded { holder, request } => self.end_request(now, holder, request),
+            Input::ItemRefused { holder, units } => self.refuse(now, holder, units),
+            Input::Timeout => {}
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// What to do next. Call until it returns [`Output::Timeout`].
+    pub fn poll_output(&mut self) -> Output {
+        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(self.deadline()))
+    }
+
+    /// The units that are not there; before the layout is known, up to [`OPEN_END`].
+    pub fn missing(&self) -> &UnitRanges {
+        &self.missing
+    }
+
+    /// The holders that may be asked.
+    pub fn holders(&self) -> impl Iterator<Item = HolderId> + '_ {
+        self.holders.keys().copied()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let stalls = self.active().map(|(_, active)| active.last_progress + self.config.stall);
+        stalls.chain(self.recheck).min()
+    }
+
+    fn active(&self) -> impl Iterator<Item = (HolderId, &Active)> {
+        self.holders.iter().filter_map(|(&id, holder)| Some((id, holder.active.as_ref()?)))
+    }
+
+    fn add_holder(&mut self, id: HolderId) -> Result<(), ScheduleError> {
+        if self.banned.contains(&id) {
+            return Err(ScheduleError::Banned(id));
+        }
+        if self.holders.contains_key(&id) {
+            return Err(ScheduleError::Duplicate(id));
+        }
+        if self.holders.len() >= self.config.max_holders {
+            return Err(ScheduleError::TooManyHolders { limit: self.config.max_holders });
+        }
+        self.holders.insert(id, Holder::default());
+        self.had_holder = true;
+        self.stuck = false;
+        Ok(())
+    }
+
+    fn lose_holder(&mut self, id: HolderId, why: Why) {
+        self.holders.remove(&id);
+        if why == Why::Lied && self.banned.len() < MAX_BANNED {
+            self.banned.insert(id);
+        }
+    }
+
+    /// What the running request has not brought stays its own until it ends: it may still bring the unit that it is at.
+    fn move_holder(&mut self, id: HolderId) {
+        let Some(holder) = self.holders.get_mut(&id) else { return };
+        (holder.verified, holder.busy, holder.empty_requests) = (0, Duration::ZERO, 0);
+        if let Some(active) = holder.active.as_mut().filter(|active| !active.moved) {
+            active.moved = true;
+            self.outputs.push_back(Output::Shorten { holder: id, request: active.request, end_unit: 0 });
+        }
+    }
+
+    fn plan(&mut self, total_units: u64, have: &UnitRanges) -> Result<(), ScheduleError> {
+        if self.total_units.is_some() {
+            return Err(ScheduleError::AlreadyPlanned);
+        }
+        self.total_units = Some(total_units);
+        self.missing.remove(total_units..OPEN_END);
+        self.missing = self.missing.difference(have);
+        for active in self.holders.values_mut().filter_map(|holder| holder.active.as_mut()) {
+            active.rest.remove(total_units..OPEN_END);
+        }
+        Ok(())
+    }
+
+    /// Whether all went as planned, so that nothing needs to be thought over.
+    fn verify(&mut self, now: Instant, id: HolderId, units: Range<u64>) -> Result<bool, ScheduleError> {
+        if let Some(total_units) = self.total_units.filter(|&total| units.end > total) {
+            return Err(ScheduleError::OutOfRange { end: units.end, total_units });
+        }
+        let was_missing = self.missing.covers(units.clone());
+        self.missing.remove(units.clone());
+        self.takeovers = 0;
+        let Some(active) = self.holders.get_mut(&id).and_then(|holder| holder.active.as_mut()) else {
+            return Ok(false);
+        };
+        let was_wanted =
+            active.rest.first().is_some_and(|first| first == units.start) && active.rest.covers(units.clone());
+        active.rest.remove(0..units.end);
+        active.verified += units.end - units.start;
+        active.last_progress = now;
+        Ok(was_missing && was_wanted && !self.missing.is_empty())
+    }
+
+    fn end_request(&mut self, now: Instant, id: HolderId, request: RequestId) {
+        let Some(holder) = self.holders.get_mut(&id) else { return };
+        let Some(active) = holder.active.take_if(|active| active.request == request) else { return };
+        if active.moved {
+            return;
+        }
+        holder.verified += active.verified;
+        holder.busy += now.saturating_duration_since(active.started);
+        if active.verified > 0 {
+            holder.empty_requests = 0;
+        } else if active.taken_over || !active.rest.is_empty() {
+            holder.empty_requests += 1;
+        }
+        if holder.empty_requests >= MAX_EMPTY_REQUESTS {
+            self.drop_holder(id, DropReason::Empty);
+        }
+    }
+
+    fn refuse(&mut self, now: Instant, id: HolderId, units: Range<u64>) {
+        let Some(holder) = self.holders.get_mut(&id) else { return };
+        holder.refused.insert(units.clone());
+        holder.empty_requests = 0;
+        if let Some(active) = &mut holder.active {
+            active.rest.remove(units);
+            active.last_progress = now;
+        }
+    }
+
+    fn drop_holder(&mut self, id: HolderId, why: DropReason) {
+        self.holders.remove(&id);
+        self.outputs.push_back(Output::Drop { holder: id, why });
+    }
+
+    /// Brings the requests in line with what is known now.
+    fn settle(&mut self, now: Instant) {
+        self.recheck = None;
+        if self.total_units.is_some() && self.missing.is_empty() {
+            self.finish();
+            return;
+        }
+        self.drop_stalled(now);
+        self.trim();
+        self.assign(now);
+        let idle = self.holders.values().any(|holder| holder.active.is_none());
+        let busy = self.active().next().is_some();
+        if idle && busy {
+            self.recheck = Some(now + RECHECK);
+        }
+        if !busy && self.had_holder && !self.stuck {
+            self.stuck = true;
+            self.outputs.push_back(Output::Stuck { missing: self.missing.clone() });
+        }
+    }
+
+    fn finish(&mut self) {
+        for (&id, holder) in &mut self.holders {
+            let Some(active) = &mut holder.active else { continue };
+            if let Some(end_unit) = active.rest.first() {
+                self.outputs.push_back(Output::Shorten { holder: id, request: active.request, end_unit });
+                active.rest = UnitRanges::empty();
+            }
+        }
+        if !self.complete {
+            self.complete = true;
+            self.outputs.push_back(Output::Complete);
+        }
+    }
+
+    fn drop_stalled(&mut self, now: Instant) {
+        let is_stalled = |active: &Active| now >= active.last_progress + self.config.stall;
+        let stalled: Vec<_> = self.active().filter(|(_, active)| is_stalled(active)).map(|(id, _)| id).collect();
+        stalled.into_iter().for_each(|id| self.drop_holder(id, DropReason::Stalled));
+    }
+
+    /// Cuts requests short in front of long stretches that are there already.
+    fn trim(&mut self) {
+        for (&id, holder) in &mut self.holders {
+            let Some(active) = &mut holder.active else { continue };
+            let there = active.rest.difference(&self.missing);
+            let wasted = there.total() == active.rest.total();
+            let cut = there.iter().find(|range| wasted || range.end - range.start >= self.config.min_split);
+            if let Some(end_unit) = cut.map(|range| range.start) {
+                active.rest.remove(end_unit..OPEN_END);
+                self.outputs.push_back(Output::Shorten { holder: id, request: active.request, end_unit });
+            }
+        }
+    }
+
+    /// Gives every idle holder something to do, if there is anything.
+    fn assign(&mut self, now: Instant) {
+        let mut idle: Vec<HolderId> =
+            self.holders.iter().filter(|(_, holder)| holder.active.is_none()).map(|(&id, _)| id).collect();
+        if idle.is_empty() {
+            return;
+        }
+        let mut free = self.missing.clone();
+        for (_, active) in self.active() {
+            free = free.difference(&active.rest);
+        }
+        let mut waiting = Vec::new();
+        while let Some(id) = (!idle.is_empty()).then(|| idle.remove(0)) {
+            let open = self.holders.get(&id).map(|holder| free.difference(&holder.refused)).unwrap_or_default();
+            if open.is_empty() {
+                waiting.push(id);
+                continue;
+            }
+            let share = match self.total_units {
+                Some(_) => open.total().div_ceil(idle.len() as u64 + 1).max(self.config.min_split),
+                None => OPEN_END,
+            };
+            let ranges = open.first_units(share).first_ranges(MAX_WIRE_RANGES);
+            free = free.difference(&ranges);
+            self.request(now, id, ranges);
+        }
+        waiting.into_iter().for_each(|id| self.take_over(now, id));
+    }
+
+    fn request(&mut self, now: Instant, id: HolderId, ranges: UnitRanges) {
+        let Some(holder) = self.holders.get_mut(&id) else { return };
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.stuck = false;
+        holder.active = Some(Active {
+            request,
+            rest: ranges.clone(),
+            started: now,
+            last_progress: now,
+            verified: 0,
+            taken_over: false,
+            moved: false,
+        });
+        self.outputs.push_back(Output::Request { holder: id, request, ranges });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! What the driver and the schedule tell each other.
+//!
+//! What it is not: what is made of it; see the parent module.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use crate::transfer::units::UnitRanges;
+
+/// A holder of the content: a session to one node, numbered by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HolderId(pub u64);
+
+/// One request to one holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// The settings of a schedule.
+#[derive(Debug, Clone)]
+pub struct ScheduleConfig {
+    /// How long a holder may bring nothing before it is dropped.
+    pub stall: Duration,
+    /// A request that takes less than this is left whole, and one that brings nothing for this long may be taken over.
+    pub slow: Duration,
+    /// The least number of units that is worth a request of its own while the holder that has them is quick.
+    pub min_split: u64,
+    /// The greatest number of holders at a time.
+    pub max_holders: usize,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self { stall: Duration::from_secs(30), slow: Duration::from_secs(3), min_split: 128, max_holders: 16 }
+    }
+}
+
+/// Why the driver gives a holder up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The session is gone. The holder may be added again.
+    Closed,
+    /// It broke the protocol or refused as a whole. It may be added again.
+    Failed,
+    /// It sent what does not hash to what was asked for. It is not taken again.
+    Lied,
+}
+
+/// Why the schedule gives a holder up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// It brought nothing for too long.
+    Stalled,
+    /// It ended request after request without bringing anything.
+    Empty,
+}
+
+/// What the driver tells the schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A holder can be asked.
+    HolderAdded(HolderId),
+    /// A holder can no longer be asked; its request has ended.
+    HolderLost(HolderId, Why),
+    /// The holder is asked over another session from now on, by a better path. Its running request is to end where it is; what
+    /// it has brought so far says nothing of how quick it will be.
+    HolderMoved(HolderId),
+    /// The layout is known.
+    Planned {
+        /// How many units it has.
+        total_units: u64,
+        /// The units that are there already, beside those that were reported verified.
+        have: UnitRanges,
+    },
+    /// These units came from the holder, were proven, and are kept.
+    Verified {
+        /// The holder.
+        holder: HolderId,
+        /// The units.
+        units: Range<u64>,
+    },
+    /// The holder has brought something of use that is not kept yet, such as a part of a list of files, or is waiting
+    /// for this side: it is not silent.
+    Alive(HolderId),
+    /// The stream of a request has ended, or was closed because of [`Output::Shorten`].
+    RequestEnded {
+        /// The holder.
+        holder: HolderId,
+        /// The request.
+        request: RequestId,
+    },
+    /// The holder does not send these units (those of one item).
+    ItemRefused {
+        /// The holder.
+        holder: HolderId,
+        /// The units.
+        units: Range<u64>,
+    },
+    /// The time of [`Output::Timeout`] has come.
+    Timeout,
+}
+
+/// What the schedule tells the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Ask this holder, which has no other request, for these units.
+    Request {
+        /// The holder.
+        holder: HolderId,
+        /// The number of the request.
+        request: RequestId,
+        /// The units.
+        ranges: UnitRanges,
+    },
+    /// Read this request only up to this unit, then close its stream and report its end. Of several, the lowest unit counts.
+    Shorten {
+        /// The holder.
+        holder: HolderId,
+        /// The request.
+        request: RequestId,
+        /// The first unit that is not wanted of it any longer.
+        end_unit: u64,
+    },
+    /// Close the request of this holder, which is not asked again (unless it is added again).
+    Drop {
+        /// The holder.
+        holder: HolderId,
+        /// Why.
+        why: DropReason,
+    },
+    /// All units of the layout are there.
+    Complete,
+    /// Nobody is left to be asked for what is missing. Another holder makes the schedule go on.
+    Stuck {
+        /// What is missing.
+        missing: UnitRanges,
+    },
+    /// Nothing else now: wait for an input, or until this time at most and then report [`Input::Timeout`].
+    Timeout(Option<Instant>),
+}
+
+/// What the driver should not have told. Each is the driver's fault, and changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// The holder is there already.
+    #[error("{0:?} was added twice")]
+    Duplicate(HolderId),
+    /// The holder lied before.
+    #[error("{0:?} lied before and is not asked again")]
+    Banned(HolderId),
+    /// There are enough holders.
+    #[error("{limit} holders are enough")]
+    TooManyHolders {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The layout was known before.
+    #[error("the layout was reported twice")]
+    AlreadyPlanned,
+    /// Units beyond the layout.
+    #[error("units up to {end} were reported where the layout has {total_units}")]
+    OutOfRange {
+        /// The end of the reported range.
+        end: u64,
+        /// The number of units in the layout.
+        total_units: u64,
+    },
+}

@@ -1,0 +1,204 @@
+//! Allocations and permissions (RFC 8656 §6 to §10, RFC 6062 §5.1).
+//!
+//! What it is not: connections with peers; see `connect`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use super::{
+    AllocationId, ClientId, Family, Identity, ListenFailure, Output, PeerId,
+    answer::Ticket,
+    quota::{Holder, Thing},
+    request::Refusal,
+    state::{Server, Stage},
+    users::At,
+};
+
+/// An allocation.
+#[derive(Debug)]
+pub(super) struct Allocation {
+    pub(super) client: ClientId,
+    pub(super) holder: Holder,
+    pub(super) family: Family,
+    pub(super) state: AllocationState,
+    /// The peers that may connect, each until its time.
+    pub(super) permissions: BTreeMap<IpAddr, Instant>,
+    pub(super) peers: BTreeSet<PeerId>,
+}
+
+/// How far an allocation is.
+#[derive(Debug)]
+pub(super) enum AllocationState {
+    /// A port is looked for; the answer comes then.
+    Opening { ticket: Ticket, lifetime: Duration },
+    /// It stands.
+    Standing { relayed: SocketAddr, expires: Instant },
+}
+
+impl Allocation {
+    fn has_permission(&self, now: Instant, ip: IpAddr) -> bool {
+        self.permissions.get(&ip.to_canonical()).is_some_and(|until| now < *until)
+    }
+}
+
+impl Server {
+    pub(super) fn allocate(
+        &mut self,
+        at: At,
+        client: ClientId,
+        identity: Identity,
+        ticket: &Ticket,
+        family: Family,
+        lifetime: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        let known = self.clients.get(&client).ok_or(Refusal::Mismatch)?;
+        if !matches!(known.stage, Stage::HalfOpen { .. }) {
+            return Err(Refusal::Mismatch);
+        }
+        let arrival = known.arrival;
+        let holder = Holder::new(identity, at.host);
+        self.usage.take(at.now, &holder, Thing::Allocation).map_err(|_| Refusal::Quota)?;
+        let allocation = AllocationId(self.next_id());
+        let lifetime = self.lifetime(lifetime);
+        self.set_stage(client, Stage::Control(allocation));
+        let state = AllocationState::Opening { ticket: ticket.clone(), lifetime };
+        let new = Allocation { client, holder, family, state, permissions: BTreeMap::new(), peers: BTreeSet::new() };
+        self.allocations.insert(allocation, new);
+        self.outputs.push_back(Output::Listen { allocation, family, reached: arrival.local });
+        Ok(())
+    }
+
+    /// What has become of [`Output::Listen`]: the relayed address, as clients are to be told.
+    pub fn listening(&mut self, now: Instant, allocation: AllocationId, relayed: Result<SocketAddr, ListenFailure>) {
+        self.expire(now);
+        let Some(known) = self.allocations.get_mut(&allocation) else { return };
+        let AllocationState::Opening { ticket, lifetime } = &known.state else { return };
+        let (ticket, lifetime, client) = (ticket.clone(), *lifetime, known.client);
+        match relayed {
+            Ok(relayed) => {
+                let expires = now + lifetime;
+                known.state = AllocationState::Standing { relayed, expires };
+                self.relayed.insert(relayed, allocation);
+                self.due(expires);
+                self.counters.allocated += 1;
+                let Some(mapped) = self.clients.get(&client).map(|client| client.arrival.remote) else { return };
+                self.succeed(client, ticket.allocated(relayed, mapped, lifetime));
+            }
+            Err(failure) => {
+                let refusal = match failure {
+                    ListenFailure::NoSuchFamily => Refusal::Family,
+                    ListenFailure::NoPort => Refusal::Capacity,
+                };
+                self.delete(allocation);
+                self.enter_half_open(now, client);
+                self.refuse(client, &ticket, &refusal);
+            }
+        }
+    }
+
+    pub(super) fn refresh(
+        &mut self,
+        at: At,
+        client: ClientId,
+        identity: &Identity,
+        ticket: &Ticket,
+        family: Option<Family>,
+        lifetime: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        let allocation = self.standing(client, identity)?;
+        let granted = if lifetime == Some(Duration::ZERO) { Duration::ZERO } else { self.lifetime(lifetime) };
+        let known = self.allocations.get_mut(&allocation).ok_or(Refusal::Mismatch)?;
+        if family.is_some_and(|family| family != known.family) {
+            return Err(Refusal::PeerFamilyMismatch);
+        }
+        if granted.is_zero() {
+            self.delete(allocation);
+            self.enter_half_open(at.now, client);
+        } else if let AllocationState::Standing { expires, .. } = &mut known.state {
+            *expires = at.now + granted;
+            self.due(at.now + granted);
+        }
+        self.succeed(client, ticket.refreshed(granted));
+        Ok(())
+    }
+
+    pub(super) fn permit(
+        &mut self,
+        at: At,
+        client: ClientId,
+        identity: &Identity,
+        ticket: &Ticket,
+        peers: &[SocketAddr],
+    ) -> Result<(), Refusal> {
+        let allocation = self.standing(client, identity)?;
+        for peer in peers {
+            self.check_family(allocation, *peer)?;
+            if !self.is_relayed_host(peer.ip()) {
+                self.policy.check_ip(peer.ip()).map_err(Refusal::Peer)?;
+            }
+        }
+        let until = at.now + self.config.permission_lifetime;
+        let known = self.allocations.get_mut(&allocation).ok_or(Refusal::Mismatch)?;
+        known.permissions.retain(|_, until| at.now < *until);
+        let added: BTreeSet<IpAddr> = peers.iter().map(|peer| peer.ip().to_canonical()).collect();
+        let new = added.iter().filter(|ip| !known.permissions.contains_key(ip)).count();
+        if known.permissions.len() + new > self.config.limits.permissions {
+            return Err(Refusal::Capacity);
+        }
+        known.permissions.extend(added.into_iter().map(|ip| (ip, until)));
+        self.succeed(client, ticket.done());
+        Ok(())
+    }
+
+    /// The allocation that a client's connection controls, if it stands and is this identity's. Credentials that are issued anew
+    /// have another username, and are still the same identity's.
+    pub(super) fn standing(&self, client: ClientId, identity: &Identity) -> Result<AllocationId, Refusal> {
+        let Some(Stage::Control(allocation)) = self.clients.get(&client).map(|client| client.stage) else {
+            return Err(Refusal::Mismatch);
+        };
+        let known = self.allocations.get(&allocation).ok_or(Refusal::Mismatch)?;
+        match known.state {
+            AllocationState::Standing { .. } if known.holder.identity == *identity => Ok(allocation),
+            AllocationState::Standing { .. } => Err(Refusal::WrongCredentials),
+            AllocationState::Opening { .. } => Err(Refusal::Mismatch),
+        }
+    }
+
+    pub(super) fn check_family(&self, allocation: AllocationId, peer: SocketAddr) -> Result<(), Refusal> {
+        let family = self.allocations.get(&allocation).map(|known| known.family);
+        if family == Some(Family::of(peer.ip())) { Ok(()) } else { Err(Refusal::PeerFamilyMismatch) }
+    }
+
+    /// Whether a peer may connect to an allocation.
+    pub(super) fn may_connect(&self, now: Instant, allocation: AllocationId, peer: SocketAddr) -> bool {
+        self.allocations.get(&allocation).is_some_and(|known| known.has_permission(now, peer.ip()))
+    }
+
+    /// Forgets an allocation, and closes what hangs on it but for the control connection (RFC 6062 §5).
+    pub(super) fn delete(&mut self, allocation: AllocationId) {
+        let peers = self.allocations.get(&allocation).map(|known| known.peers.clone()).unwrap_or_default();
+        for peer in peers {
+            self.close_peer(peer);
+        }
+        let Some(known) = self.allocations.remove(&allocation) else { return };
+        if let AllocationState::Standing { relayed, .. } = known.state {
+            self.relayed.remove(&relayed);
+        }
+        self.usage.give_back(&known.holder, Thing::Allocation);
+        self.outputs.push_back(Output::StopListening { allocation });
+    }
+
+    /// Whether an address is one that this relay gives to its clients: those of one relay may reach each other.
+    fn is_relayed_host(&self, ip: IpAddr) -> bool {
+        let (from, to) = (SocketAddr::new(ip, 0), SocketAddr::new(ip, u16::MAX));
+        self.relayed.range(from..=to).next().is_some()
+    }
+
+    /// At least the default, at most the maximum (RFC 8656 §7.2).
+    fn lifetime(&self, asked: Option<Duration>) -> Duration {
+        asked.unwrap_or_default().clamp(self.config.default_lifetime, self.config.max_lifetime)
+    }
+}

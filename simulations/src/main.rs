@@ -1,0 +1,84 @@
+//! Benchmarks and simulations of Keyferry: real processes on this machine, figures as a table or as JSON.
+//!
+//! What it is not: a test of correctness for every change; those are in the `keyferry-tests` package.
+
+mod content;
+mod end_to_end;
+mod kill;
+mod lab;
+mod measure;
+mod nat;
+mod plain;
+mod relay;
+mod small_files;
+mod throughput;
+mod ttfb;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Keyferry on this machine, over loopback. Everything is bounded and cleaned up.
+#[derive(Debug, Parser)]
+#[command(name = "keyferry-sim", version, max_term_width = 100)]
+struct Cli {
+    /// Print one JSON object on standard output instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Compares `keyferry get` with a plain TCP copy of the same file, and many small files with `cp -r` and tar.
+    Throughput(throughput::Options),
+    /// Measures the time from `get` to the first verified byte: over a known node, and through a DHT.
+    Ttfb(ttfb::Options),
+    /// Kills the getter or the sharer at random points and checks what is kept.
+    Kill(kill::Options),
+    /// Moves a real tree and a big file between three nodes and compares every bit.
+    EndToEnd(end_to_end::Options),
+    /// Compares the relay of a node with a plain TCP proxy and with coturn, and runs many connections at once.
+    Relay(relay::Options),
+    /// Runs real nodes behind every two kinds of NAT and firewall, in network namespaces (Linux, root).
+    NatMatrix(nat::Options),
+    /// Makes the Docker image that simulations/compose/nat.yml wants, of the binary beside this one.
+    LabImage(nat::ImageOptions),
+    /// Listens and connects as it is told by `nat-matrix --self-test`.
+    #[command(hide = true)]
+    NatProbe,
+    /// Serves a file, zeros or a tar stream over plain TCP (used by the others).
+    #[command(hide = true)]
+    PlainServe(plain::ServerOptions),
+    /// Fetches what `plain-serve` serves (used by the others).
+    #[command(hide = true)]
+    PlainFetch(plain::FetchOptions),
+    /// Fetches what `plain-serve` serves through a relay (used by `relay`).
+    #[command(hide = true)]
+    RelayClient(relay::client::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.action {
+        Action::Throughput(options) => throughput::run(&options, cli.json),
+        Action::Ttfb(options) => ttfb::run(&options, cli.json),
+        Action::Kill(options) => kill::run(&options, cli.json),
+        Action::EndToEnd(options) => end_to_end::run(&options, cli.json),
+        Action::Relay(options) => relay::run(&options, cli.json),
+        Action::NatMatrix(options) => nat::run(&options, cli.json),
+        Action::LabImage(options) => nat::make_image(&options),
+        Action::NatProbe => nat::run_probe(),
+        Action::PlainServe(options) => plain::serve(&options),
+        Action::PlainFetch(options) => plain::fetch(&options),
+        Action::RelayClient(options) => relay::client::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("keyferry-sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Places of this process, each with a network namespace: made by name, run in, and removed in every case.
+//!
+//! A name is `kf<process id>-<lab>-<place>`, so that what a process has left that died can be told from what is in use.
+//!
+//! What it is not: knowledge of NATs or addresses; it runs scripts of `ip` and `nft` that others write.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use super::engine::{Engine, containers, remove_containers};
+
+/// Where iproute2 keeps the namespaces that have names.
+const NAMED: &str = "/run/netns";
+
+/// How long processes in a namespace have to end once they are killed.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Labs that this process has made.
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// Devices that this process has made.
+static DEVICES: AtomicU32 = AtomicU32::new(0);
+
+/// The namespaces of one lab. They and all processes in them go when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    prefix: String,
+    engine: Engine,
+}
+
+/// Fails in one line if this machine or this user cannot make the lab.
+pub(crate) fn ensure_possible() -> Result<()> {
+    let root = fs::read_to_string("/proc/self/status")?.lines().any(|line| line.starts_with("Uid:\t0\t"));
+    ensure!(root, "the lab makes network namespaces: run it as root (sudo keyferry-sim nat-matrix …)");
+    ensure!(Path::new("/dev/net/tun").exists(), "the lab needs /dev/net/tun: load the module tun");
+    for tool in ["ip", "nft"] {
+        let found = Command::new(tool).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        ensure!(found.is_ok(), "the lab needs `{tool}`: install iproute2 and nftables");
+    }
+    Ok(())
+}
+
+/// Removes what labs have left whose process is dead. Gives their number.
+pub(crate) fn sweep_dead() -> usize {
+    let dead = |name: &str| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    sweep(dead)
+}
+
+/// Removes all labs of this process, running or not.
+pub(crate) fn sweep_own() -> usize {
+    sweep(|name| owner(name) == Some(std::process::id()))
+}
+
+impl Namespaces {
+    /// Begins a lab without any.
+    pub(crate) fn new(engine: Engine) -> Self {
+        let lab = LABS.fetch_add(1, Ordering::Relaxed);
+        Self { prefix: format!("kf{}-{lab}-", std::process::id()), engine }
+    }
+
+    /// The full name of a place.
+    pub(crate) fn name(&self, place: &str) -> String {
+        format!("{}{place}", self.prefix)
+    }
+
+    /// Runs a script by `sh`, in which `@place` stands for the full name of a place, and `add_place @place` makes it.
+    pub(crate) fn script(&self, text: &str) -> Result<()> {
+        let text = self.engine.prelude() + &text.replace('@', &self.prefix);
+        let mut shell = Command::new("sh")
+            .args(["-eu", "-s"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start sh")?;
+        let mut input = shell.stdin.take().context("standard input was piped")?;
+        input.write_all(text.as_bytes())?;
+        drop(input);
+        let output = shell.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{} in:\n{text}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// A command in a place.
+    pub(crate) fn command(&self, place: &str, program: impl AsRef<OsStr>) -> Command {
+        self.engine.command(&self.name(place), program)
+    }
+
+    /// A TUN device that is `wan` in a place; this process holds its other end.
+    pub(crate) fn tun(&self, place: &str) -> Result<SyncDevice> {
+        let name = format!("kf{}t{}", std::process::id(), DEVICES.fetch_add(1, Ordering::Relaxed));
+        let device = DeviceBuilder::new()
+            .name(&name)
+            .enable(false)
+            .offload(true)
+            .build_sync()
+            .with_context(|| format!("cannot make the TUN device {name}"))?;
+        self.script(&format!("ip link set {name} netns @{place} name wan mtu 1500\n"))?;
+        Ok(device)
+    }
+
+    /// Removes some places with all processes in them.
+    pub(crate) fn remove(&self, places: &[&str]) {
+        let names: Vec<String> = places.iter().map(|place| self.name(place)).collect();
+        sweep(|name| names.iter().any(|own| own == name));
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        sweep(|name| name.starts_with(&self.prefix));
+    }
+}
+
+/// The process that has made a namespace, if it is one of a lab.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix("kf")?.split_once('-')?.0.parse().ok()
+}
+
+fn sweep(chosen: impl Fn(&str) -> bool) -> usize {
+    let Ok(entries) = fs::read_dir(NAMED) else { return 0 };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names: Vec<String> = names.filter(|name| chosen(name)).collect();
+    for name in &names {
+        kill_all_in(name);
+    }
+    for name in &names {
+        let _ = Command::new("ip").args(["netns", "delete", name]).stderr(Stdio::null()).status();
+    }
+    let containers: Vec<String> = containers().into_iter().filter(|name| chosen(name)).collect();
+    remove_containers(&containers);
+    names.len()
+}
+
+/// Kills the processes of a namespace that a lab has made, and waits until they are gone.
+fn kill_all_in(name: &str) {
+    let deadline = Instant::now() + KILL_GRACE;
+    while Instant::now() < deadline {
+        let Ok(output) = Command::new("ip").args(["netns", "pids", name]).stderr(Stdio::null()).output() else {
+            return;
+        };
+        let pids = String::from_utf8_lossy(&output.stdout).into_owned();
+        let pids: Vec<&str> = pids.split_whitespace().collect();
+        if pids.is_empty() {
+            return;
+        }
+        let _ = Command::new("kill").arg("-KILL").args(&pids).stderr(Stdio::null()).status();
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_labs_have_an_owner() {
+        assert_eq!(owner("kf123-0-a"), Some(123));
+        for name in ["kf-0-a", "kf12", "web", "kfx1-0-a", ""] {
+            assert_eq!(owner(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_lab_has_names_of_its_own() {
+        let (one, other) = (Namespaces::new(Engine::Namespaces), Namespaces::new(Engine::Namespaces));
+        assert_ne!(one.name("a"), other.name("a"));
+        assert_eq!(owner(&one.name("a")), Some(std::process::id()));
+    }
+}

@@ -1,0 +1,103 @@
+//! The parts of a node that strangers meet before a session: its port, the front for STUN, and its negotiations, in this
+//! process, with signals over channels.
+//!
+//! What it is not: a node. Nobody dials from it but negotiations, and there is no DHT, session or store.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use keyferry::{
+    gather::{Gathered, PortMapping},
+    ice::{Dialogue, IceHost, Negotiation},
+    path::AddressPolicy,
+    port::{Incoming, Port},
+    stun::Front,
+};
+use keyferry_proto::{
+    candidate::{Candidate, CandidateKind, TcpType},
+    ice::{Config, Description, LocalCandidate, Mapping, Role, Signal},
+};
+use tokio::sync::{mpsc, watch};
+
+/// The port of candidates that have none (RFC 6544 §4.5).
+const DISCARD: u16 = 9;
+
+/// Signals that may wait in each direction.
+const WAITING_SIGNALS: usize = 32;
+
+/// A port, and who takes STUN and checks from it.
+pub struct IceNode {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What it may be made to connect to.
+    pub policy: AddressPolicy,
+    port: Port,
+    front: Front,
+    ice: Arc<IceHost>,
+    _gathered: watch::Sender<Gathered>,
+    // Connections for the others are dropped when these queues are.
+    _libp2p: mpsc::Receiver<keyferry::port::Accepted>,
+    _sessions: mpsc::Receiver<keyferry::port::Accepted>,
+}
+
+/// The other end of a negotiation's signalling, in the hands of a test.
+pub struct Peer {
+    /// Signals to the node.
+    pub to_node: mpsc::Sender<Signal>,
+    /// Signals from the node.
+    pub from_node: mpsc::Receiver<Signal>,
+    _round_trip: watch::Sender<Duration>,
+}
+
+impl IceNode {
+    /// Listens at `listen`, which is all that it has gathered.
+    pub async fn start(listen: SocketAddr, config: Config) -> Result<Self> {
+        let (port, incoming) = Port::bind(&[listen]).await?;
+        let Incoming { libp2p, sessions, stun } = incoming;
+        let addr = port.local_addrs()[0];
+        let (sender, gathered) = watch::channel(gathered(addr));
+        let ice = IceHost::new(gathered, config);
+        let front = Front::spawn(stun, Arc::clone(&ice), true, None);
+        let policy = AddressPolicy::for_listeners(&[addr])?;
+        Ok(Self { addr, policy, port, front, ice, _gathered: sender, _libp2p: libp2p, _sessions: sessions })
+    }
+
+    /// Begins a negotiation.
+    pub fn begin(&self, role: Role) -> Result<Negotiation> {
+        Ok(self.ice.begin(role)?)
+    }
+
+    /// What its parts have counted.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = self.port.counters();
+        counters.extend(self.front.counters());
+        counters.extend(self.ice.counters());
+        counters
+    }
+}
+
+/// What a host without NAT gathers.
+fn gathered(addr: SocketAddr) -> Gathered {
+    let candidate = |tcp_type, addr| Candidate::new(CandidateKind::Host, tcp_type, addr, 8191);
+    let candidates = [
+        candidate(TcpType::Active, SocketAddr::new(addr.ip(), DISCARD)),
+        candidate(TcpType::Passive, addr),
+        candidate(TcpType::SimultaneousOpen, addr),
+    ];
+    Gathered {
+        candidates: candidates.map(|candidate| LocalCandidate { candidate, base: addr }).to_vec(),
+        mapping: Mapping::EndpointIndependent,
+        complete: true,
+        observations: Vec::new(),
+        stun: Vec::new(),
+        port_mapping: PortMapping::Off,
+    }
+}
+
+/// A call by whose other end a test speaks.
+pub fn dialogue(remote: Description, round_trip: Duration) -> (Dialogue, Peer) {
+    let (to_node, incoming) = mpsc::channel(WAITING_SIGNALS);
+    let (outgoing, from_node) = mpsc::channel(WAITING_SIGNALS);
+    let (sender, round_trip) = watch::channel(round_trip);
+    (Dialogue { remote, round_trip, outgoing, incoming }, Peer { to_node, from_node, _round_trip: sender })
+}

@@ -1,0 +1,12 @@
+//! End to end: real processes of the `keyferry` binary on loopback.
+//!
+//! What it is not: a benchmark or a load test; see the `keyferry-sim` package.
+
+mod command_line;
+mod identities;
+mod paths;
+mod resume;
+mod sharing;
+mod sources;
+mod store;
+mod targets;

@@ -1,0 +1,136 @@
+//! Where a fetch puts things: what is there is never overwritten unasked, and what cannot be written is said.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use anyhow::{Result, ensure};
+use keyferry::engine::api::FailureKind;
+use keyferry_tests::{
+    binary, content,
+    lab::{Lab, TRANSFER},
+    namespace,
+    process::{Keyferry, Outcome},
+};
+
+#[test]
+fn an_existing_file_is_replaced_only_with_overwrite() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 21, 100_000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let out = lab.folder("out")?;
+    fs::write(out.join("a"), b"mine")?;
+
+    let refused = lab.get("getter", &shared.address_with_hints, &out)?;
+
+    let failure = refused.failure()?;
+    ensure!(format!("{failure:?}").contains("--overwrite"), "says not what to do: {failure:?}");
+    ensure!(fs::read(out.join("a"))? == b"mine", "it was overwritten");
+    only(&out, &["a"])?;
+
+    let mut command = lab.command("getter", ["get", &shared.address_with_hints, "--overwrite", "-o"])?;
+    command.arg(&out);
+    Keyferry::start(command)?.finish(TRANSFER)?.fetched()?;
+    content::same(&lab.path("a"), &out.join("a"))
+}
+
+#[test]
+fn an_existing_folder_is_not_mixed_with_what_is_fetched() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_tree(&lab.folder("tree")?, 22, 30)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("tree"))?;
+    let out = lab.folder("out")?;
+    fs::create_dir(out.join("tree"))?;
+    fs::write(out.join("tree/mine"), b"mine")?;
+
+    let refused = lab.get("getter", &shared.address_with_hints, &out)?;
+
+    refused.failure()?;
+    ensure!(fs::read(out.join("tree/mine"))? == b"mine", "it was overwritten");
+    only(&out.join("tree"), &["mine"])
+}
+
+#[test]
+fn a_symlink_planted_in_the_target_is_not_followed() -> Result<()> {
+    let lab = Lab::new()?;
+    fs::create_dir_all(lab.path("tree/sub"))?;
+    content::random_file(&lab.path("tree/sub/file"), 23, 100_000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("tree"))?;
+    let elsewhere = lab.folder("elsewhere")?;
+    for (round, planted) in ["tree", "tree/sub", "tree/sub/file"].into_iter().enumerate() {
+        let out = lab.folder(format!("out{round}"))?;
+        let link = out.join(planted);
+        fs::create_dir_all(link.parent().unwrap_or(&out))?;
+        symlink(&elsewhere, &link)?;
+        for overwrite in [false, true] {
+            let mut command = lab.command("getter", ["get", &shared.address_with_hints, "-o"])?;
+            command.arg(&out).args(overwrite.then_some("--overwrite"));
+            // It may fail, or put a folder of its own where the symlink was: never through it.
+            Keyferry::start(command)?.finish(TRANSFER)?;
+            content::empty(&elsewhere)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dangling_symlink_as_the_target_file_is_not_followed() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 24, 100_000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let out = lab.folder("out")?;
+    symlink(lab.path("elsewhere"), out.join("a"))?;
+
+    lab.get("getter", &shared.address_with_hints, &out)?.failure()?;
+
+    ensure!(!lab.path("elsewhere").exists(), "the symlink was followed");
+    Ok(())
+}
+
+#[test]
+fn a_read_only_folder_is_said_in_one_line() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 25, 100_000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let out = lab.folder("out")?;
+    let script = "mount --bind \"$1\" \"$1\"; mount -o remount,ro,bind \"$1\"";
+    let Some(outcome) = get_with_mounts(&lab, script, &out, &shared.address_with_hints)? else { return Ok(()) };
+
+    let failure = outcome.failure()?;
+    ensure!(failure.kind == FailureKind::Local, "{failure:?}");
+    ensure!(failure.message.contains("out"), "names not the folder: {failure:?}");
+    content::empty(&out)
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_fetch_goes_on_when_there_is_room() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 26, 24 << 20)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let out = lab.folder("out")?;
+    let script = "mount -t tmpfs -o size=8m none \"$1\"";
+    let Some(outcome) = get_with_mounts(&lab, script, &out, &shared.address_with_hints)? else { return Ok(()) };
+
+    let failure = outcome.failure()?;
+    ensure!(failure.kind == FailureKind::Local, "{failure:?}");
+    ensure!(failure.message.contains("disk is full"), "says not that the disk is full: {failure:?}");
+
+    lab.get("getter", &shared.address_with_hints, &out)?.fetched()?;
+    content::same(&lab.path("a"), &out.join("a"))
+}
+
+/// Runs `keyferry get` with mounts of its own over the target folder; none where that is not allowed.
+fn get_with_mounts(lab: &Lab, script: &str, out: &Path, address: &str) -> Result<Option<Outcome>> {
+    let Some(mut command) = namespace::with_mounts(script, out, binary::keyferry()?.as_os_str()) else {
+        return Ok(None);
+    };
+    lab.arguments(&mut command, "getter", ["get", address, "-o"]);
+    command.arg(out);
+    Ok(Some(Keyferry::start(command)?.finish(TRANSFER)?))
+}
+
+/// Requires that a folder has just these entries: nothing half-done lies beside them.
+fn only(dir: &Path, expected: &[&str]) -> Result<()> {
+    let mut names: Vec<_> = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+    names.sort();
+    ensure!(names == expected, "{} holds {names:?}", dir.display());
+    Ok(())
+}
