@@ -17,7 +17,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{ice, identity::NodeSecret};
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, Notify, mpsc, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,11 +41,11 @@ use super::{
 use crate::{
     gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
     home::{ContactsFile, Home},
-    ice::{IceHost, RelayAllocator},
+    ice::IceHost,
     path::RelayMode,
-    port::{DEFAULT_PORT, Incoming, Port, PortError},
+    port::{Accepted, DEFAULT_PORT, Incoming, Port, PortError},
     relay::Relay,
-    rendezvous::{Rendezvous, RendezvousConfig},
+    rendezvous::{Rendezvous, RendezvousConfig, TurnService},
     session::SessionTls,
     signalling::{self, Callers},
     store::Store,
@@ -71,8 +71,7 @@ pub(super) struct Online {
     relays: Relays,
     pub(super) relay: Option<Arc<Relay>>,
     gatherer: Mutex<Option<Gatherer>>,
-    tasks: TaskTracker,
-    cancel: CancellationToken,
+    host: SessionHost,
 }
 
 impl Online {
@@ -84,106 +83,36 @@ impl Online {
         server: &Server,
         roots_changed: &Arc<Notify>,
     ) -> Result<Self, Failure> {
-        let relay_mode = config.relay_mode;
-        let hidden = !relay_mode.allows_direct();
         let relays = configured_relays(config)?;
         let (port, incoming) = bind(&config.listen).await?;
         let port = Arc::new(port);
         let tls = SessionTls::new(secret).map_err(|error| Failure::local(error.to_string()))?;
-        let relay = config.relay.clone().map(|config| Relay::start(config, port.local_addrs(), home.root().to_owned()));
-        let relay = relay.transpose().map_err(|error| Failure::local(error.to_string()))?.map(Arc::new);
-        let rendezvous_config = RendezvousConfig {
-            bootstrap: config.bootstrap.clone(),
-            mdns: config.mdns && !hidden,
-            local_bootstrap: config.mdns,
-            public: config.public && !hidden,
-            hidden,
-            records: store.expendable_tree("dht records"),
-            turn: relay.as_ref().and_then(|relay| relaying::service(relay, secret)),
-            ..RendezvousConfig::new(Zeroizing::new(rand::random()))
-        };
-        let (rendezvous, _) = Rendezvous::spawn(rendezvous_config, Arc::clone(&port), incoming.libp2p)
-            .map_err(|error| Failure::local(error.to_string()))?;
-        let port_mapping = config.port_mapping && !hidden;
-        let gather_config = GatherConfig { stun: config.stun.clone(), port_mapping, hidden };
-        let gatherer = gather::spawn(gather_config, Arc::clone(&port), rendezvous.status());
+        let relay = start_relay(config, &port, home)?;
+        let turn = relay.as_ref().and_then(|relay| relaying::service(relay, secret));
+        let (rendezvous, _) =
+            Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)
+                .map_err(|error| Failure::local(error.to_string()))?;
+        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status());
         let (gathered, network) = (gatherer.gathered(), gatherer.network());
         let ice = IceHost::new(gathered.clone(), ice::Config::default());
-        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let host = SessionHost::new(server.clone(), tasks.clone(), cancel.clone());
-        let sessions = host.sessions.clone();
-        let turns = Turns::new(secret.public());
-        let allocator: Arc<dyn RelayAllocator> = Arc::new(relays.clone());
-        let streams = StreamSettings { mode: relay_mode, relays: allocator };
+        let answers_stun = config.announce || relay.is_some();
+        let entrance = relay.as_ref().map(|relay| relay.entrance());
+        let stun = stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance);
+        let host = SessionHost::new(server.clone(), TaskTracker::new(), CancellationToken::new());
         let caller = Caller {
             rendezvous: rendezvous.clone(),
             secret: secret.clone(),
             ice: Arc::clone(&ice),
             gathered: gathered.clone(),
             tls: Arc::clone(&tls),
-            turns: turns.clone(),
-            streams: streams.clone(),
+            turns: Turns::new(secret.public()),
+            streams: StreamSettings { mode: config.relay_mode, relays: Arc::new(relays.clone()) },
             host: host.clone(),
         };
-        let on_session = {
-            let host = host.clone();
-            Arc::new(move |session, inbound| host.keep(session, inbound))
-        };
-        let dialler = match relay_mode {
-            RelayMode::Both | RelayMode::NoRelay => Dialler::Direct(Arc::clone(&port)),
-            RelayMode::RelayOnly => Dialler::ByRelay(Arc::new(RelayDialler::new(relays.clone()))),
-        };
-        let finder = Finder {
-            port: Arc::clone(&port),
-            dialler,
-            relay_mode,
-            tls: Arc::clone(&tls),
-            rendezvous: rendezvous.clone(),
-            caller,
-            sessions: sessions.clone(),
-            on_session,
-        };
-        let until_stopped = |task: BoxFuture<'static, ()>| {
-            let cancel = cancel.clone();
-            tasks.spawn(async move { cancel.run_until_cancelled(task).await });
-        };
-        let incoming_sessions = match &relay {
-            Some(relay) => {
-                let (sender, sessions) = hello::queue();
-                until_stopped(hello::sort(incoming.sessions, relay.entrance(), sender).boxed());
-                sessions
-            }
-            None => incoming.sessions,
-        };
-        // A node that does nothing but to relay has nothing to serve, and lets no session in. Whoever dials the port of a node that
-        // hides must not learn by TLS which node is there.
-        if relay_mode.allows_direct() && (config.announce || relay.is_none()) {
-            tasks.spawn(host.clone().accept(incoming_sessions, Arc::clone(&port), Arc::clone(&tls)));
-        }
-        let answers = config.announce || relay.is_some();
-        let stun =
-            stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers, relay.as_ref().map(|relay| relay.entrance()));
-        until_stopped(end_dead_sessions(network, sessions.clone()).boxed());
-        if let Some(finding) = relaying::find(&relays, relay_mode, secret, home, &rendezvous) {
-            until_stopped(finding);
-        }
-        if config.announce {
-            let callers = Callers::new(config.calls, ContactsFile::of(home.root()));
-            let (port, ice, tls) = (Arc::clone(&port), Arc::clone(&ice), Arc::clone(&tls));
-            let callee = Callee { port, ice, tls, turns, host, streams };
-            tasks.spawn(callee.run(signalling::listen(&rendezvous, secret.clone(), callers)));
-            let announcer = Announcer {
-                gathered: gathered.clone(),
-                rendezvous: rendezvous.clone(),
-                secret: secret.clone(),
-                store: store.clone(),
-                roots_changed: Arc::clone(roots_changed),
-                relay_mode,
-            };
-            until_stopped(announcer.run().boxed());
-        }
+        let finder = finder(config.relay_mode, Arc::clone(&port), &relays, caller);
+        let (sessions, relay_mode) = (host.sessions.clone(), config.relay_mode);
         let gatherer = Mutex::new(Some(gatherer));
-        Ok(Self {
+        let online = Self {
             port,
             tls,
             rendezvous,
@@ -196,9 +125,61 @@ impl Online {
             relays,
             relay,
             gatherer,
-            tasks,
-            cancel,
-        })
+            host,
+        };
+        online.let_sessions_in(config, incoming.sessions);
+        online.until_stopped(end_dead_sessions(network, online.sessions.clone()).boxed());
+        if let Some(finding) = relaying::find(&online.relays, relay_mode, secret, home, &online.rendezvous) {
+            online.until_stopped(finding);
+        }
+        if config.announce {
+            online.take_calls(Callers::new(config.calls, ContactsFile::of(home.root())));
+            online.announce(store, roots_changed);
+        }
+        Ok(online)
+    }
+
+    /// Takes in the sessions that peers make at the port.
+    fn let_sessions_in(&self, config: &NodeConfig, incoming: mpsc::Receiver<Accepted>) {
+        let incoming = match &self.relay {
+            Some(relay) => {
+                let (sender, sessions) = hello::queue();
+                self.until_stopped(hello::sort(incoming, relay.entrance(), sender).boxed());
+                sessions
+            }
+            None => incoming,
+        };
+        // A node that does nothing but to relay has nothing to serve, and lets no session in. Whoever dials the port of a node that
+        // hides must not learn by TLS which node is there.
+        if self.relay_mode.allows_direct() && (config.announce || self.relay.is_none()) {
+            let accepting = self.host.clone().accept(incoming, Arc::clone(&self.port), Arc::clone(&self.tls));
+            self.host.tasks.spawn(accepting);
+        }
+    }
+
+    /// Answers the calls of these.
+    fn take_calls(&self, callers: Callers) {
+        let Caller { ice, tls, turns, host, streams, secret, rendezvous, .. } = self.finder.caller.clone();
+        let callee = Callee { port: Arc::clone(&self.port), ice, tls, turns, host, streams };
+        self.host.tasks.spawn(callee.run(signalling::listen(&rendezvous, secret, callers)));
+    }
+
+    /// Keeps what the DHT says about this node up to date.
+    fn announce(&self, store: &Store, roots_changed: &Arc<Notify>) {
+        let announcer = Announcer {
+            gathered: self.gathered.clone(),
+            rendezvous: self.rendezvous.clone(),
+            secret: self.finder.caller.secret.clone(),
+            store: store.clone(),
+            roots_changed: Arc::clone(roots_changed),
+            relay_mode: self.relay_mode,
+        };
+        self.until_stopped(announcer.run().boxed());
+    }
+
+    fn until_stopped(&self, task: BoxFuture<'static, ()>) {
+        let cancel = self.host.cancel.clone();
+        self.host.tasks.spawn(async move { cancel.run_until_cancelled(task).await });
     }
 
     /// The relays that this node may use; none if it uses no relays.
@@ -208,18 +189,63 @@ impl Online {
 
     /// Leaves the network in order.
     pub(super) async fn shutdown(&self) {
-        self.cancel.cancel();
+        self.host.cancel.cancel();
         if let Some(relay) = &self.relay {
             relay.shutdown().await;
         }
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.host.tasks.close();
+        self.host.tasks.wait().await;
         if let Some(gatherer) = self.gatherer.lock().await.take()
             && timeout(RELEASE_PATIENCE, gatherer.shutdown()).await.is_err()
         {
             tracing::debug!("the router was not told in time; what it maps runs out by itself");
         }
         self.rendezvous.shutdown().await;
+    }
+}
+
+/// This node as a relay for others, if it is to be one.
+fn start_relay(config: &NodeConfig, port: &Port, home: &Home) -> Result<Option<Arc<Relay>>, Failure> {
+    let Some(relay) = config.relay.clone() else { return Ok(None) };
+    let relay = Relay::start(relay, port.local_addrs(), home.root().to_owned());
+    relay.map(|relay| Some(Arc::new(relay))).map_err(|error| Failure::local(error.to_string()))
+}
+
+/// The part of a node in the DHT. One that hides is not to be found there, nor on the local network.
+fn rendezvous_config(config: &NodeConfig, store: &Store, turn: Option<TurnService>) -> RendezvousConfig {
+    let hidden = !config.relay_mode.allows_direct();
+    RendezvousConfig {
+        bootstrap: config.bootstrap.clone(),
+        mdns: config.mdns && !hidden,
+        local_bootstrap: config.mdns,
+        public: config.public && !hidden,
+        hidden,
+        records: store.expendable_tree("dht records"),
+        turn,
+        ..RendezvousConfig::new(Zeroizing::new(rand::random()))
+    }
+}
+
+fn gather_config(config: &NodeConfig) -> GatherConfig {
+    let hidden = !config.relay_mode.allows_direct();
+    GatherConfig { stun: config.stun.clone(), port_mapping: config.port_mapping && !hidden, hidden }
+}
+
+fn finder(relay_mode: RelayMode, port: Arc<Port>, relays: &Relays, caller: Caller) -> Finder {
+    let dialler = match relay_mode {
+        RelayMode::Both | RelayMode::NoRelay => Dialler::Direct(Arc::clone(&port)),
+        RelayMode::RelayOnly => Dialler::ByRelay(Arc::new(RelayDialler::new(relays.clone()))),
+    };
+    let host = caller.host.clone();
+    Finder {
+        port,
+        dialler,
+        relay_mode,
+        tls: Arc::clone(&caller.tls),
+        rendezvous: caller.rendezvous.clone(),
+        sessions: host.sessions.clone(),
+        on_session: Arc::new(move |session, inbound| host.keep(session, inbound)),
+        caller,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     relay::{Relay, RelayPolicy},
     relay_finding::{FindingConfig, FoundRelay, RelayFinding},
     rendezvous::{Audience, CredentialIssuer, Rendezvous, Requester, TurnService},
-    turn::{Pin, Relays, Trust, TurnServer},
+    turn::{Pin, RelaySearch, Relays, Trust, TurnServer},
 };
 
 /// Addresses of one found relay that are tried: one of each family.
@@ -75,7 +75,7 @@ pub(super) fn find(
     };
     let finding = RelayFinding::spawn(config, rendezvous.clone());
     let (mut found, relays) = (finding.found(), relays.clone());
-    relays.search_by(move || finding.want());
+    relays.search_by(finding);
     Some(
         async move {
             while found.changed().await.is_ok() {
@@ -85,6 +85,20 @@ pub(super) fn find(
         }
         .boxed(),
     )
+}
+
+impl RelaySearch for RelayFinding {
+    fn want(&self) {
+        Self::want(self);
+    }
+
+    fn have_failed(&self, servers: &[TurnServer]) {
+        let has_failed = |way: &TurnServer| servers.iter().any(|server| server.is_where(way));
+        let found = self.found();
+        let found = found.borrow();
+        let failed = found.iter().filter(|relay| servers_of(relay).iter().all(has_failed));
+        failed.for_each(|relay| self.lost(relay.peer));
+    }
 }
 
 /// The ways to use a found relay: plain at each address, and `turns:` at the first, for networks that let only TLS through.

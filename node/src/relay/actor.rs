@@ -153,8 +153,9 @@ impl Actor {
         self.tasks.spawn(client::run(stream, link, received));
     }
 
-    /// Does what the server wants done.
+    /// Does what the server wants done. What led to it is counted by then.
     fn act(&mut self) {
+        self.publish();
         while let Some(output) = self.server.poll_output() {
             match output {
                 Output::Send { client, message } => self.command(client, Command::Send(message)),

@@ -100,7 +100,7 @@ impl RelayFinding {
         let _ = self.wishes.try_send(Wish::Wanted);
     }
 
-    /// Says that a relay does not work: it is dropped, and left alone for a time.
+    /// Says that a relay cannot be used: it is dropped, and left alone for a time.
     pub fn lost(&self, peer: PeerId) {
         let _ = self.wishes.try_send(Wish::Lost(peer));
     }

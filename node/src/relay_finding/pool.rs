@@ -22,9 +22,9 @@ const MAX_PAUSED: usize = 256;
 /// New credentials take the place of the old ones when half of the time of those is over. A relay is asked for some this long after
 /// the last time at the latest: that tells whether it is still there.
 const RENEW_AFTER: Duration = Duration::from_secs(10 * 60);
-/// How long a relay is left alone that has no time at the moment, or that this node could not ask.
+/// How long a relay is left alone that has no time at the moment, or that this node could not ask or use.
 const SHORT_PAUSE: Duration = Duration::from_secs(60);
-/// How long one that cannot be reached or used is.
+/// How long one that cannot be reached is.
 const PAUSE: Duration = Duration::from_secs(10 * 60);
 /// How long one that does not relay for this node is, or talks nonsense.
 const LONG_PAUSE: Duration = Duration::from_secs(60 * 60);
@@ -42,7 +42,9 @@ pub(super) struct Candidate {
 pub(super) enum Failure {
     /// It has no time, or this node had none: its credentials hold.
     Passing,
-    /// It cannot be reached or used.
+    /// It could be asked, and not be used: its fault, or that of the network in between.
+    Useless,
+    /// It cannot be reached.
     Gone,
     /// It does not relay for this node.
     Unwilling,
@@ -86,6 +88,15 @@ impl FoundRelay {
 }
 
 impl Failure {
+    /// How long the relay is left alone.
+    fn pause(self) -> Duration {
+        match self {
+            Self::Passing | Self::Useless => SHORT_PAUSE,
+            Self::Gone => PAUSE,
+            Self::Unwilling => LONG_PAUSE,
+        }
+    }
+
     /// What a failure to ask means for the relay.
     pub(super) fn of(error: &AskError) -> Self {
         match error {
@@ -197,9 +208,9 @@ impl Pool {
         if failure != Failure::Passing {
             self.drop_relay(peer, failure, now);
         } else if let Some(held) = self.held.iter_mut().find(|held| held.relay.peer == peer) {
-            held.renew_at = now + SHORT_PAUSE;
+            held.renew_at = now + failure.pause();
         } else {
-            self.pause(peer, now + SHORT_PAUSE);
+            self.pause(peer, now + failure.pause());
         }
     }
 
@@ -208,8 +219,7 @@ impl Pool {
         let before = self.held.len();
         self.held.retain(|held| held.relay.peer != peer);
         self.candidates.retain(|candidate| candidate.peer() != peer);
-        let pause = if failure == Failure::Unwilling { LONG_PAUSE } else { PAUSE };
-        self.pause(peer, now + pause);
+        self.pause(peer, now + failure.pause());
         self.held.len() < before
     }
 
@@ -368,9 +378,13 @@ mod tests {
 
     #[test]
     fn those_that_fail_are_left_alone_for_a_time_and_for_how_long_depends() {
-        for (failure, pause) in
-            [(Failure::Passing, SHORT_PAUSE), (Failure::Gone, PAUSE), (Failure::Unwilling, LONG_PAUSE)]
-        {
+        let pauses = [
+            (Failure::Passing, SHORT_PAUSE),
+            (Failure::Useless, SHORT_PAUSE),
+            (Failure::Gone, PAUSE),
+            (Failure::Unwilling, LONG_PAUSE),
+        ];
+        for (failure, pause) in pauses {
             let now = Instant::now();
             let it = candidate(None, false);
             let mut pool = pool_of([it.clone()], now);

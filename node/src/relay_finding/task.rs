@@ -143,8 +143,9 @@ impl Task {
                     self.hurry(now);
                 }
             }
+            Wish::Lost(_) if self.is_alone() => {}
             Wish::Lost(peer) => {
-                if self.pool.drop_relay(peer, Failure::Gone, now) {
+                if self.pool.drop_relay(peer, Failure::Useless, now) {
                     tracing::debug!(%peer, "a found relay does not work");
                     self.hurry(now);
                 }
@@ -169,9 +170,7 @@ impl Task {
             (Ok(_), None) => return self.pool.on_failed(peer, Failure::Passing, now),
             (Err(error), _) => {
                 tracing::debug!(%peer, %error, "no leave to use a relay");
-                // Without any peer it is our own network that is down.
-                let is_alone = self.status.borrow().connected == 0;
-                let failure = if is_alone { Failure::Passing } else { Failure::of(&error) };
+                let failure = if self.is_alone() { Failure::Passing } else { Failure::of(&error) };
                 return self.pool.on_failed(peer, failure, now);
             }
         };
@@ -184,6 +183,11 @@ impl Task {
         tracing::debug!(%peer, of_contact = candidate.whose.is_some(), ?lifetime, "leave to use a relay");
         let relay = FoundRelay { peer, whose: candidate.whose, addrs, realm, username, password, expires, tls_pin };
         self.pool.on_granted(relay, lifetime, now);
+    }
+
+    /// Whether no peer is connected: then it is our own network that is down.
+    fn is_alone(&self) -> bool {
+        self.status.borrow().connected == 0
     }
 
     /// A node that others cannot reach may need relays, and is to have them at hand before it does.

@@ -15,6 +15,7 @@ mod dial;
 mod driver;
 mod error;
 mod proxy;
+mod ranking;
 mod relays;
 mod server;
 mod tls;
@@ -29,7 +30,8 @@ pub use self::{
     allocation::{Allocation, Connector, Lease},
     error::{ConnectError, TurnError},
     proxy::{Proxy, ProxyError},
-    relays::{MAX_CONFIGURED, MAX_FOUND, RelayReport, Relays, RelaysError},
+    ranking::{MAX_CONFIGURED, MAX_FOUND},
+    relays::{RelayReport, RelaySearch, Relays, RelaysError},
     server::{Trust, TurnServer},
     tls::{Pin, TrustError},
     uri::UriError,

@@ -78,7 +78,12 @@ impl TurnServer {
     /// Whether two stand for the same server and the same user on it.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let user = |server: &Self| server.credentials.as_ref().map(|credentials| credentials.username().to_owned());
-        (&self.host, self.port, self.secure) == (&other.host, other.port, other.secure) && user(self) == user(other)
+        self.is_where(other) && user(self) == user(other)
+    }
+
+    /// Whether two stand for the same server, whoever uses it.
+    pub(crate) fn is_where(&self, other: &Self) -> bool {
+        (&self.host, self.port, self.secure) == (&other.host, other.port, other.secure)
     }
 
     pub(super) fn tls_config(&self) -> Result<Arc<ClientConfig>, TrustError> {

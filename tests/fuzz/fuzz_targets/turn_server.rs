@@ -107,11 +107,10 @@ impl World {
                     self.peers.extend(self.server.peer_accepted(self.now, allocation, remote));
                 }
             }
-            (7, _, Some(peer)) => match number % 3 {
-                0 => self.server.peer_connected(self.now, peer, Ok(())),
-                1 => self.server.peer_connected(self.now, peer, Err(ConnectFailed)),
-                _ => self.server.peer_closed(self.now, peer),
-            },
+            (7, _, Some(peer)) => {
+                let result = if number % 2 == 0 { Ok(()) } else { Err(ConnectFailed) };
+                self.server.peer_connected(self.now, peer, result);
+            }
             (8, Some(client), _) => {
                 let holder = Holder {
                     identity: Identity::User("ada".to_owned()),

@@ -109,14 +109,6 @@ impl Server {
         Some(peer)
     }
 
-    /// A peer has closed its connection before it was joined.
-    pub fn peer_closed(&mut self, now: Instant, peer: PeerId) {
-        self.expire(now);
-        if let Some(Peer { state: PeerState::Waiting { .. }, .. }) = self.peers.get(&peer) {
-            self.forget_peer(peer);
-        }
-    }
-
     pub(super) fn bind(
         &mut self,
         client: ClientId,

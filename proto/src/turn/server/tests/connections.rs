@@ -115,17 +115,6 @@ fn a_connection_waits_30_seconds_for_its_client() {
 }
 
 #[test]
-fn a_peer_that_leaves_before_it_is_joined_is_forgotten() {
-    let mut relay = Relay::new();
-    let mut user = User::ada();
-    let control = relay.allocated(&mut user);
-    let (peer, connection) = relay.connect(control, &user, PEER);
-    relay.server.peer_closed(relay.now, peer);
-    assert_eq!(relay.server.counters().connections, 0);
-    assert_eq!(relay.bind(&user, connection).1.code(), 400);
-}
-
-#[test]
 fn clients_of_one_relay_reach_each_other_by_their_relayed_addresses_and_by_nothing_else_of_it() {
     let mut relay = Relay::new();
     let (mut ada, mut bob) = (User::ada(), User::bob());
