@@ -82,3 +82,24 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keyferry_tests::documentation::documented_commands;
+
+    use super::*;
+
+    #[test]
+    fn every_command_that_the_documentation_shows_is_understood() {
+        let shown = documented_commands("keyferry-sim");
+        assert!(shown.len() >= 10, "{shown:?}");
+        for command in shown {
+            let words = ["keyferry-sim".to_owned()].into_iter().chain(command.arguments.clone());
+            match Cli::try_parse_from(words) {
+                Ok(_) => {}
+                Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {}
+                Err(error) => panic!("{}: {}\n{error}", command.place, command.arguments.join(" ")),
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 pub mod binary;
 pub mod content;
+pub mod documentation;
 pub mod hostile;
 pub mod ice;
 pub mod lab;
