@@ -49,7 +49,15 @@ pub enum CertificateError {
         /// What was looked for.
         what: &'static str,
     },
-    /// The key does not fit the certificate, or the library cannot use it.
+    /// The key is that of another certificate.
+    #[error("the relay's certificate: the key in {} is not that of {}", key.display(), chain.display())]
+    Mismatch {
+        /// The file of the certificate.
+        chain: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The library cannot use it.
     #[error("the relay's certificate cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
     /// None could be made.
@@ -57,10 +65,10 @@ pub enum CertificateError {
     NotMade(#[from] rcgen::Error),
 }
 
-/// A certificate chain with its key.
+/// A certificate chain whose key is there.
 pub(super) struct Certificate {
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    tls: Arc<ServerConfig>,
 }
 
 impl Certificate {
@@ -77,13 +85,8 @@ impl Certificate {
     }
 
     /// The TLS configuration of the relay.
-    pub(super) fn server_config(&self) -> Result<Arc<ServerConfig>, CertificateError> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        config.alpn_protocols = vec![ALPN_TURN.to_vec(), ALPN_STUN.to_vec()];
-        Ok(Arc::new(config))
+    pub(super) fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.tls)
     }
 
     /// What clients pin.
@@ -100,8 +103,26 @@ impl Certificate {
             return Err(content(chain_path, "certificate"));
         }
         let key = PrivateKeyDer::from_pem_slice(&read(key_path)?).map_err(|_| content(key_path, "private key"))?;
-        Ok(Self { chain, key })
+        let tls = server_config(chain.clone(), key).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                CertificateError::Mismatch { chain: chain_path.to_owned(), key: key_path.to_owned() }
+            }
+            error => error.into(),
+        })?;
+        Ok(Self { chain, tls: Arc::new(tls) })
     }
+}
+
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![ALPN_TURN.to_vec(), ALPN_STUN.to_vec()];
+    Ok(config)
 }
 
 fn make(chain_path: &Path, key_path: &Path) -> Result<(), CertificateError> {
@@ -130,7 +151,6 @@ mod tests {
     fn one_is_made_once_and_found_again() {
         let home = tempfile::tempdir().unwrap();
         let first = Certificate::load(None, home.path()).unwrap();
-        first.server_config().unwrap();
         let again = Certificate::load(None, home.path()).unwrap();
         assert_eq!(first.pin(), again.pin());
         assert!(first.pin().is_some());

@@ -4,7 +4,10 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use keyferry_proto::{ip::Network, turn::server::Limits};
+use keyferry_proto::{
+    ip::{Network, is_single_host},
+    turn::server::{Family, Limits},
+};
 
 /// The realm, unless the operator names another.
 const DEFAULT_REALM: &str = "keyferry";
@@ -65,6 +68,20 @@ impl Default for RelayConfig {
             certificate: None,
             credentials_lifetime: CREDENTIALS_LIFETIME,
         }
+    }
+}
+
+impl RelayConfig {
+    /// The external addresses, or the first that cannot be one.
+    pub(super) fn external(&self) -> Result<Vec<IpAddr>, IpAddr> {
+        let mut told: Vec<IpAddr> = Vec::new();
+        for ip in self.external.iter().map(IpAddr::to_canonical) {
+            if !is_single_host(ip) || told.iter().any(|other| Family::of(*other) == Family::of(ip)) {
+                return Err(ip);
+            }
+            told.push(ip);
+        }
+        Ok(told)
     }
 }
 
@@ -172,6 +189,22 @@ impl FromStr for PortRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_external_address_is_one_hosts_and_the_only_one_of_its_family() {
+        let external = |ips: &[&str]| {
+            let external = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            RelayConfig { external, ..RelayConfig::default() }.external()
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(external(&[]), Ok(vec![]));
+        assert_eq!(external(&["2001:db8::1", "203.0.113.1"]), Ok(vec![ip("2001:db8::1"), ip("203.0.113.1")]));
+        assert_eq!(external(&["::ffff:203.0.113.1"]), Ok(vec![ip("203.0.113.1")]));
+        assert_eq!(external(&["203.0.113.1", "203.0.113.2"]), Err(ip("203.0.113.2")));
+        for bad in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "ff02::1"] {
+            assert_eq!(external(&[bad]), Err(ip(bad)));
+        }
+    }
 
     #[test]
     fn what_is_typed_is_read_or_refused_with_a_form_to_follow() {

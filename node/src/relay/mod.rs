@@ -23,7 +23,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -78,6 +78,9 @@ pub enum RelayError {
     /// The certificate for `turns:`.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// An external address that cannot be told.
+    #[error("{0} cannot be told as an address outside: it is no single host's, or the second of its family")]
+    External(IpAddr),
     /// The addresses of this machine.
     #[error("the addresses of this machine cannot be read: {0}")]
     Interfaces(std::io::Error),
@@ -121,7 +124,18 @@ pub(crate) struct Traffic {
 impl Relay {
     /// Starts the relay of a node that listens on these addresses and has this data folder.
     pub fn start(config: RelayConfig, listeners: &[SocketAddr], home: PathBuf) -> Result<Self, RelayError> {
+        Self::start_with(config, Config::default(), listeners, home)
+    }
+
+    /// Starts a relay with these timers, which are not for operators to choose.
+    fn start_with(
+        config: RelayConfig,
+        timers: Config,
+        listeners: &[SocketAddr],
+        home: PathBuf,
+    ) -> Result<Self, RelayError> {
         raise_file_limit();
+        let external = config.external().map_err(RelayError::External)?;
         let secret = config
             .secret
             .as_ref()
@@ -129,14 +143,14 @@ impl Relay {
         let named = config.users.iter().map(|user| (user.name.clone(), user.password.clone())).collect();
         let users = Users { named, secret: Some(secret.clone()) };
         let certificate = Certificate::load(config.certificate.as_ref(), &home)?;
-        let ports = Ports::new(config.ports, config.external.clone());
+        let ports = Ports::new(config.ports, external);
         let own_ports = listeners.iter().map(SocketAddr::port).collect();
         let policy = PeerPolicy {
             allowed: config.allow_peers.clone(),
             own_ips: ports.own_ips().map_err(RelayError::Interfaces)?,
             own_ports,
         };
-        let core = Config { realm: config.realm.clone(), limits: config.limits.clone(), ..Config::default() };
+        let core = Config { realm: config.realm.clone(), limits: config.limits.clone(), ..timers };
         let now = tokio::time::Instant::now().into_std();
         let server = Server::new(core, users, policy.clone(), rand::random(), now);
         let (inputs, received) = mpsc::channel(MAX_INPUTS);
@@ -156,7 +170,7 @@ impl Relay {
         tasks.spawn(async move { until.run_until_cancelled(actor.run(received)).await });
         let entrance = Entrance {
             inputs,
-            tls: certificate.server_config()?,
+            tls: certificate.server_config(),
             handshakes: Undecided::new(MAX_HANDSHAKES),
             traffic: Arc::clone(&traffic),
             tasks: tasks.clone(),
@@ -176,7 +190,7 @@ impl Relay {
     pub async fn credentials_for(
         &self,
         node: Option<keyferry_proto::identity::NodeKey>,
-        remote: std::net::IpAddr,
+        remote: IpAddr,
         now: UnixTime,
     ) -> Result<RelayCredentials, Refused> {
         self.issuer.credentials_for(node, remote, now).await

@@ -69,8 +69,11 @@ impl Ports {
                 Ok(listener) => {
                     let local = listener.local_addr().map_err(|_| ListenFailure::NoPort)?;
                     let told = SocketAddr::new(self.external_of(local.ip()), local.port());
-                    self.bound.insert(allocation, Bound { local, told });
-                    return Ok((listener, told));
+                    // Two addresses of this machine may be told as one: there, a port is given once.
+                    if self.bound.values().all(|bound| bound.told != told) {
+                        self.bound.insert(allocation, Bound { local, told });
+                        return Ok((listener, told));
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {

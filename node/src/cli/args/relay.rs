@@ -92,7 +92,45 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        relay: RelayOptions,
+    }
+
+    fn parse(line: &str) -> Result<RelayConfig, clap::Error> {
+        let line = Line::try_parse_from(std::iter::once("keyferry").chain(line.split_whitespace()))?;
+        Ok(line.relay.config(RelayPolicy::Everyone))
+    }
+
+    #[test]
+    fn external_addresses_are_told_with_commas_or_one_by_one_and_are_addresses_alone() {
+        let external: Vec<IpAddr> = vec!["203.0.113.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        for line in
+            ["--relay-external 203.0.113.1,2001:db8::1", "--relay-external 203.0.113.1 --relay-external 2001:db8::1"]
+        {
+            assert_eq!(parse(line).unwrap().external, external, "{line}");
+        }
+        assert!(parse("").unwrap().external.is_empty());
+        for bad in ["relay.example.org", "203.0.113.1:4600", "[2001:db8::1]", "203.0.113.0/24", "203.0.113.1,"] {
+            let error = parse(&format!("--relay-external {bad}")).unwrap_err().to_string();
+            assert!(error.contains("--relay-external"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_go_together() {
+        let config = parse("--relay-cert chain.pem --relay-key key.pem").unwrap();
+        assert_eq!(config.certificate, Some(("chain.pem".into(), "key.pem".into())));
+        assert_eq!(parse("").unwrap().certificate, None);
+        for alone in ["--relay-cert chain.pem", "--relay-key key.pem"] {
+            assert!(parse(alone).is_err(), "{alone}");
+        }
+    }
 
     #[test]
     fn bytes_are_read_with_their_unit() {

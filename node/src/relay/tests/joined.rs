@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::bench::{Bench, config, exchange, in_time, listener, relayed};
+use super::bench::{self, Bench, accepted, between, config, exchange, in_time, listener, relayed};
 use crate::{
     home::ContactsFile,
     relay::{Refused, RelayConfig, RelayPolicy},
@@ -39,20 +39,27 @@ async fn a_peer_connects_to_a_client_if_it_has_permission() {
         let mut allocation = bench.allocation(secure).await;
         let mut refused = TcpStream::connect(allocation.relayed()).await.unwrap();
         assert_eq!(in_time(refused.read(&mut [0])).await.unwrap_or(0), 0);
-        assert_eq!(bench.count("relay_closed_unpermitted"), 1);
-        allocation.permit("127.0.0.1".parse().unwrap());
-        let mut tries = 0;
-        let (mut client, mut peer) = loop {
-            // The permission is given a moment after it is asked for.
-            let peer = TcpStream::connect(allocation.relayed()).await.unwrap();
-            let accepted = tokio::time::timeout(std::time::Duration::from_millis(200), allocation.accept()).await;
-            match accepted {
-                Ok(accepted) => break (accepted.unwrap().0, peer),
-                Err(_) => tries += 1,
-            }
-            assert!(tries < 20);
-        };
+        bench.until("relay_closed_unpermitted", |count| count == 1).await;
+        let (mut client, mut peer) = accepted(&mut allocation).await;
         exchange(&mut client, &mut peer, 100_000).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_sends_before_its_connection_is_bound_is_kept() {
+    for secure in [false, true] {
+        let bench = Bench::new(config()).await;
+        let mut allocation = bench.allocation(secure).await;
+        // So that the permission stands.
+        accepted(&mut allocation).await;
+        for _ in 0..10 {
+            let mut peer = TcpStream::connect(allocation.relayed()).await.unwrap();
+            peer.write_all(b"at once").await.unwrap();
+            let (mut client, _) = in_time(allocation.accept()).await.unwrap();
+            let mut got = [0; 7];
+            in_time(client.read_exact(&mut got)).await.unwrap();
+            assert_eq!(&got, b"at once");
+        }
     }
 }
 
@@ -81,25 +88,7 @@ async fn a_connection_is_relayed_between_two_clients_of_one_relay() {
     let bench = Bench::new(RelayConfig { allow_peers: Vec::new(), ..config() }).await;
     let ada = bench.allocation(false).await;
     let mut bob = bench.allocation_of(true, "bob", "builder").await;
-    bob.permit(ada.relayed().ip());
-    let (bobs_addr, connector) = (bob.relayed(), ada.connector());
-    let mut accepted = tokio::spawn(async move {
-        let accepted = bob.accept().await;
-        (bob, accepted)
-    });
-    let mut tries = 0;
-    let (mut adas, (_bob, accepted)) = loop {
-        tries += 1;
-        assert!(tries < 20, "the permission never holds");
-        // Where it is not there yet, the connection has ended at once, and nobody is told of it.
-        let patience = std::time::Duration::from_millis(500);
-        if let Ok(adas) = in_time(connector.connect(bobs_addr)).await
-            && let Ok(accepted) = tokio::time::timeout(patience, &mut accepted).await
-        {
-            break (adas, accepted.unwrap());
-        }
-    };
-    let (mut bobs, _) = accepted.unwrap();
+    let (mut adas, mut bobs, _) = between(&ada, &mut bob).await;
     adas.write_all(b"hello").await.unwrap();
     let mut hello = [0; 5];
     in_time(bobs.read_exact(&mut hello)).await.unwrap();
@@ -204,11 +193,7 @@ async fn stun_and_turn_share_the_port_and_the_connection() {
             stream.write_all(piece).await.unwrap();
             tokio::task::yield_now().await;
         }
-        let mut header = [0; 20];
-        in_time(stream.read_exact(&mut header)).await.unwrap();
-        let mut rest = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]]))];
-        in_time(stream.read_exact(&mut rest)).await.unwrap();
-        let answer = [&header[..], &rest].concat();
+        let answer = bench::message(&mut stream).await;
         let answer = Message::from_bytes(&answer).unwrap();
         if is_binding {
             let mapped = answer.attribute::<stun_types::attribute::XorMappedAddress>().unwrap();

@@ -1,6 +1,12 @@
-//! The relay over real sockets, with this node's own client and with coturn's.
+//! The relay over real sockets, with this node's own client, with one that says what it is told to, and with coturn's.
 
 mod bench;
+mod certificates;
 mod coturn;
 mod crowd;
+mod external;
+mod families;
 mod joined;
+mod lifetimes;
+mod raw;
+mod refusals;

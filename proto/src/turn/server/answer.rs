@@ -53,7 +53,7 @@ impl Ticket {
         self.seal(message)
     }
 
-    /// A refreshed allocation (RFC 8656 §7.4).
+    /// A refreshed allocation (RFC 8656 §8.2).
     pub(super) fn refreshed(&self, lifetime: Duration) -> Vec<u8> {
         let mut message = self.begin(MessageClass::Success);
         add(&mut message, &Lifetime::new(seconds(lifetime)));

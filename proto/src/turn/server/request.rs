@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Allocate          REQUESTED-TRANSPORT (6: TCP), REQUESTED-ADDRESS-FAMILY?, LIFETIME?       RFC 8656 §7.2, RFC 6062 §5.1
-//! Refresh           LIFETIME? (0: give back), REQUESTED-ADDRESS-FAMILY?                      RFC 8656 §7.4
+//! Refresh           LIFETIME? (0: give back), REQUESTED-ADDRESS-FAMILY?                      RFC 8656 §8.2
 //! CreatePermission  XOR-PEER-ADDRESS, one or more                                            RFC 8656 §10.2
 //! Connect           XOR-PEER-ADDRESS                                                         RFC 6062 §5.2
 //! ConnectionBind    CONNECTION-ID                                                            RFC 6062 §5.4
