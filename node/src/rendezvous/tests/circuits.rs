@@ -11,8 +11,8 @@ use libp2p::multiaddr::Protocol;
 
 use super::{namespace::in_namespace_of, *};
 use crate::{
-    home::ContactsFile,
-    signalling::{Call, CallError, CallPolicy, Callers, Incoming, call, listen},
+    home::{Admission, ContactsFile},
+    signalling::{Call, CallError, CallPolicy, Incoming, call, listen},
 };
 
 /// Hosts 1 to 5 can be reached, 12 and 13 cannot.
@@ -57,7 +57,7 @@ fn signal(round: u8) -> Signal {
 
 fn take_calls(node: &Node, seed: u8, policy: CallPolicy) -> Incoming {
     let contacts = ContactsFile::of(std::path::Path::new("/nonexistent"));
-    listen(&node.rendezvous, secret(seed), Callers::new(policy, contacts))
+    listen(&node.rendezvous, secret(seed), Admission::new(policy, contacts))
 }
 
 fn told(name: &str) -> Streams {
