@@ -189,7 +189,6 @@ impl Actor {
         let behaviour = self.swarm.behaviour_mut();
         match command {
             Command::Publish { key, value, reply } => self.announcer.publish(behaviour, key, *value, reply),
-            Command::Unpublish { key } => self.announcer.unpublish(&key),
             Command::Resolve { key, results } => {
                 let wanted = Wanted::Offer { best: None, results };
                 if !self.lookups.start(behaviour, key, wanted, unix_now()) {

@@ -274,11 +274,6 @@ impl Session {
         self.shared.close.send_if_modified(|asked| asked.replace(how).is_none());
     }
 
-    /// Whether this side has no stream open, and waits for none.
-    pub fn is_idle(&self) -> bool {
-        self.shared.places.available_permits() == MAX_OUTBOUND_STREAMS
-    }
-
     /// Measures one round trip. The caller sets the deadline.
     pub async fn ping(&self) -> Result<Duration, SessionError> {
         let (reply, answer) = oneshot::channel();
