@@ -18,20 +18,21 @@ use crate::{
     },
 };
 
-/// What a request tells the attempt.
+/// One message of a request to its attempt.
 pub(super) struct Report {
     pub(super) holder: HolderId,
     pub(super) request: RequestId,
     pub(super) what: What,
 }
 
+/// What a request has to say.
 pub(super) enum What {
     Progress(Progress),
     Ended(Result<(), ReceiveError>),
 }
 
 impl Attempt {
-    /// Takes what a request has to say.
+    /// Takes a report.
     pub(super) fn on_report(&mut self, report: Report) -> Result<(), Ended> {
         let Report { holder, request, what } = report;
         match what {
