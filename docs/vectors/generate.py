@@ -354,11 +354,15 @@ def candidate(kind="host", tcp_type="passive", addr="192.0.2.1:4040", priority=0
     return {"kind": kind, "tcp_type": tcp_type, "addr": addr, "priority": priority}
 
 
-def encode_candidate(it):
-    host, port = it["addr"].rsplit(":", 1)
+def encode_addr(text):
+    host, port = text.rsplit(":", 1)
     ip = ipaddress.ip_address(host.strip("[]"))
-    addr = u32(0 if ip.version == 4 else 1) + ip.packed + u16(int(port))
-    return u32(KINDS.index(it["kind"])) + u32(TCP_TYPES.index(it["tcp_type"])) + addr + u32(it["priority"])
+    return u32(0 if ip.version == 4 else 1) + ip.packed + u16(int(port))
+
+
+def encode_candidate(it):
+    kind, tcp_type = KINDS.index(it["kind"]), TCP_TYPES.index(it["tcp_type"])
+    return u32(kind) + u32(tcp_type) + encode_addr(it["addr"]) + u32(it["priority"])
 
 
 def offer(**changed):
@@ -435,6 +439,10 @@ def seal(seed, signed, day, sequence=7, expires=NOW + 2 * HOUR, nonce=NONCE, *, 
 def flip(data, at):
     at %= len(data)
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+
+
+def wrong(why, message, error):
+    return {"why": why, "message": message.hex(), "error": error}
 
 
 def full_offer():
@@ -714,9 +722,10 @@ def catalogue():
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
-def main():
+def write(files):
+    """Writes the files of vectors beside this one, given what makes each; with --check it only says which would change."""
     check, changed = "--check" in sys.argv[1:], []
-    for name, make in {"identity": identity, "address": address, "offer": offers, "catalogue": catalogue}.items():
+    for name, make in files.items():
         path = HERE / f"{name}.json"
         text = json.dumps(make(), indent=1, ensure_ascii=False) + "\n"
         if path.exists() and path.read_text(encoding="utf-8") == text:
@@ -729,4 +738,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write({"identity": identity, "address": address, "offer": offers, "catalogue": catalogue}))

@@ -3,21 +3,21 @@
 
 It shares no code with the Rust crates. Whole hashes are those of the `blake3` package; the tree below (chunks, parents,
 groups) is written after the BLAKE3 paper, section 2, in plain Python, and checked against the package.
+Numbers are encoded and files written by generate.py beside it.
 
-    python3 -m venv venv && venv/bin/pip install blake3==1.0.11
+    python3 -m venv venv && venv/bin/pip install blake3==1.0.11 pynacl==1.6.2
     venv/bin/python docs/vectors/generate_content.py            # writes the files beside itself
     venv/bin/python docs/vectors/generate_content.py --check    # fails if they would change
 """
 
-import json
 import struct
 import sys
 import unicodedata
-from pathlib import Path
 
 import blake3
 
-HERE = Path(__file__).parent
+from generate import u32, u64, write
+
 GROUP = 65_536
 CHUNK = 1024
 MAX_BLOB_SIZE = 1 << 50
@@ -180,14 +180,6 @@ def refused_groups(blobs):
 
 
 # ---- values of section 1 --------------------------------------------------------------------------------------------
-
-def u32(number):
-    return struct.pack("<I", number)
-
-
-def u64(number):
-    return struct.pack("<Q", number)
-
 
 def string(text):
     data = text if isinstance(text, bytes) else text.encode()
@@ -381,18 +373,5 @@ def message_vectors():
     }
 
 
-def main():
-    files = {"manifest": manifest_vectors(), "message": message_vectors(), "groups": groups_vectors()}
-    changed = []
-    for name, vectors in files.items():
-        path = HERE / f"{name}.json"
-        text = json.dumps(vectors, ensure_ascii=False, indent=1) + "\n"
-        if "--check" not in sys.argv:
-            path.write_text(text)
-        elif not path.exists() or path.read_text() != text:
-            changed.append(path.name)
-    sys.exit(f"these would change: {', '.join(changed)}" if changed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(write({"manifest": manifest_vectors, "message": message_vectors, "groups": groups_vectors}))

@@ -9,15 +9,13 @@ it, XChaCha20-Poly1305 is libsodium's.
     venv/bin/python docs/vectors/generate_relaying.py --check    # fails if it would change
 """
 
-import ipaddress
-import json
 import sys
 
 import nacl.bindings as sodium
 
 from generate import (
-    BASE, DAY, HERE, L, NOW, add, byte_list, compress, decompress, derive, expand, flip, multiply, public_of, sequence_of, sign,
-    small_order_points, u16, u32, u64,
+    BASE, DAY, L, NOW, add, byte_list, compress, decompress, derive, encode_addr, expand, flip, multiply, public_of,
+    sequence_of, sign, small_order_points, u32, u64, write, wrong,
 )
 
 DOMAIN = b"keyferry relay v1\0"
@@ -52,10 +50,6 @@ def claim(*, seed=REQUESTER, key=None, time=NOW, signed_time=None, channel=None,
 
 def request(*, node=None, seal_seed=SEED, **changed):
     return u32(NODE) + seal(claim(**changed), node=node, seed=seal_seed)
-
-
-def wrong(why, message, error):
-    return {"why": why, "message": message.hex(), "error": error}
 
 
 def requests():
@@ -109,12 +103,6 @@ def issued(**changed):
         "realm": "keyferry", "username": f"{NOW + 3600}:someone", "password": "c2VjcmV0", "expires": NOW + 3600,
         "addrs": ["192.0.2.1:4600", "[2001:db8::1]:65535"], "tls_pin": bytes(range(32)).hex(),
     } | changed
-
-
-def encode_addr(text):
-    host, port = text.rsplit(":", 1)
-    ip = ipaddress.ip_address(host.strip("[]"))
-    return u32(0 if ip.version == 4 else 1) + ip.packed + u16(int(port))
 
 
 def encode_issued(it):
@@ -192,16 +180,5 @@ def vectors():
     }
 
 
-def main():
-    check = "--check" in sys.argv[1:]
-    path = HERE / "relaying.json"
-    text = json.dumps(vectors(), indent=1, ensure_ascii=False) + "\n"
-    changed = not path.exists() or path.read_text(encoding="utf-8") != text
-    if changed and not check:
-        path.write_text(text, encoding="utf-8")
-    print("changed:", path.name if changed else "nothing")
-    return 1 if check and changed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write({"relaying": vectors}))

@@ -8,13 +8,11 @@ It shares no code with the Rust crates; signatures and encodings are those of ge
     venv/bin/python docs/vectors/generate_signalling.py --check    # fails if it would change
 """
 
-import ipaddress
-import json
 import sys
 
 from generate import (
-    HERE, KINDS, TCP_TYPES, byte_list, candidate, compress, encode_candidate, flip, public_of, sequence_of, sign,
-    small_order_points, u16, u32, u64,
+    KINDS, TCP_TYPES, byte_list, candidate, compress, encode_addr, encode_candidate, flip, public_of, sequence_of, sign,
+    small_order_points, u32, u64, write, wrong,
 )
 
 DOMAIN = b"keyferry call v1\0"
@@ -57,12 +55,6 @@ def encode_description(it):
         + sequence_of([encode_candidate(each) for each in it["candidates"]])
         + bytes([it["complete"]]) + u32(MAPPINGS.index(it["mapping"])) + bytes([it["opening"]])
     )
-
-
-def encode_addr(text):
-    host, port = text.rsplit(":", 1)
-    ip = ipaddress.ip_address(host.strip("[]"))
-    return u32(0 if ip.version == 4 else 1) + ip.packed + u16(int(port))
 
 
 def encode_turn(it):
@@ -116,10 +108,6 @@ FULL = description(
     ufrag="u" * 32, password="p" * 64, complete=True, mapping="endpoint_dependent", opening=False,
     candidates=[candidate(KINDS[n % 4], TCP_TYPES[n % 3], f"[2001:db8::{n + 1:x}]:{65535 - n}", n) for n in range(32)],
 )
-
-
-def wrong(why, message, error):
-    return {"why": why, "message": message.hex(), "error": error}
 
 
 def calls():
@@ -257,16 +245,5 @@ def vectors():
     }
 
 
-def main():
-    check = "--check" in sys.argv[1:]
-    path = HERE / "signalling.json"
-    text = json.dumps(vectors(), indent=1, ensure_ascii=False) + "\n"
-    changed = not path.exists() or path.read_text(encoding="utf-8") != text
-    if changed and not check:
-        path.write_text(text, encoding="utf-8")
-    print("changed:", path.name if changed else "nothing")
-    return 1 if check and changed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write({"signalling": vectors}))

@@ -9,6 +9,7 @@
 //!
 //! What it is not: the content in it; that is [`crate::store`].
 
+mod admission;
 mod atomic;
 mod contacts;
 mod key_file;
@@ -22,6 +23,7 @@ use std::{
 use keyferry_proto::identity::NodeSecret;
 
 pub use self::{
+    admission::{Admission, AdmissionPolicy},
     atomic::write_atomically,
     contacts::{
         Contact, ContactList, ContactName, ContactsError, ContactsFile, LineProblem, MAX_CONTACT_NAME_LEN,

@@ -5,6 +5,8 @@ pub mod engine;
 pub mod gather;
 pub mod home;
 pub mod ice;
+#[cfg(test)]
+mod namespace;
 pub mod path;
 pub mod port;
 pub mod relay;

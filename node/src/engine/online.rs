@@ -40,14 +40,14 @@ use super::{
 };
 use crate::{
     gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
-    home::{ContactsFile, Home},
+    home::{Admission, ContactsFile, Home},
     ice::IceHost,
     path::RelayMode,
     port::{Accepted, DEFAULT_PORT, Incoming, Port, PortError},
     relay::Relay,
     rendezvous::{Rendezvous, RendezvousConfig, TurnService},
     session::SessionTls,
-    signalling::{self, Callers},
+    signalling,
     store::Store,
     stun,
     transfer::serve::Server,
@@ -133,7 +133,7 @@ impl Online {
             online.until_stopped(finding);
         }
         if config.announce {
-            online.take_calls(Callers::new(config.calls, ContactsFile::of(home.root())));
+            online.take_calls(Admission::new(config.calls, ContactsFile::of(home.root())));
             online.announce(store, roots_changed);
         }
         Ok(online)
@@ -158,7 +158,7 @@ impl Online {
     }
 
     /// Answers the calls of these.
-    fn take_calls(&self, callers: Callers) {
+    fn take_calls(&self, callers: Admission) {
         let Caller { ice, tls, turns, host, streams, secret, rendezvous, .. } = self.finder.caller.clone();
         let callee = Callee { port: Arc::clone(&self.port), ice, tls, turns, host, streams };
         self.host.tasks.spawn(callee.run(signalling::listen(&rendezvous, secret, callers)));

@@ -21,7 +21,6 @@ use std::{
 use keyferry_proto::ice::Strategy;
 use tokio::{net::TcpStream, time::Instant};
 
-use self::race::{RaceLimits, race};
 pub use self::{
     host::{MAX_HOST_CANDIDATES, host_candidates},
     policy::{AddressPolicy, AddressRefusal, AddressSource, Admitted, MAX_DIALLED, Scope},
@@ -147,29 +146,6 @@ impl<C: Connect> Connect for Arc<C> {
     }
 }
 
-/// Why no path could be made: each attempt and what became of it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("no address answered:{}", failed.iter().map(|(addr, why)| format!(" {addr}: {why};")).collect::<String>())]
-pub struct PathError {
-    /// Each attempt, in the order in which they failed.
-    pub failed: Vec<(SocketAddr, Arc<io::Error>)>,
-}
-
-/// Dials the admitted addresses, racing (RFC 8305), and takes the first that answers.
-///
-/// Whoever needs a certain node at the other end wants [`Session::connect`](crate::session::Session::connect), which
-/// races up to the proof of identity.
-pub async fn connect<C: Connect>(
-    connector: &C,
-    admitted: &Admitted,
-    policy: &AddressPolicy,
-) -> Result<Path, PathError> {
-    let started = Instant::now();
-    let attempt = |remote| async move { dial(connector, remote, policy, started).await.map_err(Arc::new) };
-    let late = || Arc::new(io::Error::from(io::ErrorKind::TimedOut));
-    race(&admitted.addrs, RaceLimits::default(), attempt, late).await.map_err(|failed| PathError { failed })
-}
-
 /// Connects to one address, within [`CONNECT_TIMEOUT`]; the path counts its time from `started`.
 pub(crate) async fn dial<C: Connect>(
     connector: &C,
@@ -207,11 +183,6 @@ impl PathReport {
     /// Describes a path that the peer dialled.
     pub fn accepted(remote: SocketAddr, policy: &AddressPolicy) -> Self {
         Self { remote, kind: PathKind::Accepted, scope: policy.scope(remote), took: Duration::ZERO }
-    }
-
-    /// Describes a path that ICE checks found.
-    pub fn punched(remote: SocketAddr, strategy: Strategy, policy: &AddressPolicy, took: Duration) -> Self {
-        Self { remote, kind: PathKind::Punched(strategy), scope: policy.scope(remote), took }
     }
 }
 

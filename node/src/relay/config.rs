@@ -9,6 +9,8 @@ use keyferry_proto::{
     turn::server::{Family, Limits},
 };
 
+use crate::home::AdmissionPolicy;
+
 /// The realm, unless the operator names another.
 const DEFAULT_REALM: &str = "keyferry";
 /// How long issued credentials are good.
@@ -95,40 +97,8 @@ impl fmt::Debug for RelayConfig {
     }
 }
 
-/// To whom a relay issues credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RelayPolicy {
-    /// To every node.
-    #[default]
-    Everyone,
-    /// To contacts.
-    Contacts,
-    /// To none: only named users get in.
-    Nobody,
-}
-
-impl FromStr for RelayPolicy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "everyone" => Ok(Self::Everyone),
-            "contacts" => Ok(Self::Contacts),
-            "nobody" => Ok(Self::Nobody),
-            _ => Err("for whom is relayed is one of: everyone, contacts, nobody".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for RelayPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Everyone => "everyone",
-            Self::Contacts => "contacts",
-            Self::Nobody => "nobody",
-        })
-    }
-}
+/// To whom a relay issues credentials. With [`AdmissionPolicy::Nobody`], only named users get in.
+pub type RelayPolicy = AdmissionPolicy;
 
 /// A user with a password, written `NAME:PASSWORD`.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,10 +7,7 @@ use std::{net::IpAddr, time::Duration};
 use keyferry_proto::{identity::NodeKey, ip::host_of, time::UnixTime, turn::rest_credentials::Secret};
 
 use super::RelayPolicy;
-use crate::{
-    home::ContactsFile,
-    signalling::{CallPolicy, Callers},
-};
+use crate::home::{Admission, ContactsFile};
 
 /// What a client needs beside the relay's address.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,8 +36,7 @@ pub struct Refused;
 /// Issues them.
 #[derive(Debug)]
 pub(super) struct Issuer {
-    policy: RelayPolicy,
-    members: Callers,
+    admission: Admission,
     secret: Secret,
     realm: String,
     lifetime: Duration,
@@ -56,17 +52,11 @@ impl Issuer {
         realm: String,
         lifetime: Duration,
     ) -> Self {
-        // The same question as for calls, with the same answers.
-        let whose = match policy {
-            RelayPolicy::Everyone => CallPolicy::Everyone,
-            RelayPolicy::Contacts => CallPolicy::Contacts,
-            RelayPolicy::Nobody => CallPolicy::Nobody,
-        };
-        Self { policy, members: Callers::new(whose, contacts), secret, realm, lifetime, salt: rand::random() }
+        Self { admission: Admission::new(policy, contacts), secret, realm, lifetime, salt: rand::random() }
     }
 
     pub(super) fn policy(&self) -> RelayPolicy {
-        self.policy
+        self.admission.policy()
     }
 
     pub(super) async fn credentials_for(
@@ -76,8 +66,8 @@ impl Issuer {
         now: UnixTime,
     ) -> Result<RelayCredentials, Refused> {
         let is_admitted = match node {
-            Some(node) => self.members.admit(node).await,
-            None => self.policy == RelayPolicy::Everyone,
+            Some(node) => self.admission.admit(node).await,
+            None => self.policy() == RelayPolicy::Everyone,
         };
         if !is_admitted {
             return Err(Refused);

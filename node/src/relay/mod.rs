@@ -84,9 +84,6 @@ pub enum RelayError {
     /// The addresses of this machine.
     #[error("the addresses of this machine cannot be read: {0}")]
     Interfaces(std::io::Error),
-    /// A user name that is none.
-    #[error("{0:?} is no user name: it may not be empty, hold a colon or be longer than 508 bytes")]
-    User(String),
 }
 
 /// The relay of a node. Dropping it ends it.

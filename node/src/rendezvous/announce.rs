@@ -109,16 +109,6 @@ impl Announcer {
         scopes.into_iter().for_each(|scope| self.start(behaviour, Item::Offer(key), scope));
     }
 
-    /// Publishes what is under the key no longer.
-    pub(super) fn unpublish(&mut self, key: &RecordKey) {
-        if let Some(published) = self.offers.remove(key) {
-            published.answer();
-        }
-        for scope in Scope::ALL {
-            self.taken.remove(&(Item::Offer(*key), scope));
-        }
-    }
-
     /// Announces a content.
     pub(super) fn provide(&mut self, behaviour: &mut Behaviour, key: RecordKey) -> Result<(), PublishError> {
         if self.contents.len() >= MAX_PROVIDED && !self.contents.contains(&key) {

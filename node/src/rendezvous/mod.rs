@@ -200,7 +200,6 @@ pub struct Rendezvous {
 #[derive(Debug)]
 enum Command {
     Publish { key: RecordKey, value: Box<SealedOffer>, reply: oneshot::Sender<Result<PublishReport, PublishError>> },
-    Unpublish { key: RecordKey },
     Resolve { key: RecordKey, results: mpsc::Sender<SealedOffer> },
     Provide { key: RecordKey, reply: oneshot::Sender<Result<(), PublishError>> },
     StopProviding { key: RecordKey },
@@ -249,11 +248,6 @@ impl Rendezvous {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Publish { key, value: Box::new(value), reply }).await?;
         answer.await.map_err(|_| PublishError::Ended)?
-    }
-
-    /// Publishes what is under the key no longer. Others forget it when it expires.
-    pub async fn unpublish(&self, key: RecordKey) {
-        let _ = self.send(Command::Unpublish { key }).await;
     }
 
     /// Looks for the offer under a key: checked records as they arrive, each newer than the one before. The channel

@@ -15,19 +15,8 @@ use super::{
     MAX_OUTBOUND_STREAMS, SessionEnd, SessionError, Traffic,
     counters::{SessionCounters, add},
     messages::{MessageReader, ReadError, read_message, write_message},
+    silence::{HURRIED_LOOKS, Hurry, Look, MAX_HURRIED_MISSES, MAX_MISSED_PINGS, Pings},
 };
-
-/// From one ping to the next. It also keeps the mappings of NATs.
-pub const PING_INTERVAL: Duration = Duration::from_secs(15);
-
-/// How many pings in a row may bring nothing back.
-pub const MAX_MISSED_PINGS: u32 = 2;
-
-/// While this side waits for answers, silence is looked for this many times in a [`PING_INTERVAL`].
-const HURRIED_LOOKS: u32 = 12;
-
-/// How many of those looks in a row may find nothing new; each of them sends a ping.
-const MAX_HURRIED_MISSES: u32 = 3;
 
 /// Round trips that may be measured at once; whoever asks for one more waits.
 pub(super) const MAX_MEASURED: usize = 4;
@@ -95,7 +84,7 @@ pub(super) struct ControlLinks {
     pub(super) places: Arc<Semaphore>,
     /// Tells the driver to end the session.
     pub(super) end: watch::Sender<Option<SessionEnd>>,
-    /// [`PING_INTERVAL`], save in tests.
+    /// [`PING_INTERVAL`](super::PING_INTERVAL), save in tests.
     pub(super) ping_interval: Duration,
     pub(super) traffic: Arc<Traffic>,
     pub(super) counters: Arc<SessionCounters>,
@@ -260,77 +249,12 @@ fn answer_measured(measured: &mut Vec<Measured>, number: u64) {
     }
 }
 
-/// Looks for silence while this side waits for answers, closer than pings do: the path may have died without a word.
-#[derive(Debug, Default)]
-struct Hurry {
-    missed: u32,
-    received: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Look {
-    Well,
-    Silent,
-    Dead,
-}
-
-impl Hurry {
-    fn look(&mut self, is_waiting: bool, received: u64) -> Look {
-        if !is_waiting || received != self.received {
-            (self.missed, self.received) = (0, received);
-            return Look::Well;
-        }
-        self.missed += 1;
-        if self.missed > MAX_HURRIED_MISSES { Look::Dead } else { Look::Silent }
-    }
-}
-
-/// Which ping is out, and how many brought nothing back.
-#[derive(Debug, Default)]
-struct Pings {
-    /// Of the last ping, whoever wanted it.
-    last: u64,
-    /// Of the last regular one.
-    number: u64,
-    waiting: bool,
-    missed: u32,
-    received: u64,
-}
-
-impl Pings {
-    /// The number of the next ping, or none if the peer counts as dead. Any byte from the peer is a sign of life: on a
-    /// slow line a pong may be long in coming behind the data.
-    fn next(&mut self, received: u64) -> Option<u64> {
-        let heard = !self.waiting || received != self.received;
-        self.missed = if heard { 0 } else { self.missed + 1 };
-        if self.missed >= MAX_MISSED_PINGS {
-            return None;
-        }
-        self.number = self.extra();
-        self.waiting = true;
-        self.received = received;
-        Some(self.number)
-    }
-
-    /// The number of a ping beside the regular ones.
-    fn extra(&mut self) -> u64 {
-        self.last += 1;
-        self.last
-    }
-
-    fn answered(&mut self, number: u64) {
-        if number == self.number {
-            self.waiting = false;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use keyferry_proto::message::Message;
     use tokio::io::{AsyncWriteExt, duplex};
 
-    use super::*;
+    use super::{super::PING_INTERVAL, *};
 
     struct Running {
         peer: tokio::io::DuplexStream,
@@ -367,35 +291,6 @@ mod tests {
 
     async fn ended(running: &mut Running) -> SessionEnd {
         running.end.wait_for(Option::is_some).await.expect("a reason").clone().expect("a reason")
-    }
-
-    #[test]
-    fn two_pings_in_a_row_that_bring_nothing_back_are_death() {
-        let mut pings = Pings::default();
-        assert_eq!([pings.next(0), pings.next(0), pings.next(0)], [Some(1), Some(2), None]);
-    }
-
-    #[test]
-    fn a_pong_or_any_other_byte_is_a_sign_of_life() {
-        let mut pings = Pings::default();
-        for number in 1..10 {
-            assert_eq!(pings.next(7), Some(number));
-            pings.answered(number);
-        }
-        for number in 10..20 {
-            assert_eq!(pings.next(number), Some(number));
-        }
-        pings.answered(3);
-        assert_eq!([pings.next(19), pings.next(19)], [Some(20), None]);
-    }
-
-    #[test]
-    fn silence_counts_early_only_while_this_side_waits_for_something() {
-        let mut hurry = Hurry::default();
-        assert_eq!([hurry.look(false, 0), hurry.look(false, 0)], [Look::Well, Look::Well]);
-        assert_eq!([hurry.look(true, 7), hurry.look(true, 8)], [Look::Well, Look::Well]);
-        let looks = [(); 4].map(|()| hurry.look(true, 8));
-        assert_eq!(looks, [Look::Silent, Look::Silent, Look::Silent, Look::Dead]);
     }
 
     #[tokio::test]

@@ -18,7 +18,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{InboundStreams, Proven, READ_BUFFER, Session, SessionError, SessionTls, Tls, Traffic, counters::Metered};
+use super::{
+    InboundStreams, Session, SessionError, SessionTls, Traffic,
+    counters::Metered,
+    proven::{Proven, READ_BUFFER, Tls},
+};
 use crate::path::{Path, PathStream};
 
 /// The longest ClientHello that this side makes.
@@ -82,8 +86,9 @@ impl EarlyDial {
         }
         let local = stream.tcp().local_addr().ok();
         *lock(&self.coming) = Coming::Here(Some(stream));
-        let proven = Proven::after(self.handshake, report, &self.tls, yamux::Mode::Client, self.traffic).await?;
-        Proven { local, ..proven }.establish(&self.tls).await
+        let mut proven = Proven::after(self.handshake, report, &self.tls, yamux::Mode::Client, self.traffic).await?;
+        proven.local = local;
+        proven.establish(&self.tls).await
     }
 }
 

@@ -14,13 +14,14 @@ mod early;
 mod error;
 mod memory;
 mod messages;
+mod proven;
+mod silence;
 mod stream;
 mod tls;
 
 use std::{
     fmt,
     future::Future,
-    io,
     net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
@@ -31,29 +32,23 @@ use keyferry_proto::{
     message::{Goodbye, Hello},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
-    time::{Instant, timeout},
+    time::Instant,
 };
-use tokio_rustls::TlsStream;
 
-use self::{
-    control::{Closing, ControlLinks, MAX_MEASURED},
-    counters::Metered,
-    driver::DriverLinks,
-};
+use self::{control::Closing, proven::Proven};
 pub use self::{
-    control::{MAX_MISSED_PINGS, PING_INTERVAL},
     counters::{SessionCounters, Traffic},
     driver::{MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, RECEIVE_MEMORY},
     early::EarlyDial,
     error::{ConnectError, IdentityRefused, SessionError},
     messages::{MessageReader, ReadError, read_message, write_message},
+    silence::{MAX_MISSED_PINGS, PING_INTERVAL},
     stream::{InboundStreams, Stream},
     tls::ALPN,
 };
 use crate::{
-    path::{self, AddressPolicy, Admitted, Connect, Path, PathReport, PathStream, race},
+    path::{self, AddressPolicy, Admitted, Connect, Path, PathReport, race},
     port::Undecided,
 };
 
@@ -63,9 +58,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many accepted connections may be in the middle of their handshake at once. One more pushes out the oldest of the
 /// host that has most.
 pub const MAX_HANDSHAKES: usize = 64;
-
-/// How much is read from the socket at once; rustls by itself asks for 4 KiB at a time.
-const READ_BUFFER: usize = 128 * 1024;
 
 /// The TLS identity of a node, with what all of its sessions share: limits and counters.
 pub struct SessionTls {
@@ -282,11 +274,6 @@ impl Session {
         self.shared.close.send_if_modified(|asked| asked.replace(how).is_none());
     }
 
-    /// Whether this side has no stream open, and waits for none.
-    pub fn is_idle(&self) -> bool {
-        self.shared.places.available_permits() == MAX_OUTBOUND_STREAMS
-    }
-
     /// Measures one round trip. The caller sets the deadline.
     pub async fn ping(&self) -> Result<Duration, SessionError> {
         let (reply, answer) = oneshot::channel();
@@ -331,153 +318,6 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session(with {})", self.shared.peer)
     }
-}
-
-type Tls<T> = TlsStream<BufReader<Metered<T>>>;
-
-/// A connection whose peer has proven its key, and over which nothing else has been said.
-struct Proven<T> {
-    stream: Tls<T>,
-    peer: NodeKey,
-    path: PathReport,
-    local: Option<SocketAddr>,
-    traffic: Arc<Traffic>,
-    mode: yamux::Mode,
-}
-
-impl Proven<PathStream> {
-    async fn dial(path: Path, tls: &SessionTls, expect: Option<NodeKey>) -> Result<Self, SessionError> {
-        Self::prove_path(path, tls, yamux::Mode::Client, expect).await
-    }
-
-    async fn accept(path: Path, tls: &SessionTls) -> Result<Self, SessionError> {
-        Self::prove_path(path, tls, yamux::Mode::Server, None).await
-    }
-
-    async fn prove_path(
-        path: Path,
-        tls: &SessionTls,
-        mode: yamux::Mode,
-        expect: Option<NodeKey>,
-    ) -> Result<Self, SessionError> {
-        let local = path.stream.tcp().local_addr().ok();
-        let proven = Self::prove(path.stream, path.report, tls, mode, expect).await?;
-        Ok(Self { local, ..proven })
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
-    async fn prove(
-        stream: T,
-        path: PathReport,
-        tls: &SessionTls,
-        mode: yamux::Mode,
-        expect: Option<NodeKey>,
-    ) -> Result<Self, SessionError> {
-        let traffic = Arc::new(Traffic::default());
-        let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
-        let handshake = async {
-            match mode {
-                yamux::Mode::Client => tls.identity.connect(io, expect).await,
-                yamux::Mode::Server => tls.identity.accept(io).await,
-            }
-        };
-        Self::after(handshake, path, tls, mode, traffic).await
-    }
-
-    /// What a handshake on a path has proven, if it ends in time.
-    async fn after(
-        handshake: impl Future<Output = io::Result<(Tls<T>, NodeKey)>>,
-        path: PathReport,
-        tls: &SessionTls,
-        mode: yamux::Mode,
-        traffic: Arc<Traffic>,
-    ) -> Result<Self, SessionError> {
-        let result = match timeout(tls.handshake_timeout, handshake).await {
-            Ok(result) => result.map_err(SessionError::of_handshake),
-            Err(_) => Err(SessionError::HandshakeTimeout { limit: tls.handshake_timeout }),
-        };
-        let (stream, peer) = result.inspect_err(|error| {
-            tracing::debug!(%error, remote = %path.remote, "a handshake failed");
-            tls.counters.count(error);
-        })?;
-        Ok(Self { stream, peer, path, local: None, traffic, mode })
-    }
-
-    /// Starts the multiplexer, says hello on the control stream and makes the handles.
-    ///
-    /// The side that has dialled does not wait for the peer's hello: TLS has proven who is there, and its first requests go with
-    /// its own hello.
-    async fn establish(self, tls: &Arc<SessionTls>) -> Result<(Session, InboundStreams), SessionError> {
-        let result = match timeout(tls.handshake_timeout, self.greet(tls)).await {
-            Ok(result) => result,
-            Err(_) => Err(SessionError::HandshakeTimeout { limit: tls.handshake_timeout }),
-        };
-        result.inspect_err(|error| {
-            tracing::debug!(%error, "a session could not be established");
-            tls.counters.count(error);
-        })
-    }
-
-    async fn greet(self, tls: &SessionTls) -> Result<(Session, InboundStreams), SessionError> {
-        let (open, open_requests) = mpsc::channel(MAX_OUTBOUND_STREAMS);
-        let (inbound, inbound_streams) = mpsc::channel(MAX_INBOUND_STREAMS);
-        let (end, end_asked) = watch::channel(None);
-        let (ended_sender, ended) = watch::channel(None);
-        let links = DriverLinks { open: open_requests, inbound, end_asked, counters: tls.counters.clone() };
-        let (stream, mode) = (self.stream, self.mode);
-        tokio::spawn(async move {
-            let end = driver::run(stream, mode, links).await;
-            tracing::info!(%end, "a session has ended");
-            ended_sender.send_replace(Some(end));
-        });
-        let (close, close_asked) = watch::channel(None);
-        let (measure, measure_asked) = mpsc::channel(MAX_MEASURED);
-        let places = Arc::new(Semaphore::new(MAX_OUTBOUND_STREAMS));
-        let mut inbound = InboundStreams::new(inbound_streams);
-        let ping_interval = PING_INTERVAL;
-        let links = ControlLinks {
-            close_asked,
-            measure: measure_asked,
-            places: places.clone(),
-            end,
-            ping_interval,
-            traffic: self.traffic.clone(),
-            counters: tls.counters.clone(),
-        };
-        let (heard, hello) = watch::channel(None);
-        match mode {
-            yamux::Mode::Client => {
-                let place = Arc::new(Semaphore::new(1)).acquire_owned().await.map_err(|_| gone())?;
-                let mut stream = open_stream(&open, place).await.ok_or_else(gone)?;
-                control::greet(&mut stream).await?;
-                tokio::spawn(control::run_greeted(stream, links, heard, tls.handshake_timeout));
-            }
-            yamux::Mode::Server => {
-                let mut stream = inbound.next().await.ok_or_else(gone)?;
-                heard.send_replace(Some(control::welcome(&mut stream).await?));
-                tokio::spawn(control::run(stream, links));
-            }
-        }
-        let shared = Shared {
-            peer: self.peer,
-            hello,
-            path: self.path,
-            local: self.local,
-            traffic: self.traffic,
-            open,
-            places,
-            close,
-            measure,
-            ended,
-        };
-        Ok((Session { shared: Arc::new(shared) }, inbound))
-    }
-}
-
-/// The error of a connection that ended before the hellos were through.
-fn gone() -> SessionError {
-    SessionError::Ended(SessionEnd::ClosedByPeer { reason: None })
 }
 
 /// Asks the driver for a stream; none if the driver is gone.

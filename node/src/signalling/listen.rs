@@ -20,11 +20,12 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Call, CallError, Callers,
+    Call, CallError,
     carry::{Begun, carry},
     frames::{FrameReader, write_frame},
 };
 use crate::{
+    home::Admission,
     port::Undecided,
     rendezvous::{CallStream, Rendezvous},
 };
@@ -64,7 +65,7 @@ pub struct Ringing {
 struct Desk {
     rendezvous: Rendezvous,
     secret: NodeSecret,
-    callers: Callers,
+    callers: Admission,
     silent: Undecided,
     calls: Arc<Semaphore>,
     by_caller: Mutex<HashMap<NodeKey, usize>>,
@@ -80,7 +81,7 @@ struct CallPlace {
 }
 
 /// Takes the calls that come in to the node with this key. Of several, the one that listened last gets them.
-pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Callers) -> Incoming {
+pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -> Incoming {
     let mut streams = rendezvous.incoming_calls();
     let (ringing, receiver) = mpsc::channel(RINGING);
     let desk = Arc::new(Desk {

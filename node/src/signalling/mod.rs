@@ -12,7 +12,6 @@
 //! What it is not: the messages (`keyferry_proto::signalling`), the circuits ([`crate::rendezvous`]), or the negotiation.
 
 mod begin;
-mod callers;
 mod carry;
 mod frames;
 mod listen;
@@ -29,13 +28,16 @@ use tokio::sync::watch;
 
 pub use self::{
     begin::{Line, call},
-    callers::{CallPolicy, Callers},
     listen::{Incoming, MAX_CALLS, Ringing, listen},
 };
 use crate::{
+    home::AdmissionPolicy,
     ice::{Dialogue, RelayedDialogue},
     rendezvous::OpenError,
 };
+
+/// Whose calls a node takes. All others learn no candidate of it.
+pub type CallPolicy = AdmissionPolicy;
 
 /// How long a call may take from the dial to the answer.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{frames::write_frame, *};
 use crate::{
-    home::ContactsFile,
+    home::{Admission, ContactsFile},
     port::Port,
     rendezvous::{CallOver, CallStream, Rendezvous, RendezvousConfig, multiaddr_of},
 };
@@ -93,7 +93,7 @@ fn circuit_to(node: &Node) -> Multiaddr {
 }
 
 fn take_calls(callee: &Node, policy: CallPolicy, folder: &Path) -> Incoming {
-    listen(&callee.rendezvous, secret(2), Callers::new(policy, ContactsFile::of(folder)))
+    listen(&callee.rendezvous, secret(2), Admission::new(policy, ContactsFile::of(folder)))
 }
 
 fn take_all_calls(callee: &Node) -> Incoming {

@@ -70,11 +70,6 @@ impl UnitRanges {
         self.0.is_empty()
     }
 
-    /// How many ranges the set consists of.
-    pub fn range_count(&self) -> usize {
-        self.0.len()
-    }
-
     /// How many units the set has; [`OPEN_END`] counts as unit number.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|range| range.1 - range.0).sum()

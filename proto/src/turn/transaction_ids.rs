@@ -4,28 +4,23 @@
 
 use stun_types::message::TransactionId;
 
+use crate::random::Random;
+
 /// A stream of transaction ids from a seed.
+#[derive(Debug)]
 pub struct TransactionIds {
-    stream: blake3::OutputReader,
+    random: Random,
 }
 
 impl TransactionIds {
     /// The stream of this seed, which must be random.
     pub fn new(seed: [u8; 32]) -> Self {
-        Self { stream: blake3::Hasher::new_keyed(&seed).finalize_xof() }
+        Self { random: Random::new(seed) }
     }
 
     /// The next id; no two are alike.
     pub fn draw(&mut self) -> TransactionId {
-        let mut bytes = [0; 16];
-        self.stream.fill(&mut bytes);
-        u128::from_be_bytes(bytes).into()
-    }
-}
-
-impl std::fmt::Debug for TransactionIds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TransactionIds").finish_non_exhaustive()
+        self.random.next_u128().into()
     }
 }
 

@@ -40,19 +40,6 @@ pub enum StageName {
     Tls,
 }
 
-impl StageName {
-    /// The name in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Offer => "offer",
-            Self::Signalling => "signalling",
-            Self::Relay => "relay",
-            Self::Checks => "checks",
-            Self::Tls => "tls",
-        }
-    }
-}
-
 /// A pair of addresses that was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairInfo {

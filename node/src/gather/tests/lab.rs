@@ -15,37 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-const INSIDE: &str = "KEYFERRY_TEST_NAMESPACE";
+use crate::namespace;
+
 /// How long anything in here may take, in seconds. The namespaces end after it by themselves.
 const LIFETIME: &str = "90";
 
 /// Runs the test of this name, with its modules, again in a namespace of its own, and returns whether this is that second run. Needs these
 /// programs.
 pub(crate) fn in_namespace(name: &str, programs: &[&str]) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let missing = programs.iter().find(|program| !succeeds("which", &[program]));
-    let may = succeeds("unshare", &["-n", "sh", "-c", "ip link add v0 type veth peer name v1"]);
-    if missing.is_some() || !may {
-        println!("skipped: {name} needs the right to make a network namespace, iproute2, and {programs:?}");
-        return false;
-    }
-    let output = Command::new("unshare")
-        .arg("-n")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{text}");
-    false
-}
-
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+    namespace::in_namespace(name, programs, "exec \"$0\" \"$@\"")
 }
 
 /// Runs a shell script in this namespace.

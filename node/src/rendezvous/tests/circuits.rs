@@ -1,8 +1,6 @@
 //! Relays, reservations and calls over circuits, between nodes that nobody can connect to: their addresses are public, and a
 //! packet filter drops every SYN to them.
 
-use std::process::Command as Process;
-
 use keyferry_proto::{
     ice::{Description, Mapping, OpenTurn, Role, Signal},
     signalling::{Refusal, Streams},
@@ -11,8 +9,8 @@ use libp2p::multiaddr::Protocol;
 
 use super::{namespace::in_namespace_of, *};
 use crate::{
-    home::ContactsFile,
-    signalling::{Call, CallError, CallPolicy, Callers, Incoming, call, listen},
+    home::{Admission, ContactsFile},
+    signalling::{Call, CallError, CallPolicy, Incoming, call, listen},
 };
 
 /// Hosts 1 to 5 can be reached, 12 and 13 cannot.
@@ -24,11 +22,7 @@ const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1
     exec \"$0\" \"$@\"";
 
 fn in_namespace(name: &str) -> bool {
-    if std::env::var_os("KEYFERRY_TEST_NAMESPACE").is_none() && Process::new("nft").arg("--version").output().is_err() {
-        println!("skipped: {name} needs nft (nftables)");
-        return false;
-    }
-    in_namespace_of(SET_UP, &format!("circuits::{name}"))
+    in_namespace_of(SET_UP, &["nft"], &format!("circuits::{name}"))
 }
 
 fn at(host: u8) -> SocketAddr {
@@ -57,7 +51,7 @@ fn signal(round: u8) -> Signal {
 
 fn take_calls(node: &Node, seed: u8, policy: CallPolicy) -> Incoming {
     let contacts = ContactsFile::of(std::path::Path::new("/nonexistent"));
-    listen(&node.rendezvous, secret(seed), Callers::new(policy, contacts))
+    listen(&node.rendezvous, secret(seed), Admission::new(policy, contacts))
 }
 
 fn told(name: &str) -> Streams {

@@ -1,42 +1,23 @@
-//! Tests that need a network of their own: multicast, and addresses that count as public. Each runs itself again in a
-//! new network namespace with one pair of interfaces; without the right to make one, it says so and does nothing.
+//! Tests that need a network of their own: multicast, and addresses that count as public. Each runs in a network namespace with one pair
+//! of interfaces.
 
 use std::process::Command as Process;
 
 use super::*;
+use crate::namespace;
 
-const INSIDE: &str = "KEYFERRY_TEST_NAMESPACE";
 const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1 && \
     for addr in 10.77.0.1 203.0.113.1 203.0.113.2 203.0.113.3; do ip addr add $addr/24 dev v0 || exit 1; done && \
     ip addr add fd77::1/64 dev v0 nodad && ip link set v1 up && ip link set v0 up && exec \"$0\" \"$@\"";
 
 /// Runs the test of this name again in a namespace, and returns whether this is that second run.
 fn in_namespace(name: &str) -> bool {
-    in_namespace_of(SET_UP, &format!("namespace::{name}"))
+    in_namespace_of(SET_UP, &[], &format!("namespace::{name}"))
 }
 
-/// Runs a test again in a namespace that is set up in a certain way, and returns whether this is that second run.
-pub(super) fn in_namespace_of(set_up: &str, name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let may = Process::new("unshare").args(["-n", "sh", "-c", "ip link add v0 type veth peer name v1"]).output();
-    if !may.is_ok_and(|output| output.status.success()) {
-        println!("skipped: {name} needs the right to make a network namespace (unshare -n, ip from iproute2)");
-        return false;
-    }
-    let test = format!("rendezvous::tests::{name}");
-    let output = Process::new("unshare")
-        .args(["-n", "sh", "-c", set_up])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &test, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{text}");
-    false
+/// Runs a test again in a namespace that is set up in a certain way with these programs, and returns whether this is that second run.
+pub(super) fn in_namespace_of(set_up: &str, programs: &[&str], name: &str) -> bool {
+    namespace::in_namespace(&format!("rendezvous::tests::{name}"), programs, set_up)
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn in_namespace(name: &str) -> bool {
-    in_namespace_of(SET_UP, &format!("relay_finding::{name}"))
+    in_namespace_of(SET_UP, &[], &format!("relay_finding::{name}"))
 }
 
 fn at(host: u8) -> SocketAddr {

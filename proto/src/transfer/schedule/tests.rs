@@ -263,7 +263,7 @@ fn a_request_never_has_more_ranges_than_the_wire_allows() {
     let mut asked = UnitRanges::empty();
     let mut outputs = tell(&mut schedule, now, Input::HolderAdded(A));
     while let [Output::Request { ranges, request, .. }] = &outputs[..] {
-        assert!(ranges.range_count() <= MAX_WIRE_RANGES);
+        assert!(ranges.iter().len() <= MAX_WIRE_RANGES);
         let request = *request;
         for units in ranges.iter() {
             asked.insert(units.clone());

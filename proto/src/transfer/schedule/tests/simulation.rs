@@ -122,7 +122,7 @@ impl Simulation {
     }
 
     fn open(&mut self, holder: HolderId, request: RequestId, ranges: UnitRanges) {
-        assert!(!ranges.is_empty() && ranges.range_count() <= MAX_WIRE_RANGES);
+        assert!(!ranges.is_empty() && ranges.iter().len() <= MAX_WIRE_RANGES);
         assert!(ranges.intersection(&self.have).is_empty(), "asked for what is there");
         self.stuck = false;
         let now = self.now;

@@ -9,11 +9,23 @@ use turn_types::{
 };
 
 use super::relay::{CLIENT_IP, PEER, Relay, User, addr, request, tcp};
-use crate::turn::server::{Config, Limits, ListenFailure, Output};
+use crate::turn::server::{AllocationId, ClientId, Config, Limits, ListenFailure, Output};
 use stun_types::message::MessageWrite;
 
 fn family(number: u8) -> RawAttribute<'static> {
     RawAttribute::new(AttributeType::new(0x0017), &[number, 0, 0, 0]).into_owned()
+}
+
+/// A client whose allocation waits for its port.
+fn waiting_for_a_port() -> (Relay, User, ClientId, AllocationId) {
+    let mut relay = Relay::new();
+    let mut user = User::ada();
+    let client = relay.client();
+    relay.greet(client, &mut user);
+    let unix = relay.unix();
+    relay.server.message(relay.now, unix, client, &user.request(ALLOCATE, &[&tcp()]));
+    let Some(Output::Listen { allocation, .. }) = relay.server.poll_output() else { panic!("no listen") };
+    (relay, user, client, allocation)
 }
 
 #[test]
@@ -74,13 +86,8 @@ fn a_connection_has_one_allocation_at_a_time() {
 #[test]
 fn a_family_or_a_port_that_is_not_there_is_told_by_its_code() {
     for (failure, code) in [(ListenFailure::NoSuchFamily, 440), (ListenFailure::NoPort, 508)] {
-        let mut relay = Relay::new();
-        let mut user = User::ada();
-        let client = relay.client();
-        relay.greet(client, &mut user);
+        let (mut relay, user, client, allocation) = waiting_for_a_port();
         let unix = relay.unix();
-        relay.server.message(relay.now, unix, client, &user.request(ALLOCATE, &[&tcp()]));
-        let Some(Output::Listen { allocation, .. }) = relay.server.poll_output() else { panic!("no listen") };
         relay.server.message(relay.now, unix, client, &user.request(REFRESH, &[]));
         relay.drain();
         assert_eq!(relay.answer(client).unwrap().code(), 437, "it does not stand yet");
@@ -185,13 +192,7 @@ fn permissions_of_one_allocation_are_bounded_and_those_that_have_run_out_make_ro
 
 #[test]
 fn a_port_that_is_found_after_the_client_has_gone_is_closed_again() {
-    let mut relay = Relay::new();
-    let mut user = User::ada();
-    let client = relay.client();
-    relay.greet(client, &mut user);
-    let unix = relay.unix();
-    relay.server.message(relay.now, unix, client, &user.request(ALLOCATE, &[&tcp()]));
-    let Some(Output::Listen { allocation, .. }) = relay.server.poll_output() else { panic!("no listen") };
+    let (mut relay, _, client, allocation) = waiting_for_a_port();
     relay.server.closed(relay.now, client);
     assert_eq!(relay.server.poll_output(), Some(Output::StopListening { allocation }));
     relay.server.listening(relay.now, allocation, Ok(addr("203.0.113.9:50000")));

@@ -19,16 +19,7 @@ use keyferry_proto::{
 };
 use serde_json::Value;
 
-fn vectors(name: &str) -> Value {
-    let path = format!("{}/../docs/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).expect(&path)
-}
-
-fn cases<'a>(vectors: &'a Value, name: &str) -> &'a [Value] {
-    let cases = vectors[name].as_array().expect(name);
-    assert!(!cases.is_empty(), "{name}");
-    cases
-}
+use crate::cases::{assert_refused, cases, hex, vectors};
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
@@ -39,8 +30,7 @@ fn number(value: &Value) -> u64 {
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
-    let digits = text(value);
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex")).collect()
+    hex(text(value))
 }
 
 fn hash(value: &Value) -> ContentHash {
@@ -52,30 +42,17 @@ fn ranges(value: &Value) -> UnitRanges {
     pairs.iter().map(|pair| number(&pair[0])..number(&pair[1])).collect()
 }
 
-/// Asserts that a result is the error whose `Debug` form begins as the case says.
-#[track_caller]
-fn assert_refused<T: Debug, E: Debug>(result: Result<T, E>, case: &Value) {
-    let expected = text(&case["error"]);
-    match result {
-        Ok(value) => panic!("{}: accepted as {value:?}", case["why"]),
-        Err(error) => {
-            let got = format!("{error:?}");
-            assert!(got.starts_with(expected), "{}: expected {expected}, got {got}", case["why"]);
-        }
-    }
-}
-
 #[test]
 fn paths_are_taken_refused_and_folded_as_written() {
     let vectors = vectors("manifest");
-    for path in cases(&vectors, "safe_paths") {
+    for path in cases(&vectors, "/safe_paths") {
         assert!(SafePath::new(text(path)).is_ok(), "{path}");
     }
-    for case in cases(&vectors, "unsafe_paths") {
+    for case in cases(&vectors, "/unsafe_paths") {
         let got = format!("{:?}", SafePath::new(text(&case["path"])).expect_err(text(&case["path"])));
         assert!(got.starts_with(text(&case["error"])), "{case}: {got}");
     }
-    for pair in cases(&vectors, "same") {
+    for pair in cases(&vectors, "/same") {
         assert_eq!(fold_key(text(&pair[0])), fold_key(text(&pair[1])));
     }
 }
@@ -83,7 +60,7 @@ fn paths_are_taken_refused_and_folded_as_written() {
 #[test]
 fn manifests_have_the_bytes_and_rules_that_are_written() {
     let vectors = vectors("manifest");
-    for case in cases(&vectors, "valid") {
+    for case in cases(&vectors, "/valid") {
         let list = case["entries"].as_array().expect("entries");
         let entries: Vec<_> = list
             .iter()
@@ -101,7 +78,7 @@ fn manifests_have_the_bytes_and_rules_that_are_written() {
         assert_eq!(ContentHash::of(&manifest.encode()), hash(&case["hash"]));
         assert_eq!(Manifest::decode(&bytes(&case["bytes"])), Ok(manifest));
     }
-    for case in cases(&vectors, "refused") {
+    for case in cases(&vectors, "/refused") {
         assert_refused(Manifest::decode(&bytes(&case["bytes"])), case);
     }
 }
@@ -199,7 +176,7 @@ fn assert_encoding<M: Message + PartialEq + Debug>(message: M, expected: &[u8]) 
 
 #[test]
 fn messages_have_the_bytes_that_are_written() {
-    for case in cases(&vectors("message"), "valid") {
+    for case in cases(&vectors("message"), "/valid") {
         let (message, bytes) = (&case["message"], bytes(&case["bytes"]));
         match text(&case["type"]) {
             "Request" => assert_encoding(request(message), &bytes),
@@ -214,7 +191,7 @@ fn messages_have_the_bytes_that_are_written() {
 
 #[test]
 fn malformed_messages_are_refused_for_the_reason_that_is_written() {
-    for case in cases(&vectors("message"), "refused") {
+    for case in cases(&vectors("message"), "/refused") {
         let bytes = match case["zeros"].as_u64() {
             Some(zeros) => vec![0; zeros as usize],
             None => bytes(&case["bytes"]),
@@ -232,7 +209,7 @@ fn malformed_messages_are_refused_for_the_reason_that_is_written() {
 
 #[test]
 fn frames_come_out_as_written() {
-    for case in cases(&vectors("message"), "frames") {
+    for case in cases(&vectors("message"), "/frames") {
         let mut decoder = FrameDecoder::new(number(&case["limit"]) as usize);
         let stream = bytes(&case["stream"]);
         let mut rest = &stream[..];
@@ -269,7 +246,7 @@ fn blob(size: u64) -> Vec<u8> {
 
 #[test]
 fn groups_have_the_encoding_that_is_written() {
-    for case in cases(&vectors("groups"), "valid") {
+    for case in cases(&vectors("groups"), "/valid") {
         let size = number(&case["size"]);
         let (data, outboard, groups) = (blob(size), bytes(&case["outboard"]), ranges(&case["groups"]));
         let mut decoder = GroupDecoder::new(hash(&case["hash"]), size, &groups).expect("a decoder");
@@ -319,9 +296,9 @@ fn refuse(decoder: &mut GroupDecoder, mut stream: &[u8]) -> (u64, Option<GroupEr
 #[test]
 fn changed_pieces_and_wrong_sizes_are_refused_where_it_is_written() {
     let vectors = vectors("groups");
-    let everything = cases(&vectors, "valid").iter().filter(|case| case["groups"][0][1] == u64::MAX);
+    let everything = cases(&vectors, "/valid").iter().filter(|case| case["groups"][0][1] == u64::MAX);
     let outboards: Vec<_> = everything.map(|case| (number(&case["size"]), bytes(&case["outboard"]))).collect();
-    for case in cases(&vectors, "refused") {
+    for case in cases(&vectors, "/refused") {
         let size = number(&case["size"]);
         let (data, outboard) = (blob(size), &outboards.iter().find(|(of, _)| *of == size).expect("an outboard").1);
         let mut stream = Vec::new();

@@ -1,7 +1,5 @@
 //! The vectors of `docs/vectors`: identity, addresses, offers and catalogue entries, as an independent program made them.
 
-use std::fmt::Debug;
-
 use keyferry_proto::{
     address::{Address, Target},
     candidate::{Candidate, CandidateKind, TcpType},
@@ -15,34 +13,7 @@ use keyferry_proto::{
 };
 use serde_json::Value;
 
-fn vectors(name: &str) -> Value {
-    let path = format!("{}/../docs/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).expect(&path)
-}
-
-/// The cases under a path of keys, of which there must be some.
-fn cases<'a>(vectors: &'a Value, path: &str) -> &'a [Value] {
-    let list = vectors.pointer(path).and_then(Value::as_array).expect(path);
-    assert!(!list.is_empty(), "{path}");
-    list
-}
-
-fn text<'a>(case: &'a Value, field: &str) -> &'a str {
-    case[field].as_str().unwrap_or_else(|| panic!("{field} in {case}"))
-}
-
-fn number(case: &Value, field: &str) -> u64 {
-    case[field].as_u64().unwrap_or_else(|| panic!("{field} in {case}"))
-}
-
-fn bytes(case: &Value, field: &str) -> Vec<u8> {
-    let digits = text(case, field);
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex")).collect()
-}
-
-fn array<const LEN: usize>(case: &Value, field: &str) -> [u8; LEN] {
-    bytes(case, field).try_into().unwrap_or_else(|_| panic!("{field} of {LEN} bytes in {case}"))
-}
+use crate::cases::{array, assert_refused, bytes, cases, number, text, vectors};
 
 fn secret(case: &Value) -> NodeSecret {
     NodeSecret::from_bytes(&array(case, "secret"))
@@ -62,19 +33,6 @@ fn day(case: &Value) -> UtcDay {
 
 fn key(case: &Value) -> RecordKey {
     RecordKey::from_bytes(array(case, "key"))
-}
-
-/// Asserts that a result is the error whose `Debug` form begins as the case says.
-#[track_caller]
-fn assert_refused<T: Debug, E: Debug>(result: Result<T, E>, case: &Value) {
-    let expected = text(case, "error");
-    match result {
-        Ok(value) => panic!("{}: accepted as {value:?}", case["why"]),
-        Err(error) => {
-            let got = format!("{error:?}");
-            assert!(got.starts_with(expected), "{}: expected {expected}, got {got}", case["why"]);
-        }
-    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The vectors of `docs/vectors/signalling.json`: the messages of a call, as an independent program made them.
 
-use std::{fmt::Debug, time::Duration};
+use std::time::Duration;
 
 use keyferry_proto::{
     candidate::{Candidate, CandidateKind, TcpType},
@@ -9,6 +9,8 @@ use keyferry_proto::{
     signalling::{Answered, CallId, Called, Calling, Channel, Conversation, Received, Refusal, Streams},
 };
 use serde_json::Value;
+
+use crate::cases::{self, array, assert_refused, bytes, cases, flag, number, text};
 
 struct Vectors {
     all: Value,
@@ -19,8 +21,7 @@ struct Vectors {
 }
 
 fn vectors() -> Vectors {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/vectors/signalling.json");
-    let all: Value = serde_json::from_str(&std::fs::read_to_string(path).expect(path)).expect(path);
+    let all = cases::vectors("signalling");
     Vectors {
         caller: NodeSecret::from_bytes(&array(&all, "caller_secret")),
         callee: NodeSecret::from_bytes(&array(&all, "callee_secret")),
@@ -28,34 +29,6 @@ fn vectors() -> Vectors {
         channel: Channel { caller: array(&all, "caller_rendezvous"), callee: array(&all, "callee_rendezvous") },
         all,
     }
-}
-
-/// The cases under a path of keys, of which there must be some.
-fn cases<'a>(vectors: &'a Vectors, path: &str) -> &'a [Value] {
-    let list = vectors.all.pointer(path).and_then(Value::as_array).expect(path);
-    assert!(!list.is_empty(), "{path}");
-    list
-}
-
-fn text<'a>(case: &'a Value, field: &str) -> &'a str {
-    case[field].as_str().unwrap_or_else(|| panic!("{field} in {case}"))
-}
-
-fn number(case: &Value, field: &str) -> u64 {
-    case[field].as_u64().unwrap_or_else(|| panic!("{field} in {case}"))
-}
-
-fn flag(case: &Value, field: &str) -> bool {
-    case[field].as_bool().unwrap_or_else(|| panic!("{field} in {case}"))
-}
-
-fn bytes(case: &Value, field: &str) -> Vec<u8> {
-    let digits = text(case, field);
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex")).collect()
-}
-
-fn array<const LEN: usize>(case: &Value, field: &str) -> [u8; LEN] {
-    bytes(case, field).try_into().unwrap_or_else(|_| panic!("{field} of {LEN} bytes in {case}"))
 }
 
 fn candidates(case: &Value) -> Vec<Candidate> {
@@ -125,19 +98,6 @@ fn signal(case: &Value) -> Signal {
     }
 }
 
-/// Asserts that a result is the error whose `Debug` form begins as the case says.
-#[track_caller]
-fn assert_refused<T: Debug, E: Debug>(result: Result<T, E>, case: &Value) {
-    let expected = text(case, "error");
-    match result {
-        Ok(value) => panic!("{}: accepted as {value:?}", case["why"]),
-        Err(error) => {
-            let got = format!("{error:?}");
-            assert!(got.starts_with(expected), "{}: expected {expected}, got {got}", case["why"]);
-        }
-    }
-}
-
 impl Vectors {
     fn call(&self, local: Streams) -> (Calling, Vec<u8>) {
         Calling::new(&self.caller, self.callee.public(), self.channel, self.id, local).expect("a call")
@@ -153,7 +113,7 @@ impl Vectors {
     }
 
     fn answered_with(&self, answer: Streams) -> (Conversation, Conversation) {
-        let (calling, call) = self.call(streams(&cases(self, "/calls/valid")[0]));
+        let (calling, call) = self.call(streams(&cases(&self.all, "/calls/valid")[0]));
         let (_, callee, answer) = self.called(&call).expect("a call").accept(&self.callee, answer).expect("an answer");
         let Ok(Answered::Accepted(accepted)) = calling.on_answer(&answer) else { panic!("not accepted") };
         (accepted.1, callee)
@@ -163,7 +123,7 @@ impl Vectors {
 #[test]
 fn calls_are_made_and_read_as_the_vectors_have_them() {
     let vectors = vectors();
-    for case in cases(&vectors, "/calls/valid") {
+    for case in cases(&vectors.all, "/calls/valid") {
         let message = bytes(case, "message");
         assert_eq!(vectors.call(streams(case)).1, message, "{}", case["why"]);
         let called = vectors.called(&message).expect("a valid call");
@@ -175,7 +135,7 @@ fn calls_are_made_and_read_as_the_vectors_have_them() {
 #[test]
 fn corrupted_calls_are_refused_for_the_stated_reason() {
     let vectors = vectors();
-    for case in cases(&vectors, "/calls/invalid") {
+    for case in cases(&vectors.all, "/calls/invalid") {
         assert_refused(vectors.called(&bytes(case, "message")), case);
     }
 }
@@ -183,7 +143,7 @@ fn corrupted_calls_are_refused_for_the_stated_reason() {
 #[test]
 fn answers_are_made_and_read_as_the_vectors_have_them() {
     let vectors = vectors();
-    let (calling, call) = vectors.call(streams(&cases(&vectors, "/calls/valid")[0]));
+    let (calling, call) = vectors.call(streams(&cases(&vectors.all, "/calls/valid")[0]));
     let case = &vectors.all["answers"]["accepted"];
     let message = bytes(case, "message");
     let called = vectors.called(&call).expect("a call");
@@ -191,7 +151,7 @@ fn answers_are_made_and_read_as_the_vectors_have_them() {
     let Ok(Answered::Accepted(accepted)) = calling.on_answer(&message) else { panic!("not accepted") };
     assert_eq!(accepted.0, streams(case));
 
-    for case in cases(&vectors, "/answers/refused") {
+    for case in cases(&vectors.all, "/answers/refused") {
         let refusal = match text(case, "why") {
             "policy" => Refusal::Policy,
             "busy" => Refusal::Busy,
@@ -199,7 +159,7 @@ fn answers_are_made_and_read_as_the_vectors_have_them() {
         };
         let message = vectors.called(&call).expect("a call").refuse(&vectors.callee, refusal).expect("a refusal");
         assert_eq!(message, bytes(case, "message"));
-        let answered = vectors.call(streams(&cases(&vectors, "/calls/valid")[0])).0.on_answer(&message);
+        let answered = vectors.call(streams(&cases(&vectors.all, "/calls/valid")[0])).0.on_answer(&message);
         assert!(matches!(answered, Ok(Answered::Refused(got)) if got == refusal));
     }
 }
@@ -207,8 +167,8 @@ fn answers_are_made_and_read_as_the_vectors_have_them() {
 #[test]
 fn corrupted_answers_are_refused_for_the_stated_reason() {
     let vectors = vectors();
-    for case in cases(&vectors, "/answers/invalid") {
-        let (calling, _) = vectors.call(streams(&cases(&vectors, "/calls/valid")[0]));
+    for case in cases(&vectors.all, "/answers/invalid") {
+        let (calling, _) = vectors.call(streams(&cases(&vectors.all, "/calls/valid")[0]));
         assert_refused(calling.on_answer(&bytes(case, "message")), case);
     }
 }
@@ -229,11 +189,11 @@ fn says_all(speaker: &mut Conversation, hearer: &mut Conversation, vectors: &Vec
     let message = bytes(case, "message");
     assert_eq!(speaker.describe(description(case)).expect("a description"), message);
     assert_eq!(hearer.receive(&message), Ok(Received::Described(Box::new(description(case)))));
-    for case in cases(vectors, &format!("/signals/{side}/signals")) {
+    for case in cases(&vectors.all, &format!("/signals/{side}/signals")) {
         assert_eq!(speaker.send(stream(case), signal(case)).expect("a signal"), bytes(case, "message"));
         assert_eq!(hearer.receive(&bytes(case, "message")), Ok(Received::Signal(stream(case), signal(case))));
     }
-    for case in cases(vectors, &format!("/signals/{side}/left")) {
+    for case in cases(&vectors.all, &format!("/signals/{side}/left")) {
         assert_eq!(speaker.leave(stream(case)).expect("an end"), bytes(case, "message"));
         assert_eq!(hearer.receive(&bytes(case, "message")), Ok(Received::Left(stream(case))));
     }
@@ -242,12 +202,12 @@ fn says_all(speaker: &mut Conversation, hearer: &mut Conversation, vectors: &Vec
 #[test]
 fn corrupted_signals_are_refused_for_the_stated_reason() {
     let vectors = vectors();
-    for case in cases(&vectors, "/signals/invalid_after_heard") {
+    for case in cases(&vectors.all, "/signals/invalid_after_heard") {
         let (_, mut callee) = vectors.answered();
         callee.receive(&bytes(&vectors.all["signals"]["from_caller"], "heard")).expect("the acknowledgement");
         assert_refused(callee.receive(&bytes(case, "message")), case);
     }
-    for case in cases(&vectors, "/signals/invalid_without_relayed") {
+    for case in cases(&vectors.all, "/signals/invalid_without_relayed") {
         let Streams::DirectAndRelayed(direct) = streams(&vectors.all["answers"]["accepted"]) else { panic!("both") };
         let (_, mut callee) = vectors.answered_with(Streams::Direct(direct));
         callee.receive(&bytes(&vectors.all["signals"]["from_caller"], "heard")).expect("the acknowledgement");

@@ -1,50 +1,55 @@
-//! Whose calls a node takes.
+//! Whom a node does something for: everyone, its contacts or nobody.
 //!
-//! What it is not: the list of contacts ([`crate::home::ContactsFile`]).
+//! What it is not: the list of contacts ([`ContactsFile`]), or what is done for them.
 
 use std::{fmt, str::FromStr};
 
 use keyferry_proto::identity::NodeKey;
 
-use crate::home::ContactsFile;
+use super::ContactsFile;
 
-/// Whose calls a node takes. All others learn no candidate of it.
+/// Whom a node does something for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CallPolicy {
-    /// Those of everyone who has this node's key.
+pub enum AdmissionPolicy {
+    /// Everyone.
     #[default]
     Everyone,
-    /// Those of contacts.
+    /// Contacts.
     Contacts,
-    /// None.
+    /// Nobody.
     Nobody,
 }
 
 /// The policy, with the contacts that it refers to.
 #[derive(Debug, Clone)]
-pub struct Callers {
-    policy: CallPolicy,
+pub struct Admission {
+    policy: AdmissionPolicy,
     contacts: ContactsFile,
 }
 
-impl Callers {
-    /// Takes calls by this policy. The file is read again for each call, so that a change of it counts at once.
-    pub fn new(policy: CallPolicy, contacts: ContactsFile) -> Self {
+impl Admission {
+    /// Admits by this policy. The file is read again for each question, so that a change of it counts at once.
+    pub fn new(policy: AdmissionPolicy, contacts: ContactsFile) -> Self {
         Self { policy, contacts }
     }
 
-    /// Whether a node may call.
-    pub async fn admit(&self, caller: NodeKey) -> bool {
+    /// The policy.
+    pub fn policy(&self) -> AdmissionPolicy {
+        self.policy
+    }
+
+    /// Whether a node is admitted.
+    pub async fn admit(&self, node: NodeKey) -> bool {
         match self.policy {
-            CallPolicy::Everyone => true,
-            CallPolicy::Nobody => false,
-            CallPolicy::Contacts => {
+            AdmissionPolicy::Everyone => true,
+            AdmissionPolicy::Nobody => false,
+            AdmissionPolicy::Contacts => {
                 let file = self.contacts.clone();
                 let listed = tokio::task::spawn_blocking(move || file.read());
                 match listed.await {
-                    Ok(Ok(contacts)) => contacts.name_of(&caller).is_some(),
+                    Ok(Ok(contacts)) => contacts.name_of(&node).is_some(),
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "nobody can call: the contacts cannot be read");
+                        tracing::warn!(%error, "nobody is admitted: the contacts cannot be read");
                         false
                     }
                     Err(_) => false,
@@ -54,7 +59,7 @@ impl Callers {
     }
 }
 
-impl FromStr for CallPolicy {
+impl FromStr for AdmissionPolicy {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -62,12 +67,12 @@ impl FromStr for CallPolicy {
             "everyone" => Ok(Self::Everyone),
             "contacts" => Ok(Self::Contacts),
             "nobody" => Ok(Self::Nobody),
-            _ => Err("whose calls are taken is one of: everyone, contacts, nobody".to_owned()),
+            _ => Err("this is not one of: everyone, contacts, nobody".to_owned()),
         }
     }
 }
 
-impl fmt::Display for CallPolicy {
+impl fmt::Display for AdmissionPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Everyone => "everyone",
