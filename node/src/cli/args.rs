@@ -13,7 +13,7 @@ use keyferry_proto::identity::NodeKey;
 
 pub use self::network::NetworkOptions;
 use self::relay::RelayOptions;
-use crate::{engine::MAX_PINGS, relay::RelayPolicy};
+use crate::{engine::MAX_PINGS, home::AdmissionPolicy};
 
 /// Share and fetch files by public key, from machine to machine, with no server in between.
 #[derive(Debug, Parser)]
@@ -159,7 +159,7 @@ pub struct NodeArgs {
     pub network: NetworkOptions,
     /// Relay for others too (TURN over TCP): for everyone, contacts, or nobody but the users that are named.
     #[arg(long, env = "KEYFERRY_RELAY", value_name = "WHOM", num_args = 0..=1, default_missing_value = "everyone")]
-    pub relay: Option<RelayPolicy>,
+    pub relay: Option<AdmissionPolicy>,
     /// How to relay for others.
     #[command(flatten)]
     pub relay_options: RelayOptions,
@@ -173,7 +173,7 @@ pub struct RelayArgs {
     pub network: NetworkOptions,
     /// For whom: everyone, contacts, or nobody but the users that are named.
     #[arg(long = "for", env = "KEYFERRY_RELAY", value_name = "WHOM", default_value = "everyone")]
-    pub whom: RelayPolicy,
+    pub whom: AdmissionPolicy,
     /// How to relay for others.
     #[command(flatten)]
     pub relay_options: RelayOptions,
@@ -279,7 +279,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::signalling::CallPolicy;
+    use crate::home::AdmissionPolicy;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())
@@ -305,7 +305,7 @@ mod tests {
         let cli = parse("keyferry node --calls contacts --stun 192.0.2.1:3478 --no-port-mapping").unwrap();
         let Action::Node(node) = cli.action else { panic!("not a node: {:?}", cli.action) };
         let network = node.network;
-        assert_eq!((network.calls, network.stun.len(), network.any()), (CallPolicy::Contacts, 1, true));
+        assert_eq!((network.calls, network.stun.len(), network.any()), (AdmissionPolicy::Contacts, 1, true));
 
         let calls = parse("keyferry node --calls friends").unwrap_err().to_string();
         assert!(calls.contains("everyone, contacts, nobody"), "{calls}");
@@ -322,10 +322,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(relay("keyferry node"), None);
-        assert_eq!(relay("keyferry node --relay"), Some(RelayPolicy::Everyone));
-        assert_eq!(relay("keyferry node --relay contacts --listen 4600"), Some(RelayPolicy::Contacts));
-        assert_eq!(relay("keyferry relay"), Some(RelayPolicy::Everyone));
-        assert_eq!(relay("keyferry relay --for nobody --relay-user ada:lovelace"), Some(RelayPolicy::Nobody));
+        assert_eq!(relay("keyferry node --relay"), Some(AdmissionPolicy::Everyone));
+        assert_eq!(relay("keyferry node --relay contacts --listen 4600"), Some(AdmissionPolicy::Contacts));
+        assert_eq!(relay("keyferry relay"), Some(AdmissionPolicy::Everyone));
+        assert_eq!(relay("keyferry relay --for nobody --relay-user ada:lovelace"), Some(AdmissionPolicy::Nobody));
         assert!(parse("keyferry relay --relay-cert x.pem").is_err(), "a certificate needs its key");
         assert!(parse("keyferry relay --relay-ports 80-90").is_err());
         assert!(parse("keyferry relay --relay-allow-peer ten/8").is_err());

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::{api::Failure, online::Online};
 use crate::{
-    gather::StunServer, home::Home, path::RelayMode, relay::RelayConfig, signalling::CallPolicy, store::Store,
+    gather::StunServer, home::AdmissionPolicy, home::Home, path::RelayMode, relay::RelayConfig, store::Store,
     transfer::serve::Server,
 };
 
@@ -44,7 +44,7 @@ pub struct NodeConfig {
     /// The proxy through which TURN servers are reached, as a URL.
     pub turn_proxy: Option<String>,
     /// Whose calls to take.
-    pub calls: CallPolicy,
+    pub calls: AdmissionPolicy,
     /// Whether to say in the DHT where this node is and what it has. A node that only fetches need not.
     pub announce: bool,
     /// How to relay for others, if it does.
@@ -60,7 +60,7 @@ pub struct Node {
     pub(super) store: Store,
     pub(super) server: Server,
     pub(super) announces: bool,
-    pub(super) calls: CallPolicy,
+    pub(super) calls: AdmissionPolicy,
     pub(super) online: Option<Online>,
     /// Signalled when the store's roots have changed.
     pub(super) roots_changed: Arc<Notify>,

@@ -13,9 +13,9 @@ use keyferry_proto::{
 
 use super::now;
 use crate::{
-    home::{ContactsFile, Home},
+    home::{AdmissionPolicy, ContactsFile, Home},
     path::RelayMode,
-    relay::{Relay, RelayPolicy},
+    relay::Relay,
     relay_finding::{FindingConfig, FoundRelay, RelayFinding},
     rendezvous::{Audience, CredentialIssuer, Rendezvous, Requester, TurnService},
     turn::{Pin, RelaySearch, Relays, Trust, TurnServer},
@@ -27,9 +27,9 @@ const MAX_ADDRS_EACH: usize = 2;
 /// What the rendezvous answers and announces for a relay; none for one that is for its named users only.
 pub(super) fn service(relay: &Arc<Relay>, secret: &NodeSecret) -> Option<TurnService> {
     let audience = match relay.policy() {
-        RelayPolicy::Everyone => Audience::Everyone,
-        RelayPolicy::Contacts => Audience::Contacts,
-        RelayPolicy::Nobody => return None,
+        AdmissionPolicy::Everyone => Audience::Everyone,
+        AdmissionPolicy::Contacts => Audience::Contacts,
+        AdmissionPolicy::Nobody => return None,
     };
     let issuer = Arc::new(Issuer { relay: Arc::clone(relay) });
     Some(TurnService { issuer, secret: secret.clone(), audience })

@@ -20,7 +20,7 @@ const CREDENTIALS_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 #[derive(Clone)]
 pub struct RelayConfig {
     /// To whom credentials are issued.
-    pub policy: RelayPolicy,
+    pub policy: AdmissionPolicy,
     /// What credentials are signed with, for those that share it with other servers; a random one otherwise.
     pub secret: Option<String>,
     /// Users with a password of their own, for standard clients.
@@ -58,7 +58,7 @@ pub struct Rates {
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
-            policy: RelayPolicy::Everyone,
+            policy: AdmissionPolicy::Everyone,
             secret: None,
             users: Vec::new(),
             realm: DEFAULT_REALM.to_owned(),
@@ -96,9 +96,6 @@ impl fmt::Debug for RelayConfig {
             .finish_non_exhaustive()
     }
 }
-
-/// To whom a relay issues credentials. With [`AdmissionPolicy::Nobody`], only named users get in.
-pub type RelayPolicy = AdmissionPolicy;
 
 /// A user with a password, written `NAME:PASSWORD`.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,8 +6,7 @@ use std::{net::IpAddr, time::Duration};
 
 use keyferry_proto::{identity::NodeKey, ip::host_of, time::UnixTime, turn::rest_credentials::Secret};
 
-use super::RelayPolicy;
-use crate::home::{Admission, ContactsFile};
+use crate::home::{Admission, AdmissionPolicy, ContactsFile};
 
 /// What a client needs beside the relay's address.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,7 +45,7 @@ pub(super) struct Issuer {
 
 impl Issuer {
     pub(super) fn new(
-        policy: RelayPolicy,
+        policy: AdmissionPolicy,
         contacts: ContactsFile,
         secret: Secret,
         realm: String,
@@ -55,7 +54,7 @@ impl Issuer {
         Self { admission: Admission::new(policy, contacts), secret, realm, lifetime, salt: rand::random() }
     }
 
-    pub(super) fn policy(&self) -> RelayPolicy {
+    pub(super) fn policy(&self) -> AdmissionPolicy {
         self.admission.policy()
     }
 
@@ -67,7 +66,7 @@ impl Issuer {
     ) -> Result<RelayCredentials, Refused> {
         let is_admitted = match node {
             Some(node) => self.admission.admit(node).await,
-            None => self.policy() == RelayPolicy::Everyone,
+            None => self.policy() == AdmissionPolicy::Everyone,
         };
         if !is_admitted {
             return Err(Refused);

@@ -58,10 +58,14 @@ use self::{
 };
 pub use self::{
     certificate::CertificateError,
-    config::{PortRange, Rates, RelayConfig, RelayPolicy, RelayUser},
+    config::{PortRange, Rates, RelayConfig, RelayUser},
     credentials::{Refused, RelayCredentials},
 };
-use crate::{home::ContactsFile, port::Undecided, turn::Pin};
+use crate::{
+    home::{AdmissionPolicy, ContactsFile},
+    port::Undecided,
+    turn::Pin,
+};
 
 /// Inputs that may wait for the actor. Each client has one message of its own here at a time.
 const MAX_INPUTS: usize = 1024;
@@ -194,7 +198,7 @@ impl Relay {
     }
 
     /// Whom credentials are issued to.
-    pub fn policy(&self) -> RelayPolicy {
+    pub fn policy(&self) -> AdmissionPolicy {
         self.issuer.policy()
     }
 

@@ -31,13 +31,9 @@ pub use self::{
     listen::{Incoming, MAX_CALLS, Ringing, listen},
 };
 use crate::{
-    home::AdmissionPolicy,
     ice::{Dialogue, RelayedDialogue},
     rendezvous::OpenError,
 };
-
-/// Whose calls a node takes. All others learn no candidate of it.
-pub type CallPolicy = AdmissionPolicy;
 
 /// How long a call may take from the dial to the answer.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{frames::write_frame, *};
 use crate::{
-    home::{Admission, ContactsFile},
+    home::{Admission, AdmissionPolicy, ContactsFile},
     port::Port,
     rendezvous::{CallOver, CallStream, Rendezvous, RendezvousConfig, multiaddr_of},
 };
@@ -92,12 +92,12 @@ fn circuit_to(node: &Node) -> Multiaddr {
     relay.with(Protocol::P2p(PeerId::random())).with(Protocol::P2pCircuit).with(Protocol::P2p(peer))
 }
 
-fn take_calls(callee: &Node, policy: CallPolicy, folder: &Path) -> Incoming {
+fn take_calls(callee: &Node, policy: AdmissionPolicy, folder: &Path) -> Incoming {
     listen(&callee.rendezvous, secret(2), Admission::new(policy, ContactsFile::of(folder)))
 }
 
 fn take_all_calls(callee: &Node) -> Incoming {
-    take_calls(callee, CallPolicy::Everyone, Path::new("/nonexistent"))
+    take_calls(callee, AdmissionPolicy::Everyone, Path::new("/nonexistent"))
 }
 
 async fn call_from(caller: &Node, callee: &Node, seed: u8) -> Result<Call, CallError> {
@@ -150,7 +150,7 @@ async fn a_connected_peer_is_called_over_its_connection() {
 async fn the_policy_decides_before_anything_is_revealed_and_a_change_of_the_contacts_counts_at_once() {
     let (callee, caller) = two_nodes().await;
     let folder = tempfile::tempdir().unwrap();
-    let mut incoming = take_calls(&callee, CallPolicy::Contacts, folder.path());
+    let mut incoming = take_calls(&callee, AdmissionPolicy::Contacts, folder.path());
     let refused = call_from(&caller, &callee, 1).await;
     assert!(matches!(refused, Err(CallError::Refused(Refusal::Policy))), "{refused:?}");
     ContactsFile::of(folder.path()).add(secret(1).public(), Some("Ada")).unwrap();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use clap::{ArgAction, Args, builder::FalseyValueParser};
 use libp2p::Multiaddr;
 
-use crate::{engine::api::Failure, gather::StunServer, path::RelayMode, signalling::CallPolicy};
+use crate::{engine::api::Failure, gather::StunServer, home::AdmissionPolicy, path::RelayMode};
 
 /// How to take part in the network.
 #[derive(Debug, Clone, Default, Args)]
@@ -33,7 +33,7 @@ pub struct NetworkOptions {
     pub no_port_mapping: bool,
     /// Whose calls to take, of nodes that can reach this one by no other way: everyone, contacts or nobody.
     #[arg(long, env = "KEYFERRY_CALLS", value_name = "WHOSE", default_value = "everyone", hide_possible_values = true)]
-    pub calls: CallPolicy,
+    pub calls: AdmissionPolicy,
     /// A TURN server (TCP or TLS) to relay through where there is no direct path, such as turn:user:password@host or
     /// turns:user:password@host:443. May be repeated. Passwords are better given in the variable: others see command lines.
     #[arg(long, env = "KEYFERRY_TURN", value_name = "URI", value_delimiter = ',', hide_env_values = true)]
@@ -58,7 +58,7 @@ impl NetworkOptions {
             || self.public
             || self.no_mdns
             || self.no_port_mapping
-            || self.calls != CallPolicy::default()
+            || self.calls != AdmissionPolicy::default()
             || !self.turn.is_empty()
             || self.turn_proxy.is_some()
             || self.relay_only

@@ -7,7 +7,10 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, ValueHint};
 use keyferry_proto::{ip::Network, turn::server::Limits};
 
-use crate::relay::{PortRange, Rates, RelayConfig, RelayPolicy, RelayUser};
+use crate::{
+    home::AdmissionPolicy,
+    relay::{PortRange, Rates, RelayConfig, RelayUser},
+};
 
 /// How to relay for others.
 #[derive(Debug, Clone, Default, Args)]
@@ -50,7 +53,7 @@ pub struct RelayOptions {
 
 impl RelayOptions {
     /// What they amount to, for a node that relays for these.
-    pub fn config(&self, policy: RelayPolicy) -> RelayConfig {
+    pub fn config(&self, policy: AdmissionPolicy) -> RelayConfig {
         let defaults = RelayConfig::default();
         let mut limits = Limits::default();
         if let Some(quota) = self.quota {
@@ -104,7 +107,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<RelayConfig, clap::Error> {
         let line = Line::try_parse_from(std::iter::once("keyferry").chain(line.split_whitespace()))?;
-        Ok(line.relay.config(RelayPolicy::Everyone))
+        Ok(line.relay.config(AdmissionPolicy::Everyone))
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tokio::{
 
 use super::bench::{self, Bench, accepted, between, config, exchange, in_time, listener, relayed};
 use crate::{
-    home::ContactsFile,
-    relay::{Refused, RelayConfig, RelayPolicy},
+    home::{AdmissionPolicy, ContactsFile},
+    relay::{Refused, RelayConfig},
     stun::Client,
     turn::{AddressFamily, Allocation},
 };
@@ -159,7 +159,7 @@ async fn issued_credentials_are_good_for_those_whom_the_policy_allows() {
     let ada = NodeSecret::from_bytes(&[1; 32]).public();
     let host = "203.0.113.7".parse().unwrap();
     let now = crate::engine::now();
-    let bench = Bench::new(RelayConfig { policy: RelayPolicy::Contacts, ..config() }).await;
+    let bench = Bench::new(RelayConfig { policy: AdmissionPolicy::Contacts, ..config() }).await;
     assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await, Err(Refused));
     ContactsFile::of(bench.home.path()).add(ada, Some("Ada")).unwrap();
     let issued = bench.relay.credentials_for(Some(ada), host, now).await.unwrap();
@@ -172,7 +172,7 @@ async fn issued_credentials_are_good_for_those_whom_the_policy_allows() {
     let wrong = bench.server(false, &issued.username, "made up");
     assert!(in_time(Allocation::make(&wrong, AddressFamily::V4)).await.is_err());
     assert_eq!(bench.count("relay_refused_forged"), 1);
-    let nobody = Bench::new(RelayConfig { policy: RelayPolicy::Nobody, ..config() }).await;
+    let nobody = Bench::new(RelayConfig { policy: AdmissionPolicy::Nobody, ..config() }).await;
     assert_eq!(nobody.relay.credentials_for(Some(ada), host, now).await, Err(Refused));
 }
 

@@ -9,8 +9,8 @@ use libp2p::multiaddr::Protocol;
 
 use super::{namespace::in_namespace_of, *};
 use crate::{
-    home::{Admission, ContactsFile},
-    signalling::{Call, CallError, CallPolicy, Incoming, call, listen},
+    home::{Admission, AdmissionPolicy, ContactsFile},
+    signalling::{Call, CallError, Incoming, call, listen},
 };
 
 /// Hosts 1 to 5 can be reached, 12 and 13 cannot.
@@ -49,7 +49,7 @@ fn signal(round: u8) -> Signal {
     Signal::Opened(OpenTurn { round, sender: addr, receiver: addr, ttl: 2 })
 }
 
-fn take_calls(node: &Node, seed: u8, policy: CallPolicy) -> Incoming {
+fn take_calls(node: &Node, seed: u8, policy: AdmissionPolicy) -> Incoming {
     let contacts = ContactsFile::of(std::path::Path::new("/nonexistent"));
     listen(&node.rendezvous, secret(seed), Admission::new(policy, contacts))
 }
@@ -92,7 +92,7 @@ async fn a_call_goes_through_a_relay_between_nodes_that_nobody_can_reach() {
     let expected = format!("{}/p2p/{}/p2p-circuit/p2p/{}", multiaddr_of(relay.addr), peer(&relay), peer(&callee));
     assert_eq!(circuits[0].to_string(), expected);
 
-    let mut incoming = take_calls(&callee, 2, CallPolicy::Everyone);
+    let mut incoming = take_calls(&callee, 2, AdmissionPolicy::Everyone);
     // The caller has no connection to the relay.
     let caller = start_on(at(12), quiet_config(&[])).await;
     let began = Instant::now();
@@ -128,7 +128,7 @@ async fn a_call_goes_through_a_relay_between_nodes_that_nobody_can_reach() {
     callee.until(|status| status.counters.contains_key("call_for_other_node")).await;
 
     drop(incoming);
-    let _incoming = take_calls(&callee, 2, CallPolicy::Nobody);
+    let _incoming = take_calls(&callee, 2, AdmissionPolicy::Nobody);
     // The command that changes who takes calls is on its way to the callee's task.
     let refused = call(&caller.rendezvous, &circuits[0], key, &secret(1), told("caller")).await;
     assert!(matches!(refused, Err(CallError::Refused(Refusal::Policy))), "{refused:?}");
@@ -223,7 +223,7 @@ async fn relays_that_break_libp2p_or_make_work_without_end_are_left_for_others()
     let status = callee.until(|status| status.counters.contains_key("relay_left") && status.circuits.len() == 1).await;
     assert_eq!(relay_host(&status.circuits[0]), 1);
     assert_eq!(status.counters["relay_left"], 1);
-    let mut incoming = take_calls(&callee, 2, CallPolicy::Everyone);
+    let mut incoming = take_calls(&callee, 2, AdmissionPolicy::Everyone);
     let caller = start_on(at(12), quiet_config(&[])).await;
     let answering = async { incoming.next().await.expect("a call").answer(told("callee")).await };
     let (key, own) = (secret(2).public(), secret(1));
