@@ -33,12 +33,14 @@ const CELL: Cell = Cell::Apart(Site::Symmetric, Site::SymmetricRst);
 const RESUMED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the whole fetch may take.
 const FETCH: Duration = Duration::from_secs(240);
-/// The part of the content that comes over the first relay before it is killed.
+/// The relay is killed when one part of the content has come of so many.
 const BEFORE: u64 = 8;
 /// The size of the file, which has to last longer than it takes to read that this part is there.
 const BYTES: u64 = 256 << 20;
-/// The same with coturn, which carries about 64 KiB a round trip, since its receive buffers are as small.
-const BYTES_BY_COTURN: u64 = 32 << 20;
+/// What coturn carries in a round trip: its receive buffers are no larger.
+const COTURN_WINDOW: u64 = 64 << 10;
+/// For how long a fetch by coturn lasts, if that is not longer than for a file of the usual size.
+const LASTS_BY_COTURN: Duration = Duration::from_secs(20);
 /// The part of the content that may come once more, with what proves it.
 const MAX_AGAIN: f64 = 0.05;
 
@@ -146,6 +148,12 @@ fn fetch(world: &World, public: &mut PublicHosts, plan: &Plan) -> Result<Report>
     })
 }
 
+/// The size of a file that coturn carries for a while.
+fn bytes_by_coturn(round_trip: Duration) -> u64 {
+    let windows = LASTS_BY_COTURN.as_millis().checked_div(round_trip.as_millis()).unwrap_or(u128::MAX);
+    u64::try_from(windows).unwrap_or(u64::MAX).saturating_mul(COTURN_WINDOW).min(BYTES)
+}
+
 /// The relay of a path, as the getter tells of it.
 fn relay_of(path: &Value) -> Result<IpAddr> {
     let relay = path["relay"].as_str().filter(|_| path["path"] == "relay");
@@ -174,7 +182,7 @@ fn print(reports: &[Report]) {
 
 impl Settings {
     fn plan_with(&self, relays: Relays) -> Plan {
-        let usual = if relays.coturns() > 0 { BYTES_BY_COTURN } else { BYTES };
+        let usual = if relays.coturns() > 0 { bytes_by_coturn(self.way.delay * 2) } else { BYTES };
         let program = Program { relays, ..self.plan.program.clone() };
         Plan { program, bytes: self.bytes.unwrap_or(usual), ..self.plan.clone() }
     }
@@ -214,6 +222,12 @@ mod tests {
         assert_eq!(relay_of(&path).unwrap(), IpAddr::from([192, 0, 2, 18]));
         let direct = json!({ "event": "connected", "path": "direct", "relay": null });
         assert!(relay_of(&direct).is_err());
+    }
+
+    #[test]
+    fn what_coturn_carries_depends_on_the_round_trip() {
+        let of = |ms| bytes_by_coturn(Duration::from_millis(ms));
+        assert_eq!([of(0), of(1), of(40), of(200)], [BYTES, BYTES, 500 * COTURN_WINDOW, 100 * COTURN_WINDOW]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with_all = ["self_test", "smoke", "latency", "throughput", "cells"])]
     moving: bool,
     /// A fetch whose relay is killed in the middle: one found through the DHT and one of two coturns, unless --relays says which;
-    /// 256 and 32 MiB at 40 ms.
+    /// 256 MiB, less by coturn, at 40 ms.
     #[arg(long, conflicts_with_all = ["self_test", "smoke", "latency", "throughput", "moving", "cells"])]
     losing: bool,
     /// Build one cell with public nodes, say how to enter it, and wait for Ctrl-C: to look around by hand.
