@@ -9,7 +9,8 @@
 //! self_test    proves it with `probe`s, without Keyferry
 //! nodes, pair  real nodes in it: one run of one cell; relays: who relays for them
 //! matrix       all cells; `report` and `picture` show them
-//! latency      the steps of a call; speed: what a punched path carries; moving: a fetch that changes its path
+//! latency      the steps of a call; speed: what a punched path carries
+//! following    a fetch that is followed; moving: one that changes its path; losing: one whose relay is killed
 //! ```
 //!
 //! What it is not: the internet. Routers here are Linux, with what nftables can do.
@@ -17,8 +18,10 @@
 mod core;
 mod engine;
 mod expectation;
+mod following;
 mod image;
 mod latency;
+mod losing;
 mod matrix;
 mod moving;
 mod namespaces;
@@ -78,11 +81,15 @@ pub(crate) struct Options {
     /// A fetch that goes from a relay to the direct path and back, as that is freed and blocked: 512 MiB at 40 ms.
     #[arg(long, conflicts_with_all = ["self_test", "smoke", "latency", "throughput", "cells"])]
     moving: bool,
+    /// A fetch whose relay is killed in the middle: one found through the DHT and one of two coturns, unless --relays says which;
+    /// 256 MiB, less by coturn, at 40 ms.
+    #[arg(long, conflicts_with_all = ["self_test", "smoke", "latency", "throughput", "moving", "cells"])]
+    losing: bool,
     /// Build one cell with public nodes, say how to enter it, and wait for Ctrl-C: to look around by hand.
     #[arg(long, value_name = "A:B", conflicts_with_all = ["self_test", "smoke", "latency", "throughput"])]
     hold: Option<Cell>,
     /// What hosts and routers are.
-    #[arg(long, value_name = "ENGINE", default_value = "namespaces", conflicts_with = "self_test")]
+    #[arg(long, value_name = "ENGINE", default_value = "namespaces", conflicts_with_all = ["self_test", "losing"])]
     engine: EngineKind,
     /// Who relays in the lab.
     #[arg(long, value_name = "WHO", default_value = "none", conflicts_with_all = ["self_test", "latency", "throughput"])]
@@ -173,6 +180,17 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     if options.moving {
         let round_trip = options.rtt_ms.first().copied().unwrap_or(latency::ROUND_TRIP_MS);
         return moving::run(&plan, Duration::from_millis(round_trip), dir, json);
+    }
+    if options.losing {
+        let round_trip = Duration::from_millis(options.rtt_ms.first().copied().unwrap_or(latency::ROUND_TRIP_MS));
+        let settings = losing::Settings {
+            plan,
+            relays: options.relays,
+            bytes: options.size,
+            runs: options.runs.unwrap_or(1),
+            way: Way { delay: round_trip / 2, loss: options.loss },
+        };
+        return losing::run(&settings, dir, json);
     }
     if options.throughput {
         let round_trip = Duration::from_millis(options.rtt_ms.first().copied().unwrap_or(0));

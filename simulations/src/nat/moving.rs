@@ -4,23 +4,22 @@
 //! What it is not: a measurement of speed. The relay is slowed down, so that there is time for all of it.
 
 use std::{
-    fs,
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     core::Way,
-    nodes::Node,
+    following::Sharing,
     pair::Plan,
     scenario::{Cell, Line, Side, Site},
     world::World,
 };
-use crate::{content, measure::MIB};
+use crate::measure::MIB;
 
 const CELL: Cell = Cell::Apart(Site::PortDependentRst, Site::PortDependent);
 
@@ -69,42 +68,28 @@ pub(crate) fn run(plan: &Plan, round_trip: Duration, dir: &Path, json: bool) -> 
 }
 
 fn fetch(world: &World, plan: &Plan, round_trip: Duration) -> Result<Report> {
-    let file = world.dir().join("parcel");
-    content::random_file(&file, plan.bytes, plan.bytes)?;
-    let file_text = file.to_str().context("the folder has no Unicode name")?;
-    let mut sharer = plan.program.start(world, "a", "a", &["share", file_text])?;
-    let shared = sharer.wait_shared().context("the sharer")?;
-    let address = shared["address"].as_str().context("shared without an address")?.to_owned();
-    super::pair::settle(world, plan);
-
+    let sharing = Sharing::start(world, plan)?;
     block(world)?;
-    let out = world.dir().join("out");
-    let out_text = out.to_str().context("the folder has no Unicode name")?;
-    let mut getter = plan.program.start(world, "b", "b", &["get", &address, "-o", out_text])?;
+    let mut fetching = sharing.fetch(world, plan)?;
     let deadline = Instant::now() + FETCH;
-    wait_for_path(&mut getter, "relay", deadline).context("the beginning over the relay")?;
-    wait_for_bytes(&mut getter, RELAYED_FIRST, deadline)?;
+    fetching.wait_for_path(deadline, over("relay")).context("the beginning over the relay")?;
+    fetching.wait_for_bytes(RELAYED_FIRST, deadline)?;
 
     let lifted = Instant::now();
     unblock(world)?;
-    wait_for_path(&mut getter, "direct", deadline).context("the direct path")?;
+    fetching.wait_for_path(deadline, over("direct")).context("the direct path")?;
     let direct_after = lifted.elapsed();
-    let so_far = wait_for_bytes(&mut getter, 0, deadline)?;
-    let so_far = wait_for_bytes(&mut getter, so_far + DIRECT_FIRST, deadline)?;
+    let so_far = fetching.wait_for_bytes(0, deadline)?;
+    let so_far = fetching.wait_for_bytes(so_far + DIRECT_FIRST, deadline)?;
 
     block(world)?;
     let blocked = Instant::now();
-    wait_for_path(&mut getter, "relay", blocked + RELAYED_WITHIN).context("the way back to the relay")?;
-    wait_for_bytes(&mut getter, so_far + 1, deadline)?;
+    fetching.wait_for_path(blocked + RELAYED_WITHIN, over("relay")).context("the way back to the relay")?;
+    fetching.wait_for_bytes(so_far + 1, deadline)?;
     let relayed_after = blocked.elapsed();
     unblock(world)?;
 
-    let fetched = getter.wait_for("fetched", FETCH)?;
-    ensure!(
-        content::hash_file(&file)? == content::hash_file(&out.join("parcel"))?,
-        "what arrived is not what was shared"
-    );
-    fs::remove_file(&file)?;
+    let fetched = sharing.finish(fetching, FETCH)?;
     Ok(Report {
         rtt_ms: round_trip.as_millis() as u64,
         bytes: plan.bytes,
@@ -112,6 +97,10 @@ fn fetch(world: &World, plan: &Plan, round_trip: Duration) -> Result<Report> {
         relayed_after_s: relayed_after.as_secs_f64(),
         received_bytes: fetched["received_bytes"].as_u64().unwrap_or_default(),
     })
+}
+
+fn over(path: &str) -> impl Fn(&Value) -> bool + '_ {
+    move |connected| connected["path"] == path
 }
 
 /// Has the sharer's router drop what goes straight from site to site. What goes to relays passes.
@@ -134,30 +123,6 @@ fn nft(world: &World, rules: &str) -> Result<()> {
     let status = world.command("ar", "nft").arg(rules).status()?;
     ensure!(status.success(), "nft {rules}: {status}");
     Ok(())
-}
-
-/// Waits until the getter says that it uses such a path.
-fn wait_for_path(getter: &mut Node, path: &str, deadline: Instant) -> Result<()> {
-    wait_until(getter, deadline, |event| event["event"] == "connected" && event["path"] == path).map(drop)
-}
-
-/// Waits until so much is there, and says how much it is.
-fn wait_for_bytes(getter: &mut Node, bytes: u64, deadline: Instant) -> Result<u64> {
-    let done = |event: &Value| event["done_bytes"].as_u64().filter(|_| event["event"] == "fetching");
-    let event = wait_until(getter, deadline, |event| done(event).is_some_and(|done| done >= bytes))?;
-    Ok(done(&event).unwrap_or_default())
-}
-
-fn wait_until(getter: &mut Node, deadline: Instant, is: impl Fn(&Value) -> bool) -> Result<Value> {
-    while let Some(event) = getter.next(deadline)? {
-        if is(&event) {
-            return Ok(event);
-        }
-        if event["event"] == "failed" || event["event"] == "fetched" {
-            bail!("the fetch ended before: {event}");
-        }
-    }
-    bail!("the fetch ended without a word")
 }
 
 impl Report {

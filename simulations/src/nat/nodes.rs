@@ -5,6 +5,8 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader},
+    net::IpAddr,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -12,17 +14,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{
-    relays::{self, Relays},
-    scenario::{PUBLIC_NODES, PUBLIC_PORT},
+    relays::{Coturn, Relays, coturn_line},
+    scenario::{Line, PUBLIC_NODES, PUBLIC_PORT},
     world::{World, public_addrs, public_place},
 };
 
 /// How long a node may take to be up, or to have shared.
 const START: Duration = Duration::from_secs(40);
+
+/// The number of the signal that ends a process at once.
+const SIGKILL: i32 = 9;
 
 /// Events that wait to be looked at; a process that says more waits.
 const EVENT_QUEUE: usize = 1024;
@@ -36,6 +41,12 @@ pub(crate) struct Program {
     pub(crate) logs: bool,
     /// Who relays for them.
     pub(crate) relays: Relays,
+}
+
+/// What runs on public hosts. Dropping it kills the processes.
+pub(crate) struct PublicHosts {
+    nodes: Vec<Node>,
+    coturns: Vec<Coturn>,
 }
 
 /// A running `keyferry --json …`. Dropping it kills the process.
@@ -96,11 +107,8 @@ impl Program {
     }
 
     /// Starts the public nodes that everybody enters the network through, and the relays, and waits until they are up.
-    pub(crate) fn start_public(&self, world: &World) -> Result<Vec<Node>> {
-        if self.relays == Relays::Coturn {
-            world.add_public_host(relays::COTURN, &relays::coturn_line())?;
-            relays::start_coturn(world)?;
-        }
+    pub(crate) fn start_public(&self, world: &World) -> Result<PublicHosts> {
+        let coturns = (0..self.relays.coturns()).map(|index| Coturn::start(world, index)).collect::<Result<_>>()?;
         let (port, relaying) = (PUBLIC_PORT.to_string(), self.relays.options_of_public_node());
         let start = |index| {
             let place = public_place(index);
@@ -112,7 +120,22 @@ impl Program {
         for node in &mut nodes {
             node.wait_for("status", START).context("a public node")?;
         }
-        Ok(nodes)
+        Ok(PublicHosts { nodes, coturns })
+    }
+}
+
+impl PublicHosts {
+    /// Kills what runs on the host with this address, with no chance to tidy up. It has to have been up until then.
+    pub(super) fn kill_at(&mut self, ip: IpAddr) -> Result<()> {
+        let has = |line: Line| [IpAddr::from(line.v4), line.v6.into()].contains(&ip);
+        let nodes = self.nodes.iter_mut().enumerate().map(|(at, node)| (Line::of_public_node(at), &mut node.child));
+        let coturns = self.coturns.iter_mut().enumerate().map(|(at, coturn)| (coturn_line(at), coturn.process()));
+        let (_, process) =
+            nodes.chain(coturns).find(|(line, _)| has(*line)).with_context(|| format!("nobody is at {ip}"))?;
+        process.kill()?;
+        let status = process.wait()?;
+        ensure!(status.signal() == Some(SIGKILL), "what ran at {ip} had ended before: {status}");
+        Ok(())
     }
 }
 

@@ -33,8 +33,6 @@ use super::{
 pub(crate) struct World {
     // Dropped in this order: what runs in namespaces ends before they go, and they before the core.
     daemons: Mutex<Vec<Child>>,
-    /// Those of public hosts.
-    lasting: Mutex<Vec<Child>>,
     namespaces: Namespaces,
     core: Core,
     way: Way,
@@ -47,7 +45,6 @@ impl World {
         fs::create_dir_all(&dir)?;
         let world = Self {
             daemons: Mutex::default(),
-            lasting: Mutex::default(),
             namespaces: Namespaces::new(engine),
             core: Core::start(way, BACKBONE)?,
             way,
@@ -222,30 +219,18 @@ impl World {
         Ok(())
     }
 
-    /// Has a daemon of a public host end with this world.
-    pub(super) fn keep(&self, daemon: Child) {
-        if let Ok(mut lasting) = self.lasting.lock() {
-            lasting.push(daemon);
-        }
-    }
-
     fn end_daemons(&self) {
-        end_all(&self.daemons);
+        let Ok(mut daemons) = self.daemons.lock() else { return };
+        for mut daemon in daemons.drain(..) {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         self.end_daemons();
-        end_all(&self.lasting);
-    }
-}
-
-fn end_all(daemons: &Mutex<Vec<Child>>) {
-    let Ok(mut daemons) = daemons.lock() else { return };
-    for mut daemon in daemons.drain(..) {
-        let _ = daemon.kill();
-        let _ = daemon.wait();
     }
 }
 
