@@ -104,10 +104,6 @@ impl Server {
     /// A client has connected. Older connections that ask for nothing may give way.
     pub fn connected(&mut self, now: Instant, arrival: Arrival) -> ClientId {
         let client = ClientId(self.next_id());
-        if let Some(pushed_out) = self.half_open.make_room(arrival.remote.ip()) {
-            self.counters.pushed_out += 1;
-            self.close(pushed_out);
-        }
         let stage = Stage::HalfOpen { until: now + self.config.half_open_timeout };
         self.clients.insert(client, Client { arrival, stage, challenged: 0 });
         self.enter_half_open(now, client);
@@ -256,13 +252,19 @@ impl Server {
         known.stage = stage;
     }
 
-    /// Makes a connection one that has to show what it is for.
+    /// Makes a connection one that has to show what it is for. An older one may give way.
     pub(super) fn enter_half_open(&mut self, now: Instant, client: ClientId) {
+        let Some(remote) = self.clients.get(&client).map(|known| known.arrival.remote.ip()) else { return };
+        if let Some(pushed_out) = self.half_open.make_room(remote) {
+            self.counters.pushed_out += 1;
+            self.close(pushed_out);
+        }
         let until = now + self.config.half_open_timeout;
-        let Some(known) = self.clients.get_mut(&client) else { return };
-        known.stage = Stage::HalfOpen { until };
-        self.half_open.enter(known.arrival.remote.ip(), client);
-        self.due(until);
+        if let Some(known) = self.clients.get_mut(&client) {
+            known.stage = Stage::HalfOpen { until };
+            self.half_open.enter(remote, client);
+            self.due(until);
+        }
     }
 
     pub(super) fn due(&mut self, at: Instant) {

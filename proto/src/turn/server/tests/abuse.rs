@@ -278,6 +278,20 @@ fn a_flood_from_many_hosts_is_bounded_and_spares_who_is_allocated() {
 }
 
 #[test]
+fn who_gives_up_an_allocation_is_one_of_the_crowd_again() {
+    let limits = Limits { half_open_per_host: 4, half_open: 16, ..Limits::default() };
+    let mut relay = Relay::with(Config { limits, ..Config::default() }, Default::default());
+    let mut user = User::ada();
+    let control = relay.allocated(&mut user);
+    let idle: Vec<ClientId> = (0..4).map(|_| relay.client()).collect();
+
+    assert_eq!(relay.refresh(control, &user, 0).code(), 0);
+
+    assert_eq!(relay.server.half_open.count(), 4);
+    assert!(relay.closed(idle[0]) && !relay.closed(control), "the oldest of its host gives way");
+}
+
+#[test]
 fn passwords_are_not_guessed_for_long_on_one_connection() {
     let mut relay = Relay::new();
     let client = relay.client();
