@@ -13,10 +13,10 @@ use crate::{engine::api::Failure, gather::StunServer, home::AdmissionPolicy, pat
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Network options")]
 pub struct NetworkOptions {
-    /// Listen on this address and port, such as 0.0.0.0:4600; a port alone means all of IPv4 and IPv6. May be repeated.
+    /// Listen on this address and port, such as 0.0.0.0:41414; a port alone means all of IPv4 and IPv6. May be repeated.
     #[arg(long, env = "KEYFERRY_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_listen)]
     pub listen: Vec<Listen>,
-    /// A node to enter the network through, such as /ip4/192.0.2.1/tcp/4600. May be repeated.
+    /// A node to enter the network through, such as /ip4/192.0.2.1/tcp/41414. May be repeated.
     #[arg(long, env = "KEYFERRY_BOOTSTRAP", value_name = "MULTIADDR", value_delimiter = ',', value_parser = parse_multiaddr)]
     pub bootstrap: Vec<Multiaddr>,
     /// This machine can be reached from the whole network: serve the DHT without waiting for proof.
