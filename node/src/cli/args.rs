@@ -343,7 +343,7 @@ mod tests {
         let listen = parse("keyferry node --listen localhost").unwrap_err().to_string();
         assert!(listen.contains("0.0.0.0:4600"), "{listen}");
         let bootstrap = parse("keyferry node --bootstrap 192.0.2.1:4600").unwrap_err().to_string();
-        assert!(bootstrap.contains("/ip4/192.0.2.1/tcp/4600"), "{bootstrap}");
+        assert!(bootstrap.contains("/ip4/192.0.2.1/tcp/41414"), "{bootstrap}");
         assert!(parse("keyferry share").is_err());
         assert!(parse("keyferry id --passphrase").is_err());
         assert!(parse("keyferry -q -v status").is_err());

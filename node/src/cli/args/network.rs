@@ -112,7 +112,7 @@ fn parse_listen(text: &str) -> Result<Listen, String> {
 fn parse_multiaddr(text: &str) -> Result<Multiaddr, String> {
     match text.parse::<Multiaddr>() {
         Ok(addr) if !addr.is_empty() => Ok(addr),
-        _ => Err("this is not a multiaddr; it looks like /ip4/192.0.2.1/tcp/4600 (`keyferry status` on the other \
+        _ => Err("this is not a multiaddr; it looks like /ip4/192.0.2.1/tcp/41414 (`keyferry status` on the other \
                   node prints its own)"
             .to_owned()),
     }
