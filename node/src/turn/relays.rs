@@ -37,6 +37,7 @@ const FIND_PATIENCE: Duration = Duration::from_millis(2500);
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 /// How many are looked at.
 const MAX_PROBED: usize = 8;
+
 /// The relays that this node may use. Clones are the same relays.
 #[derive(Debug, Clone, Default)]
 pub struct Relays {
