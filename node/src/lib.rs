@@ -1,5 +1,6 @@
 //! Keyferry: share and fetch files by public key.
 
+mod base;
 pub mod cli;
 pub mod engine;
 pub mod gather;

@@ -20,8 +20,8 @@ use keyferry_proto::{
 use libp2p::Multiaddr;
 use tokio::sync::{Notify, watch};
 
-use super::now;
 use crate::{
+    base::clock,
     gather::Gathered,
     path::RelayMode,
     rendezvous::{PublishError, Rendezvous},
@@ -91,7 +91,7 @@ impl Announcer {
             if is_early {
                 pause = may_be_late.saturating_duration_since(Instant::now());
             } else if due && reach != Reach::default() {
-                sequence = next_sequence(sequence, milliseconds());
+                sequence = next_sequence(sequence, clock::now_ms());
                 match self.publish(&reach, sequence).await {
                     Ok(()) => last = Some((reach, Instant::now())),
                     Err(error) => {
@@ -112,7 +112,7 @@ impl Announcer {
     }
 
     async fn publish(&self, reach: &Reach, sequence: u64) -> Result<(), AnnounceError> {
-        let now = now();
+        let now = clock::now();
         let (ufrag, password) = ice_credentials(&rand::random());
         let offer = Offer {
             ufrag,
@@ -186,12 +186,6 @@ fn expects_more(reach: &Reach, public: bool, connected: usize, wan_peers: usize)
 /// A sequence number that grows over restarts, by the clock, and over a clock that is set back while the node runs.
 fn next_sequence(last: u64, clock: u64) -> u64 {
     clock.max(last.saturating_add(1))
-}
-
-/// Milliseconds since 1970.
-fn milliseconds() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

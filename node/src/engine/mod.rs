@@ -26,19 +26,10 @@ mod told;
 mod trace;
 mod turns;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use keyferry_proto::time::UnixTime;
-
 pub use self::{
     node::{Node, NodeConfig},
     ping::MAX_PINGS,
 };
-
-/// The wall clock.
-pub(crate) fn now() -> UnixTime {
-    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-}
 
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,8 @@ use keyferry_proto::{
     turn::long_term::Credentials,
 };
 
-use super::now;
 use crate::{
+    base::clock,
     home::{AdmissionPolicy, ContactsFile, Home},
     path::RelayMode,
     relay::Relay,
@@ -43,7 +43,8 @@ struct Issuer {
 impl CredentialIssuer for Issuer {
     fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<Issued, Refusal>> {
         async move {
-            let granted = self.relay.credentials_for(who.node, remote, now()).await.map_err(|_| Refusal::Policy)?;
+            let granted =
+                self.relay.credentials_for(who.node, remote, clock::now()).await.map_err(|_| Refusal::Policy)?;
             Ok(Issued {
                 realm: granted.realm,
                 username: granted.username,

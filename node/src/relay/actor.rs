@@ -24,6 +24,7 @@ use super::{
     ports::Ports,
     rates::Shares,
 };
+use crate::base::clock;
 
 /// What may wait for a client to take it: answers, and tidings of peers.
 const MAX_COMMANDS: usize = 64;
@@ -116,7 +117,7 @@ impl Actor {
         match input {
             Input::Client { stream, arrival, first } => self.welcome(stream, arrival, first),
             Input::Message { client, message, taken } => {
-                self.server.message(now(), crate::engine::now(), client, &message);
+                self.server.message(now(), clock::now(), client, &message);
                 // What follows is on its way before the client's next message is read.
                 self.act();
                 let _ = taken.send(());
@@ -146,7 +147,7 @@ impl Actor {
         let (commands, received) = mpsc::channel(MAX_COMMANDS);
         self.clients.insert(client, commands);
         if let Some(first) = first {
-            self.server.message(now(), crate::engine::now(), client, &first);
+            self.server.message(now(), clock::now(), client, &first);
             self.act();
         }
         let link = Link { client, inputs: self.inputs.clone(), traffic: Arc::clone(&self.traffic) };

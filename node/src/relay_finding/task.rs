@@ -17,8 +17,9 @@ use super::{
     search::{Search, some_contacts},
 };
 use crate::{
+    base::clock,
     path::AddressPolicy,
-    rendezvous::{AskAs, AskError, Granted, Rendezvous, RendezvousStatus, unix_now},
+    rendezvous::{AskAs, AskError, Granted, Rendezvous, RendezvousStatus},
 };
 
 /// How long a node has to turn out reachable, once it has met others, before it counts as one that may need relays.
@@ -179,7 +180,7 @@ impl Task {
             return self.pool.on_failed(peer, Failure::Gone, now);
         }
         let Issued { realm, username, password, expires, tls_pin, .. } = granted.issued;
-        let lifetime = expires.since(unix_now());
+        let lifetime = expires.since(clock::now());
         tracing::debug!(%peer, of_contact = candidate.whose.is_some(), ?lifetime, "leave to use a relay");
         let relay = FoundRelay { peer, whose: candidate.whose, addrs, realm, username, password, expires, tls_pin };
         self.pool.on_granted(relay, lifetime, now);
@@ -215,7 +216,7 @@ impl Task {
         tracing::debug!(contacts = contacts.len(), "looking for relays");
         self.pool.forget_candidates();
         self.search_began = Some(now);
-        self.search = Some(Search::begin(&self.rendezvous, &contacts, unix_now(), now));
+        self.search = Some(Search::begin(&self.rendezvous, &contacts, clock::now(), now));
     }
 
     fn end_search(&mut self, now: Instant) {

@@ -26,14 +26,16 @@ use super::{
     handshake::Handshakes,
     lookup::{Lookups, Wanted},
     observed::{Departures, Observations},
-    records::unix_now,
     reservations::Reservations,
     scope::{Scope, multiaddr_of, socket_addr_of},
     shelf::Shelf,
     transport::listening_addrs,
     turn::Credentials,
 };
-use crate::port::{Accepted, DEFAULT_PORT, Port};
+use crate::{
+    base::clock,
+    port::{Accepted, DEFAULT_PORT, Port},
+};
 
 /// With fewer peers than this in both routing tables, the bootstrap addresses are dialled.
 const ENOUGH_PEERS: usize = 3;
@@ -191,7 +193,7 @@ impl Actor {
             Command::Publish { key, value, reply } => self.announcer.publish(behaviour, key, *value, reply),
             Command::Resolve { key, results } => {
                 let wanted = Wanted::Offer { best: None, results };
-                if !self.lookups.start(behaviour, key, wanted, unix_now()) {
+                if !self.lookups.start(behaviour, key, wanted, clock::now()) {
                     self.count("lookup_refused");
                 }
             }
@@ -199,7 +201,7 @@ impl Actor {
             Command::StopProviding { key } => self.announcer.stop_providing(behaviour, &key),
             Command::Providers { key, results } => {
                 let wanted = Wanted::Holders { seen: Default::default(), results };
-                if !self.lookups.start(behaviour, key, wanted, unix_now()) {
+                if !self.lookups.start(behaviour, key, wanted, clock::now()) {
                     self.count("lookup_refused");
                 }
             }

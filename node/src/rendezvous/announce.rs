@@ -20,9 +20,10 @@ use tokio::sync::oneshot;
 use super::{
     MAX_PROVIDED, MAX_PUBLISHED, PublishError, PublishReport, REPUBLISH_INTERVAL,
     behaviour::{Behaviour, copies},
-    records::{kad_key_of, unix_now},
+    records::kad_key_of,
     scope::Scope,
 };
+use crate::base::clock;
 
 /// Announcements that may be under way at a time.
 const MAX_RUNNING: usize = 16;
@@ -84,7 +85,7 @@ impl Announcer {
 
     /// Publishes an offer; `reply` learns who took it.
     pub(super) fn publish(&mut self, behaviour: &mut Behaviour, key: RecordKey, offer: SealedOffer, reply: Reply) {
-        let offer = match self.check(&key, offer, unix_now()) {
+        let offer = match self.check(&key, offer, clock::now()) {
             Ok(offer) => offer,
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -97,7 +98,7 @@ impl Announcer {
         let scopes = Scope::ALL.into_iter().filter(|scope| behaviour.peers(*scope) > 0).collect::<Vec<_>>();
         for scope in Scope::ALL {
             // What is newer than our own in our own store was published by this same node key elsewhere, and stays.
-            let _ = behaviour.kad(scope).store_mut().accept(record(&key, &offer), unix_now());
+            let _ = behaviour.kad(scope).store_mut().accept(record(&key, &offer), clock::now());
             self.taken.remove(&(Item::Offer(key), scope));
         }
         let published =
@@ -186,7 +187,7 @@ impl Announcer {
         }
         if self.republish_at <= now {
             self.republish_at = now + REPUBLISH_INTERVAL;
-            let clock = unix_now();
+            let clock = clock::now();
             self.offers.retain(|_, published| published.offer.expires() > clock);
             Scope::ALL.into_iter().for_each(|scope| self.enqueue_all(|_, _| true, scope));
         }
@@ -315,6 +316,6 @@ impl Published {
 
 fn record(key: &RecordKey, offer: &SealedOffer) -> Record {
     let mut record = Record::new(kad_key_of(key), offer.as_bytes().to_vec());
-    record.expires = Some(Instant::now() + offer.expires().since(unix_now()));
+    record.expires = Some(Instant::now() + offer.expires().since(clock::now()));
     record
 }

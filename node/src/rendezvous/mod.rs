@@ -42,7 +42,6 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-pub(crate) use self::records::unix_now;
 pub use self::{
     call_stream::{CallBytes, CallIo, CallStream, OpenError},
     calls::CallOver,
@@ -50,7 +49,10 @@ pub use self::{
     scope::{Scope, multiaddr_of, socket_addr_of},
     turn::{AskAs, AskError, Audience, CredentialIssuer, Granted, Requester, TurnService},
 };
-use crate::port::{Accepted, Port};
+use crate::{
+    base::clock,
+    port::{Accepted, Port},
+};
 
 /// How long a lookup waits for a first peer, such as the answer of a bootstrap node.
 pub const FIRST_PEER_WAIT: Duration = Duration::from_secs(10);
@@ -315,7 +317,7 @@ impl Rendezvous {
         let answer = tokio::time::timeout(turn::ASK_TIMEOUT, answer).await;
         let answer = answer.map_err(|_| AskError::Unreachable("it does not answer".to_owned()))?;
         let turn::Answer { message, via, is_dialled } = answer.map_err(|_| AskError::Ended)??;
-        match Reply::parse(&message, records::unix_now())? {
+        match Reply::parse(&message, clock::now())? {
             Reply::Issued(issued) => Ok(Granted { issued, via, is_dialled }),
             Reply::Refused(refusal) => Err(AskError::Refused(refusal)),
         }

@@ -8,7 +8,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, hash_map},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use keyferry_proto::{
@@ -24,6 +24,7 @@ use libp2p::{
 };
 
 use super::MAX_PROVIDED;
+use crate::base::clock;
 
 /// Offers that a node stores for one DHT; each has at most 4 KiB.
 pub(super) const MAX_RECORDS: usize = 4096;
@@ -182,7 +183,7 @@ impl RecordStore for Table {
     }
 
     fn put(&mut self, record: Record) -> StoreResult<()> {
-        self.accept(record, unix_now()).map_err(|refusal| match refusal {
+        self.accept(record, clock::now()).map_err(|refusal| match refusal {
             Refusal::Unsound(RecordError::TooLong { .. }) => StoreError::ValueTooLarge,
             _ => StoreError::MaxRecords,
         })
@@ -255,13 +256,10 @@ pub(super) fn record_key_of(key: &kad::RecordKey) -> Option<RecordKey> {
     <[u8; 32]>::try_from(key.as_ref()).ok().map(RecordKey::from_bytes)
 }
 
-/// What the clock says. A clock before 1970 makes every record appear to be from the future.
-pub(crate) fn unix_now() -> UnixTime {
-    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use keyferry_proto::identity::NodeSecret;
 
     use super::*;
@@ -275,7 +273,7 @@ mod tests {
     #[test]
     fn newer_records_replace_older_ones_and_never_the_other_way_round() {
         let mut table = Table::new(PeerId::random());
-        let now = unix_now();
+        let now = clock::now();
         table.accept(record(1, 5), now).unwrap();
         assert_eq!(table.accept(record(1, 4), now), Err(Refusal::NotNewer));
         // Sealed again, the same sequence has other bytes.
@@ -289,15 +287,15 @@ mod tests {
     fn the_same_record_again_is_no_error() {
         let mut table = Table::new(PeerId::random());
         let same = record(1, 5);
-        table.accept(same.clone(), unix_now()).unwrap();
-        assert_eq!(table.accept(same, unix_now()), Ok(()));
+        table.accept(same.clone(), clock::now()).unwrap();
+        assert_eq!(table.accept(same, clock::now()), Ok(()));
         assert_eq!(table.len(), 1);
     }
 
     #[test]
     fn forged_misplaced_oversized_and_expired_records_are_refused() {
         let mut table = Table::new(PeerId::random());
-        let now = unix_now();
+        let now = clock::now();
         let mut forged = record(1, 1);
         *forged.value.last_mut().unwrap() ^= 1;
         assert_eq!(table.accept(forged, now).unwrap_err().counter(), "record_refused_bad_signature");
@@ -329,7 +327,7 @@ mod tests {
             let new = record(seed, 1);
             let distance = KBucketKey::from(own).distance(&KBucketKey::new(new.key.clone()));
             let last = table.by_distance.last().unwrap().0;
-            assert_eq!(table.accept(new, unix_now()).is_ok(), distance < last);
+            assert_eq!(table.accept(new, clock::now()).is_ok(), distance < last);
         }
         assert_eq!((table.len(), table.by_distance.len()), (MAX_RECORDS, MAX_RECORDS));
         assert!(*table.by_distance.last().unwrap() < farthest);

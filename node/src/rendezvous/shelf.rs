@@ -13,11 +13,8 @@ use libp2p::kad::Record;
 use sled::{Batch, Tree};
 use tokio::task::JoinHandle;
 
-use super::{
-    behaviour::Behaviour,
-    records::{kad_key_of, unix_now},
-    scope::Scope,
-};
+use super::{behaviour::Behaviour, records::kad_key_of, scope::Scope};
+use crate::base::clock;
 
 /// The records on disk, and the write that is under way.
 pub(super) struct Shelf {
@@ -38,7 +35,7 @@ impl Shelf {
             let Ok((key, value)) = entry else { break };
             let sound = split_key(&key).is_some_and(|(scope, record_key)| {
                 let record = Record::new(kad_key_of(&record_key), value.to_vec());
-                behaviour.kad(scope).store_mut().accept(record, unix_now()).is_ok()
+                behaviour.kad(scope).store_mut().accept(record, clock::now()).is_ok()
             });
             if sound {
                 loaded += 1;

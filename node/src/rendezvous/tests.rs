@@ -18,7 +18,7 @@ use keyferry_proto::{
     offer::{Offer, SignedOffer, content_record_key, record_key, seal},
 };
 
-use super::{records::unix_now, *};
+use super::*;
 
 /// A node of the tests: a port and a rendezvous on loopback.
 struct Node {
@@ -30,7 +30,7 @@ struct Node {
 
 /// An offer of a node for today, with an hour to live.
 pub(super) fn sealed(secret: &NodeSecret, sequence: u64) -> SealedOffer {
-    let now = unix_now();
+    let now = clock::now();
     let offer = Offer {
         ufrag: "abcd1234".to_owned(),
         password: "abcdefghijklmnopqrstuvwx".to_owned(),
@@ -48,7 +48,7 @@ fn secret(seed: u8) -> NodeSecret {
 }
 
 fn key_of(secret: &NodeSecret) -> RecordKey {
-    record_key(&secret.public(), unix_now().day())
+    record_key(&secret.public(), clock::now().day())
 }
 
 fn quiet_config(bootstrap: &[&Node]) -> RendezvousConfig {
@@ -112,7 +112,7 @@ async fn of_two_nodes_one_finds_what_the_other_published() {
     let report = nodes[1].publish(&secret(1), 1).await;
     let found = nodes[0].resolve(key_of(&secret(1))).await.expect("an offer");
     assert_eq!(report, PublishReport { lan: 1, wan: 0 });
-    assert_eq!(found.open(&secret(1).public(), unix_now()).unwrap().offer().sequence, 1);
+    assert_eq!(found.open(&secret(1).public(), clock::now()).unwrap().offer().sequence, 1);
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn in_a_network_of_ten_every_node_finds_every_offer() {
     for node in &nodes {
         for seed in 0..nodes.len() {
             let found = node.resolve(key_of(&secret(seed as u8))).await;
-            assert!(found.is_some_and(|offer| offer.open(&secret(seed as u8).public(), unix_now()).is_ok()));
+            assert!(found.is_some_and(|offer| offer.open(&secret(seed as u8).public(), clock::now()).is_ok()));
         }
     }
 }

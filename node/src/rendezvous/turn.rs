@@ -38,7 +38,8 @@ use tokio::sync::oneshot;
 
 use self::allowance::Allowance;
 pub(super) use self::frames::Frames;
-use super::{call_stream::key_of_peer, records::unix_now};
+use super::call_stream::key_of_peer;
+use crate::base::clock;
 
 /// Streams of this protocol on one connection, in both directions.
 const MAX_STREAMS: usize = 4;
@@ -193,7 +194,7 @@ impl TurnService {
         let (Some(relay), Some(requester)) = (key_of_peer(&own), key_of_peer(&peer)) else {
             return Err(RelayingError::RequesterKey);
         };
-        let node = verify_request(message, &self.secret, Channel { relay, requester }, unix_now())?;
+        let node = verify_request(message, &self.secret, Channel { relay, requester }, clock::now())?;
         Ok(Arc::clone(&self.issuer).issue(Requester { node, peer }, remote))
     }
 }
@@ -249,7 +250,7 @@ pub(super) fn answer(
         Err(Refusal::Policy) => (Reply::Refused(Refusal::Policy), "turn_refused_policy"),
         Err(Refusal::Busy) => (Reply::Refused(Refusal::Busy), "turn_refused_busy"),
     };
-    match reply.encode(unix_now()) {
+    match reply.encode(clock::now()) {
         Ok(message) => (Some(message), counter),
         Err(error) => {
             tracing::warn!(%error, "this node's relay issues what nobody would take");
@@ -276,7 +277,7 @@ pub(super) fn request(own: &PeerId, relay: &PeerId, who: AskAs<'_>) -> Result<Ve
             let relay = key_of_peer(relay).ok_or(AskError::Key)?;
             let seed: [[u8; 32]; 2] = rand::random();
             let seed = std::array::from_fn(|at| seed[at / 32][at % 32]);
-            Ok(node_request(secret, &node, Channel { relay, requester }, unix_now(), &seed))
+            Ok(node_request(secret, &node, Channel { relay, requester }, clock::now(), &seed))
         }
     }
 }

@@ -8,12 +8,13 @@ use std::{
     io,
     path::Path,
     sync::PoisonError,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use keyferry_proto::hash::ContentHash;
 
-use super::{Store, StoreError, disk::Folders, import::walk_error, now};
+use super::{Store, StoreError, disk::Folders, import::walk_error};
+use crate::base::clock;
 
 /// How long what belongs to an unfinished fetch is kept, so that the fetch can go on.
 pub const UNFINISHED_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -114,12 +115,12 @@ impl Store {
 
     fn is_pending(&self, hash: &ContentHash, grace: Duration) -> Result<bool, StoreError> {
         let since = self.on_index(|index| index.pending_since(hash))?;
-        Ok(since.is_some_and(|since| now().since(since) < grace))
+        Ok(since.is_some_and(|since| clock::now().since(since) < grace))
     }
 }
 
 fn is_younger(metadata: &Metadata, grace: Duration) -> bool {
-    let age = metadata.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    let age = metadata.modified().ok().and_then(clock::age);
     age.is_none_or(|age| age < grace)
 }
 

@@ -23,8 +23,9 @@ use super::{
     Origin, Root, Store, StoreError,
     hashing::{self, Hashed, Observer, Source},
     index::Location,
-    now, utf8,
+    utf8,
 };
+use crate::base::clock;
 
 /// How many skipped files an import lists; the rest is only counted.
 pub const MAX_SKIPPED_LISTED: usize = 100;
@@ -113,7 +114,7 @@ impl Store {
                 ImportMode::InPlace => Origin::InPlace { path },
                 ImportMode::Copy => Origin::Copied,
             },
-            added: now(),
+            added: clock::now(),
         };
         self.add_root(root.clone())?;
         tracing::info!(format = ?root.format, size = root.size, files = root.files, "took content into the store");

@@ -33,14 +33,12 @@ use std::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use keyferry_proto::{
     address::ShareName,
     collection::{MAX_MANIFEST_LEN, Manifest},
     hash::{ContentFormat, ContentHash},
-    time::UnixTime,
 };
 
 use self::{
@@ -49,6 +47,7 @@ use self::{
     index::{Index, IndexError, Location},
     outboard::ActiveOutboards,
 };
+use crate::base::clock;
 
 pub use self::{
     blob::Blob,
@@ -223,7 +222,7 @@ impl Store {
         if got != hash {
             return Err(StoreError::HashMismatch { expected: hash, got });
         }
-        self.on_index(|index| index.add_pending(&hash, now()))?;
+        self.on_index(|index| index.add_pending(&hash, clock::now()))?;
         for (path, bytes) in [(folders.outboard(&hash), &parents[..]), (folders.blob(&hash), bytes)] {
             if bytes.is_empty() && path != folders.blob(&hash) {
                 continue;
@@ -355,11 +354,6 @@ impl Store {
     fn lock_changing(&self) -> std::sync::MutexGuard<'_, ()> {
         self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The wall clock, as roots note it.
-fn now() -> UnixTime {
-    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
 /// A path as the index and the list of roots keep it.

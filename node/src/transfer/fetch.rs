@@ -31,6 +31,7 @@ use super::{
     staging::Target,
 };
 use crate::{
+    base::clock,
     path::PathReport,
     session::Session,
     store::{Origin, Root, Store},
@@ -207,7 +208,7 @@ async fn finish(job: &Job, plan: Arc<Plan>, ledger: Ledger) -> Result<Outcome, F
             files: plan.file_count(),
             name: None,
             origin: Origin::Fetched { path: path.clone() },
-            added: crate::engine::now(),
+            added: clock::now(),
         };
         if let Err(error) = store.add_fetched(root, plan.placed(&path)) {
             // What the user wanted is there all the same.

@@ -12,8 +12,7 @@ use keyferry_proto::{
 use libp2p::Multiaddr;
 use tokio::sync::mpsc;
 
-use super::super::now;
-use crate::{path::RelayMode, rendezvous::Rendezvous};
+use crate::{base::clock, path::RelayMode, rendezvous::Rendezvous};
 
 /// Offers that may wait to be looked at.
 const WAITING_OFFERS: usize = 4;
@@ -30,7 +29,7 @@ pub(super) struct Ways {
 /// What the node's offers say, as they come in; those that are not the node's are left out.
 pub(super) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayMode) -> mpsc::Receiver<Ways> {
     let (sender, receiver) = mpsc::channel(WAITING_OFFERS);
-    for day in resolve_days(now()) {
+    for day in resolve_days(clock::now()) {
         let mut sealed = rendezvous.resolve(record_key(&node, day));
         let sender = sender.clone();
         tokio::spawn(async move {
@@ -47,7 +46,7 @@ pub(super) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayM
 }
 
 fn read(sealed: &SealedOffer, node: &NodeKey, relay_mode: RelayMode) -> Option<Ways> {
-    let signed = match sealed.open(node, now()) {
+    let signed = match sealed.open(node, clock::now()) {
         Ok(signed) => signed,
         Err(error) => {
             tracing::debug!(%error, "an offer does not open");

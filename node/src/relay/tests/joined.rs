@@ -8,6 +8,7 @@ use tokio::{
 
 use super::bench::{self, Bench, accepted, between, config, exchange, in_time, listener, relayed};
 use crate::{
+    base::clock,
     home::{AdmissionPolicy, ContactsFile},
     relay::{Refused, RelayConfig},
     stun::Client,
@@ -158,7 +159,7 @@ async fn the_bytes_of_a_quota_end_a_connection() {
 async fn issued_credentials_are_good_for_those_whom_the_policy_allows() {
     let ada = NodeSecret::from_bytes(&[1; 32]).public();
     let host = "203.0.113.7".parse().unwrap();
-    let now = crate::engine::now();
+    let now = clock::now();
     let bench = Bench::new(RelayConfig { policy: AdmissionPolicy::Contacts, ..config() }).await;
     assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await, Err(Refused));
     ContactsFile::of(bench.home.path()).add(ada, Some("Ada")).unwrap();

@@ -12,7 +12,10 @@ use keyferry_proto::{
 use tokio::net::TcpSocket;
 
 use super::bench::{Bench, config, exchange, in_time, relayed};
-use crate::turn::{AddressFamily, Allocation, ConnectError, TurnError};
+use crate::{
+    base::clock,
+    turn::{AddressFamily, Allocation, ConnectError, TurnError},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_refuses_is_told_at_once() {
@@ -53,7 +56,7 @@ async fn a_second_connection_with_one_address_of_a_peer_is_refused_while_the_fir
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_unknown_expired_and_no_credentials_say_so_at_once() {
-    let now = crate::engine::now();
+    let now = clock::now();
     let issue = |secret: &[u8], expiry| Secret::new(secret).issue("carol", UnixTime(expiry)).unwrap();
     let (expired, elsewhere) = (issue(b"north", now.0 - 1), issue(b"south", now.0 + 3600));
     let cases = [
@@ -93,7 +96,7 @@ async fn wrong_unknown_expired_and_no_credentials_say_so_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_made_elsewhere_with_the_relays_secret_are_good_until_they_run_out() {
     let bench = Bench::new(config()).await;
-    let expiry = UnixTime(crate::engine::now().0 + 3600);
+    let expiry = UnixTime(clock::now().0 + 3600);
     let issued = Secret::new(b"north").issue("carol", expiry).unwrap();
 
     let allocation = bench.allocation_of(false, &issued.username, &issued.password).await;

@@ -12,11 +12,11 @@ use libp2p::{
 };
 
 use super::Actor;
+use crate::base::clock;
 use crate::rendezvous::{
     behaviour::BehaviourEvent,
     calls::CallsEvent,
     circuit::is_circuit,
-    records::unix_now,
     scope::{Scope, socket_addr_of},
 };
 
@@ -118,7 +118,7 @@ impl Actor {
                 self.add_to_table(peer, address);
             }
             kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), .. } } => {
-                let stored = self.swarm.behaviour_mut().kad(scope).store_mut().accept(record, unix_now());
+                let stored = self.swarm.behaviour_mut().kad(scope).store_mut().accept(record, clock::now());
                 match stored {
                     Ok(()) => self.records_may_have_changed(),
                     Err(refusal) => {
@@ -145,7 +145,7 @@ impl Actor {
             QueryResult::GetRecord(found) => {
                 let taken = match found {
                     Ok(GetRecordOk::FoundRecord(found)) => {
-                        self.lookups.on_record(query, &found.record.value, unix_now())
+                        self.lookups.on_record(query, &found.record.value, clock::now())
                     }
                     _ => Ok(()),
                 };

@@ -14,8 +14,8 @@ use libp2p::{
 };
 
 use super::Actor;
+use crate::base::clock;
 use crate::rendezvous::{
-    records::unix_now,
     scope::{Scope, multiaddr_of, socket_addr_of},
     turn::{self, Answer, AskError, AskReply, Decided, MAX_ASKED, MAX_DIALLED},
 };
@@ -90,7 +90,7 @@ impl Actor {
     pub(super) fn announce_relay(&mut self) {
         let Some(service) = &self.turn.service else { return };
         let is_server = self.swarm.behaviour_mut().wan.inner.mode() == kad::Mode::Server;
-        let keys = if is_server { service.record_keys(unix_now()) } else { Vec::new() };
+        let keys = if is_server { service.record_keys(clock::now()) } else { Vec::new() };
         self.announcer.set_relays(self.swarm.behaviour_mut(), keys);
     }
 

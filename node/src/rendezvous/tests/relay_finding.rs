@@ -145,7 +145,7 @@ async fn a_contacts_relay_comes_first_and_it_alone_learns_who_asks() {
     let _for_contacts = relay(3, &[&entry], &private, Audience::Contacts).await;
     let seeker = start_on(at(12), quiet_config(&[&entry])).await;
     seeker.until(|status| status.wan_peers > 0).await;
-    let today = relay_record_key_of(&secret(3).public(), unix_now().day());
+    let today = relay_record_key_of(&secret(3).public(), clock::now().day());
     announced(&seeker, relay_record_key(), 1).await;
     announced(&seeker, today, 1).await;
 

@@ -41,9 +41,9 @@ impl CredentialIssuer for Issuer {
         self.asked.lock().unwrap().push((who, remote));
         let issued = (self.policy)(who).map(|()| Issued {
             realm: "keyferry".to_owned(),
-            username: format!("{}:{}", unix_now().0, who.peer),
+            username: format!("{}:{}", clock::now().0, who.peer),
             password: "cGFzc3dvcmQ=".to_owned(),
-            expires: unix_now().plus(self.lifetime),
+            expires: clock::now().plus(self.lifetime),
             addrs: Vec::new(),
             tls_pin: Some([7; 32]),
         });
@@ -160,7 +160,7 @@ async fn a_node_that_does_not_relay_or_is_not_there_is_told_apart() {
 async fn requests_that_are_replayed_forged_late_misdirected_or_no_requests_get_no_answer() {
     let (relay, issuer) = relay(|_| Ok(())).await;
     let (honest, thief) = (start(quiet_config(&[])).await, start(quiet_config(&[])).await);
-    let (own, now, seed) = (secret(2), unix_now(), [5; 64]);
+    let (own, now, seed) = (secret(2), clock::now(), [5; 64]);
     let theirs = node_request(&own, &key(1), channel(&relay, &honest), now, &seed);
     let mut forged = node_request(&own, &key(1), channel(&relay, &thief), now, &seed);
     forged[100] ^= 1;
@@ -179,7 +179,7 @@ async fn requests_that_are_replayed_forged_late_misdirected_or_no_requests_get_n
     assert!(issuer.asked().is_empty());
     // The honest one still gets in, by the very message.
     let answer = ask_with(&honest, &relay, theirs).await.unwrap();
-    assert!(matches!(Reply::parse(&answer.message, unix_now()), Ok(Reply::Issued(_))));
+    assert!(matches!(Reply::parse(&answer.message, clock::now()), Ok(Reply::Issued(_))));
     assert_eq!(issuer.asked()[0].0.node, Some(key(2)));
 }
 

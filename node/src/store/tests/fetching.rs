@@ -158,7 +158,7 @@ fn what_was_fetched_is_seeded_from_where_it_was_put() {
         files: 1,
         name: None,
         origin: Origin::Fetched { path: place.clone() },
-        added: now(),
+        added: clock::now(),
     };
     let wrong = store.add_fetched(root.clone(), vec![(hash, 5, place.clone())]);
     assert!(matches!(wrong, Err(StoreError::Changed { .. })));

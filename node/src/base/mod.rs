@@ -1,0 +1,3 @@
+//! What stands below everything else of the crate, and imports nothing of it.
+
+pub(crate) mod clock;
