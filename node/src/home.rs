@@ -10,7 +10,6 @@
 //! What it is not: the content in it; that is [`crate::store`].
 
 mod admission;
-mod atomic;
 mod contacts;
 mod key_file;
 
@@ -24,13 +23,13 @@ use keyferry_proto::identity::NodeSecret;
 
 pub use self::{
     admission::{Admission, AdmissionPolicy},
-    atomic::write_atomically,
     contacts::{
         Contact, ContactList, ContactName, ContactsError, ContactsFile, LineProblem, MAX_CONTACT_NAME_LEN,
         MAX_CONTACTS, NameError,
     },
     key_file::{KeyFileError, MAX_PASSPHRASE_LEN},
 };
+use crate::base::atomic_file;
 
 /// The environment variable that names the data folder.
 pub const HOME_VARIABLE: &str = "KEYFERRY_HOME";
@@ -141,7 +140,7 @@ impl Home {
             Err(TryLockError::WouldBlock) => return Err(HomeError::Busy { path: root }),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_path)(error)),
         }
-        atomic::remove_leftovers(&root);
+        atomic_file::remove_leftovers(&root);
         Ok(Self { root, _lock: lock })
     }
 
@@ -200,7 +199,7 @@ impl Home {
             Some(passphrase) => key_file::encrypt(&secret, passphrase, rand::random(), rand::random())
                 .map_err(|source| self.key_file_error(source))?,
         };
-        write_atomically(&path, &bytes, SECRET_MODE).map_err(failed("write", &path))?;
+        atomic_file::write_atomically(&path, &bytes, SECRET_MODE).map_err(failed("write", &path))?;
         Ok(secret)
     }
 

@@ -16,7 +16,7 @@ use std::{
 
 use keyferry_proto::identity::{NodeKey, NodeKeyError};
 
-use super::atomic::write_atomically;
+use crate::base::atomic_file::write_atomically;
 
 /// The greatest number of contacts.
 pub const MAX_CONTACTS: usize = 4096;

@@ -81,7 +81,7 @@ fn a_damaged_key_file_is_an_error_and_stays_where_it_is() {
     let dir = folder();
     let home = Home::open(dir.path()).unwrap();
     for bytes in [&b""[..], b"garbage", &[0; 5000]] {
-        write_atomically(&home.identity_path(), bytes, 0o600).unwrap();
+        atomic_file::write_atomically(&home.identity_path(), bytes, 0o600).unwrap();
         let error = home.identity().unwrap_err();
         assert!(matches!(error, HomeError::KeyFile { source: KeyFileError::Malformed { .. }, .. }), "{error}");
         assert_eq!(fs::read(home.identity_path()).unwrap(), bytes);

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{home::write_atomically, turn::Pin};
+use crate::{base::atomic_file::write_atomically, turn::Pin};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,

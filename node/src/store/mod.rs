@@ -110,7 +110,7 @@ impl OpenReport {
 impl Store {
     /// Opens the store in the data folder `dir`, and makes it when it is absent.
     ///
-    /// A damaged index is set aside and made again. The caller must hold the folder's lock (see [`crate::home::Home`]).
+    /// A damaged index is set aside and made again. The caller must hold the folder's lock.
     ///
     /// # Errors
     /// [`StoreError::Roots`] if the list of roots cannot be read; nothing is changed then.

@@ -21,7 +21,7 @@ use keyferry_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::home::write_atomically;
+use crate::base::atomic_file::write_atomically;
 
 const VERSION: u32 = 1;
 const FILE_MODE: u32 = 0o600;

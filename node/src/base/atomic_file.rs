@@ -10,7 +10,7 @@ const TEMPORARY_PREFIX: &str = ".keyferry-tmp-";
 /// Writes a file whole: into a temporary one beside it, to the disk, and then renamed into place.
 ///
 /// `mode` holds Unix permission bits and is ignored elsewhere.
-pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY_PREFIX);
@@ -31,7 +31,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Removes temporary files that a killed process left in `folder`. Only for who has the folder to itself.
-pub(super) fn remove_leftovers(folder: &Path) {
+pub(crate) fn remove_leftovers(folder: &Path) {
     let Ok(entries) = folder.read_dir() else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
