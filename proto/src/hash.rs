@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The BLAKE3 hash of a blob, which names it.
@@ -79,7 +80,7 @@ impl From<ContentHash> for blake3::Hash {
 
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -101,9 +102,7 @@ impl FromStr for ContentHash {
             return Err(HashError::Digit { found });
         }
         let mut bytes = [0; 32];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = hex_digit(digits[0]) << 4 | hex_digit(digits[1]);
-        }
+        HEXLOWER.decode_mut(text.as_bytes(), &mut bytes).map_err(|_| HashError::Length { got })?;
         Ok(Self(bytes))
     }
 }
@@ -121,13 +120,6 @@ impl<'de> Deserialize<'de> for ContentHash {
         } else {
             <[u8; 32]>::deserialize(deserializer).map(Self)
         }
-    }
-}
-
-fn hex_digit(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => digit - b'a' + 10,
     }
 }
 

@@ -129,9 +129,7 @@ fn ecdsa_key() -> Arc<CertifiedKey> {
     const PKCS8: &str = "308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420566cdb7b0bad901225a714a12587\
         a767582a1a82d2e79ac1e33298c094efee4ea14403420004be759de83a9c8f5a5267be352d4e56cff915d7821053edd1f66422ab36248ada\
         a5356fe6ef7cee22869f678b69997d89c6eb53d31144d69a60b3936a3ec4d227";
-    let digits: Vec<u8> = PKCS8.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("hex digits");
-    let der: Vec<u8> = digits.chunks(2).map(byte).collect();
+    let der = data_encoding::HEXLOWER.decode(PKCS8.as_bytes()).expect("hex digits");
     let key = aws_lc_rs::sign::any_ecdsa_type(&PrivatePkcs8KeyDer::from(der).into()).expect("a key");
     let spki = key.public_key().expect("a public key").to_vec();
     Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key))

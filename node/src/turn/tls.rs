@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -82,21 +83,14 @@ impl FromStr for Pin {
     type Err = TrustError;
 
     fn from_str(text: &str) -> Result<Self, TrustError> {
-        let digits: Vec<u8> = text
-            .chars()
-            .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
-            .collect::<Option<_>>()
-            .ok_or(TrustError::Pin)?;
-        let bytes: Vec<u8> =
-            digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-        let is_whole = digits.len() == PIN_LEN * 2;
-        bytes.try_into().ok().filter(|_| is_whole).map(Self).ok_or(TrustError::Pin)
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| TrustError::Pin)?;
+        bytes.try_into().map(Self).map_err(|_| TrustError::Pin)
     }
 }
 
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 

@@ -10,6 +10,8 @@
 
 use std::{fmt, time::Duration};
 
+use data_encoding::HEXLOWER;
+
 use super::{MAX_CLOCK_SKEW, MAX_LIFETIME, blind::blinded_key};
 use crate::{
     hash::ContentHash,
@@ -40,7 +42,7 @@ impl RecordKey {
 
 impl fmt::Display for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 

@@ -45,6 +45,8 @@ pub use self::{
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
+
 #[cfg(doc)]
 use crate::ice::{Description, Signal};
 use crate::identity::{NodeKey, NodeSecret};
@@ -66,9 +68,7 @@ pub struct CallId(pub [u8; ID_LEN]);
 
 impl fmt::Debug for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CallId(")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
+        write!(f, "CallId({})", HEXLOWER.encode_display(&self.0))
     }
 }
 

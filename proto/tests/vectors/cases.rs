@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 
 /// The vectors of this name.
@@ -46,7 +47,7 @@ pub(crate) fn array<const LEN: usize>(case: &Value, field: &str) -> [u8; LEN] {
 
 /// The bytes that hexadecimal digits stand for.
 pub(crate) fn hex(digits: &str) -> Vec<u8> {
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex")).collect()
+    HEXLOWER.decode(digits.as_bytes()).expect("hex")
 }
 
 /// Asserts that a result is the error whose `Debug` form begins as the case says.

@@ -1,5 +1,7 @@
 //! The examples of RFC 5769 (STUN) and RFC 6544 (priorities), read and made by what the agent uses.
 
+use data_encoding::HEXLOWER;
+
 use crate::{
     candidate::{Candidate, CandidateKind, TcpType},
     ice::{
@@ -35,7 +37,7 @@ const RESPONSE_V6: &str = "010100482112a442b7e7a701bc34d686fa87dfae\
     80280004c8fb0b4c";
 
 fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    HEXLOWER.decode(hex.as_bytes()).unwrap()
 }
 
 fn known(password: &str) -> Credentials {

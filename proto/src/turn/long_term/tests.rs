@@ -1,5 +1,6 @@
 //! Both halves of long-term credentials against each other, and against the samples of the RFCs.
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use stun_types::{
     attribute::{AttributeStaticType, MessageIntegrity, MessageIntegritySha256, Userhash, Username},
     message::{
@@ -26,8 +27,8 @@ const SAMPLE_PASSWORD: &str = "TheMatrIX";
 const SAMPLE_REALM: &str = "example.org";
 
 fn bytes(hex: &str) -> Vec<u8> {
-    let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap()).collect()
+    let digits: String = hex.split_whitespace().collect();
+    HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).unwrap()
 }
 
 fn request() -> MessageWriteVec {
