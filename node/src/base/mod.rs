@@ -2,3 +2,4 @@
 
 pub(crate) mod atomic_file;
 pub(crate) mod clock;
+pub(crate) mod rate_limit;

@@ -18,6 +18,7 @@ use keyferry_proto::turn::server::{Holder, Identity};
 use tokio::time::{Instant, sleep_until};
 
 use super::Rates;
+use crate::base::rate_limit::Bucket;
 
 /// What may go at once after a pause, in time at the full rate.
 const BURST: Duration = Duration::from_millis(250);
@@ -26,7 +27,7 @@ const BURST: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Shares {
     rates: Rates,
-    all: Arc<Bucket>,
+    all: Arc<Line>,
     hosts: Lines<IpAddr>,
     identities: Lines<(IpAddr, Identity)>,
 }
@@ -34,28 +35,27 @@ pub(super) struct Shares {
 /// The part of one identity at one host. Its connections share one.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
-    lines: [Arc<Bucket>; 3],
+    lines: [Arc<Line>; 3],
 }
 
-/// The buckets of those who have connections now, of which there are as many as quotas allow.
+/// The lines of those who have connections now, of which there are as many as quotas allow.
 #[derive(Debug)]
 struct Lines<K> {
     rate: Option<u64>,
-    buckets: Mutex<HashMap<K, Weak<Bucket>>>,
+    lines: Mutex<HashMap<K, Weak<Line>>>,
 }
 
-/// A token bucket with its line: whoever holds the lock is first. The locks of tokio are given in the order in which they are asked
+/// A line at a token bucket: whoever holds the lock is first. The locks of tokio are given in the order in which they are asked
 /// for.
 #[derive(Debug)]
-struct Bucket {
+struct Line {
     rate: Option<u64>,
-    /// When all that was given will have been paid for.
-    paid_at: tokio::sync::Mutex<Instant>,
+    bucket: tokio::sync::Mutex<Bucket>,
 }
 
 impl Shares {
     pub(super) fn new(rates: Rates) -> Self {
-        let all = Arc::new(Bucket::new(rates.all));
+        let all = Arc::new(Line::new(rates.all));
         Self { rates, all, hosts: Lines::new(rates.host), identities: Lines::new(rates.identity) }
     }
 
@@ -74,42 +74,44 @@ impl Share {
     pub(super) async fn take(&self, bytes: u64) {
         let mut places = Vec::with_capacity(self.lines.len());
         for line in &self.lines {
-            let mut paid_at = line.paid_at.lock().await;
-            line.pay(&mut paid_at, bytes).await;
-            places.push(paid_at);
+            let mut bucket = line.bucket.lock().await;
+            line.pay(&mut bucket, bytes).await;
+            places.push(bucket);
         }
     }
 }
 
 impl<K: Eq + Hash> Lines<K> {
     fn new(rate: Option<u64>) -> Self {
-        Self { rate, buckets: Mutex::default() }
+        Self { rate, lines: Mutex::default() }
     }
 
-    fn of(&self, key: K) -> Arc<Bucket> {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.retain(|_, bucket| bucket.strong_count() > 0);
-        if let Some(known) = buckets.get(&key).and_then(Weak::upgrade) {
+    fn of(&self, key: K) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|_, line| line.strong_count() > 0);
+        if let Some(known) = lines.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let new = Arc::new(Bucket::new(self.rate));
-        buckets.insert(key, Arc::downgrade(&new));
+        let new = Arc::new(Line::new(self.rate));
+        lines.insert(key, Arc::downgrade(&new));
         new
     }
 }
 
-impl Bucket {
+impl Line {
+    /// Makes a line at an empty bucket, so that nobody gets a burst by coming back again and again.
     fn new(rate: Option<u64>) -> Self {
-        Self { rate, paid_at: tokio::sync::Mutex::new(Instant::now()) }
+        let bucket = Bucket::empty(BURST, Instant::now().into_std());
+        Self { rate, bucket: tokio::sync::Mutex::new(bucket) }
     }
 
-    async fn pay(&self, paid_at: &mut Instant, bytes: u64) {
+    async fn pay(&self, bucket: &mut Bucket, bytes: u64) {
         let Some(rate) = self.rate else { return };
+        let cost = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
         let now = Instant::now();
-        let from = now.checked_sub(BURST).map_or(*paid_at, |earliest| earliest.max(*paid_at));
-        *paid_at = from + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-        if *paid_at > now {
-            sleep_until(*paid_at).await;
+        let pause = bucket.charge(cost, BURST, now.into_std());
+        if !pause.is_zero() {
+            sleep_until(now + pause).await;
         }
     }
 }
@@ -199,6 +201,6 @@ mod tests {
         for i in 0..100 {
             drop(shares.of(&holder(&i.to_string())));
         }
-        assert_eq!(shares.identities.buckets.lock().unwrap().len(), 1);
+        assert_eq!(shares.identities.lines.lock().unwrap().len(), 1);
     }
 }

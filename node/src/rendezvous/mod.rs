@@ -18,7 +18,6 @@ mod fenced;
 mod handshake;
 mod lookup;
 mod observed;
-mod proposals;
 mod records;
 mod relaying;
 mod reservations;

@@ -7,9 +7,9 @@
 //! What it is not: a filter for requests. Whoever is connected may ask both DHTs.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use either::Either;
@@ -22,7 +22,13 @@ use libp2p::{
     },
 };
 
-use super::{circuit::is_circuit, proposals::Proposals, scope::Scope};
+use super::{circuit::is_circuit, scope::Scope};
+use crate::base::rate_limit::{Bucket, Rate};
+
+/// New addresses of this node that peers may propose. What liars make AutoNAT keep in a day is less than a MiB.
+const PROPOSAL_RATE: Rate = Rate { burst: 64, interval: Duration::from_secs(30) };
+/// Addresses that are known to have been proposed: honest peers all say the same few, again and again.
+const MAX_RECENT: usize = 16;
 
 /// The behaviour `B`, confined to the addresses of a scope.
 pub(super) struct Scoped<B> {
@@ -32,6 +38,31 @@ pub(super) struct Scoped<B> {
     /// How many of a peer's connections are circuits.
     circuits: HashMap<PeerId, usize>,
     proposals: Proposals,
+}
+
+/// Which addresses of this node are put to the test. Whoever it connects to says what it likes about them, as often as it
+/// likes, and AutoNAT's client keeps each new one for ever.
+#[derive(Debug, Default)]
+struct Proposals {
+    recent: VecDeque<Multiaddr>,
+    new: Bucket,
+}
+
+impl Proposals {
+    /// Whether an address may be proposed: one that has been lately, or a new one unless there were too many.
+    fn admit(&mut self, addr: &Multiaddr, now: Instant) -> bool {
+        if self.recent.contains(addr) {
+            return true;
+        }
+        if !self.new.take(PROPOSAL_RATE, now) {
+            return false;
+        }
+        if self.recent.len() >= MAX_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(addr.clone());
+        true
+    }
 }
 
 impl<B: NetworkBehaviour> Scoped<B> {
@@ -167,5 +198,25 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Scoped<B> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         self.inner.poll(cx).map(|action| action.map_in(Either::Left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> Multiaddr {
+        format!("/ip4/192.0.2.1/tcp/{port}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_liar_has_few_new_addresses_put_to_the_test_and_honest_peers_one_as_often_as_they_like() {
+        let (mut proposals, now) = (Proposals::default(), Instant::now());
+        assert!((0..1000).all(|_| proposals.admit(&addr(9), now)));
+        let admitted = (1000..2000).filter(|port| proposals.admit(&addr(*port), now)).count();
+        assert_eq!(admitted, PROPOSAL_RATE.burst as usize - 1);
+        assert!(proposals.recent.len() <= MAX_RECENT);
+        let later = now + PROPOSAL_RATE.interval;
+        assert_eq!((2000..3000).filter(|port| proposals.admit(&addr(*port), later)).count(), 1);
     }
 }

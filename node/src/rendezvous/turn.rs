@@ -2,12 +2,11 @@
 //!
 //! libp2p's request-response carries the messages; they go over direct connections only (`scoped`). Every stream has one
 //! request and one reply, and a deadline; each connection has few streams; each peer and each host asks so often and no
-//! more (`allowance`).
+//! more.
 //!
 //! What it is not: the policy of whom to relay for ([`CredentialIssuer`]), the relay, or a choice of relays
 //! ([`crate::relay_finding`]).
 
-mod allowance;
 mod frames;
 
 use std::{
@@ -36,10 +35,12 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
-use self::allowance::Allowance;
 pub(super) use self::frames::Frames;
 use super::call_stream::key_of_peer;
-use crate::base::clock;
+use crate::base::{
+    clock,
+    rate_limit::{Buckets, HostLimiter, Rate},
+};
 
 /// Streams of this protocol on one connection, in both directions.
 const MAX_STREAMS: usize = 4;
@@ -53,6 +54,12 @@ pub(super) const MAX_ASKED: usize = 16;
 const MAX_DECIDING: usize = 64;
 /// Addresses at which a relay is dialled to be asked.
 pub(super) const MAX_DIALLED: usize = 4;
+/// Requests that one rendezvous peer may make.
+const PEER_RATE: Rate = Rate { burst: 4, interval: Duration::from_secs(30) };
+/// Requests that one host may make; many nodes may be behind one address.
+const HOST_RATE: Rate = Rate { burst: 32, interval: Duration::from_secs(5) };
+/// Requests that all may make: each costs two multiplications on the curve.
+const RATE: Rate = Rate { burst: 256, interval: Duration::from_millis(20) };
 
 /// Who asks for credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +172,12 @@ pub(super) struct Credentials {
     allowance: Allowance,
 }
 
+/// The requests that others may still make.
+struct Allowance {
+    peers: Buckets,
+    hosts: HostLimiter,
+}
+
 /// A request that has been decided on.
 pub(super) struct Decided {
     pub(super) channel: ResponseChannel<Vec<u8>>,
@@ -234,6 +247,18 @@ impl Credentials {
     }
 }
 
+impl Allowance {
+    fn new() -> Self {
+        Self { peers: Buckets::new(), hosts: HostLimiter::new(HOST_RATE, RATE) }
+    }
+
+    /// Takes one request of a peer at a host; false if one of them has had enough, or all have.
+    fn take(&mut self, peer: PeerId, host: IpAddr, now: Instant) -> bool {
+        // A peer that is over its own limit must not use up those of others.
+        self.peers.take(peer, PEER_RATE, now) && self.hosts.take(host, now)
+    }
+}
+
 /// The answer to a decision, and the counter for it; no answer if no node would take it.
 pub(super) fn answer(
     decision: Result<Issued, Refusal>,
@@ -279,5 +304,31 @@ pub(super) fn request(own: &PeerId, relay: &PeerId, who: AskAs<'_>) -> Result<Ve
             let seed = std::array::from_fn(|at| seed[at / 32][at % 32]);
             Ok(node_request(secret, &node, Channel { relay, requester }, clock::now(), &seed))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).into()
+    }
+
+    #[test]
+    fn a_peer_gets_its_burst_and_then_its_rate() {
+        let (mut allowance, now, peer) = (Allowance::new(), Instant::now(), PeerId::random());
+        assert_eq!((0..100).filter(|_| allowance.take(peer, host(1), now)).count(), PEER_RATE.burst as usize);
+        let later = now + PEER_RATE.interval * 2;
+        assert_eq!((0..100).filter(|_| allowance.take(peer, host(1), later)).count(), 2);
+    }
+
+    #[test]
+    fn a_host_does_not_get_more_by_new_peers_and_leaves_enough_for_others() {
+        let (mut allowance, now) = (Allowance::new(), Instant::now());
+        let greedy = (0..10_000).filter(|_| allowance.take(PeerId::random(), host(1), now)).count();
+        assert!(greedy <= HOST_RATE.burst as usize, "{greedy}");
+        let others = (2..10_000).filter(|number| allowance.take(PeerId::random(), host(*number), now)).count();
+        assert!(others > 0 && greedy + others <= RATE.burst as usize, "{others}");
     }
 }

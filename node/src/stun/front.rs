@@ -14,9 +14,9 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -31,11 +31,9 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{
-    budget::Budget,
-    read::{self, First},
-};
+use super::read::{self, First};
 use crate::{
+    base::rate_limit::{HostLimiter, Rate},
     ice::{IceHost, Inbound, Unclaimed},
     port::{Accepted, Undecided},
     relay::Entrance,
@@ -51,6 +49,10 @@ pub const MAX_IDLE: Duration = Duration::from_secs(150);
 const MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 /// Requests that are answered on one connection.
 const MAX_REQUESTS: usize = 1000;
+/// Answers that one host gets: eight in a second.
+const HOST_RATE: Rate = Rate { burst: 64, interval: Duration::from_millis(125) };
+/// Answers that all hosts get together: two thousand in a second.
+const RATE: Rate = Rate { burst: 2048, interval: Duration::from_micros(500) };
 
 /// How long an answer may take to leave. It is shorter than any send buffer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +85,7 @@ struct Shared {
     ice: Arc<IceHost>,
     answers: bool,
     relay: Option<Entrance>,
-    budget: Budget,
+    answers_left: Mutex<HostLimiter>,
     counters: Arc<Counters>,
 }
 
@@ -97,7 +99,8 @@ impl Front {
         relay: Option<Entrance>,
     ) -> Self {
         let counters = Arc::new(Counters::default());
-        let shared = Shared { ice, answers, relay, budget: Budget::new(), counters: counters.clone() };
+        let answers_left = Mutex::new(HostLimiter::new(HOST_RATE, RATE));
+        let shared = Shared { ice, answers, relay, answers_left, counters: counters.clone() };
         let task = tokio::spawn(serve(accepted, Arc::new(shared))).abort_handle();
         Self { counters, task }
     }
@@ -195,7 +198,7 @@ async fn respond(
     for _ in 0..MAX_REQUESTS {
         let reply = reply(&message, remote);
         // The relay has limits of its own, which are not those of strangers.
-        if reply != Reply::NotBinding && !shared.budget.take(remote.ip()) {
+        if reply != Reply::NotBinding && !shared.may_answer(remote.ip()) {
             return End::RateLimited;
         }
         match reply {
@@ -228,6 +231,13 @@ fn hand_over(stream: TcpStream, (remote, local): (SocketAddr, SocketAddr), messa
             End::Relay
         }
         None => End::NotBinding,
+    }
+}
+
+impl Shared {
+    /// Takes one answer for a host; false if it has had enough, or all have.
+    fn may_answer(&self, host: IpAddr) -> bool {
+        self.answers_left.lock().unwrap_or_else(PoisonError::into_inner).take(host, Instant::now().into_std())
     }
 }
 

@@ -7,7 +7,6 @@
 //! ```
 //! What it is not: ICE. A connection whose first message is an ICE check goes to [`crate::ice`] with that message.
 
-mod budget;
 mod client;
 mod front;
 mod read;
