@@ -8,7 +8,7 @@ use std::{
 };
 
 use if_addrs::Interface;
-use keyferry_proto::candidate::Candidate;
+use keyferry_proto::{candidate::Candidate, ip::Class};
 
 /// How many host candidates are gathered at most.
 pub const MAX_HOST_CANDIDATES: usize = 32;
@@ -20,10 +20,7 @@ pub fn host_candidates(listeners: &[SocketAddr]) -> io::Result<Vec<Candidate>> {
 }
 
 fn from_interfaces(listeners: &[SocketAddr], interfaces: &[Interface]) -> Vec<Candidate> {
-    let usable = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_unspecified(),
-        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_unspecified(),
-    };
+    let usable = |ip: &IpAddr| !matches!(Class::of(*ip), Class::NoHost | Class::LinkLocal);
     let ips: Vec<IpAddr> = interfaces.iter().map(Interface::ip).filter(usable).collect();
     let nothing_else = ips.iter().all(IpAddr::is_loopback);
     let mut addrs: Vec<SocketAddr> = Vec::new();

@@ -1,14 +1,14 @@
 //! What the words of a stranger may make this node dial: an offer must not turn it into a scanner of ports on its own
 //! machine, its network or somebody else's.
 //!
-//! | address                                             | from an offer                        | given by the user |
+//! | address, by its [`Class`]                           | from an offer                        | given by the user |
 //! |-----------------------------------------------------|--------------------------------------|-------------------|
-//! | unspecified, multicast, broadcast, reserved, port 0 | never                                | never             |
+//! | no host, port 0                                     | never                                | never             |
 //! | link-local (with the metadata service)              | never                                | never             |
 //! | this node's own listeners                           | never                                | never             |
 //! | loopback                                            | if this node has nothing else        | yes               |
-//! | private, carrier-grade NAT, unique local            | if this machine is in that subnet    | yes               |
-//! | any other                                           | yes                                  | yes               |
+//! | private, reserved                                   | if this machine is in that subnet    | yes               |
+//! | global                                              | yes                                  | yes               |
 //!
 //! An IPv6 address that wraps an IPv4 one (mapped, compatible, NAT64, 6to4, Teredo) is judged by what it wraps.
 //!
@@ -20,7 +20,7 @@ use std::{
 };
 
 use if_addrs::{IfAddr, Interface};
-use keyferry_proto::ip::{Network, is_link_local, is_private, is_single_host, unwrap_v4};
+use keyferry_proto::ip::{Class, Network, unwrap_v4};
 
 /// How many addresses of one peer are dialled at most; those that come first are kept.
 pub const MAX_DIALLED: usize = 16;
@@ -58,7 +58,7 @@ impl fmt::Display for Scope {
 /// Why an address is not dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRefusal {
-    /// Unspecified, multicast, broadcast, reserved, or port 0: no one can listen there.
+    /// Of no single host, or port 0: no one can listen there.
     #[error("not an address of a single host")]
     NotAHost,
     /// Link-local, the cloud metadata service included.
@@ -70,7 +70,7 @@ pub enum AddressRefusal {
     /// Loopback, while this node is reachable from elsewhere.
     #[error("a loopback address, which only the user may give")]
     Loopback,
-    /// A private range that this machine has no address in.
+    /// A private or reserved range that this machine has no address in.
     #[error("a private address of a network that this machine is not in")]
     ForeignPrivate,
     /// There were too many.
@@ -106,7 +106,7 @@ impl AddressPolicy {
     /// Makes the rules from a list of interfaces.
     pub(crate) fn from_interfaces(listeners: &[SocketAddr], interfaces: &[Interface]) -> Self {
         let own_ips: Vec<IpAddr> = interfaces.iter().map(|interface| unwrap_v4(interface.ip())).collect();
-        let elsewhere = own_ips.iter().any(|ip| !ip.is_loopback() && !is_link_local(*ip));
+        let elsewhere = own_ips.iter().any(|ip| !matches!(Class::of(*ip), Class::Loopback | Class::LinkLocal));
         let bound_to_loopback = listeners.iter().any(|addr| unwrap_v4(addr.ip()).is_loopback());
         let mut own_listeners = Vec::new();
         for addr in listeners {
@@ -126,25 +126,16 @@ impl AddressPolicy {
     /// Decides on one address.
     pub fn check(&self, addr: SocketAddr, source: AddressSource) -> Result<(), AddressRefusal> {
         let ip = unwrap_v4(addr.ip());
-        if addr.port() == 0 || !is_single_host(ip) {
-            return Err(AddressRefusal::NotAHost);
+        match Class::of(ip) {
+            _ if addr.port() == 0 => Err(AddressRefusal::NotAHost),
+            Class::NoHost => Err(AddressRefusal::NotAHost),
+            Class::LinkLocal => Err(AddressRefusal::LinkLocal),
+            _ if self.is_own_listener(ip, addr.port()) => Err(AddressRefusal::OwnListener),
+            _ if source == AddressSource::User => Ok(()),
+            Class::Loopback if !self.loopback => Err(AddressRefusal::Loopback),
+            Class::Private | Class::Reserved if !self.in_own_subnet(ip) => Err(AddressRefusal::ForeignPrivate),
+            Class::Loopback | Class::Private | Class::Reserved | Class::Global => Ok(()),
         }
-        if is_link_local(ip) {
-            return Err(AddressRefusal::LinkLocal);
-        }
-        if self.is_own_listener(ip, addr.port()) {
-            return Err(AddressRefusal::OwnListener);
-        }
-        if source == AddressSource::User {
-            return Ok(());
-        }
-        if ip.is_loopback() {
-            return if self.loopback { Ok(()) } else { Err(AddressRefusal::Loopback) };
-        }
-        if is_private(ip) && !self.in_own_subnet(ip) {
-            return Err(AddressRefusal::ForeignPrivate);
-        }
-        Ok(())
     }
 
     /// Sorts out what to dial from the addresses of an offer and the user's hints, each at most once.
@@ -175,7 +166,7 @@ impl AddressPolicy {
         let ip = unwrap_v4(addr.ip());
         match ip {
             _ if ip.is_loopback() || self.own_ips.contains(&ip) => Scope::ThisMachine,
-            _ if is_link_local(ip) || self.in_own_subnet(ip) => Scope::Lan,
+            _ if Class::of(ip) == Class::LinkLocal || self.in_own_subnet(ip) => Scope::Lan,
             _ => Scope::Internet,
         }
     }

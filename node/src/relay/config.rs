@@ -5,7 +5,7 @@
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use keyferry_proto::{
-    ip::{Network, is_single_host},
+    ip::{Class, Network},
     turn::server::{Family, Limits},
 };
 
@@ -78,7 +78,7 @@ impl RelayConfig {
     pub(super) fn external(&self) -> Result<Vec<IpAddr>, IpAddr> {
         let mut told: Vec<IpAddr> = Vec::new();
         for ip in self.external.iter().map(IpAddr::to_canonical) {
-            if !is_single_host(ip) || told.iter().any(|other| Family::of(*other) == Family::of(ip)) {
+            if Class::of(ip) == Class::NoHost || told.iter().any(|other| Family::of(*other) == Family::of(ip)) {
                 return Err(ip);
             }
             told.push(ip);

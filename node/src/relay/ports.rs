@@ -9,7 +9,7 @@ use std::{
 };
 
 use keyferry_proto::{
-    ip::is_link_local,
+    ip::Class,
     turn::server::{AllocationId, Family, ListenFailure},
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -158,9 +158,9 @@ fn other_family(family: Family, reached: IpAddr) -> Option<IpAddr> {
     }
     let interfaces = if_addrs::get_if_addrs().ok()?;
     let ips = interfaces.iter().map(|interface| interface.ip());
-    let fits = |ip: &IpAddr| Family::of(*ip) == family && !ip.is_loopback() && !is_link_local(*ip);
+    let fits = |ip: &IpAddr| Family::of(*ip) == family && !matches!(Class::of(*ip), Class::Loopback | Class::LinkLocal);
     // Public ones before private ones.
-    ips.filter(fits).min_by_key(|ip| keyferry_proto::ip::is_private(*ip))
+    ips.filter(fits).min_by_key(|ip| Class::of(*ip) != Class::Global)
 }
 
 #[cfg(test)]

@@ -2,16 +2,17 @@
 //!
 //! What it is not: a judgement whether an address can be reached, or which candidates of an offer may be dialled.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
+use keyferry_proto::ip::Class;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
 /// How far an address reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// This machine or the local network: loopback, private, shared (RFC 6598), IPv4 link-local and unique-local.
+    /// This machine or the local network: [`Class::Loopback`] and [`Class::Private`].
     Lan,
-    /// Everywhere else; documentation ranges too, because labs use them.
+    /// The internet: [`Class::Global`].
     Wan,
 }
 
@@ -19,37 +20,19 @@ impl Scope {
     /// Both, the nearer one first.
     pub const ALL: [Scope; 2] = [Scope::Lan, Scope::Wan];
 
-    /// The scope of an IP address; none for those that no peer can have: unspecified, multicast, broadcast, IPv6
-    /// link-local (it would need an interface), and the addresses at which clouds serve credentials.
+    /// The scope of an IP address; none for those that no peer can have, or that nobody may be made to dial: link-local ones
+    /// would need an interface, and clouds serve credentials there.
     pub fn of_ip(ip: IpAddr) -> Option<Scope> {
-        match ip.to_canonical() {
-            IpAddr::V4(v4) => Self::of_v4(v4),
-            IpAddr::V6(v6) => Self::of_v6(v6),
+        match Class::of(ip) {
+            Class::NoHost | Class::LinkLocal | Class::Reserved => None,
+            Class::Loopback | Class::Private => Some(Scope::Lan),
+            Class::Global => Some(Scope::Wan),
         }
     }
 
     /// The scope of a TCP multiaddr; none if it is not one, or has port 0 or an address that no peer can have.
     pub fn of(addr: &Multiaddr) -> Option<Scope> {
         Self::of_ip(socket_addr_of(addr)?.ip())
-    }
-
-    fn of_v4(ip: Ipv4Addr) -> Option<Scope> {
-        const CLOUD_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-        let [a, b, ..] = ip.octets();
-        if a == 0 || ip.is_multicast() || ip.is_broadcast() || ip == CLOUD_METADATA {
-            return None;
-        }
-        let is_shared = a == 100 && (64..128).contains(&b);
-        let is_near = ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared;
-        Some(if is_near { Scope::Lan } else { Scope::Wan })
-    }
-
-    fn of_v6(ip: Ipv6Addr) -> Option<Scope> {
-        const CLOUD_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || ip == CLOUD_METADATA {
-            return None;
-        }
-        Some(if ip.is_loopback() || ip.is_unique_local() { Scope::Lan } else { Scope::Wan })
     }
 }
 
@@ -91,8 +74,8 @@ mod tests {
         for text in ["127.0.0.1", "10.1.2.3", "192.168.0.9", "172.16.0.1", "100.64.0.1", "::1", "fd12::1"] {
             assert_eq!(scope(text), Some(Scope::Lan), "{text}");
         }
-        assert_eq!(scope("169.254.3.4"), Some(Scope::Lan));
         assert_eq!(scope("::ffff:10.0.0.1"), Some(Scope::Lan));
+        assert_eq!(scope("198.18.0.1"), Some(Scope::Lan), "what proxies give to hosts");
     }
 
     #[test]
@@ -104,7 +87,17 @@ mod tests {
 
     #[test]
     fn addresses_that_no_peer_can_have_have_no_scope() {
-        for text in ["0.0.0.0", "224.0.0.251", "255.255.255.255", "169.254.169.254", "::", "ff02::fb", "fe80::1"] {
+        for text in [
+            "0.0.0.0",
+            "224.0.0.251",
+            "240.0.0.1",
+            "255.255.255.255",
+            "169.254.3.4",
+            "169.254.169.254",
+            "::",
+            "ff02::fb",
+            "fe80::1",
+        ] {
             assert_eq!(scope(text), None, "{text}");
         }
         assert_eq!(scope("::ffff:169.254.169.254"), None);

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{ConnId, ConnectFailure, LocalCandidate, PairReport, PairState, Role, Source, opening::Opening};
-use crate::candidate::{Candidate, CandidateKind, TcpType};
+use crate::{
+    candidate::{Candidate, CandidateKind, TcpType},
+    ip::Class,
+};
 
 /// The type preference of peer-reflexive candidates (RFC 8445 §5.1.2.2).
 const PEER_REFLEXIVE: u32 = 110;
@@ -157,20 +160,14 @@ pub(super) fn is_from_simultaneous_open(priority: u32) -> bool {
 
 /// Whether an address is one of a house or of a carrier's inside, which others use as well.
 pub(super) fn is_inside(addr: SocketAddr) -> bool {
-    match addr.ip() {
-        IpAddr::V4(v4) => {
-            let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
-            v4.is_private() || v4.is_link_local() || v4.is_loopback() || is_shared
-        }
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback(),
-    }
+    Class::of(addr.ip()) != Class::Global
 }
 
 /// Whether a candidate of the peer can be right at all. Whether it may be dialled is for the driver to say.
 pub(super) fn makes_sense(candidate: &Candidate) -> bool {
     let (ip, port) = (candidate.addr.ip(), candidate.addr.port());
     let is_mapped_v4 = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    let is_one_host = !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::from([255, 255, 255, 255]);
+    let is_one_host = Class::of(ip) != Class::NoHost;
     port != 0 && is_one_host && !is_mapped_v4 && (1..1 << 31).contains(&candidate.priority)
 }
 
@@ -224,6 +221,8 @@ mod tests {
             "224.0.0.1:1",
             "[ff02::1]:1",
             "255.255.255.255:1",
+            "240.0.0.1:1",
+            "0.1.2.3:1",
             "[::ffff:192.0.2.1]:1",
         ] {
             assert!(!makes(addr, 1), "{addr}");
@@ -240,6 +239,9 @@ mod tests {
             "192.168.0.1:1",
             "100.64.0.1:1",
             "100.127.255.255:1",
+            "192.0.0.4:1",
+            "198.18.0.1:1",
+            "[fec0::1]:1",
             "[fd00::1]:1",
             "[fe80::1]:1",
         ] {

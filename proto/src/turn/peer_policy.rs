@@ -4,8 +4,7 @@
 //! |----------------------------------------------------------------------------------------|-----------------------------|
 //! | the relay's own listeners                                                              | never                       |
 //! | the relay's own addresses                                                              | if the operator names them  |
-//! | unspecified, multicast, reserved, loopback, link-local, private, carrier-grade NAT …   | if the operator names them  |
-//! | IPv6 outside 2000::/3, and 2001::/23 (protocol assignments)                            | if the operator names them  |
+//! | of any class but [`Class::Global`]                                                     | if the operator names them  |
 //! | port 0; ports below 1024 but for 80 and 443                                            | never                       |
 //! | any other; documentation ranges too, which laboratories use                            | yes                         |
 //!
@@ -14,9 +13,9 @@
 //!
 //! What it is not: a permission (RFC 8656 §9), which a client gives on top of this.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use crate::ip::{self, Network};
+use crate::ip::{self, Class, Network};
 
 /// Ports below 1024 that a peer may listen on.
 const OPEN_LOW_PORTS: [u16; 2] = [80, 443];
@@ -65,7 +64,13 @@ impl PeerPolicy {
         if self.is_own(ip) {
             return Err(PeerRefusal::Relay);
         }
-        is_public(ip)
+        match Class::of(ip) {
+            Class::NoHost => Err(PeerRefusal::NotAHost),
+            Class::Loopback => Err(PeerRefusal::Loopback),
+            Class::LinkLocal => Err(PeerRefusal::LinkLocal),
+            Class::Private | Class::Reserved => Err(PeerRefusal::NotPublic),
+            Class::Global => Ok(()),
+        }
     }
 
     /// Decides on an address that is to be connected to.
@@ -96,36 +101,10 @@ impl PeerPolicy {
     }
 }
 
-fn is_public(ip: IpAddr) -> Result<(), PeerRefusal> {
-    if !ip::is_single_host(ip) {
-        return Err(PeerRefusal::NotAHost);
-    }
-    if ip.is_loopback() {
-        return Err(PeerRefusal::Loopback);
-    }
-    if ip::is_link_local(ip) {
-        return Err(PeerRefusal::LinkLocal);
-    }
-    let special = match ip {
-        IpAddr::V4(v4) => is_6to4_anycast(v4),
-        IpAddr::V6(v6) => !is_global_unicast(v6),
-    };
-    if ip::is_private(ip) || special { Err(PeerRefusal::NotPublic) } else { Ok(()) }
-}
-
-/// 192.88.99.0/24 (RFC 7526): leads to some router, not to a host.
-fn is_6to4_anycast(ip: Ipv4Addr) -> bool {
-    ip.octets()[..3] == [192, 88, 99]
-}
-
-/// 2000::/3 without 2001::/23 (RFC 2928).
-fn is_global_unicast(ip: Ipv6Addr) -> bool {
-    let [first, second, ..] = ip.segments();
-    first & 0xe000 == 0x2000 && !(first == 0x2001 && second < 0x200)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
     use super::*;

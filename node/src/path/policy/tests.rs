@@ -73,7 +73,18 @@ fn nobody_can_make_it_dial_itself() {
 
 #[test]
 fn an_offer_reaches_private_ranges_only_within_a_shared_subnet() {
-    let foreign = ["192.168.8.1:22", "10.0.0.1:22", "172.16.0.1:22", "100.64.0.1:22", "198.18.0.1:22", "[fd12::1]:22"];
+    let foreign = [
+        "192.168.8.1:22",
+        "10.0.0.1:22",
+        "172.16.0.1:22",
+        "100.64.0.1:22",
+        "198.18.0.1:22",
+        "192.0.0.4:22",
+        "192.88.99.1:22",
+        "[fd12::1]:22",
+        "[fec0::1]:22",
+        "[5f00::1]:22",
+    ];
     for text in foreign.into_iter().chain(["[::ffff:10.0.0.1]:22", "[2002:a00:1::1]:22", "[64:ff9b::a00:1]:22"]) {
         assert_eq!(policy().check(addr(text), AddressSource::Offer), Err(AddressRefusal::ForeignPrivate), "{text}");
         assert_eq!(policy().check(addr(text), AddressSource::User), Ok(()), "{text}");

@@ -23,7 +23,10 @@ use turn_types::{
 };
 
 use super::{Allocated, RequestError};
-use crate::turn::long_term::{Authorization, Challenge};
+use crate::{
+    ip::Class,
+    turn::long_term::{Authorization, Challenge},
+};
 
 /// The last attribute type of which comprehension is required.
 const LAST_REQUIRED: u16 = 0x7fff;
@@ -133,7 +136,7 @@ impl Answer<'_> {
     pub(super) fn allocated(&self) -> Result<Allocated, RequestError> {
         let relayed = self.attribute::<XorRelayedAddress>("it has no relayed address")?.addr(self.transaction_id());
         let mapped = self.attribute::<XorMappedAddress>("it has no mapped address")?.addr(self.transaction_id());
-        if relayed.port() == 0 || relayed.ip().is_unspecified() || relayed.ip().is_multicast() {
+        if relayed.port() == 0 || Class::of(relayed.ip()) == Class::NoHost {
             return Err(RequestError::Malformed("its relayed address is none"));
         }
         match self.lifetime()? {
