@@ -28,7 +28,7 @@ mod turns;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use keyferry_proto::time::UnixTime;
+use keyferry_net::time::UnixTime;
 
 pub use self::{
     node::{Node, NodeConfig},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use if_addrs::Interface;
-use keyferry_proto::candidate::Candidate;
+use keyferry_ice::candidate::Candidate;
 
 /// How many host candidates are gathered at most.
 pub const MAX_HOST_CANDIDATES: usize = 32;

@@ -8,10 +8,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use keyferry_proto::{
-    ip::is_link_local,
-    turn::server::{AllocationId, Family, ListenFailure},
-};
+use keyferry_net::ip::is_link_local;
+use keyferry_turn::server::{AllocationId, Family, ListenFailure};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::PortRange;
@@ -160,7 +158,7 @@ fn other_family(family: Family, reached: IpAddr) -> Option<IpAddr> {
     let ips = interfaces.iter().map(|interface| interface.ip());
     let fits = |ip: &IpAddr| Family::of(*ip) == family && !ip.is_loopback() && !is_link_local(*ip);
     // Public ones before private ones.
-    ips.filter(fits).min_by_key(|ip| keyferry_proto::ip::is_private(*ip))
+    ips.filter(fits).min_by_key(|ip| keyferry_net::ip::is_private(*ip))
 }
 
 #[cfg(test)]

@@ -36,11 +36,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     address::ShareName,
     collection::{MAX_MANIFEST_LEN, Manifest},
     hash::{ContentFormat, ContentHash},
-    time::UnixTime,
 };
 
 use self::{

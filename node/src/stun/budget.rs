@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::ip::host_of;
+use keyferry_net::ip::host_of;
 use tokio::time::Instant;
 
 /// Buckets for all hosts.

@@ -13,7 +13,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use keyferry_proto::ip::host_of;
+use keyferry_net::ip::host_of;
 
 /// Buckets for all peers, and for all hosts.
 const BUCKETS: usize = 1024;
