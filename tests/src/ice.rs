@@ -16,12 +16,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use keyferry_proto::{
+use keyferry_ice::{
+    Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, FailureReason, LocalCandidate,
+    Mapping, Output, Role, Selected, Signal, Source, Stream,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{
-        Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, FailureReason, LocalCandidate,
-        Mapping, Output, Role, Selected, Signal, Source, Stream,
-    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use keyferry_proto::{
+use keyferry_ice::{
+    Config, Credentials, Description, Mapping, Role, Strategy,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{Config, Credentials, Description, Mapping, Role, Strategy},
 };
 use keyferry_tests::ice::{Ended, IcePeer, read_frame, write_frame};
 use tempfile::TempDir;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use keyferry_proto::time::UnixTime;
+use keyferry_net::time::UnixTime;
 
 /// Tells what time it is.
 pub(crate) fn now() -> UnixTime {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::ip::host_of;
+use keyferry_net::ip::host_of;
 
 /// The number of buckets that all keys share.
 const BUCKETS: usize = 4096;

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keyferry_ice::candidate::{Candidate, CandidateKind, TcpType};
 use keyferry_proto::{
-    candidate::{Candidate, CandidateKind, TcpType},
     identity::NodeSecret,
     offer::{
         MAX_CANDIDATES, MAX_SIGNALLING, Offer, OfferError, RecordKey, SignedOffer, content_record_key, ice_credentials,
@@ -190,7 +190,7 @@ fn next_sequence(last: u64, clock: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_proto::ice::LocalCandidate;
+    use keyferry_ice::LocalCandidate;
 
     use super::*;
 

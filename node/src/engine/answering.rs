@@ -6,10 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use keyferry_proto::{
-    ice::{Role, Stream},
-    signalling::{Refusal, Streams},
-};
+use keyferry_ice::{Role, Stream};
+use keyferry_proto::signalling::{Refusal, Streams};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{

@@ -9,10 +9,8 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use keyferry_proto::{
-    ice::{Mapping, Role, Stream},
-    identity::{NodeKey, NodeSecret},
-};
+use keyferry_ice::{Mapping, Role, Stream};
+use keyferry_proto::identity::{NodeKey, NodeSecret};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio::{
     sync::{mpsc, watch},

@@ -12,10 +12,10 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use keyferry_ice::Mapping;
 use keyferry_proto::{
     address::{Address, ShareName},
     hash::ContentHash,
-    ice::Mapping,
 };
 use libp2p::Multiaddr;
 use tokio::sync::mpsc;

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::ice::{Mapping, Source};
+use keyferry_ice::{Mapping, Source};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},

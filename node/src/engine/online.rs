@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_proto::{ice, identity::NodeSecret};
+use keyferry_proto::identity::NodeSecret;
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
     time::timeout,
@@ -94,7 +94,7 @@ impl Online {
                 .map_err(|error| Failure::local(error.to_string()))?;
         let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status());
         let (gathered, network) = (gatherer.gathered(), gatherer.network());
-        let ice = IceHost::new(gathered.clone(), ice::Config::default());
+        let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
         let answers_stun = config.announce || relay.is_some();
         let entrance = relay.as_ref().map(|relay| relay.entrance());
         let stun = stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance);

@@ -8,8 +8,8 @@ use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     identity::NodeSecret,
     relaying::{Issued, Refusal},
-    turn::long_term::Credentials,
 };
+use keyferry_turn::long_term::Credentials;
 
 use crate::{
     base::clock,

@@ -13,11 +13,8 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_proto::{
-    ice::{PairReport, Role, Stream},
-    identity::NodeKey,
-    signalling::Streams,
-};
+use keyferry_ice::{PairReport, Role, Stream};
+use keyferry_proto::{identity::NodeKey, signalling::Streams};
 
 use super::{api::StageName, trace::Trace};
 use crate::{

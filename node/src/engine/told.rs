@@ -45,7 +45,8 @@ fn is_same(one: &PathInfo, other: &PathInfo) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use keyferry_proto::{ice::FailureReason, identity::NodeSecret};
+    use keyferry_ice::FailureReason;
+    use keyferry_proto::identity::NodeSecret;
 
     use super::*;
     use crate::path::{PathKind, PathReport, RelayReason, RelayWay, Scope};

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use keyferry_proto::ice::PairReport;
+use keyferry_ice::PairReport;
 
 use super::{
     api::{Event, PingStage, StageName},

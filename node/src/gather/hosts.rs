@@ -4,9 +4,9 @@
 
 use std::{io, net::SocketAddr};
 
-use keyferry_proto::{
+use keyferry_ice::{
+    LocalCandidate,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::LocalCandidate,
 };
 
 use crate::{path::host_candidates, rendezvous::Scope};

@@ -26,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::ice::{LocalCandidate, Mapping};
+use keyferry_ice::{LocalCandidate, Mapping};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,

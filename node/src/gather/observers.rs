@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::ice::ConnectFailure;
+use keyferry_ice::ConnectFailure;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},

@@ -10,11 +10,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use keyferry_proto::{
+use keyferry_ice::{
+    LocalCandidate, Mapping,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{LocalCandidate, Mapping},
-    ip::host_of,
 };
+use keyferry_net::ip::host_of;
 
 use crate::rendezvous::{Observation, Scope};
 

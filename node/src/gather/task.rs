@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::{
+use keyferry_ice::{
+    LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping},
 };
 use tokio::{
     sync::{oneshot, watch},

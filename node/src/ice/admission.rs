@@ -2,10 +2,7 @@
 //!
 //! What it is not: the rules; see [`AddressPolicy`].
 
-use keyferry_proto::{
-    candidate::Candidate,
-    ice::{Description, Signal},
-};
+use keyferry_ice::{Description, Signal, candidate::Candidate};
 
 use crate::path::{AddressPolicy, AddressSource};
 
@@ -42,9 +39,9 @@ fn admit(policy: &AddressPolicy, candidates: &mut Vec<Candidate>) -> usize {
 mod tests {
     use std::{net::SocketAddr, time::Duration};
 
-    use keyferry_proto::{
+    use keyferry_ice::{
+        OpenTurn,
         candidate::{CandidateKind, TcpType},
-        ice::OpenTurn,
     };
 
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! What it is not: the rules for those of others; see `keyferry_proto::offer`.
 
-use keyferry_proto::ice::Credentials;
+use keyferry_ice::Credentials;
 
 /// 48 random bits where 24 are asked for: the fragment also tells negotiations of one node apart.
 const UFRAG_CHARS: usize = 8;
@@ -23,7 +23,7 @@ fn text<const CHARS: usize>() -> String {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_proto::offer::{PASSWORD_LEN, UFRAG_LEN};
+    use keyferry_ice::{PASSWORD_LEN, UFRAG_LEN};
 
     use super::*;
 

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use keyferry_proto::ice::{Config, Role, addressed_ufrag};
+use keyferry_ice::{Config, Role, addressed_ufrag};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{

@@ -8,7 +8,7 @@
 //!  TCP connections ◀──▶ └─────────────┘
 //! ```
 //! [`IceHost`] knows the running negotiations by their username fragments. A [`Negotiation`] of the direct stream, or a
-//! [`RelayedNegotiation`], is one future that owns its agent (`keyferry_proto::ice`), all sockets and all allocations:
+//! [`RelayedNegotiation`], is one future that owns its agent (`keyferry_ice`), all sockets and all allocations:
 //! dropping it ends it, closes them and gives them back.
 //!
 //! What it is not: the protocol (the agent), the signalling, or proof of who the peer is (the session's TLS).
@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::ice::{Description, FailureReason, PairReport, Signal, SignalError};
+use keyferry_ice::{Description, FailureReason, PairReport, Signal, SignalError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::path::{Path, PathStream};

@@ -4,9 +4,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use keyferry_proto::ice::{
-    Agent, AgentOptions, Config, Credentials, Description, LocalCandidate, Mapping, Role, Stream,
-};
+use keyferry_ice::{Agent, AgentOptions, Config, Credentials, Description, LocalCandidate, Mapping, Role, Stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
     time::Instant,

@@ -12,9 +12,9 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use keyferry_proto::{
+use keyferry_ice::{
+    ConnectFailure, LocalCandidate,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{ConnectFailure, LocalCandidate},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},

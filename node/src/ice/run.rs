@@ -10,12 +10,10 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::{
+use keyferry_ice::{
+    Agent, ConnId, ConnectMethod, Description, FailureReason, LocalCandidate, Output, Selected, Signal, SignalError,
+    Source, Strategy,
     candidate::{Candidate, CandidateKind},
-    ice::{
-        Agent, ConnId, ConnectMethod, Description, FailureReason, LocalCandidate, Output, Selected, Signal,
-        SignalError, Source, Strategy,
-    },
 };
 use tokio::{
     sync::{mpsc, watch},

@@ -18,7 +18,7 @@ use std::{
 };
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
-use keyferry_proto::ice::{ConnId, ConnectFailure, ConnectMethod, FrameReader, Source, frame};
+use keyferry_ice::{ConnId, ConnectFailure, ConnectMethod, FrameReader, Source, frame};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::{path::PathStream, port::Connecting};

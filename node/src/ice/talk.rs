@@ -5,7 +5,7 @@
 
 use std::{future::pending, time::Duration};
 
-use keyferry_proto::ice::{Description, Signal, Stream};
+use keyferry_ice::{Description, Signal, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Dialogue, Inbound, RelayedDialogue, host::Registration, relaying::Relaying};

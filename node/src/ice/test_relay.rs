@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_proto::ice::ConnectFailure;
+use keyferry_ice::ConnectFailure;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,

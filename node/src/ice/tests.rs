@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use keyferry_proto::{
+use keyferry_ice::{
+    Config, LocalCandidate, Mapping, PairState, Role, Strategy,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{Config, LocalCandidate, Mapping, PairState, Role, Strategy},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -304,7 +304,7 @@ fn forged_check(ufrag: &str) -> Vec<u8> {
     let credentials =
         MessageIntegrityCredentials::ShortTerm(ShortTermCredentials::new("a guess of the password".to_owned()));
     check.add_message_integrity(&credentials, IntegrityAlgorithm::Sha1).unwrap();
-    keyferry_proto::ice::frame(&check.finish()).unwrap()
+    keyferry_ice::frame(&check.finish()).unwrap()
 }
 
 /// Two nodes behind routers that answer unsolicited SYNs with RST, with a core between them.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_proto::ice::ConnectFailure;
+use keyferry_ice::ConnectFailure;
 
 use super::relaying::{RelayAllocation, RelayAllocator, RelayFamily};
 use crate::{

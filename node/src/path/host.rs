@@ -8,7 +8,8 @@ use std::{
 };
 
 use if_addrs::Interface;
-use keyferry_proto::{candidate::Candidate, ip::Class};
+use keyferry_ice::candidate::Candidate;
+use keyferry_net::ip::Class;
 
 /// How many host candidates are gathered at most.
 pub const MAX_HOST_CANDIDATES: usize = 32;

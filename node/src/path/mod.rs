@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::ice::Strategy;
+use keyferry_ice::Strategy;
 use tokio::{net::TcpStream, time::Instant};
 
 pub use self::{
@@ -188,7 +188,7 @@ impl PathReport {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_proto::ice::FailureReason;
+    use keyferry_ice::FailureReason;
 
     use super::*;
 

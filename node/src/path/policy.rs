@@ -20,7 +20,7 @@ use std::{
 };
 
 use if_addrs::{IfAddr, Interface};
-use keyferry_proto::ip::{Class, Network, unwrap_v4};
+use keyferry_net::ip::{Class, Network, unwrap_v4};
 
 /// How many addresses of one peer are dialled at most; those that come first are kept.
 pub const MAX_DIALLED: usize = 16;

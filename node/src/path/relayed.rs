@@ -2,7 +2,7 @@
 //!
 //! What it is not: the client of the server (`crate::turn`).
 
-use keyferry_proto::ice::FailureReason;
+use keyferry_ice::FailureReason;
 
 /// Whether relays are used, and whether anything else is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

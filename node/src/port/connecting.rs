@@ -12,7 +12,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use keyferry_proto::ice::{ConnectFailure, ConnectMethod, Source};
+use keyferry_ice::{ConnectFailure, ConnectMethod, Source};
 use socket2::Socket;
 use tokio::net::TcpStream;
 

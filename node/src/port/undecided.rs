@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use keyferry_proto::ip::host_of;
+use keyferry_net::ip::host_of;
 use tokio::sync::oneshot;
 
 /// Connections from one remote host that may be undecided at a time. One more pushes out that host's oldest.

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use keyferry_proto::turn::{
+use keyferry_turn::{
     peer_policy::PeerPolicy,
     server::{AllocationId, Arrival, ClientId, ConnectFailed, Counters, Family, Holder, Output, PeerId, Server},
 };

@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use keyferry_proto::turn::{
+use keyferry_turn::{
     framing::MessageReader,
     server::{ClientId, Holder},
 };

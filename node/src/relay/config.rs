@@ -1,13 +1,11 @@
 //! How a relay is to run.
 //!
-//! What it is not: the limits themselves, which are [`keyferry_proto::turn::server::Limits`].
+//! What it is not: the limits themselves, which are [`keyferry_turn::server::Limits`].
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use keyferry_proto::{
-    ip::{Class, Network},
-    turn::server::{Family, Limits},
-};
+use keyferry_net::ip::{Class, Network};
+use keyferry_turn::server::{Family, Limits};
 
 use crate::home::AdmissionPolicy;
 
@@ -111,7 +109,7 @@ impl FromStr for RelayUser {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, password) = text.split_once(':').ok_or("a user is written NAME:PASSWORD")?;
-        let is_name = !name.is_empty() && name.len() <= keyferry_proto::turn::long_term::MAX_USERNAME_LEN;
+        let is_name = !name.is_empty() && name.len() <= keyferry_turn::long_term::MAX_USERNAME_LEN;
         if !is_name || password.is_empty() {
             return Err("neither the name nor the password may be empty".to_owned());
         }

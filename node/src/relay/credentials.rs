@@ -4,7 +4,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use keyferry_proto::{identity::NodeKey, ip::host_of, time::UnixTime, turn::rest_credentials::Secret};
+use keyferry_net::{ip::host_of, time::UnixTime};
+use keyferry_proto::identity::NodeKey;
+use keyferry_turn::rest_credentials::Secret;
 
 use crate::home::{Admission, AdmissionPolicy, ContactsFile};
 

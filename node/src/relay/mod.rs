@@ -7,7 +7,7 @@
 //!                                                  └── Send, Close, Join ─────┘
 //! client task, joined ══ bytes (splice where both are plain TCP) ══ peer
 //! ```
-//! What it is not: the rules, which are in [`keyferry_proto::turn::server`]; or a client of other relays.
+//! What it is not: the rules, which are in [`keyferry_turn::server`]; or a client of other relays.
 
 mod actor;
 mod certificate;
@@ -32,13 +32,11 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::{
-    time::UnixTime,
-    turn::{
-        peer_policy::PeerPolicy,
-        rest_credentials::Secret,
-        server::{Arrival, Config, Counters, Server, Users},
-    },
+use keyferry_net::time::UnixTime;
+use keyferry_turn::{
+    peer_policy::PeerPolicy,
+    rest_credentials::Secret,
+    server::{Arrival, Config, Counters, Server, Users},
 };
 use tokio::{
     net::TcpStream,

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::turn::server::Holder;
+use keyferry_turn::server::Holder;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::TcpStream,

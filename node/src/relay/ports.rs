@@ -8,10 +8,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use keyferry_proto::{
-    ip::Class,
-    turn::server::{AllocationId, Family, ListenFailure},
-};
+use keyferry_net::ip::Class;
+use keyferry_turn::server::{AllocationId, Family, ListenFailure};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::PortRange;

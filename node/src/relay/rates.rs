@@ -4,7 +4,7 @@
 //! in the line of its host, and the first of each of those in the line of all. So a host has one turn in each round, however many
 //! identities it makes up, and an identity one in each of its host's, however many connections it has.
 //!
-//! What it is not: the number of bytes somebody may have in all; see [`keyferry_proto::turn::server::Quota`].
+//! What it is not: the number of bytes somebody may have in all; see [`keyferry_turn::server::Quota`].
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::turn::server::{Holder, Identity};
+use keyferry_turn::server::{Holder, Identity};
 use tokio::time::{Instant, sleep_until};
 
 use super::Rates;

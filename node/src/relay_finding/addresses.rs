@@ -43,7 +43,8 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_proto::{relaying::Issued, time::UnixTime};
+    use keyferry_net::time::UnixTime;
+    use keyferry_proto::relaying::Issued;
 
     use super::*;
 

@@ -17,10 +17,8 @@ mod task;
 
 use std::net::SocketAddr;
 
-use keyferry_proto::{
-    identity::{NodeKey, NodeSecret},
-    time::UnixTime,
-};
+use keyferry_net::time::UnixTime;
+use keyferry_proto::identity::{NodeKey, NodeSecret};
 use libp2p::PeerId;
 use tokio::sync::{mpsc, watch};
 

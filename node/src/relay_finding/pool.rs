@@ -257,7 +257,8 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_proto::{identity::NodeSecret, time::UnixTime};
+    use keyferry_net::time::UnixTime;
+    use keyferry_proto::identity::NodeSecret;
 
     use super::*;
 

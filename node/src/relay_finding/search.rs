@@ -5,10 +5,10 @@
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream::BoxStream, stream::SelectAll};
+use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeKey,
     offer::{RecordKey, relay_record_key, relay_record_key_of, resolve_days},
-    time::UnixTime,
 };
 use rand::seq::SliceRandom;
 

@@ -10,10 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::{
-    offer::{RecordKey, SealedOffer},
-    time::UnixTime,
-};
+use keyferry_net::time::UnixTime;
+use keyferry_proto::offer::{RecordKey, SealedOffer};
 use libp2p::kad::{PutRecordError, PutRecordResult, QueryId, Quorum, Record};
 use tokio::sync::oneshot;
 

@@ -10,10 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::{
-    offer::{RecordKey, SealedOffer, supersedes},
-    time::UnixTime,
-};
+use keyferry_net::time::UnixTime;
+use keyferry_proto::offer::{RecordKey, SealedOffer, supersedes};
 use libp2p::{
     PeerId,
     kad::{QueryId, store::RecordStore},

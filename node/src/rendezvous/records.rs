@@ -11,10 +11,8 @@ use std::{
     time::Instant,
 };
 
-use keyferry_proto::{
-    offer::{RecordError, RecordKey, SealedOffer},
-    time::UnixTime,
-};
+use keyferry_net::time::UnixTime;
+use keyferry_proto::offer::{RecordError, RecordKey, SealedOffer};
 use libp2p::{
     PeerId,
     kad::{

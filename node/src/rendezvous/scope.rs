@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use keyferry_proto::ip::Class;
+use keyferry_net::ip::Class;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
 /// How far an address reaches.

@@ -11,8 +11,8 @@ mod turn;
 
 use std::time::Instant;
 
+use keyferry_ice::candidate::Candidate;
 use keyferry_proto::{
-    candidate::Candidate,
     hash::ContentHash,
     identity::NodeSecret,
     offer::{Offer, SignedOffer, content_record_key, record_key, seal},

@@ -19,6 +19,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture, stream::FuturesUnordered};
+use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     frame::FrameError,
     identity::{NodeKey, NodeSecret},
@@ -27,7 +28,6 @@ use keyferry_proto::{
         Channel, Issued, MAX_ADDRS, PROTOCOL, Refusal, RelayingError, Reply, anonymous_request, node_request,
         verify_request,
     },
-    time::UnixTime,
 };
 use libp2p::{
     PeerId, StreamProtocol,

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use keyferry_ice::Role;
 use keyferry_proto::{
-    ice::Role,
     identity::{NodeKey, NodeSecret},
     signalling::{Answered, CallId, Calling, Streams},
 };

@@ -7,10 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::{
-    ice::{Description, Role, Signal, Stream},
-    signalling::{Conversation, MAX_SIGNALS, Received, SignallingError, Streams},
-};
+use keyferry_ice::{Description, Role, Signal, Stream};
+use keyferry_proto::signalling::{Conversation, MAX_SIGNALS, Received, SignallingError, Streams};
 use libp2p::Multiaddr;
 use tokio::{
     io::{AsyncWriteExt, ReadHalf, WriteHalf},

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use keyferry_ice::Role;
 use keyferry_proto::{
-    ice::Role,
     identity::{NodeKey, NodeSecret},
     signalling::{Called, Refusal, SignallingError, Streams},
 };

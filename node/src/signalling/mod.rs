@@ -18,8 +18,8 @@ mod listen;
 
 use std::time::Duration;
 
+use keyferry_ice::Role;
 use keyferry_proto::{
-    ice::Role,
     identity::NodeKey,
     signalling::{Refusal, SignallingError},
 };

@@ -4,9 +4,9 @@
 use std::{path::Path, sync::Arc};
 
 use futures::FutureExt;
+use keyferry_ice::{Description, Mapping, OpenTurn, Signal, Stream};
 use keyferry_proto::{
     frame::encode_frame,
-    ice::{Description, Mapping, OpenTurn, Signal, Stream},
     identity::NodeSecret,
     signalling::{Answered, CallId, Calling, MAX_MESSAGE_LEN, Streams},
 };

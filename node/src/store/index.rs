@@ -19,7 +19,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use keyferry_proto::{codec, hash::ContentHash, time::UnixTime};
+use keyferry_net::time::UnixTime;
+use keyferry_proto::{codec, hash::ContentHash};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sled::Batch;
 

@@ -13,10 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     address::ShareName,
     hash::{ContentFormat, ContentHash},
-    time::UnixTime,
 };
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use keyferry_proto::ice::{ConnectFailure, ConnectMethod, Source};
+use keyferry_ice::{ConnectFailure, ConnectMethod, Source};
 use stun_types::{
     attribute::{ErrorCode, XorMappedAddress},
     message::{BINDING, Message, MessageClass, MessageWriteVec},

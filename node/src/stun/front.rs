@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::binding::{Reply, reply};
+use keyferry_turn::binding::{Reply, reply};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,

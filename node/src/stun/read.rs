@@ -4,7 +4,7 @@
 
 use std::io;
 
-use keyferry_proto::ice::MAX_MESSAGE_LEN;
+use keyferry_ice::MAX_MESSAGE_LEN;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 const HEADER_LEN: usize = 20;

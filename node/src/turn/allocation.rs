@@ -8,10 +8,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use keyferry_proto::{
-    ice::ConnectFailure,
-    turn::client::{AddressFamily, Allocated, Ending},
-};
+use keyferry_ice::ConnectFailure;
+use keyferry_turn::client::{AddressFamily, Allocated, Ending};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{ConnectError, TurnError, TurnServer, driver};

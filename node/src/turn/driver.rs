@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::turn::{
+use keyferry_turn::{
     client::{AddressFamily, Allocated, Client, ClientOptions, Config, ConnectId, DataId, Ending, Origin, Output},
     framing::{FrameError, MAX_MESSAGE_LEN, MessageReader},
 };

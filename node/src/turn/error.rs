@@ -4,10 +4,8 @@
 
 use std::io;
 
-use keyferry_proto::{
-    ice::ConnectFailure,
-    turn::client::{ConnectRefusal, Ending, RequestError},
-};
+use keyferry_ice::ConnectFailure;
+use keyferry_turn::client::{ConnectRefusal, Ending, RequestError};
 
 use super::{dial::DIAL_TIMEOUT, proxy::ProxyError, tls::TrustError};
 

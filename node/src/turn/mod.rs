@@ -8,7 +8,7 @@
 //! An allocation lives as long as its [`Allocation`] or one of its [`Lease`]s, and all its connections end with it: whoever uses a
 //! connection of it keeps a lease.
 //!
-//! What it is not: the protocol, which is [`keyferry_proto::turn::client`]; ICE; or a relay for others.
+//! What it is not: the protocol, which is [`keyferry_turn::client`]; ICE; or a relay for others.
 
 mod allocation;
 mod dial;
@@ -24,7 +24,7 @@ mod uri;
 #[cfg(test)]
 mod tests;
 
-pub use keyferry_proto::turn::client::AddressFamily;
+pub use keyferry_turn::client::AddressFamily;
 
 pub use self::{
     allocation::{Allocation, Connector, Lease},

@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy::connect::proxy::{SocksV5, Tunnel},
     rt::TokioIo,
 };
-use keyferry_proto::turn::long_term::Credentials;
+use keyferry_turn::long_term::Credentials;
 use tokio::net::TcpStream;
 use tower_service::Service;
 

@@ -207,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_remembered_of_a_found_one_outlives_its_credentials() {
         let as_user = |name: &str| {
-            let credentials = keyferry_proto::turn::long_term::Credentials::new(name.to_owned(), "p".to_owned());
+            let credentials = keyferry_turn::long_term::Credentials::new(name.to_owned(), "p".to_owned());
             server("found").with_credentials(credentials.expect("short enough"))
         };
         let mut servers = Servers::default();

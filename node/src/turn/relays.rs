@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use keyferry_proto::turn::client::Ending;
+use keyferry_turn::client::Ending;
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, sleep_until, timeout},

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use keyferry_proto::turn::long_term::Credentials;
+use keyferry_turn::long_term::Credentials;
 use rustls::ClientConfig;
 
 use super::{

@@ -11,7 +11,7 @@
 
 use std::net::Ipv6Addr;
 
-use keyferry_proto::turn::long_term::{Credentials, CredentialsError};
+use keyferry_turn::long_term::{Credentials, CredentialsError};
 use percent_encoding::percent_decode_str;
 
 use super::TurnServer;

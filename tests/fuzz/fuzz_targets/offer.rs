@@ -4,12 +4,8 @@
 
 #![no_main]
 
-use keyferry_proto::{
-    catalogue::SignedEntry,
-    identity::{NodeKey, NodeSecret},
-    offer::{RecordKey, SealedOffer, SignedOffer},
-    time::UnixTime,
-};
+use keyferry_proto::{catalogue::SignedEntry, identity::{NodeKey, NodeSecret}, offer::{RecordKey, SealedOffer, SignedOffer}};
+use keyferry_net::time::UnixTime;
 use libfuzzer_sys::fuzz_target;
 
 const NOW: UnixTime = UnixTime(1_790_000_000);

@@ -3,14 +3,8 @@
 
 #![no_main]
 
-use keyferry_proto::{
-    identity::NodeSecret,
-    relaying::{
-        Channel, Issued, MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN,
-        MAX_USERNAME_LEN, Reply, node_request, verify_request,
-    },
-    time::UnixTime,
-};
+use keyferry_proto::{identity::NodeSecret, relaying::{Channel, Issued, MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN, MAX_USERNAME_LEN, Reply, node_request, verify_request}};
+use keyferry_net::time::UnixTime;
 use libfuzzer_sys::fuzz_target;
 
 const CHANNEL: Channel = Channel { relay: [1; 32], requester: [2; 32] };

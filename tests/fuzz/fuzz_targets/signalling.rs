@@ -8,12 +8,8 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::{
-    candidate::Candidate,
-    ice::{Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream},
-    identity::NodeSecret,
-    signalling::{Answered, CallId, Called, Calling, Channel, Conversation, MAX_CROSSING_DELAY, MAX_SIGNALS, Received, Streams},
-};
+use keyferry_ice::{candidate::Candidate, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream};
+use keyferry_proto::{identity::NodeSecret, signalling::{Answered, CallId, Called, Calling, Channel, Conversation, MAX_CROSSING_DELAY, MAX_SIGNALS, Received, Streams}};
 use libfuzzer_sys::fuzz_target;
 
 const CHANNEL: Channel = Channel { caller: [1; 32], callee: [2; 32] };

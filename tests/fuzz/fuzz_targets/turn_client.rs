@@ -10,11 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::turn::{
-    client::{AddressFamily, Client, ClientOptions, Config, ConnectId, DataId, Origin, Output},
-    framing::{MAX_MESSAGE_LEN, MessageReader},
-    long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures},
-};
+use keyferry_turn::{client::{AddressFamily, Client, ClientOptions, Config, ConnectId, DataId, Origin, Output}, framing::{MAX_MESSAGE_LEN, MessageReader}, long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures}};
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
     fuzz_target,

@@ -11,17 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::{
-    time::UnixTime,
-    turn::{
-        long_term::{AlgorithmList, Authorization, Challenge, Credentials},
-        peer_policy::PeerPolicy,
-        server::{
-            AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, Limits, Output, PeerId, Quota,
-            Server, Users,
-        },
-    },
-};
+use keyferry_net::time::UnixTime;
+use keyferry_turn::{long_term::{AlgorithmList, Authorization, Challenge, Credentials}, peer_policy::PeerPolicy, server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, Limits, Output, PeerId, Quota, Server, Users}};
 use libfuzzer_sys::fuzz_target;
 use stun_types::{
     attribute::{AttributeType, RawAttribute},

@@ -1,10 +1,10 @@
 //! ICE checks made by hand (RFC 8445 §7.1, RFC 8489), so that any part of them can be wrong.
 //!
-//! What it is not: `keyferry_proto::ice::messages`, against which it is an independent witness.
+//! What it is not: `keyferry_ice::messages`, against which it is an independent witness.
 
 use std::net::SocketAddr;
 
-use keyferry_proto::ice::Role;
+use keyferry_ice::Role;
 use stun_types::{
     attribute::{AttributeType, ErrorCode, RawAttribute, Username, XorMappedAddress},
     message::{

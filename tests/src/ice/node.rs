@@ -13,9 +13,9 @@ use keyferry::{
     port::{Incoming, Port},
     stun::Front,
 };
-use keyferry_proto::{
+use keyferry_ice::{
+    Config, Description, LocalCandidate, Mapping, Role, Signal,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{Config, Description, LocalCandidate, Mapping, Role, Signal},
 };
 use tokio::sync::{mpsc, watch};
 

@@ -8,7 +8,7 @@ use keyferry::{
     ice::{IceError, IceFailure},
     path::Path,
 };
-use keyferry_proto::ice::{Config, Description, FailureReason, Mapping, Role};
+use keyferry_ice::{Config, Description, FailureReason, Mapping, Role};
 use keyferry_tests::{
     ice::{
         check::{Check, class_of, code_of, error, nominates, success},

@@ -15,12 +15,14 @@ use keyferry::{
     port::Port,
     rendezvous::{Rendezvous, RendezvousConfig},
 };
-use keyferry_proto::{
+use keyferry_ice::{
+    Config, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Role, Signal,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{Config, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Role, Signal},
+};
+use keyferry_net::time::UnixTime;
+use keyferry_proto::{
     identity::NodeSecret,
     offer::{Offer, SignedOffer, publish_days, record_key, seal},
-    time::UnixTime,
 };
 use keyferry_tests::{
     ice::node::{IceNode, dialogue},

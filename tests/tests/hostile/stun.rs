@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use keyferry_proto::ice::Config;
+use keyferry_ice::Config;
 use keyferry_tests::{
     content,
     ice::{

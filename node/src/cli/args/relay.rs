@@ -5,7 +5,8 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueHint};
-use keyferry_proto::{ip::Network, turn::server::Limits};
+use keyferry_net::ip::Network;
+use keyferry_turn::server::Limits;
 
 use crate::{
     home::AdmissionPolicy,

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::{
+use keyferry_ice::{
+    Strategy,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::Strategy,
-    identity::NodeKey,
 };
+use keyferry_proto::identity::NodeKey;
 use serde::{Deserialize, Serialize};
 
 use super::durations::millis;
@@ -142,7 +142,8 @@ fn strategy_of(kind: PathKind) -> (PathStrategy, Option<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_proto::{ice::FailureReason, identity::NodeSecret};
+    use keyferry_ice::FailureReason;
+    use keyferry_proto::identity::NodeSecret;
 
     use super::*;
     use crate::path::Scope;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use keyferry_proto::ice::{PairReport, PairState};
+use keyferry_ice::{PairReport, PairState};
 use serde::{Deserialize, Serialize};
 
 use super::{CandidateInfo, PathInfo, durations::seconds};

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use keyferry_proto::{
+use keyferry_ice::{
+    Config, LocalCandidate,
     candidate::{Candidate, CandidateKind, TcpType},
-    ice::{Config, LocalCandidate},
 };
 use libp2p::PeerId;
 use tempfile::TempDir;

@@ -4,10 +4,8 @@
 
 use std::net::SocketAddr;
 
-use keyferry_proto::{
-    ice::{FailureReason, PairReport, Stream},
-    identity::NodeKey,
-};
+use keyferry_ice::{FailureReason, PairReport, Stream};
+use keyferry_proto::identity::NodeKey;
 
 use super::super::streams::StreamSetback;
 

@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 
+use keyferry_ice::candidate::{CandidateKind, TcpType};
 use keyferry_proto::{
-    candidate::{CandidateKind, TcpType},
     identity::NodeKey,
     offer::{Offer, SealedOffer, record_key, resolve_days},
 };
@@ -70,7 +70,9 @@ fn ways_of(offer: &Offer, relay_mode: RelayMode) -> Ways {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_proto::{candidate::Candidate, offer::ice_credentials, time::UnixTime};
+    use keyferry_ice::candidate::Candidate;
+    use keyferry_net::time::UnixTime;
+    use keyferry_proto::offer::ice_credentials;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use keyferry_proto::ice::FailureReason;
+use keyferry_ice::FailureReason;
 
 use super::*;
 use crate::{

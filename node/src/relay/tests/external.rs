@@ -2,13 +2,11 @@
 
 use std::net::IpAddr;
 
-use keyferry_proto::{
-    ice::ConnectFailure,
-    turn::{
-        client::{Ending, RequestError},
-        long_term::Credentials,
-        server::Config,
-    },
+use keyferry_ice::ConnectFailure;
+use keyferry_turn::{
+    client::{Ending, RequestError},
+    long_term::Credentials,
+    server::Config,
 };
 use tokio::net::TcpListener;
 

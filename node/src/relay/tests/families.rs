@@ -2,10 +2,8 @@
 
 use std::net::SocketAddr;
 
-use keyferry_proto::{
-    ice::ConnectFailure,
-    turn::{client::ConnectRefusal, long_term::Credentials},
-};
+use keyferry_ice::ConnectFailure;
+use keyferry_turn::{client::ConnectRefusal, long_term::Credentials};
 
 use super::{
     bench::{Bench, accepted, config, exchange, in_time, listener_of, relayed},

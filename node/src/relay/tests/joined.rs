@@ -1,6 +1,7 @@
 //! Joined connections, one at a time.
 
-use keyferry_proto::{identity::NodeSecret, turn::server::Quota};
+use keyferry_proto::identity::NodeSecret;
+use keyferry_turn::server::Quota;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -182,7 +183,7 @@ async fn stun_and_turn_share_the_port_and_the_connection() {
     let bench = Bench::new(config()).await;
     let mut stream = TcpStream::connect(bench.addr).await.unwrap();
     let local = stream.local_addr().unwrap();
-    let source = keyferry_proto::ice::Source::AnyPort("127.0.0.1".parse().unwrap());
+    let source = keyferry_ice::Source::AnyPort("127.0.0.1".parse().unwrap());
     let client = Client::connect(source, bench.addr).await.unwrap();
     assert_eq!(client.mapped(), client.local());
     // Binding, then Allocate without credentials, then Binding, cut into pieces.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keyferry_proto::turn::{client::Ending, server::Config};
+use keyferry_turn::{client::Ending, server::Config};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     net::TcpStream,

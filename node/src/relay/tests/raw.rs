@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use keyferry_proto::turn::long_term::{Authorization, Challenge, Credentials};
+use keyferry_turn::long_term::{Authorization, Challenge, Credentials};
 use stun_types::{
     attribute::{AttributeWrite, ErrorCode},
     message::{Message, MessageWrite, MessageWriteExt, MessageWriteVec, Method},

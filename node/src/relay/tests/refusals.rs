@@ -1,13 +1,11 @@
 //! What a client is told, at once, when it is refused.
 
-use keyferry_proto::{
-    ice::ConnectFailure,
-    time::UnixTime,
-    turn::{
-        client::{Ending, RequestError},
-        long_term::Credentials,
-        rest_credentials::Secret,
-    },
+use keyferry_ice::ConnectFailure;
+use keyferry_net::time::UnixTime;
+use keyferry_turn::{
+    client::{Ending, RequestError},
+    long_term::Credentials,
+    rest_credentials::Secret,
 };
 use tokio::net::TcpSocket;
 

@@ -1,10 +1,8 @@
 //! Relays, reservations and calls over circuits, between nodes that nobody can connect to: their addresses are public, and a
 //! packet filter drops every SYN to them.
 
-use keyferry_proto::{
-    ice::{Description, Mapping, OpenTurn, Role, Signal},
-    signalling::{Refusal, Streams},
-};
+use keyferry_ice::{Description, Mapping, OpenTurn, Role, Signal};
+use keyferry_proto::signalling::{Refusal, Streams};
 use libp2p::multiaddr::Protocol;
 
 use super::{namespace::in_namespace_of, *};

@@ -3,10 +3,10 @@
 use std::{io, net::IpAddr, sync::Mutex};
 
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt, StreamExt, future::BoxFuture};
+use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeKey,
     relaying::{Channel, Issued, MAX_REQUEST_LEN, PROTOCOL, Refusal, Reply, node_request},
-    time::UnixTime,
 };
 use libp2p::{
     StreamProtocol, Swarm, Transport,

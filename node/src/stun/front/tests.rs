@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use keyferry_proto::ice::{Config, ConnectMethod, Role, Source, frame};
+use keyferry_ice::{Config, ConnectMethod, Role, Source, frame};
 use stun_types::{
     attribute::Username,
     message::{BINDING, Message, MessageWriteVec, Method},

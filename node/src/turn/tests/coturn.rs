@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::turn::long_term::Credentials;
+use keyferry_turn::long_term::Credentials;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,

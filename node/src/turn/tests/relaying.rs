@@ -2,10 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use keyferry_proto::{
-    ice::ConnectFailure,
-    turn::client::{Ending, RequestError},
-};
+use keyferry_ice::ConnectFailure;
+use keyferry_turn::client::{Ending, RequestError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

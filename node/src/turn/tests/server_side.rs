@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
-use keyferry_proto::turn::client::Ending;
+use keyferry_turn::client::Ending;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

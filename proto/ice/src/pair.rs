@@ -1,0 +1,253 @@
+//! Candidate pairs: what they are made of, how good they are, and how far they have come.
+//!
+//! What it is not: the list of them (`checklist`), or the connections that are tried for them (`conn`).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use keyferry_net::ip::Class;
+
+use super::{ConnId, ConnectFailure, LocalCandidate, PairReport, PairState, Role, Source, opening::Opening};
+use crate::candidate::{Candidate, CandidateKind, TcpType};
+
+/// The type preference of peer-reflexive candidates (RFC 8445 §5.1.2.2).
+const PEER_REFLEXIVE: u32 = 110;
+
+/// A pair of one agent. Never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct PairId(pub(super) u32);
+
+/// What makes two candidates alike, so that the success of one foretells that of the other (RFC 8445 §5.1.1.3).
+pub(super) type Foundation = (CandidateKind, TcpType, IpAddr);
+
+/// How the connection of a pair comes about.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// This side connects, from any port.
+    Active,
+    /// The peer connects.
+    Passive,
+    /// Both sides do, in turns.
+    SimultaneousOpen(Opening),
+}
+
+/// A pair of a local and a remote candidate.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) local: LocalCandidate,
+    pub(super) remote: Candidate,
+    pub(super) way: Way,
+    pub(super) state: PairState,
+    pub(super) attempts: usize,
+    /// The attempt at it, or its connection; the newest.
+    pub(super) conn: Option<ConnId>,
+    pub(super) last_failure: Option<ConnectFailure>,
+    /// While it waits: until when, at least.
+    pub(super) not_before: Option<Instant>,
+    first_attempt: Option<Instant>,
+    took: Duration,
+}
+
+impl Pair {
+    pub(super) fn new(local: LocalCandidate, remote: Candidate, way: Way) -> Self {
+        Self {
+            local,
+            remote,
+            way,
+            state: PairState::Waiting,
+            attempts: 0,
+            conn: None,
+            last_failure: None,
+            not_before: None,
+            first_attempt: None,
+            took: Duration::ZERO,
+        }
+    }
+
+    /// From where connections of the pair leave.
+    pub(super) fn source(&self) -> Source {
+        match &self.way {
+            Way::SimultaneousOpen(opening) if !opening.is_any_port_right() => Source::Port(self.local.base),
+            Way::Active if self.local.candidate.kind == CandidateKind::Relayed => Source::Relayed(self.local.base),
+            Way::SimultaneousOpen(_) | Way::Active | Way::Passive => Source::AnyPort(self.local.base.ip()),
+        }
+    }
+
+    /// The priority of the pair (RFC 8445 §6.1.2.3).
+    pub(super) fn priority(&self, role: Role) -> u64 {
+        let (controlling, controlled) = match role {
+            Role::Controlling => (self.local.candidate.priority, self.remote.priority),
+            Role::Controlled => (self.remote.priority, self.local.candidate.priority),
+        };
+        let (lesser, greater) = (controlling.min(controlled), controlling.max(controlled));
+        (u64::from(lesser) << 32) + 2 * u64::from(greater) + u64::from(controlling > controlled)
+    }
+
+    /// The foundation of the pair (RFC 8445 §6.1.2.6). The peer's bases are not known; its addresses stand for them.
+    pub(super) fn foundation(&self) -> (Foundation, Foundation) {
+        let local = (self.local.candidate.kind, self.local.candidate.tcp_type, self.local.base.ip());
+        (local, (self.remote.kind, self.remote.tcp_type, self.remote.addr.ip()))
+    }
+
+    /// Whether nothing will come of the pair any more by itself.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, PairState::Failed(_) | PairState::Disproven)
+    }
+
+    /// When the first attempt began.
+    pub(super) fn began_at(&self) -> Option<Instant> {
+        self.first_attempt
+    }
+
+    /// Notes that an attempt begins.
+    pub(super) fn begin(&mut self, now: Instant, conn: ConnId) {
+        self.attempts += 1;
+        self.conn = Some(conn);
+        self.enter(now, PairState::InProgress);
+    }
+
+    /// Notes the state that the pair has come to.
+    pub(super) fn enter(&mut self, now: Instant, state: PairState) {
+        let first = *self.first_attempt.get_or_insert(now);
+        self.state = state;
+        self.took = now.saturating_duration_since(first);
+    }
+
+    /// Notes that the same is to be tried again, at that time.
+    pub(super) fn wait_until(&mut self, now: Instant, not_before: Instant) {
+        self.enter(now, PairState::Waiting);
+        self.not_before = Some(not_before);
+    }
+
+    /// Notes that nothing is left to try.
+    pub(super) fn fail(&mut self, now: Instant) {
+        self.enter(now, PairState::Failed(self.last_failure.unwrap_or(ConnectFailure::TimedOut)));
+    }
+
+    /// The priority that a peer-reflexive candidate would have that a check from this side reveals (RFC 8445 §7.1.1).
+    pub(super) fn reflexive_priority(&self) -> u32 {
+        let candidate = &self.local.candidate;
+        PEER_REFLEXIVE << 24 | reflexive_direction(candidate.tcp_type) << 21 | (candidate.priority & 0x001f_ffff)
+    }
+
+    pub(super) fn report(&self) -> PairReport {
+        PairReport {
+            local: self.local.candidate,
+            remote: self.remote,
+            state: self.state,
+            attempts: self.attempts,
+            took: self.took,
+        }
+    }
+}
+
+/// The direction preference of reflexive candidates (RFC 6544 §4.2).
+fn reflexive_direction(tcp_type: TcpType) -> u32 {
+    match tcp_type {
+        TcpType::SimultaneousOpen => 6,
+        TcpType::Active => 4,
+        TcpType::Passive => 2,
+    }
+}
+
+/// Whether a check whose PRIORITY is this comes from a candidate that opens simultaneously.
+pub(super) fn is_from_simultaneous_open(priority: u32) -> bool {
+    priority >> 21 & 7 == reflexive_direction(TcpType::SimultaneousOpen)
+}
+
+/// Whether an address is one of a house or of a carrier's inside, which others use as well.
+pub(super) fn is_inside(addr: SocketAddr) -> bool {
+    Class::of(addr.ip()) != Class::Global
+}
+
+/// Whether a candidate of the peer can be right at all. Whether it may be dialled is for the driver to say.
+pub(super) fn makes_sense(candidate: &Candidate) -> bool {
+    let (ip, port) = (candidate.addr.ip(), candidate.addr.port());
+    let is_mapped_v4 = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let is_one_host = Class::of(ip) != Class::NoHost;
+    port != 0 && is_one_host && !is_mapped_v4 && (1..1 << 31).contains(&candidate.priority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(tcp_type: TcpType, addr: &str, priority: u32) -> Candidate {
+        Candidate { kind: CandidateKind::Host, tcp_type, addr: addr.parse().unwrap(), priority }
+    }
+
+    fn pair(local: u32, remote: u32) -> Pair {
+        let candidate = |priority| candidate(TcpType::Active, "192.0.2.1:9", priority);
+        let local = LocalCandidate { candidate: candidate(local), base: "192.0.2.1:1".parse().unwrap() };
+        Pair::new(local, candidate(remote), Way::Active)
+    }
+
+    #[test]
+    fn both_sides_give_a_pair_the_same_priority_by_the_formula() {
+        // RFC 8445 §6.1.2.3: 2^32·min + 2·max + (controlling > controlled).
+        assert_eq!(pair(5, 3).priority(Role::Controlling), (3 << 32) + 10 + 1);
+        assert_eq!(pair(3, 5).priority(Role::Controlled), (3 << 32) + 10 + 1);
+        assert_eq!(pair(3, 5).priority(Role::Controlling), (3 << 32) + 10);
+        assert_eq!(pair(4, 4).priority(Role::Controlling), (4 << 32) + 8);
+    }
+
+    #[test]
+    fn a_check_reveals_the_type_the_direction_and_the_local_preference() {
+        let host =
+            Candidate::new(CandidateKind::Host, TcpType::SimultaneousOpen, "192.0.2.1:1".parse().unwrap(), 0x123);
+        let pair = Pair::new(LocalCandidate { candidate: host, base: host.addr }, host, Way::Active);
+        let priority = pair.reflexive_priority();
+        assert_eq!(priority, 110 << 24 | (6 << 13 | 0x123) << 8 | 255);
+        assert!(is_from_simultaneous_open(priority));
+        assert!(!is_from_simultaneous_open(pair_of(TcpType::Active).reflexive_priority()));
+    }
+
+    fn pair_of(tcp_type: TcpType) -> Pair {
+        let candidate = Candidate::new(CandidateKind::Host, tcp_type, "192.0.2.1:9".parse().unwrap(), 1);
+        Pair::new(LocalCandidate { candidate, base: "192.0.2.1:1".parse().unwrap() }, candidate, Way::Active)
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_right_make_no_sense() {
+        let makes = |addr, priority| makes_sense(&candidate(TcpType::Passive, addr, priority));
+        assert!(makes("192.0.2.1:1", 1) && makes("[2001:db8::1]:1", (1 << 31) - 1));
+        for addr in [
+            "192.0.2.1:0",
+            "0.0.0.0:1",
+            "[::]:1",
+            "224.0.0.1:1",
+            "[ff02::1]:1",
+            "255.255.255.255:1",
+            "240.0.0.1:1",
+            "0.1.2.3:1",
+            "[::ffff:192.0.2.1]:1",
+        ] {
+            assert!(!makes(addr, 1), "{addr}");
+        }
+        assert!(!makes("192.0.2.1:1", 0) && !makes("192.0.2.1:1", 1 << 31));
+    }
+
+    #[test]
+    fn inside_is_what_the_internet_does_not_route() {
+        let inside = |addr: &str| is_inside(addr.parse().unwrap());
+        for addr in [
+            "10.1.2.3:1",
+            "172.16.0.1:1",
+            "192.168.0.1:1",
+            "100.64.0.1:1",
+            "100.127.255.255:1",
+            "192.0.0.4:1",
+            "198.18.0.1:1",
+            "[fec0::1]:1",
+            "[fd00::1]:1",
+            "[fe80::1]:1",
+        ] {
+            assert!(inside(addr), "{addr}");
+        }
+        for addr in ["100.63.0.1:1", "100.128.0.1:1", "172.32.0.1:1", "203.0.113.1:1", "[2001:db8::1]:1"] {
+            assert!(!inside(addr), "{addr}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Whom the server believes: long-term credentials (RFC 8489 §9.2) of users that the operator has named, and credentials
+//! that were issued and run out ([`crate::rest_credentials`]).
+//!
+//! What it is not: what a client may do once it is believed.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Instant};
+
+use stun_types::message::Message;
+
+use super::{nonce::Nonces, request::Refusal};
+use keyferry_net::time::UnixTime;
+
+use crate::{
+    long_term::{AlgorithmList, Claim, ClaimedUser, Key, PasswordAlgorithm},
+    rest_credentials::{MAX_IDENTITY_LEN, NotIssued, Secret},
+};
+
+/// The password algorithms that a client may choose from, the best first.
+pub(super) fn algorithms() -> AlgorithmList {
+    AlgorithmList::new(&[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5])
+}
+
+/// Who somebody is, to whom quotas belong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// A user that the operator has named.
+    User(String),
+    /// The identity to whom credentials were issued.
+    Issued(String),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "user {name}"),
+            Self::Issued(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Everyone whom the server believes.
+#[derive(Clone, Default)]
+pub struct Users {
+    /// Users with their passwords. A name with a colon that begins with a number may be taken for an issued one.
+    pub named: BTreeMap<String, String>,
+    /// The secret with which credentials are issued.
+    pub secret: Option<Secret>,
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users").field("named", &self.named.len()).field("issues", &self.secret.is_some()).finish()
+    }
+}
+
+/// Who has sent a message, with the key that signs the answer.
+#[derive(Debug, Clone)]
+pub(super) struct Proven {
+    pub(super) identity: Identity,
+    pub(super) key: Key,
+}
+
+/// The moment and the place of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    pub(super) now: Instant,
+    pub(super) unix: UnixTime,
+    pub(super) host: IpAddr,
+}
+
+impl Users {
+    /// Finds out who has sent a request, in the order of RFC 8489 §9.2.4.
+    pub(super) fn prove(&self, message: &Message<'_>, realm: &str, nonces: &Nonces, at: At) -> Result<Proven, Refusal> {
+        let claim = Claim::read(message, Some(&algorithms())).map_err(|_| Refusal::BadRequest)?;
+        let claim = claim.ok_or(Refusal::Unauthenticated)?;
+        if !nonces.is_good(at.now, at.host, &claim.nonce) {
+            return Err(Refusal::StaleNonce);
+        }
+        // The challenge does not say that user names may be hashed.
+        let ClaimedUser::Name(username) = &claim.user else { return Err(Refusal::BadRequest) };
+        let (identity, password) = self.find(username, at.unix)?;
+        let key = Key::new(claim.protection, username, realm, &password);
+        if !key.proves(message) {
+            return Err(Refusal::Forged);
+        }
+        Ok(Proven { identity, key })
+    }
+
+    /// The identity and the password behind a username.
+    fn find(&self, username: &str, now: UnixTime) -> Result<(Identity, String), Refusal> {
+        if let Some(password) = self.named.get(username) {
+            return Ok((Identity::User(username.to_owned()), password.clone()));
+        }
+        let secret = self.secret.as_ref().ok_or(Refusal::Forged)?;
+        match secret.check(username, now) {
+            Ok((identity, password)) => {
+                debug_assert!(identity.len() <= MAX_IDENTITY_LEN);
+                Ok((Identity::Issued(identity.to_owned()), password))
+            }
+            Err(NotIssued::Expired { .. }) => Err(Refusal::Expired),
+            Err(NotIssued::Form) => Err(Refusal::Forged),
+        }
+    }
+}

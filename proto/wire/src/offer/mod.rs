@@ -1,0 +1,222 @@
+//! Offers: what a peer needs to reach a node now, signed by the node, blinded and sealed for the DHT.
+//!
+//! ```text
+//! Offer         ufrag string | password string | candidates list ≤ 32 | signalling list ≤ 4 of byte lists
+//!               | sequence u64 | expires u64                                     (bincode, see `codec`)
+//! SignedOffer   node key 32 | Offer | signature 64 by the node key over "keyferry offer v1\0" Offer
+//! SealedOffer   blinded key 32 | day u32 | sequence u64 | expires u64 | nonce 24 | ciphertext byte list
+//!               | signature 64 by the blinded key over "keyferry sealed offer v1\0" and all before it
+//! ```
+//! The DHT holds a [`SealedOffer`] under a [`RecordKey`]. Whoever does not know the node key can check that only its
+//! owner made the record, and learns nothing of who or where the owner is.
+//!
+//! What it is not: the DHT that carries it, or the rules by which its candidates are dialled.
+
+mod blind;
+mod record;
+mod sealed;
+mod signed;
+
+use std::time::Duration;
+
+use multiaddr::Multiaddr;
+
+pub use self::{
+    record::{
+        RecordKey, content_record_key, publish_days, record_key, relay_record_key, relay_record_key_of, resolve_days,
+    },
+    sealed::{MAX_SEALED_LEN, OpenError, RecordError, SealedOffer, seal, supersedes},
+    signed::{MAX_SIGNED_LEN, SignedOffer},
+};
+use keyferry_ice::candidate::Candidate;
+use keyferry_net::time::UnixTime;
+
+use crate::{codec::CodecError, identity::NodeKeyError};
+
+/// The greatest number of candidates in an offer.
+pub const MAX_CANDIDATES: usize = 32;
+
+/// The greatest number of signalling addresses in an offer.
+pub const MAX_SIGNALLING: usize = 4;
+
+/// The greatest binary length of one multiaddr, in bytes: signalling addresses and hints alike.
+pub const MAX_MULTIADDR_LEN: usize = 256;
+
+/// The longest time for which an offer is valid.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How far the clocks of two nodes may be apart before they refuse each other's offers.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
+
+/// What a peer needs to reach a node now.
+///
+/// In hand it may hold anything; [`SignedOffer::sign`] and [`SignedOffer::decode`] are where its limits are checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The ICE username fragment: [`keyferry_ice::UFRAG_LEN`] letters, digits, `+` or `/`.
+    pub ufrag: String,
+    /// The ICE password: [`keyferry_ice::PASSWORD_LEN`] letters, digits, `+` or `/`.
+    pub password: String,
+    /// Where the node may be reached; at most [`MAX_CANDIDATES`].
+    pub candidates: Vec<Candidate>,
+    /// Circuits at which the node may be called; at most [`MAX_SIGNALLING`].
+    pub signalling: Vec<Multiaddr>,
+    /// Greater in each offer that a node makes: of two, the greater one counts.
+    pub sequence: u64,
+    /// From this moment on the offer is void; at most [`MAX_LIFETIME`] ahead.
+    pub expires: UnixTime,
+}
+
+/// Why an offer is not acceptable. On signing the fault is the caller's, on decoding the peer's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    /// More bytes than a signed offer may have; nothing was parsed.
+    #[error("a signed offer of {got} bytes where at most {limit} are allowed")]
+    TooLong {
+        /// Length, in bytes.
+        got: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// Fewer bytes than a key and a signature take.
+    #[error("a signed offer of {got} bytes is too short")]
+    TooShort {
+        /// Length, in bytes.
+        got: usize,
+    },
+    /// The key in the offer is not usable.
+    #[error("the offer's node key: {0}")]
+    NodeKey(#[from] NodeKeyError),
+    /// The signature is not one of the offer's node key over these bytes.
+    #[error("the offer is not signed by the node key that it names")]
+    BadSignature,
+    /// The offer does not decode.
+    #[error("the offer is {0}")]
+    Malformed(#[from] CodecError),
+    /// The username fragment or the password has a wrong length or a character that ICE does not allow.
+    #[error("the ICE {field} must have {min} to {max} letters, digits, + or /; this one of {got} bytes does not")]
+    Credential {
+        /// `ufrag` or `password`.
+        field: &'static str,
+        /// The least length, in characters.
+        min: usize,
+        /// The greatest length, in characters.
+        max: usize,
+        /// Length found, in bytes.
+        got: usize,
+    },
+    /// Too many candidates.
+    #[error("{got} candidates where at most {MAX_CANDIDATES} are allowed")]
+    Candidates {
+        /// Candidates found.
+        got: usize,
+    },
+    /// Too many signalling addresses.
+    #[error("{got} signalling addresses where at most {MAX_SIGNALLING} are allowed")]
+    Signalling {
+        /// Addresses found.
+        got: usize,
+    },
+    /// A signalling address that is no multiaddr, empty, too long, or without an unambiguous text form.
+    #[error("signalling address {index} is not a plain multiaddr of 1 to {MAX_MULTIADDR_LEN} bytes")]
+    SignallingAddr {
+        /// Its place in the list, from 0.
+        index: usize,
+    },
+    /// The offer is no longer valid.
+    #[error("the offer expired at {expires:?}; it is {now:?} now")]
+    Expired {
+        /// When it expired.
+        expires: UnixTime,
+        /// The time at which it was looked at.
+        now: UnixTime,
+    },
+    /// The offer claims to be valid for longer than an offer can be: it comes from the future.
+    #[error("the offer expires at {expires:?}, later than any made by now could ({latest:?})")]
+    FromTheFuture {
+        /// When it would expire.
+        expires: UnixTime,
+        /// The latest acceptable expiry.
+        latest: UnixTime,
+    },
+}
+
+impl Offer {
+    /// Checks everything about the offer that does not depend on the time.
+    fn check_form(&self) -> Result<(), OfferError> {
+        check_credential("ufrag", &self.ufrag, keyferry_ice::UFRAG_LEN)?;
+        check_credential("password", &self.password, keyferry_ice::PASSWORD_LEN)?;
+        if self.candidates.len() > MAX_CANDIDATES {
+            return Err(OfferError::Candidates { got: self.candidates.len() });
+        }
+        if self.signalling.len() > MAX_SIGNALLING {
+            return Err(OfferError::Signalling { got: self.signalling.len() });
+        }
+        match self.signalling.iter().position(|addr| !is_plain_multiaddr(addr)) {
+            Some(index) => Err(OfferError::SignallingAddr { index }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that `now` lies within the offer's time.
+    fn check_time(&self, now: UnixTime) -> Result<(), OfferError> {
+        let latest = latest_expiry(now);
+        if self.expires <= now {
+            return Err(OfferError::Expired { expires: self.expires, now });
+        }
+        if self.expires > latest {
+            return Err(OfferError::FromTheFuture { expires: self.expires, latest });
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The password would let a reader of a log pass this node's connectivity checks.
+        f.debug_struct("Offer")
+            .field("ufrag", &self.ufrag)
+            .field("candidates", &self.candidates)
+            .field("signalling", &self.signalling)
+            .field("sequence", &self.sequence)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes an ICE username fragment (8 characters) and a password (32 characters) of 20 random bytes.
+pub fn ice_credentials(random: &[u8; 20]) -> (String, String) {
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (ufrag, password) = hex.split_at(8);
+    (ufrag.to_owned(), password.to_owned())
+}
+
+/// Whether a multiaddr is safe to print and to parse again: 1 to [`MAX_MULTIADDR_LEN`] bytes, printable ASCII text that
+/// means the same address.
+pub(crate) fn is_plain_multiaddr(addr: &Multiaddr) -> bool {
+    if addr.is_empty() || addr.len() > MAX_MULTIADDR_LEN {
+        return false;
+    }
+    let text = addr.to_string();
+    text.bytes().all(|byte| byte.is_ascii_graphic()) && text.parse::<Multiaddr>().is_ok_and(|again| again == *addr)
+}
+
+/// The latest expiry that an offer can have which was made by `now`, with allowance for clocks.
+fn latest_expiry(now: UnixTime) -> UnixTime {
+    now.plus(MAX_LIFETIME).plus(MAX_CLOCK_SKEW)
+}
+
+fn check_credential(
+    field: &'static str,
+    text: &str,
+    allowed: std::ops::RangeInclusive<usize>,
+) -> Result<(), OfferError> {
+    let is_ice = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
+    if is_ice && allowed.contains(&text.len()) {
+        return Ok(());
+    }
+    Err(OfferError::Credential { field, min: *allowed.start(), max: *allowed.end(), got: text.len() })
+}
+
+#[cfg(test)]
+mod tests;
