@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use keyferry::store::{ImportMode, Store};
+use keyferry::content::store::{ImportMode, Store};
 
 fn main() -> anyhow::Result<()> {
     let path = PathBuf::from(std::env::args_os().nth(1).context("which file or folder?")?);

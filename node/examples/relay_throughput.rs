@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use keyferry::{
-    path::PathStream,
-    turn::{AddressFamily, Allocation, TurnServer},
+    net::path::PathStream,
+    reach::turn_client::{AddressFamily, Allocation, TurnServer},
 };
 use socket2::SockRef;
 use tokio::{

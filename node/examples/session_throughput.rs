@@ -8,7 +8,7 @@
 use std::{env, io::Write as _, net::SocketAddr, process::Stdio, time::Instant};
 
 use anyhow::{Context as _, bail};
-use keyferry::{
+use keyferry::net::{
     path::{AddressPolicy, AnyPort, Path, PathReport},
     session::{Session, SessionTls},
 };

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use keyferry::engine::api::{Event, Shared};
+use keyferry::node::api::{Event, Shared};
 use serde::Serialize;
 
 use crate::{

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use keyferry::engine::api::{Event, Fetched};
+use keyferry::node::api::{Event, Fetched};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 

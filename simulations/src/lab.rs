@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use keyferry::engine::api::{Event, Fetched, Shared, Status};
+use keyferry::node::api::{Event, Fetched, Shared, Status};
 use tempfile::TempDir;
 
 use crate::measure::{Sampler, Usage};

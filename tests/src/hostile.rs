@@ -6,7 +6,7 @@
 use std::{collections::HashMap, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
-use keyferry::{
+use keyferry::net::{
     path::{AddressPolicy, Path, PathReport},
     session::{InboundStreams, Session, SessionTls, Stream},
 };

@@ -1,6 +1,6 @@
 //! One `proto::ice::Agent` over real sockets of one address, for tests against other agents and against liars.
 //!
-//! What it is not: the node's own driver (`keyferry::ice`), which shares its port with everything else. This one is as small
+//! What it is not: the node's own driver (`keyferry::connect::ice`), which shares its port with everything else. This one is as small
 //! as the agent allows, and so shows what a driver has to do.
 
 pub mod check;

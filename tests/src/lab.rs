@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use keyferry::engine::api::{Shared, Status};
+use keyferry::node::api::{Shared, Status};
 use tempfile::TempDir;
 
 use crate::{

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use keyferry::engine::api::{Event, Failure, Fetched, Shared, Status};
+use keyferry::node::api::{Event, Failure, Fetched, Shared, Status};
 
 /// How many bytes of standard error are kept, for messages of failed tests.
 const MAX_STDERR: usize = 256 * 1024;
@@ -193,7 +193,7 @@ impl Outcome {
         let Some(Event::Failed(failure)) = self.events.last() else {
             bail!("no failure: {}, {:#?}\n{}", self.status, self.events.last(), self.stderr);
         };
-        use keyferry::engine::api::FailureKind::{Interrupted, Local, Network, Usage};
+        use keyferry::node::api::FailureKind::{Interrupted, Local, Network, Usage};
         let code = match failure.kind {
             Usage => 2,
             Network => 3,

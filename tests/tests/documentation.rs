@@ -1,7 +1,7 @@
 //! What the documentation says can be typed is what the program takes.
 
 use clap::{CommandFactory, Parser};
-use keyferry::cli::args::Cli;
+use keyferry_cli::args::Cli;
 use keyferry_tests::documentation::{document, documented_commands};
 
 #[test]

@@ -1,5 +1,9 @@
-//! What stands below everything else of the crate, and imports nothing of it.
+//! What everything stands on, and what imports nothing else of this crate.
 
 pub(crate) mod atomic_file;
 pub(crate) mod clock;
+pub mod data_dir;
+pub(crate) mod durations;
+#[cfg(test)]
+pub(crate) mod namespace;
 pub(crate) mod rate_limit;

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use keyferry::{
-    path::PathStream,
-    turn::{AddressFamily, Allocation, TurnServer},
+    net::path::PathStream,
+    reach::turn_client::{AddressFamily, Allocation, TurnServer},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{

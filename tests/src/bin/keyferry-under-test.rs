@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    keyferry::cli::main()
+    keyferry_cli::main()
 }

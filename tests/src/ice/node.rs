@@ -7,11 +7,13 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use keyferry::{
-    gather::{Gathered, PortMapping},
-    ice::{Dialogue, IceHost, Negotiation},
-    path::AddressPolicy,
-    port::{Incoming, Port},
-    stun::Front,
+    connect::demux::stun::Front,
+    connect::ice::{Dialogue, IceHost, Negotiation},
+    net::{
+        path::AddressPolicy,
+        port::{Incoming, Port},
+    },
+    reach::gather::{Gathered, PortMapping},
 };
 use keyferry_ice::{
     Config, Description, LocalCandidate, Mapping, Role, Signal,
@@ -36,8 +38,8 @@ pub struct IceNode {
     ice: Arc<IceHost>,
     _gathered: watch::Sender<Gathered>,
     // Connections for the others are dropped when these queues are.
-    _libp2p: mpsc::Receiver<keyferry::port::Accepted>,
-    _sessions: mpsc::Receiver<keyferry::port::Accepted>,
+    _libp2p: mpsc::Receiver<keyferry::net::port::Accepted>,
+    _sessions: mpsc::Receiver<keyferry::net::port::Accepted>,
 }
 
 /// The other end of a negotiation's signalling, in the hands of a test.

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use keyferry::engine::api::{Event, FailureKind};
+use keyferry::node::api::{Event, FailureKind};
 use keyferry_tests::{
     binary, content,
     lab::{Lab, SOON, TRANSFER},

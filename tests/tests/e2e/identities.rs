@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Result, ensure};
-use keyferry::engine::api::FailureKind;
+use keyferry::node::api::FailureKind;
 use keyferry_tests::{
     content,
     lab::{Lab, SOON},

@@ -3,7 +3,7 @@
 //! What it is not: a test of NATs; see `keyferry-sim nat-matrix`.
 
 use anyhow::{Context, Result, bail, ensure};
-use keyferry::engine::api::{Event, FailureKind, PathClass, PathStrategy, StageName};
+use keyferry::node::api::{Event, FailureKind, PathClass, PathStrategy, StageName};
 use keyferry_tests::{
     content,
     lab::{Lab, SOON, TRANSFER, eventually},
@@ -71,7 +71,7 @@ fn status_tells_where_the_node_can_be_reached_and_whose_calls_it_takes() -> Resu
         Ok(status.clone())
     })?;
 
-    let passive = |candidate: &&keyferry::engine::api::CandidateInfo| {
+    let passive = |candidate: &&keyferry::node::api::CandidateInfo| {
         candidate.kind == "host" && candidate.tcp_type == "passive" && told.listen.contains(&candidate.addr)
     };
     ensure!(told.candidates.iter().any(|candidate| passive(&candidate)), "{told:?}");

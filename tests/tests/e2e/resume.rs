@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use keyferry::engine::api::Event;
+use keyferry::node::api::Event;
 use keyferry_tests::{
     content,
     lab::{Lab, SOON, TRANSFER, eventually},

@@ -1,7 +1,7 @@
 //! The main job: a file or folder shared under a key arrives bit for bit, by name, by hash, from one holder or two.
 
 use anyhow::{Result, ensure};
-use keyferry::engine::api::Event;
+use keyferry::node::api::Event;
 use keyferry_proto::hash::ContentFormat;
 use keyferry_tests::{
     content,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use keyferry::engine::api::Event;
+use keyferry::node::api::Event;
 use keyferry_tests::{
     content,
     lab::{Lab, SOON, TRANSFER},

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use keyferry::engine::api::{Event, RootInfo};
+use keyferry::node::api::{Event, RootInfo};
 use keyferry_tests::{
     content,
     lab::{Lab, SOON, TRANSFER},

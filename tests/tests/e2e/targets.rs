@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Result, ensure};
-use keyferry::engine::api::FailureKind;
+use keyferry::node::api::FailureKind;
 use keyferry_tests::{
     binary, content,
     lab::{Lab, TRANSFER},

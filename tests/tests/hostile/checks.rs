@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use keyferry::{
-    ice::{IceError, IceFailure},
-    path::Path,
+    connect::ice::{IceError, IceFailure},
+    net::path::Path,
 };
 use keyferry_ice::{Config, Description, FailureReason, Mapping, Role};
 use keyferry_tests::{

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use keyferry::{
+use keyferry::net::{
     path::{AddressPolicy, Path, PathReport},
     session::{InboundStreams, Session, SessionTls},
 };

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use keyferry::{
-    ice::IceError,
-    port::Port,
-    rendezvous::{Rendezvous, RendezvousConfig},
+    connect::ice::IceError,
+    net::port::Port,
+    reach::rendezvous::{Rendezvous, RendezvousConfig},
 };
 use keyferry_ice::{
     Config, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Role, Signal,

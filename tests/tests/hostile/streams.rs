@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use keyferry::session::Stream;
+use keyferry::net::session::Stream;
 use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     identity::NodeSecret,

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use keyferry::engine::api::FailureKind;
+use keyferry::node::api::FailureKind;
 use keyferry_tests::{
     binary, content,
     lab::Lab,

@@ -1,0 +1,351 @@
+//! What can be typed: the commands, their options and their help texts.
+//!
+//! What it is not: what the commands do (`mod.rs`, `engine`).
+
+mod network;
+mod relay;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+
+use keyferry_proto::identity::NodeKey;
+
+pub use self::network::NetworkOptions;
+use self::relay::RelayOptions;
+use keyferry::{base::data_dir::AdmissionPolicy, node::MAX_PINGS};
+
+/// Share and fetch files by public key, from machine to machine, with no server in between.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keyferry",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  keyferry share holiday.mp4        prints the address that the other side types
+  keyferry get keyferry:12D3KooW…/holiday.mp4
+
+Exit codes: 0 done, 2 not understood or not there, 3 the peer or the network, 4 this machine, 130 interrupted."
+)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options for every command")]
+pub struct GlobalOptions {
+    /// The data folder: key, catalogue, store [default: keyferry in the XDG data folder].
+    #[arg(long, global = true, env = "KEYFERRY_HOME", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub home: Option<PathBuf>,
+    /// Print one JSON object a line on standard output, and nothing else.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress and no notices; results and errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more about what happens inside; -vv and -vvv say still more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Share files or folders under your public key, and serve them until Ctrl-C.
+    ///
+    /// Prints what to type on the other side. Files stay where they are and are served from there, unless --copy is given.
+    /// If a node is already running on the data folder, it takes the files over and this command returns.
+    #[command(after_help = "Example:\n  keyferry share ~/Pictures/holiday --name holiday-2026")]
+    Share(ShareArgs),
+    /// Stop sharing a name.
+    ///
+    /// The files themselves are left alone.
+    #[command(after_help = "Example:\n  keyferry unshare holiday-2026")]
+    Unshare {
+        /// The name, as `keyferry store ls` shows it.
+        name: String,
+    },
+    /// Fetch a file or a folder by its address.
+    ///
+    /// Every 64 KiB is checked before it is kept. If it is interrupted, the same command goes on where it stopped.
+    #[command(after_help = "Example:\n  keyferry get keyferry:12D3KooW…/holiday-2026 -o ~/Downloads")]
+    Get(GetArgs),
+    /// List what a node shares.
+    #[command(after_help = "Example:\n  keyferry ls keyferry:12D3KooW…")]
+    Ls {
+        /// The node: its key (12D3KooW…), or keyferry:NODE with hints.
+        node: String,
+        /// How to take part in the network.
+        #[command(flatten)]
+        network: NetworkOptions,
+    },
+    /// Reach a node, and show each step on the way with its time.
+    ///
+    /// Says how the two are connected, or why they cannot be: the offer in the DHT, the call through another node, every pair
+    /// of addresses that was tried, the proof of identity; then measures round trips.
+    #[command(after_help = "Example:\n  keyferry ping 12D3KooW… --count 5")]
+    Ping(PingArgs),
+    /// Find out how others can reach this machine, and what to do if they cannot.
+    ///
+    /// Looks at the addresses, asks the router and hosts outside what they see and let in, and says what that amounts to. Takes a few
+    /// seconds.
+    #[command(after_help = "Example:\n  keyferry doctor --stun stun.example.org:3478")]
+    Doctor {
+        /// How to take part in the network.
+        #[command(flatten)]
+        network: NetworkOptions,
+    },
+    /// Stay up: serve what is shared, and help other nodes find each other.
+    #[command(after_help = "Example:\n  keyferry node --public --listen 4600")]
+    Node(Box<NodeArgs>),
+    /// Relay for others, and do nothing else: connections between nodes that cannot reach each other go through here.
+    ///
+    /// It also helps them find each other. Nothing is shared. Forward the node's port and those of --relay-ports, if there is
+    /// a router in between.
+    #[command(after_help = "Example:\n  keyferry relay --public --listen 443")]
+    Relay(Box<RelayArgs>),
+    /// Show your public key, or make one.
+    #[command(after_help = "Example:\n  keyferry id --new --passphrase")]
+    Id(IdArgs),
+    /// Look after the list of nodes that you know, by name.
+    ///
+    /// With --calls contacts, only these can call the node.
+    #[command(after_help = "Example:\n  keyferry contacts add 12D3KooW… Ada")]
+    Contacts {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: ContactsAction,
+    },
+    /// Look after what is stored here.
+    #[command(after_help = "Example:\n  keyferry store verify")]
+    Store {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: StoreAction,
+    },
+    /// Show the state of the node of this data folder.
+    #[command(after_help = "Example:\n  keyferry status --json")]
+    Status,
+    /// Print completions for a shell.
+    #[command(
+        after_help = "Example:\n  keyferry completions bash > ~/.local/share/bash-completion/completions/keyferry"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages.
+    #[command(hide = true, after_help = "Example:\n  keyferry man ~/.local/share/man/man1")]
+    Man {
+        /// The folder to write them to; without it, the main page goes to standard output.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// What `node` takes.
+#[derive(Debug, Clone, Args)]
+pub struct NodeArgs {
+    /// How to take part in the network.
+    #[command(flatten)]
+    pub network: NetworkOptions,
+    /// Relay for others too (TURN over TCP): for everyone, contacts, or nobody but the users that are named.
+    #[arg(long, env = "KEYFERRY_RELAY", value_name = "WHOM", num_args = 0..=1, default_missing_value = "everyone")]
+    pub relay: Option<AdmissionPolicy>,
+    /// How to relay for others.
+    #[command(flatten)]
+    pub relay_options: RelayOptions,
+}
+
+/// What `relay` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RelayArgs {
+    /// How to take part in the network.
+    #[command(flatten)]
+    pub network: NetworkOptions,
+    /// For whom: everyone, contacts, or nobody but the users that are named.
+    #[arg(long = "for", env = "KEYFERRY_RELAY", value_name = "WHOM", default_value = "everyone")]
+    pub whom: AdmissionPolicy,
+    /// How to relay for others.
+    #[command(flatten)]
+    pub relay_options: RelayOptions,
+}
+
+/// What `share` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ShareArgs {
+    /// Files or folders.
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// The name to share it under, if there is one path [default: the name of the file or folder].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Copy into the data folder, so that the original may change or go away.
+    #[arg(long)]
+    pub copy: bool,
+    /// How to take part in the network.
+    #[command(flatten)]
+    pub network: NetworkOptions,
+}
+
+/// What `get` takes.
+#[derive(Debug, Clone, Args)]
+pub struct GetArgs {
+    /// What `keyferry share` printed: keyferry:NODE/NAME, keyferry:NODE/HASH or keyferry:HASH.
+    pub address: String,
+    /// The folder to put it in.
+    #[arg(short, long = "out", value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub out_dir: PathBuf,
+    /// Replace files that exist already.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// How to take part in the network.
+    #[command(flatten)]
+    pub network: NetworkOptions,
+}
+
+/// What `ping` takes.
+#[derive(Debug, Clone, Args)]
+pub struct PingArgs {
+    /// The node: its key (12D3KooW…), or keyferry:NODE with hints.
+    pub node: String,
+    /// How many round trips to measure once it is reached.
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_PINGS)))]
+    pub count: u32,
+    /// How to take part in the network.
+    #[command(flatten)]
+    pub network: NetworkOptions,
+}
+
+/// What `contacts` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ContactsAction {
+    /// Add a node, or give it another name.
+    #[command(after_help = "Example:\n  keyferry contacts add 12D3KooW… Ada")]
+    Add {
+        /// Its key: 12D3KooW….
+        node: NodeKey,
+        /// Its name; without one it gets the end of its key.
+        name: Option<String>,
+    },
+    /// Remove a node.
+    #[command(after_help = "Example:\n  keyferry contacts rm Ada")]
+    Rm {
+        /// Its name or its key.
+        what: String,
+    },
+    /// List all.
+    Ls,
+}
+
+/// What `id` takes.
+#[derive(Debug, Clone, Args)]
+pub struct IdArgs {
+    /// Make a new key. One that exists is never overwritten: move its file away first.
+    #[arg(long)]
+    pub new: bool,
+    /// Protect the new key by a passphrase, which is asked for (or taken from $KEYFERRY_PASSPHRASE).
+    #[arg(long, requires = "new")]
+    pub passphrase: bool,
+}
+
+/// What `store` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreAction {
+    /// List what is stored.
+    Ls,
+    /// Drop something from the store; files that are shared in place are left alone.
+    #[command(after_help = "Example:\n  keyferry store rm holiday-2026")]
+    Rm {
+        /// Its name or its hash.
+        what: String,
+    },
+    /// Read everything again and compare it with its hash.
+    Verify,
+    /// Remove what nothing refers to any more.
+    Gc,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use keyferry::base::data_dir::AdmissionPolicy;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let help = sub.get_after_help().map(|help| help.to_string()).unwrap_or_default();
+            assert!(help.contains(&format!("keyferry {}", sub.get_name())), "{} has no example", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn whose_calls_and_which_servers_are_checked_where_they_are_typed() {
+        let cli = parse("keyferry node --calls contacts --stun 192.0.2.1:3478 --no-port-mapping").unwrap();
+        let Action::Node(node) = cli.action else { panic!("not a node: {:?}", cli.action) };
+        let network = node.network;
+        assert_eq!((network.calls, network.stun.len(), network.any()), (AdmissionPolicy::Contacts, 1, true));
+
+        let calls = parse("keyferry node --calls friends").unwrap_err().to_string();
+        assert!(calls.contains("everyone, contacts, nobody"), "{calls}");
+        assert!(parse("keyferry node --stun 192.0.2.1:0").is_err());
+        assert!(parse("keyferry ping 12D3KooW --count 99999999").is_err());
+        assert!(parse("keyferry contacts add nonsense").is_err());
+    }
+
+    #[test]
+    fn a_node_relays_when_it_is_told_to_and_for_everyone_unless_it_is_told_for_whom() {
+        let relay = |line: &str| match parse(line).unwrap().action {
+            Action::Node(node) => node.relay,
+            Action::Relay(relay) => Some(relay.whom),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(relay("keyferry node"), None);
+        assert_eq!(relay("keyferry node --relay"), Some(AdmissionPolicy::Everyone));
+        assert_eq!(relay("keyferry node --relay contacts --listen 4600"), Some(AdmissionPolicy::Contacts));
+        assert_eq!(relay("keyferry relay"), Some(AdmissionPolicy::Everyone));
+        assert_eq!(relay("keyferry relay --for nobody --relay-user ada:lovelace"), Some(AdmissionPolicy::Nobody));
+        assert!(parse("keyferry relay --relay-cert x.pem").is_err(), "a certificate needs its key");
+        assert!(parse("keyferry relay --relay-ports 80-90").is_err());
+        assert!(parse("keyferry relay --relay-allow-peer ten/8").is_err());
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        assert!(parse("keyferry --json status").unwrap().global.json);
+        assert!(parse("keyferry status --json").unwrap().global.json);
+        assert_eq!(parse("keyferry -vv status").unwrap().global.verbose, 2);
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_a_form_to_follow() {
+        let listen = parse("keyferry node --listen localhost").unwrap_err().to_string();
+        assert!(listen.contains("0.0.0.0:4600"), "{listen}");
+        let bootstrap = parse("keyferry node --bootstrap 192.0.2.1:4600").unwrap_err().to_string();
+        assert!(bootstrap.contains("/ip4/192.0.2.1/tcp/41414"), "{bootstrap}");
+        assert!(parse("keyferry share").is_err());
+        assert!(parse("keyferry id --passphrase").is_err());
+        assert!(parse("keyferry -q -v status").is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! What `doctor` has found, in words: one line for each fact, then what it amounts to.
+//!
+//! What it is not: the judgement (`engine::doctor`).
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use keyferry::node::api::{
+    Answer, Diagnosis, FamilyInfo, FilteringInfo, MappingInfo, PortMappingInfo, Reach, StunInfo, TurnInfo, Verdict,
+};
+
+use crate::{
+    render::turn_text,
+    text::{plural, safe},
+};
+
+/// The whole report.
+pub(super) fn diagnosis_text(found: &Diagnosis) -> String {
+    let mut text = String::new();
+    let mut row = |label: &str, value: String| {
+        let _ = writeln!(text, "{label:<12} {value}");
+    };
+    for interface in &found.interfaces {
+        row("interface", format!("{}: {}", safe(&interface.name), joined(&interface.addrs)));
+    }
+    found.listen.iter().for_each(|addr| row("listening", addr.to_string()));
+    for (label, family) in [("IPv4", &found.ipv4), ("IPv6", &found.ipv6)] {
+        family_lines(family, label == "IPv4").into_iter().for_each(|line| row(label, line));
+    }
+    row("router", router_text(&found.port_mapping));
+    row("hairpin", hairpin_text(found.hairpin).to_owned());
+    found.stun.iter().for_each(|server| row("STUN", stun_text(server)));
+    turn_lines(found.turn.as_deref()).into_iter().for_each(|line| row("relay", line));
+    row("opening SYN", if found.opening_syn { "can be sent" } else { "this system cannot send it" }.to_owned());
+    let (wide, local) = (plural(found.wan_peers, "node", "nodes"), plural(found.lan_peers, "node", "nodes"));
+    row("DHT", format!("{wide} wide, {local} local"));
+    text.push('\n');
+    text.push_str(&verdict_text(&found.verdict));
+    text
+}
+
+fn family_lines(family: &FamilyInfo, is_ipv4: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !family.own_public.is_empty() {
+        lines.push(format!("public addresses of this machine: {}", joined(&family.own_public)));
+    }
+    for seen in &family.seen {
+        lines.push(format!("seen from outside as {} by {}", seen.addr, plural(seen.seen_by as u64, "host", "hosts")));
+    }
+    family.confirmed.iter().for_each(|addr| lines.push(format!("hosts outside got in at {addr}")));
+    if lines.is_empty() && !is_ipv4 {
+        return vec!["no public address".to_owned()];
+    }
+    if lines.is_empty() {
+        return vec!["nobody outside has seen this node".to_owned()];
+    }
+    lines.push(nat_text(family.nat).to_owned());
+    if family.nat != Answer::No {
+        lines.push(mapping_text(family.mapping).to_owned());
+    }
+    lines.push(filtering_text(family.filtering).to_owned());
+    lines
+}
+
+fn nat_text(nat: Answer) -> &'static str {
+    match nat {
+        Answer::Yes => "there is a NAT",
+        Answer::No => "there is no NAT",
+        Answer::NotKnown => "whether there is a NAT is not known",
+    }
+}
+
+fn mapping_text(mapping: MappingInfo) -> &'static str {
+    match mapping {
+        MappingInfo::EndpointIndependent => "mapping: one port for everyone (endpoint-independent)",
+        MappingInfo::EndpointDependent => "mapping: another port for each host (endpoint-dependent)",
+        MappingInfo::NotKnown => "mapping: not known; two hosts outside have to tell",
+    }
+}
+
+fn filtering_text(filtering: FilteringInfo) -> &'static str {
+    match filtering {
+        FilteringInfo::ContactedHosts => {
+            "filtering: hosts that this node has contacted get in (address-dependent, or none at all)"
+        }
+        FilteringInfo::ContactedPorts => "filtering: only answers get in (address- and port-dependent, or a firewall)",
+        FilteringInfo::NotKnown => "filtering: not known; nobody outside has tried to get in",
+    }
+}
+
+fn router_text(router: &PortMappingInfo) -> String {
+    if !router.asked {
+        return "not asked to map a port (--no-port-mapping)".to_owned();
+    }
+    let spoken = if router.protocols.is_empty() {
+        String::new()
+    } else {
+        format!("; it speaks {}", router.protocols.join(", "))
+    };
+    match (&router.external, &router.by, &router.reason) {
+        (Some(external), Some(by), _) => format!("maps {external} to this node by {}{spoken}", safe(by)),
+        (_, _, Some(reason)) => format!("maps no port: {}{spoken}", safe(reason)),
+        _ => format!("maps no port{spoken}"),
+    }
+}
+
+fn hairpin_text(hairpin: Answer) -> &'static str {
+    match hairpin {
+        Answer::Yes => "works: this node reaches itself by its outer address",
+        Answer::No => "does not work: this node does not reach itself by its outer address",
+        Answer::NotKnown => "not known; no outer address behind a NAT is known",
+    }
+}
+
+fn stun_text(server: &StunInfo) -> String {
+    let name = safe(&server.server);
+    match (&server.mapped, &server.took_ms, &server.reason) {
+        (Some(mapped), Some(took), _) => format!("{name} saw {mapped}, after {took} ms"),
+        (_, _, Some(reason)) => format!("{name}: {}", safe(reason)),
+        _ => format!("{name}: no answer"),
+    }
+}
+
+fn turn_lines(relays: Option<&[TurnInfo]>) -> Vec<String> {
+    match relays {
+        None => vec!["none is used (--no-relay)".to_owned()],
+        Some([]) => vec!["none is known; --turn names one".to_owned()],
+        Some(relays) => relays.iter().map(turn_text).collect(),
+    }
+}
+
+fn verdict_text(verdict: &Verdict) -> String {
+    let how = match verdict.reach {
+        Reach::Direct => "Others can reach you directly",
+        Reach::HolePunching => "Others can reach you by hole punching",
+        Reach::HolePunchingWithSome => {
+            "Others can reach you by hole punching if their own router lets them, and only by a relay if not"
+        }
+        Reach::LocalOnly => "Others cannot reach you",
+        Reach::NotKnown => "Whether others can reach you is not known",
+    };
+    let mut text = format!("{how}, because {}.\n", safe(&verdict.because));
+    for advice in &verdict.advice {
+        let _ = writeln!(text, "  try: {}", safe(advice));
+    }
+    text
+}
+
+fn joined(addrs: &[IpAddr]) -> String {
+    addrs.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}

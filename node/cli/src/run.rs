@@ -1,0 +1,342 @@
+//! One run of the program: finds or starts the node that a command needs, has the command done, and stays if it must.
+//!
+//! What it is not: reading the command line (`args.rs`), or the work itself (`engine`).
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::{Action, GetArgs, NetworkOptions, NodeArgs, PingArgs, RelayArgs, ShareArgs, StoreAction},
+    drive::{Outcome, STOP_GRACE, drive, status_of},
+    launch::{FolderState, Launcher, OwnNode},
+    passphrase, render,
+    screen::Screen,
+};
+use keyferry::{
+    net::path::RelayMode,
+    node::{
+        NodeConfig,
+        api::{Command, Event, Failure, FailureKind},
+        local::{LocalClient, LocalServer, Tenure},
+        runner::Runner,
+    },
+    reach::turn_server::RelayConfig,
+};
+
+mod contacts;
+mod identity;
+
+/// How long to wait for a process that holds the data folder, but does not answer yet.
+const BUSY_PATIENCE: Duration = Duration::from_secs(3);
+/// How often to look in that time.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a serving command shows what it does.
+const SERVING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a run of the program works with.
+pub struct Run<'a> {
+    /// What starts nodes.
+    pub launcher: &'a dyn Launcher,
+    /// The data folder.
+    pub home: PathBuf,
+    /// Where to show things.
+    pub screen: &'a mut Screen,
+    /// Cancelled at the first Ctrl-C.
+    pub cancel: CancellationToken,
+}
+
+/// Who carries out a command.
+enum Executor {
+    /// A node in another process.
+    Other(LocalClient),
+    /// A node in this process.
+    Own(Arc<dyn OwnNode>),
+}
+
+/// What a command needs of a node that is started for it.
+#[derive(Clone, Copy)]
+enum Need<'a> {
+    /// Only the data folder.
+    Folder,
+    /// The network, to fetch.
+    Fetch(&'a NetworkOptions),
+    /// The network, to serve, and to relay if so.
+    Serve(&'a NetworkOptions, Option<&'a RelayConfig>),
+    /// The network, to relay and no more.
+    Relay(&'a NetworkOptions, &'a RelayConfig),
+}
+
+impl Run<'_> {
+    /// Does what was typed.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be done.
+    pub async fn act(&mut self, action: Action) -> Result<Outcome, Failure> {
+        match action {
+            Action::Id(args) => self.id(&args).await,
+            Action::Share(args) => self.share(args).await,
+            Action::Get(args) => self.get(args).await,
+            Action::Ls { node, network } => self.once(Command::List { node }, Need::Fetch(&network)).await,
+            Action::Ping(PingArgs { node, count, network }) => {
+                self.once(Command::Ping { node, count }, Need::Fetch(&network)).await
+            }
+            Action::Doctor { network } => self.once(Command::Doctor, Need::Fetch(&network)).await,
+            Action::Node(args) => {
+                let NodeArgs { network, relay, relay_options } = *args;
+                let relay = relay.map(|policy| relay_options.config(policy));
+                self.node(Need::Serve(&network, relay.as_ref())).await
+            }
+            Action::Relay(args) => {
+                let RelayArgs { network, whom, relay_options } = *args;
+                self.node(Need::Relay(&network, &relay_options.config(whom))).await
+            }
+            Action::Contacts { action } => self.contacts(action).await,
+            Action::Unshare { name } => self.once(Command::Unshare { name }, Need::Folder).await,
+            Action::Status => self.once(Command::Status, Need::Folder).await,
+            Action::Store { action } => self.once(store_command(action), Need::Folder).await,
+            // These need no node, and are done before there is a run.
+            Action::Completions { .. } | Action::Man { .. } => Ok(Outcome::Done),
+        }
+    }
+
+    async fn share(&mut self, args: ShareArgs) -> Result<Outcome, Failure> {
+        if args.name.is_some() && args.paths.len() > 1 {
+            return Err(Failure::new(FailureKind::Usage, "--name goes with one path, and there are several")
+                .try_to("share them one by one, or the folder that they are in"));
+        }
+        let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
+        let command = Command::Share { paths, name: args.name, copy: args.copy };
+        let node = match self.executor(Need::Serve(&args.network, None)).await? {
+            Executor::Own(node) => node,
+            Executor::Other(client) => {
+                let outcome = drive(&client, command, self.screen, &self.cancel).await?;
+                self.screen.notice("the node that runs on this data folder serves it from now on");
+                return Ok(outcome);
+            }
+        };
+        let server = self.offer(&node, Tenure::Lasting);
+        let outcome = match drive(&*node, command, self.screen, &self.cancel).await {
+            Ok(_) => self.serve(&*node).await,
+            Err(failure) => Err(failure),
+        };
+        leave(&*node, server).await;
+        outcome
+    }
+
+    async fn get(&mut self, args: GetArgs) -> Result<Outcome, Failure> {
+        let GetArgs { address, out_dir, overwrite, network } = args;
+        if std::fs::metadata(&out_dir).is_ok_and(|found| !found.is_dir()) {
+            let what = format!("{} is not a folder to put things in", out_dir.display());
+            return Err(Failure::new(FailureKind::Usage, what).try_to("a folder with -o; it is made if need be"));
+        }
+        let command = Command::Get { address, out_dir: absolute(&out_dir)?, overwrite };
+        self.once(command, Need::Fetch(&network)).await
+    }
+
+    async fn node(&mut self, need: Need<'_>) -> Result<Outcome, Failure> {
+        let node = match self.executor(need).await? {
+            Executor::Own(node) => node,
+            Executor::Other(_) => {
+                let what = format!("a node is running on {} already", self.home.display());
+                return Err(Failure::new(FailureKind::Local, what).try_to("`keyferry status`, or another --home"));
+            }
+        };
+        let server = self.offer(&node, Tenure::Lasting);
+        let outcome = match status_of(&*node, &self.cancel).await {
+            Ok(status) => match self.screen.present(&render::up_text(&status), &Event::Status(status)) {
+                Ok(()) => self.serve(&*node).await,
+                Err(error) => Err(unwritable(&error)),
+            },
+            Err(failure) => Err(failure),
+        };
+        leave(&*node, server).await;
+        outcome
+    }
+
+    /// Has a command done that nothing follows.
+    async fn once(&mut self, command: Command, need: Need<'_>) -> Result<Outcome, Failure> {
+        command.check()?;
+        let node = match self.executor(need).await? {
+            Executor::Other(client) => return drive(&client, command, self.screen, &self.cancel).await,
+            Executor::Own(node) => node,
+        };
+        // Without the network it could not do what others ask for; and it is soon done.
+        let server = match need {
+            Need::Folder => None,
+            Need::Fetch(_) | Need::Serve(..) | Need::Relay(..) => self.offer(&node, Tenure::Passing),
+        };
+        let outcome = drive(&*node, command, self.screen, &self.cancel).await;
+        if let Some(server) = &server
+            && server.active() > 0
+            && !self.cancel.is_cancelled()
+        {
+            self.screen.stage("done; another command still uses this process (Ctrl-C ends both)");
+            self.cancel.run_until_cancelled(server.idle()).await;
+            self.screen.clear();
+        }
+        leave(&*node, server).await;
+        outcome
+    }
+
+    /// Finds the node that runs on the data folder, or starts one.
+    async fn executor(&mut self, need: Need<'_>) -> Result<Executor, Failure> {
+        let relay_mode = match need {
+            Need::Folder => RelayMode::default(),
+            Need::Fetch(network) | Need::Serve(network, _) | Need::Relay(network, _) => network.relay_mode()?,
+        };
+        let begin = tokio::time::Instant::now();
+        loop {
+            if let Some(client) = LocalClient::find(&self.home).await {
+                if let Need::Fetch(network) | Need::Serve(network, _) | Need::Relay(network, _) = need
+                    && network.any()
+                {
+                    self.screen.notice("a node runs on this data folder already; its network options hold, not these");
+                }
+                return Ok(Executor::Other(client));
+            }
+            let passphrase = match self.launcher.look(&self.home)? {
+                FolderState::Free => None,
+                FolderState::PassphraseNeeded => Some(self.ask(passphrase::ask).await?),
+                FolderState::Busy if begin.elapsed() >= BUSY_PATIENCE => return Err(busy(&self.home)),
+                FolderState::Busy => {
+                    let pause = tokio::time::sleep(BUSY_INTERVAL);
+                    self.cancel.run_until_cancelled(pause).await.ok_or_else(interrupted)?;
+                    continue;
+                }
+            };
+            let start = self.launcher.start(config(&self.home, need, relay_mode, passphrase));
+            let node = self.cancel.run_until_cancelled(start).await.ok_or_else(interrupted)??;
+            return Ok(Executor::Own(node));
+        }
+    }
+
+    /// Lets other commands use the node of this process.
+    fn offer(&mut self, node: &Arc<dyn OwnNode>, tenure: Tenure) -> Option<LocalServer> {
+        let runner: Arc<dyn Runner> = node.clone();
+        match LocalServer::start(&self.home, runner, tenure) {
+            Ok(server) => Some(server),
+            Err(error) => {
+                self.screen.notice(&format!("other commands cannot use this node while it runs: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Stays until Ctrl-C, and shows what the node does.
+    async fn serve(&mut self, node: &dyn OwnNode) -> Result<Outcome, Failure> {
+        if !self.screen.is_live() {
+            self.screen.notice("serving until Ctrl-C");
+        }
+        let cancel = self.cancel.clone();
+        while !cancel.is_cancelled() {
+            if self.screen.is_live()
+                && let Ok(status) = status_of(node, &cancel).await
+            {
+                self.screen.stage(&render::serving_text(&status));
+            }
+            cancel.run_until_cancelled(tokio::time::sleep(SERVING_INTERVAL)).await;
+        }
+        self.screen.clear();
+        Ok(Outcome::Done)
+    }
+
+    /// Asks the user on a thread of its own, so that Ctrl-C is still heard.
+    async fn ask(
+        &mut self,
+        question: impl FnOnce() -> Result<String, Failure> + Send + 'static,
+    ) -> Result<String, Failure> {
+        let asked = tokio::task::spawn_blocking(question);
+        match self.cancel.run_until_cancelled(asked).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) | None => Err(interrupted()),
+        }
+    }
+}
+
+fn store_command(action: StoreAction) -> Command {
+    match action {
+        StoreAction::Ls => Command::StoreList,
+        StoreAction::Rm { what } => Command::StoreRemove { what },
+        StoreAction::Verify => Command::StoreVerify,
+        StoreAction::Gc => Command::StoreGc,
+    }
+}
+
+fn config(home: &Path, need: Need<'_>, relay_mode: RelayMode, passphrase: Option<String>) -> NodeConfig {
+    let config = NodeConfig { home: home.to_owned(), relay_mode, passphrase, ..NodeConfig::default() };
+    match need {
+        Need::Folder => NodeConfig { offline: true, ..config },
+        Need::Fetch(network) | Need::Serve(network, _) | Need::Relay(network, _) => NodeConfig {
+            listen: network.listen_addrs(),
+            public: network.public,
+            bootstrap: network.bootstrap.clone(),
+            mdns: !network.no_mdns,
+            stun: network.stun.clone(),
+            port_mapping: !network.no_port_mapping,
+            calls: network.calls,
+            turn: network.turn.clone(),
+            turn_proxy: network.turn_proxy.clone(),
+            announce: matches!(need, Need::Serve(..)),
+            relay: match need {
+                Need::Serve(_, relay) => relay.cloned(),
+                Need::Relay(_, relay) => Some(relay.clone()),
+                Need::Folder | Need::Fetch(_) => None,
+            },
+            ..config
+        },
+    }
+}
+
+/// Ends what runs in this process: commands of others first, then the node.
+async fn leave(node: &dyn OwnNode, server: Option<LocalServer>) {
+    let leaving = async {
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        node.shutdown().await;
+    };
+    if tokio::time::timeout(STOP_GRACE, leaving).await.is_err() {
+        tracing::warn!("the node did not stop in time, and was left");
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::new(FailureKind::Usage, format!("{}: {error}", path.display())))
+}
+
+/// The absolute path of something that exists, with a name of its own also for `.` and `..`.
+fn existing(path: &Path) -> Result<PathBuf, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(FailureKind::Usage, format!("cannot share {}: {error}", path.display()))
+            .try_to("the path of a file or folder that is there")
+    };
+    let full = std::path::absolute(path).map_err(failed)?;
+    std::fs::metadata(&full).map_err(failed)?;
+    // The last part as it was typed: it may be a link, and the name of the link is the one to share under.
+    let named = path.components().next_back().is_some_and(|last| matches!(last, std::path::Component::Normal(_)));
+    if named { Ok(full) } else { full.canonicalize().map_err(failed) }
+}
+
+fn busy(home: &Path) -> Failure {
+    Failure::new(FailureKind::Local, format!("another keyferry is using {}, and does not answer", home.display()))
+        .try_to(
+            "wait until it is done, or use another --home; `keyferry node` lets many commands share one data folder",
+        )
+}
+
+fn interrupted() -> Failure {
+    Failure::new(FailureKind::Interrupted, "interrupted")
+}
+
+fn unwritable(error: &std::io::Error) -> Failure {
+    Failure::new(FailureKind::Interrupted, format!("standard output went away: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

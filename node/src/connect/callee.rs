@@ -1,0 +1,152 @@
+//! Answering the calls of nodes that cannot connect to this one: ICE, then a session on the path that was found, which is
+//! served like any other.
+//!
+//! What it is not: the decision whose calls are taken (`crate::connect::signalling`).
+
+use std::{sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use keyferry_ice::{Role, Stream};
+use keyferry_proto::signalling::{Refusal, Streams};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::streams::{self, PeerEnd, Search, StreamSetback, StreamSettings};
+use crate::connect::{acceptor::SessionHost, call_arbiter::Turns};
+use crate::{
+    connect::{
+        ice::{IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation, TooManyNegotiations},
+        signalling::{Incoming, Ringing},
+    },
+    net::{
+        path::AddressPolicy,
+        port::Port,
+        session::{SessionTls, WeakSession},
+    },
+};
+
+/// Calls that are answered at once; further ones hear that this node is busy.
+const MAX_ANSWERED: usize = 16;
+/// How long a call may ring while this node's own call to the caller goes on.
+const TURN_PATIENCE: Duration = Duration::from_secs(9);
+
+/// The task that answers calls.
+#[derive(Clone)]
+pub(crate) struct Callee {
+    pub(crate) port: Arc<Port>,
+    pub(crate) ice: Arc<IceHost>,
+    pub(crate) tls: Arc<SessionTls>,
+    pub(crate) turns: Turns,
+    pub(crate) host: SessionHost,
+    pub(crate) streams: StreamSettings,
+}
+
+impl Callee {
+    /// Answers calls until the node stops.
+    pub(crate) async fn run(self, mut incoming: Incoming) {
+        let places = Arc::new(Semaphore::new(MAX_ANSWERED));
+        while let Some(Some(ringing)) = self.host.cancel.run_until_cancelled(incoming.next()).await {
+            let place = Arc::clone(&places).try_acquire_owned();
+            let callee = self.clone();
+            self.host.tasks.spawn(async move {
+                let cancel = callee.host.cancel.clone();
+                let answer = async {
+                    match place {
+                        Ok(_place) => callee.answer(ringing).await,
+                        Err(_) => {
+                            tracing::debug!("too many calls; one more is refused");
+                            ringing.refuse(Refusal::Busy).await;
+                        }
+                    }
+                };
+                cancel.run_until_cancelled(answer).await;
+            });
+        }
+    }
+
+    async fn answer(&self, ringing: Ringing) {
+        let caller = ringing.caller();
+        let meanwhile = self.host.sessions.arrival(caller);
+        let Ok(turn) = timeout(TURN_PATIENCE, self.turns.to_answer(caller)).await else { return };
+        if meanwhile.now_or_never().is_some_and(|session| !session.path().kind.is_relayed()) {
+            tracing::debug!("the caller was reached by this node's own call meanwhile");
+            return;
+        }
+        tokio::select! {
+            () = self.negotiate(ringing) => {}
+            () = turn.superseded.cancelled() => {}
+        }
+    }
+
+    /// Takes in the session of each stream that leads to one: the caller decides which of them it uses. A relayed one is not
+    /// waited for when there is a direct one.
+    async fn negotiate(&self, ringing: Ringing) {
+        let caller = ringing.caller();
+        let Some(mut search) = self.accept(ringing).await else { return };
+        let mut relayed: Option<WeakSession> = None;
+        while let Some(outcome) = search.next().await {
+            match outcome.result {
+                Ok((session, inbound)) => {
+                    let stream = outcome.stream;
+                    let weak = session.downgrade();
+                    self.host.keep_for_peer(session, inbound);
+                    match stream {
+                        Stream::Direct if search.makes_relayed_session() => {}
+                        Stream::Direct => return,
+                        Stream::Relayed => relayed = Some(weak),
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(stream = %outcome.stream, %error, %caller, "a call led to no session");
+                    if let (StreamSetback::NoPath(IceError { reason: IceFailure::NoPath(why), .. }), Some(session)) =
+                        (error, relayed.as_ref().and_then(WeakSession::upgrade))
+                    {
+                        self.host.sessions.explain(&session, why.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a call, if there is a stream in which both sides take part.
+    async fn accept(&self, ringing: Ringing) -> Option<Search> {
+        let caller = ringing.caller();
+        let debug = |error: &dyn std::fmt::Display| tracing::debug!(%error, "a call is not answered");
+        let policy = AddressPolicy::for_listeners(self.port.local_addrs()).inspect_err(|error| debug(error)).ok()?;
+        let (direct, relayed) = match self.begin(ringing.remote()) {
+            Ok(begun) => begun,
+            Err(error) => {
+                debug(&error);
+                ringing.refuse(Refusal::Busy).await;
+                return None;
+            }
+        };
+        let Some(told) = streams::streams(direct.as_ref(), relayed.as_ref()) else {
+            debug(&"one side uses nothing but relays, and the other none");
+            ringing.refuse(Refusal::NoCommonStream).await;
+            return None;
+        };
+        if direct.is_some() {
+            self.host.sessions.break_off_punched(&caller);
+        }
+        let call = ringing.answer(told).await.inspect_err(|error| debug(error)).ok()?;
+        let peer = PeerEnd::Caller(caller);
+        Some(Search::new((direct, relayed), call, &policy, peer, &self.tls, self.streams.mode))
+    }
+
+    /// Begins the streams in which both sides take part.
+    fn begin(
+        &self,
+        remote: &Streams,
+    ) -> Result<(Option<Negotiation>, Option<RelayedNegotiation>), TooManyNegotiations> {
+        // Relays are asked at once, since their answers take longest.
+        let relayed = match remote.has(Stream::Relayed) {
+            true => self.streams.begin_relayed(&self.ice, Role::Controlled)?,
+            false => None,
+        };
+        let direct = match remote.has(Stream::Direct) {
+            true => self.streams.begin_direct(&self.ice, Role::Controlled)?,
+            false => None,
+        };
+        Ok((direct, relayed))
+    }
+}

@@ -1,0 +1,299 @@
+//! Finds nodes and makes sessions with them: by the user's hints, by the addresses in their offers, and by calling them,
+//! all at once. The first session wins.
+//!
+//! What it is not: the DHT, the racing of addresses, the handshake or the negotiation; it puts them together.
+
+mod directly;
+mod error;
+mod hints;
+mod holders;
+mod offers;
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use keyferry_proto::identity::NodeKey;
+use libp2p::Multiaddr;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, sleep_until, timeout},
+};
+
+pub use self::error::FindError;
+use self::{
+    error::Setbacks,
+    offers::{Ways, ways_to},
+};
+pub(crate) use self::{
+    error::{CallSetback, StreamSetbacks},
+    hints::resolve_hints,
+};
+use super::{dialling::Dialler, sessions::Sessions, trace::Trace};
+use crate::{
+    connect::caller::{Caller, Circuit, MAX_CIRCUITS},
+    connect::trace::StageName,
+};
+use crate::{
+    net::{
+        path::{AddressPolicy, Admitted, RelayMode, Scope},
+        port::Port,
+        session::{ConnectError, InboundStreams, Session, SessionTls},
+    },
+    reach::rendezvous::Rendezvous,
+};
+
+/// How long it may take to find a node and connect to it.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// How much earlier than a call an address of this network is dialled: it answers before, as a rule, or never.
+const NEAR_HEAD_START: Duration = Duration::from_millis(50);
+/// How long is looked for a newer offer where the one that was found leads nowhere: the node may just have started again.
+const OUTDATED_PATIENCE: Duration = Duration::from_secs(5);
+/// From one look to the next.
+const OUTDATED_PAUSE: Duration = Duration::from_millis(500);
+/// How long addresses that are being dialled may still answer after a call has shown that there is no other way: the
+/// negotiation has tried them as well.
+const LAST_CHANCE: Duration = Duration::from_millis(200);
+
+/// Finds nodes and holders. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Finder {
+    pub(crate) port: Arc<Port>,
+    pub(crate) dialler: Dialler,
+    pub(crate) relay_mode: RelayMode,
+    pub(crate) tls: Arc<SessionTls>,
+    pub(crate) rendezvous: Rendezvous,
+    pub(crate) caller: Caller,
+    pub(crate) sessions: Sessions,
+    /// What to do with streams that the other side of a session opens.
+    pub(crate) on_session: Arc<dyn Fn(Session, InboundStreams) + Send + Sync>,
+}
+
+/// What a race is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// Any session with the node.
+    Any,
+    /// One that no relay is in between; there is one by a relay already.
+    Direct,
+}
+
+/// How one way to a node has ended.
+enum Ended {
+    Reached(Session),
+    NotDialled(ConnectError),
+    NotCalled(CallSetback),
+    NowhereToCall,
+}
+
+impl Finder {
+    /// Gives a session with a node: one that stands, or a new one by the first way that leads there.
+    pub(crate) async fn connect(
+        &self,
+        node: NodeKey,
+        hints: &[Multiaddr],
+        trace: &Trace,
+    ) -> Result<Session, FindError> {
+        // Before anything else, so that one which the node makes meanwhile is not missed.
+        let mut arrival = pin!(self.sessions.arrival(node));
+        if let Some(session) = self.sessions.alive(&node).await {
+            trace.doing(|| format!("using a session with {} that stands already", node.short()));
+            return Ok(session);
+        }
+        let began = Instant::now();
+        loop {
+            let mut setbacks = Setbacks::default();
+            let raced = tokio::select! {
+                raced = timeout(CONNECT_DEADLINE, self.race_to(node, hints, Goal::Any, trace, &mut setbacks)) => raced,
+                session = &mut arrival => return Ok(session),
+            };
+            match raced.unwrap_or(Ok(None))? {
+                Some(session) => return Ok(session),
+                None if setbacks.may_be_outdated() && began.elapsed() < OUTDATED_PATIENCE => {
+                    tracing::debug!("looking for a newer offer");
+                    sleep(OUTDATED_PAUSE).await;
+                }
+                None => return Err(setbacks.into_error(node).unwrap_or_else(|| self.no_offer(node))),
+            }
+        }
+    }
+
+    /// None if nobody was reached; then `setbacks` has the reasons, if anything was tried.
+    async fn race_to(
+        &self,
+        node: NodeKey,
+        hints: &[Multiaddr],
+        goal: Goal,
+        trace: &Trace,
+        setbacks: &mut Setbacks,
+    ) -> Result<Option<Session>, FindError> {
+        let began = Instant::now();
+        let policy = AddressPolicy::for_listeners(self.port.local_addrs())?;
+        let (circuits, mut race) = self.start_race(node, hints, goal, &policy, trace).await;
+        let mut circuits = Some(circuits);
+        let mut offers = ways_to(&self.rendezvous, node, self.relay_mode);
+        let mut verdict = None;
+        loop {
+            tokio::select! {
+                Some(ended) = race.running.next() => match ended {
+                    Ended::Reached(session) => return Ok(Some(session)),
+                    Ended::NotDialled(error) => setbacks.dial = Some(error),
+                    Ended::NowhereToCall => {}
+                    Ended::NotCalled(error) => {
+                        if error.is_final() {
+                            verdict = Some(tokio::time::Instant::now() + LAST_CHANCE);
+                            circuits = None;
+                        }
+                        setbacks.call = Some(error);
+                    }
+                },
+                offer = offers.recv(), if circuits.is_some() => match (offer, &circuits) {
+                    (Some(ways), Some(circuits)) => {
+                        setbacks.had_offer = true;
+                        let (fresh, near) = race.take_new(ways, &policy);
+                        if let Some(detail) = fresh.in_words() {
+                            trace.stage(StageName::Offer, began.elapsed(), detail);
+                        }
+                        if !fresh.passive.is_empty() {
+                            let admitted = policy.admit(&fresh.passive, &[]);
+                            race.running.push(self.dial(admitted, policy.clone(), Some(node), trace.clone()).boxed());
+                        }
+                        let head_start = if near { NEAR_HEAD_START } else { Duration::ZERO };
+                        for addr in fresh.circuits {
+                            // More than may wait are more than would be tried.
+                            let _ = circuits.try_send(Circuit { addr, not_before: Instant::now() + head_start });
+                        }
+                    }
+                    _ => circuits = None,
+                },
+                () = sleep_until(verdict.unwrap_or_else(tokio::time::Instant::now)), if verdict.is_some() => {
+                    return Ok(None);
+                }
+            }
+            if circuits.is_none() && race.running.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn start_race<'a>(
+        &'a self,
+        node: NodeKey,
+        hints: &[Multiaddr],
+        goal: Goal,
+        policy: &AddressPolicy,
+        trace: &'a Trace,
+    ) -> (mpsc::Sender<Circuit>, Race<'a>) {
+        let hinted = resolve_hints(hints).await;
+        let race = Race {
+            running: FuturesUnordered::new(),
+            dialled: hinted.iter().copied().collect(),
+            called: HashSet::new(),
+        };
+        if !hinted.is_empty() {
+            let admitted = policy.admit(&[], &hinted);
+            race.running.push(self.dial(admitted, policy.clone(), Some(node), trace.clone()).boxed());
+        }
+        let (circuits, to_call) = mpsc::channel(MAX_CIRCUITS);
+        race.running.push(self.call(node, goal, to_call, policy.clone(), trace).boxed());
+        (circuits, race)
+    }
+
+    async fn dial(&self, admitted: Admitted, policy: AddressPolicy, expect: Option<NodeKey>, trace: Trace) -> Ended {
+        let began = Instant::now();
+        match self
+            .attempt(admitted, policy, expect, |session| {
+                let remote = session.path().remote;
+                trace.stage(StageName::Tls, began.elapsed(), format!("dialled {remote}, and proven to be the node"));
+            })
+            .await
+        {
+            Ok(session) => Ended::Reached(session),
+            Err(error) => {
+                if matches!(error, ConnectError::AllFailed { .. }) {
+                    trace.stage(StageName::Tls, began.elapsed(), error.to_string());
+                }
+                Ended::NotDialled(error)
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        admitted: Admitted,
+        policy: AddressPolicy,
+        expect: Option<NodeKey>,
+        reached: impl FnOnce(&Session),
+    ) -> Result<Session, ConnectError> {
+        let (session, inbound) = Session::connect(&self.dialler, &admitted, &policy, &self.tls, expect).await?;
+        reached(&session);
+        (self.on_session)(session.clone(), inbound);
+        Ok(session)
+    }
+
+    async fn call(
+        &self,
+        node: NodeKey,
+        goal: Goal,
+        circuits: mpsc::Receiver<Circuit>,
+        policy: AddressPolicy,
+        trace: &Trace,
+    ) -> Ended {
+        let called = match goal {
+            Goal::Any => self.caller.call(node, circuits, policy, trace).await,
+            Goal::Direct => self.caller.call_direct(node, circuits, policy, trace).await,
+        };
+        match called {
+            Ok((session, inbound)) => {
+                (self.on_session)(session.clone(), inbound);
+                Ended::Reached(session)
+            }
+            Err(Some(setback)) => Ended::NotCalled(setback),
+            Err(None) => Ended::NowhereToCall,
+        }
+    }
+
+    fn no_offer(&self, node: NodeKey) -> FindError {
+        let status = self.rendezvous.status();
+        let known_peers = status.borrow().wan_peers + status.borrow().lan_peers;
+        FindError::NoOffer { node, known_peers }
+    }
+}
+
+/// The ways that are being tried, and what has been tried so far.
+struct Race<'a> {
+    running: FuturesUnordered<BoxFuture<'a, Ended>>,
+    dialled: HashSet<SocketAddr>,
+    called: HashSet<Multiaddr>,
+}
+
+impl Race<'_> {
+    /// Those ways of an offer that no offer before it named, and whether one of them leads to this network.
+    fn take_new(&mut self, mut ways: Ways, policy: &AddressPolicy) -> (Ways, bool) {
+        ways.passive.retain(|addr| self.dialled.insert(*addr));
+        ways.circuits.retain(|addr| self.called.insert(addr.clone()));
+        let near = policy.admit(&ways.passive, &[]).addrs.iter().any(|addr| policy.scope(*addr) < Scope::Internet);
+        (ways, near)
+    }
+}
+
+impl Ways {
+    /// None if there is nothing in it.
+    fn in_words(&self) -> Option<String> {
+        let addrs = match self.passive.len() {
+            1 => "1 address".to_owned(),
+            count => format!("{count} addresses"),
+        };
+        match self.circuits.len() {
+            0 if self.passive.is_empty() => None,
+            0 => Some(format!("found, with {addrs}")),
+            1 => Some(format!("found, with {addrs} and 1 node to call it through")),
+            circuits => Some(format!("found, with {addrs} and {circuits} nodes to call it through")),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Why there is no session with a node.
+//!
+//! What it is not: what to do about it (`engine::failure`).
+
+use std::net::SocketAddr;
+
+use keyferry_ice::{FailureReason, PairReport, Stream};
+use keyferry_proto::identity::NodeKey;
+
+use super::super::streams::StreamSetback;
+
+use crate::{
+    connect::{
+        ice::{IceError, IceFailure, TooManyNegotiations},
+        signalling::CallError,
+    },
+    net::session::{ConnectError, SessionError},
+};
+
+/// Why there is no session with a node.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Nothing is known of the node: no hint, and no offer in the DHT.
+    #[error("no offer of {node} was found")]
+    NoOffer {
+        /// The node.
+        node: NodeKey,
+        /// Peers in the routing tables, of both networks.
+        known_peers: usize,
+    },
+    /// The node's addresses are known, but it was not reached.
+    #[error("{node} was not reached: {why}")]
+    Unreachable {
+        /// The node.
+        node: NodeKey,
+        /// What became of each address.
+        why: ConnectError,
+    },
+    /// The node can only be called, and did not answer.
+    #[error("{node} was not reached: {why}")]
+    NotCalled {
+        /// The node.
+        node: NodeKey,
+        /// What became of the last call.
+        why: CallError,
+    },
+    /// The node answered the call, and no direct path was found, and none through a relay. Nobody's fault but the NATs'.
+    #[error("{node} was not reached directly: {reason}{}", nor_by_relay(relayed.as_ref()))]
+    NotDirect {
+        /// The node.
+        node: NodeKey,
+        /// Why.
+        reason: IceFailure,
+        /// Why not through a relay either, if that was tried.
+        relayed: Option<IceFailure>,
+        /// What was tried.
+        pairs: Vec<PairReport>,
+    },
+    /// The node answered the call, nothing but a relay was allowed, and none led there.
+    #[error("{node} was not reached through a relay: {reason}")]
+    NotRelayed {
+        /// The node.
+        node: NodeKey,
+        /// Why.
+        reason: IceFailure,
+        /// What was tried.
+        pairs: Vec<PairReport>,
+    },
+    /// This node has too much to do.
+    #[error("{node} was not called: {why}")]
+    Busy {
+        /// The node.
+        node: NodeKey,
+        /// What is too much.
+        why: TooManyNegotiations,
+    },
+    /// The rules of this machine could not be read.
+    #[error("the network interfaces cannot be read: {0}")]
+    Interfaces(#[from] std::io::Error),
+}
+
+/// What has gone wrong on the ways to a node; the most telling of it is told.
+#[derive(Debug, Default)]
+pub(crate) struct Setbacks {
+    /// Whether there was an offer.
+    pub(crate) had_offer: bool,
+    /// Of dialling.
+    pub(crate) dial: Option<ConnectError>,
+    /// Of calling.
+    pub(crate) call: Option<CallSetback>,
+}
+
+/// Why a call has not led to a session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallSetback {
+    /// This node is looking for too many paths at once.
+    #[error(transparent)]
+    TooMany(#[from] TooManyNegotiations),
+    /// There was no answer.
+    #[error(transparent)]
+    NotAnswered(#[from] CallError),
+    /// There is no path, in any stream that the call was about. One at least has an error.
+    #[error("{}", direct.as_ref().or(relayed.as_ref()).map(ToString::to_string).unwrap_or_default())]
+    NoPath {
+        /// Why there is no direct path.
+        direct: Option<IceError>,
+        /// Why there is none through a relay.
+        relayed: Option<IceError>,
+    },
+    /// There was a path, but no session on it.
+    #[error("a path was found, but no session was made on it: {why}")]
+    NoSession {
+        /// The other end of the path.
+        remote: SocketAddr,
+        /// Why.
+        why: SessionError,
+    },
+}
+
+impl CallSetback {
+    /// Whether the node itself has given the answer, so that there is nothing to wait for.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::NoPath { direct, relayed } => {
+                [direct, relayed].into_iter().flatten().all(|error| matches!(error.reason, IceFailure::NoPath(_)))
+            }
+            Self::NotAnswered(why) => matches!(why, CallError::Refused(_)),
+            Self::TooMany(_) => true,
+            Self::NoSession { .. } => false,
+        }
+    }
+}
+
+/// What has gone wrong in the streams of one call.
+#[derive(Debug, Default)]
+pub(crate) struct StreamSetbacks {
+    direct: Option<StreamSetback>,
+    relayed: Option<StreamSetback>,
+}
+
+impl StreamSetbacks {
+    /// Notes why a stream has not led to a session.
+    pub(crate) fn note(&mut self, stream: Stream, setback: StreamSetback) {
+        match stream {
+            Stream::Direct => self.direct = Some(setback),
+            Stream::Relayed => self.relayed = Some(setback),
+        }
+    }
+}
+
+impl From<StreamSetbacks> for CallSetback {
+    /// That of the direct stream, or that a path was found and is not one.
+    fn from(setbacks: StreamSetbacks) -> Self {
+        let error = |setback| match setback {
+            Some(StreamSetback::NoPath(error)) => Some(error),
+            Some(StreamSetback::NoSession { .. }) | None => None,
+        };
+        match (setbacks.direct, setbacks.relayed) {
+            (Some(StreamSetback::NoSession { remote, why }), _)
+            | (_, Some(StreamSetback::NoSession { remote, why })) => Self::NoSession { remote, why },
+            (None, None) => Self::NotAnswered(CallError::Ended),
+            (direct, relayed) => Self::NoPath { direct: error(direct), relayed: error(relayed) },
+        }
+    }
+}
+
+impl Setbacks {
+    /// Whether another offer of the node might lead to it: where this one says nobody is, or nobody who knows the node.
+    pub(crate) fn may_be_outdated(&self) -> bool {
+        let is_final = self.call.as_ref().is_some_and(CallSetback::is_final);
+        let nobody_there =
+            matches!(&self.dial, Some(why @ ConnectError::AllFailed { .. }) if why.other_node().is_none());
+        self.had_offer && !is_final && (nobody_there || self.call.is_some())
+    }
+
+    /// The error for all of them; none if nothing was tried.
+    pub(crate) fn into_error(self, node: NodeKey) -> Option<FindError> {
+        let Self { dial, call, .. } = self;
+        if let Some(why) = &dial
+            && why.other_node().is_some()
+        {
+            return dial.map(|why| FindError::Unreachable { node, why });
+        }
+        match call {
+            Some(CallSetback::NoPath { direct: Some(IceError { reason, pairs }), relayed }) => {
+                Some(FindError::NotDirect { node, reason, relayed: relayed.map(|error| error.reason), pairs })
+            }
+            Some(CallSetback::NoPath { direct: None, relayed: Some(IceError { reason, pairs }) }) => {
+                Some(FindError::NotRelayed { node, reason, pairs })
+            }
+            Some(CallSetback::NoPath { direct: None, relayed: None }) => {
+                Some(FindError::NotCalled { node, why: CallError::Ended })
+            }
+            Some(CallSetback::NotAnswered(why @ CallError::Refused(_))) => Some(FindError::NotCalled { node, why }),
+            Some(CallSetback::NoSession { remote, why }) => {
+                let why = ConnectError::AllFailed { failed: vec![(remote, why)], refused: Vec::new() };
+                Some(FindError::Unreachable { node, why })
+            }
+            Some(CallSetback::TooMany(why)) => Some(FindError::Busy { node, why }),
+            Some(CallSetback::NotAnswered(why)) if !matches!(dial, Some(ConnectError::AllFailed { .. })) => {
+                Some(FindError::NotCalled { node, why })
+            }
+            Some(CallSetback::NotAnswered(_)) | None => dial.map(|why| FindError::Unreachable { node, why }),
+        }
+    }
+}
+
+fn nor_by_relay(relayed: Option<&IceFailure>) -> String {
+    match relayed {
+        None | Some(IceFailure::NoPath(FailureReason::NoRelay)) => ", a relay would be needed".to_owned(),
+        Some(reason) => format!("; nor through a relay: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyferry_proto::{identity::NodeSecret, signalling::Refusal};
+
+    use super::*;
+
+    fn told(dial: Option<ConnectError>, call: Option<CallSetback>) -> String {
+        let node = NodeSecret::from_bytes(&[1; 32]).public();
+        Setbacks { had_offer: true, dial, call }.into_error(node).map_or_else(String::new, |error| error.to_string())
+    }
+
+    fn not_direct(error: IceError) -> CallSetback {
+        let mut setbacks = StreamSetbacks::default();
+        setbacks.note(Stream::Direct, StreamSetback::NoPath(error));
+        setbacks.into()
+    }
+
+    #[test]
+    fn a_relay_that_led_nowhere_is_told_of_beside_the_direct_path() {
+        let error = |reason: FailureReason| IceError { reason: reason.into(), pairs: Vec::new() };
+        let of_both = |relayed| {
+            let mut setbacks = StreamSetbacks::default();
+            setbacks.note(Stream::Relayed, StreamSetback::NoPath(error(relayed)));
+            setbacks.note(Stream::Direct, StreamSetback::NoPath(error(FailureReason::NoPairWorks)));
+            told(None, Some(setbacks.into()))
+        };
+        assert!(of_both(FailureReason::NoRelay).ends_with("no pair of addresses works, a relay would be needed"));
+        assert!(
+            of_both(FailureReason::NoPairs).ends_with("; nor through a relay: there is no pair of addresses to try")
+        );
+        let mut hidden = StreamSetbacks::default();
+        hidden.note(Stream::Relayed, StreamSetback::NoPath(error(FailureReason::NoRelay)));
+        assert!(told(None, Some(hidden.into())).ends_with("was not reached through a relay: neither side has a relay"));
+    }
+
+    #[test]
+    fn what_the_node_itself_has_shown_is_told_before_what_was_merely_tried() {
+        let nothing = || Some(ConnectError::NothingToDial { refused: Vec::new() });
+        let failed = || Some(ConnectError::AllFailed { failed: Vec::new(), refused: Vec::new() });
+        let no_path = IceError { reason: FailureReason::BothMapByDestination.into(), pairs: Vec::new() };
+        let told_no_path = told(failed(), Some(not_direct(no_path)));
+        assert!(
+            told_no_path.ends_with("was not reached directly: both NATs map by destination, a relay would be needed"),
+            "{told_no_path}"
+        );
+        assert!(told(failed(), Some(CallError::Refused(Refusal::Policy).into())).contains("refused"));
+        assert!(told(failed(), Some(CallError::TimedOut.into())).contains("no address answered"));
+        assert!(told(nothing(), Some(CallError::TimedOut.into())).contains("no answer within"));
+        assert!(told(nothing(), None).contains("no address to dial"));
+        assert_eq!(told(None, None), "");
+    }
+
+    #[test]
+    fn a_newer_offer_is_looked_for_only_where_the_node_itself_has_not_answered() {
+        let outdated = |had_offer, dial, call| Setbacks { had_offer, dial, call }.may_be_outdated();
+        let failed = || Some(ConnectError::AllFailed { failed: Vec::new(), refused: Vec::new() });
+        let no_path = || IceError { reason: FailureReason::NoPairWorks.into(), pairs: Vec::new() };
+        assert!(outdated(true, failed(), None));
+        assert!(outdated(true, None, Some(CallError::TimedOut.into())));
+        assert!(!outdated(false, failed(), None));
+        assert!(!outdated(true, failed(), Some(not_direct(no_path()))));
+        assert!(!outdated(true, failed(), Some(CallError::Refused(Refusal::Busy).into())));
+    }
+}

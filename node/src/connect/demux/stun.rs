@@ -1,0 +1,265 @@
+//! What comes in at the port's queue for STUN, and who gets it.
+//!
+//! | first message                                             | goes to                                           |
+//! |-----------------------------------------------------------|---------------------------------------------------|
+//! | framed: an ICE check whose USERNAME names a negotiation   | that negotiation, with the message                |
+//! | plain: a Binding request                                  | the responder, until it has had enough            |
+//! | plain: a TURN request, also after Binding requests        | the relay, if this node is one                    |
+//! | anything else                                             | nobody: closed, and counted                       |
+//!
+//! Each connection has a task of its own, and a place: where there are too many, the busiest host's oldest gives way.
+//!
+//! What it is not: the first look at a connection, which the port has done without reading a byte.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use keyferry_turn::binding::{Reply, reply};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::net::stun::read::{self, First};
+use crate::{
+    base::rate_limit::{HostLimiter, Rate},
+    connect::ice::{IceHost, Inbound, Unclaimed},
+    net::port::{Accepted, Undecided},
+    reach::turn_server::Entrance,
+};
+
+/// How long a connection may take to show its first message.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that may be here at once: those that show their first message, and those that hold a mapping.
+const MAX_CONNECTIONS: usize = 512;
+/// How long a connection is kept open after a request. Clients hold a mapping by asking again before that.
+pub const MAX_IDLE: Duration = Duration::from_secs(150);
+/// How long a connection is kept open in all.
+const MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
+/// Requests that are answered on one connection.
+const MAX_REQUESTS: usize = 1000;
+/// Answers that one host gets: eight in a second.
+const HOST_RATE: Rate = Rate { burst: 64, interval: Duration::from_millis(125) };
+/// Answers that all hosts get together: two thousand in a second.
+const RATE: Rate = Rate { burst: 2048, interval: Duration::from_micros(500) };
+
+/// How long an answer may take to leave. It is shorter than any send buffer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The one who takes connections from the port's queue. Dropping it closes those that it still has.
+#[derive(Debug)]
+pub struct Front {
+    counters: Arc<Counters>,
+    task: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    ice_checks: AtomicU64,
+    ice_unknown: AtomicU64,
+    ice_full: AtomicU64,
+    relay: AtomicU64,
+    answered: AtomicU64,
+    not_binding: AtomicU64,
+    malformed: AtomicU64,
+    silent: AtomicU64,
+    rate_limited: AtomicU64,
+    pushed_out: AtomicU64,
+    used_up: AtomicU64,
+}
+
+/// What the tasks of all connections share.
+#[derive(Debug)]
+struct Shared {
+    ice: Arc<IceHost>,
+    answers: bool,
+    relay: Option<Entrance>,
+    answers_left: Mutex<HostLimiter>,
+    counters: Arc<Counters>,
+}
+
+impl Front {
+    /// Takes the connections of `accepted`. ICE checks go to `ice`; whether Binding requests are answered, `answers` says; TURN
+    /// goes to `relay`.
+    pub fn spawn(
+        accepted: mpsc::Receiver<Accepted>,
+        ice: Arc<IceHost>,
+        answers: bool,
+        relay: Option<Entrance>,
+    ) -> Self {
+        let counters = Arc::new(Counters::default());
+        let answers_left = Mutex::new(HostLimiter::new(HOST_RATE, RATE));
+        let shared = Shared { ice, answers, relay, answers_left, counters: counters.clone() };
+        let task = tokio::spawn(serve(accepted, Arc::new(shared))).abort_handle();
+        Self { counters, task }
+    }
+
+    /// What has come in, by name.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let counters = &self.counters;
+        [
+            ("stun_ice_checks", &counters.ice_checks),
+            ("stun_turn", &counters.relay),
+            ("stun_answered", &counters.answered),
+            ("stun_closed_unknown_negotiation", &counters.ice_unknown),
+            ("stun_closed_negotiation_full", &counters.ice_full),
+            ("stun_closed_not_binding", &counters.not_binding),
+            ("stun_closed_malformed", &counters.malformed),
+            ("stun_closed_silent", &counters.silent),
+            ("stun_closed_rate_limited", &counters.rate_limited),
+            ("stun_closed_too_many", &counters.pushed_out),
+            ("stun_closed_used_up", &counters.used_up),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
+        .collect()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut accepted: mpsc::Receiver<Accepted>, shared: Arc<Shared>) {
+    let places = Undecided::new(MAX_CONNECTIONS);
+    let mut connections = JoinSet::new();
+    while let Some(accepted) = accepted.recv().await {
+        while connections.try_join_next().is_some() {}
+        let mut place = places.enter(accepted.remote.ip());
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            tokio::select! {
+                end = connection(accepted, &shared) => shared.counters.count(end),
+                _ = &mut place.pushed_out => shared.counters.count(End::PushedOut),
+            }
+        });
+    }
+}
+
+/// What became of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    HandedOver,
+    Relay,
+    UnknownNegotiation,
+    NegotiationFull,
+    NotBinding,
+    Malformed,
+    Silent,
+    RateLimited,
+    PushedOut,
+    UsedUp,
+    /// The other side has closed it, as it should.
+    Closed,
+}
+
+async fn connection(accepted: Accepted, shared: &Shared) -> End {
+    let Accepted { mut stream, remote, local } = accepted;
+    match timeout(FIRST_MESSAGE_TIMEOUT, read::first(&mut stream)).await {
+        Ok(Ok(First::Framed(first_check))) => {
+            match shared.ice.hand_over(Inbound { stream: stream.into(), remote, local, first_check }) {
+                Ok(()) => End::HandedOver,
+                Err(Unclaimed::Malformed) => End::Malformed,
+                Err(Unclaimed::UnknownNegotiation) => End::UnknownNegotiation,
+                Err(Unclaimed::Full) => End::NegotiationFull,
+            }
+        }
+        Ok(Ok(First::Plain(message))) => match shared.answers {
+            true => respond(stream, (remote, local), message, shared).await,
+            false => hand_over(stream, (remote, local), message, shared),
+        },
+        Ok(Err(_)) => End::Malformed,
+        Err(_) => End::Silent,
+    }
+}
+
+/// Answers requests until the other side closes the connection, or has had enough.
+async fn respond(
+    mut stream: TcpStream,
+    (remote, local): (SocketAddr, SocketAddr),
+    first: Vec<u8>,
+    shared: &Shared,
+) -> End {
+    let too_old = Instant::now() + MAX_AGE;
+    let mut message = first;
+    for _ in 0..MAX_REQUESTS {
+        let reply = reply(&message, remote);
+        // The relay has limits of its own, which are not those of strangers.
+        if reply != Reply::NotBinding && !shared.may_answer(remote.ip()) {
+            return End::RateLimited;
+        }
+        match reply {
+            Reply::Answer(answer) => {
+                if !matches!(timeout(WRITE_TIMEOUT, stream.write_all(&answer)).await, Ok(Ok(()))) {
+                    return End::Closed;
+                }
+                shared.counters.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            Reply::Nothing => {}
+            Reply::NotBinding => return hand_over(stream, (remote, local), message, shared),
+            Reply::Malformed => return End::Malformed,
+        }
+        let deadline = too_old.min(Instant::now() + MAX_IDLE);
+        message = match timeout_at(deadline, read::plain(&mut stream)).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return End::Malformed,
+            Ok(Err(_)) => return End::Closed,
+            Err(_) => return End::UsedUp,
+        };
+    }
+    End::UsedUp
+}
+
+/// Gives a connection to the relay, with the message that is not for this one.
+fn hand_over(stream: TcpStream, (remote, local): (SocketAddr, SocketAddr), message: Vec<u8>, shared: &Shared) -> End {
+    match &shared.relay {
+        Some(relay) => {
+            relay.plain(stream, remote, local, message);
+            End::Relay
+        }
+        None => End::NotBinding,
+    }
+}
+
+impl Shared {
+    /// Takes one answer for a host; false if it has had enough, or all have.
+    fn may_answer(&self, host: IpAddr) -> bool {
+        self.answers_left.lock().unwrap_or_else(PoisonError::into_inner).take(host, Instant::now().into_std())
+    }
+}
+
+impl Counters {
+    fn count(&self, end: End) {
+        tracing::trace!(?end, "a connection for STUN is done with");
+        let counter = match end {
+            End::HandedOver => &self.ice_checks,
+            End::Relay => &self.relay,
+            End::UnknownNegotiation => &self.ice_unknown,
+            End::NegotiationFull => &self.ice_full,
+            End::NotBinding => &self.not_binding,
+            End::Malformed => &self.malformed,
+            End::Silent => &self.silent,
+            End::RateLimited => &self.rate_limited,
+            End::PushedOut => &self.pushed_out,
+            End::UsedUp => &self.used_up,
+            End::Closed => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use std::net::IpAddr;
+
+use keyferry_ice::{Config, ConnectMethod, Role, Source, frame};
+use stun_types::{
+    attribute::Username,
+    message::{BINDING, Message, MessageWriteVec, Method},
+    prelude::*,
+};
+use tokio::{io::AsyncReadExt, sync::watch};
+
+use super::*;
+use crate::{
+    net::{
+        port::{Connecting, Port},
+        stun::Client,
+    },
+    reach::gather::Gathered,
+};
+
+/// A node's port on loopback with everything behind it that has to do with STUN.
+struct Server {
+    _port: Port,
+    front: Front,
+    ice: Arc<IceHost>,
+    addr: SocketAddr,
+}
+
+async fn server(answers: bool) -> Server {
+    let (port, incoming) = Port::bind(&["0.0.0.0:0".parse().unwrap()]).await.unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port.number()));
+    let ice = IceHost::new(watch::channel(Gathered::default()).1, Config::default());
+    let front = Front::spawn(incoming.stun, Arc::clone(&ice), answers, None);
+    Server { _port: port, front, ice, addr }
+}
+
+impl Server {
+    fn count(&self, name: &str) -> u64 {
+        self.front.counters()[name]
+    }
+
+    /// Connects from an address of loopback, which stands for a host.
+    async fn connect(&self, host: [u8; 4]) -> TcpStream {
+        let source = Source::AnyPort(IpAddr::from(host));
+        Connecting::start(source, self.addr, ConnectMethod::Plain).unwrap().established().await.unwrap()
+    }
+
+    /// Sends `bytes` and waits until the connection is closed, then looks at a counter.
+    async fn closed_after(&self, bytes: &[u8], counter: &str) {
+        let before = self.count(counter);
+        let mut stream = self.connect([127, 0, 0, 1]).await;
+        stream.write_all(bytes).await.unwrap();
+        let _ = in_time(stream.read_to_end(&mut Vec::new())).await;
+        in_time(async {
+            while self.count(counter) == before {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+    }
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(20), future).await.expect("in time")
+}
+
+fn binding_request() -> Vec<u8> {
+    Message::builder_request(BINDING, MessageWriteVec::new()).finish()
+}
+
+fn check(username: &str) -> Vec<u8> {
+    let mut check = Message::builder_request(BINDING, MessageWriteVec::new());
+    check.add_attribute(&Username::new(username).unwrap()).unwrap();
+    check.finish()
+}
+
+#[tokio::test]
+async fn a_client_learns_its_address_as_often_as_it_asks_on_one_connection() {
+    let server = server(true).await;
+    let mut client = Client::connect(Source::AnyPort([127, 0, 0, 1].into()), server.addr).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.repeat().await.unwrap(), client.local());
+    }
+    assert_eq!((client.server(), server.count("stun_answered")), (server.addr, 4));
+}
+
+#[tokio::test]
+async fn a_client_holds_its_mapping_until_the_server_is_gone() {
+    let server = server(true).await;
+    let mut client = Client::connect(Source::AnyPort([127, 0, 0, 1].into()), server.addr).await.unwrap();
+    let mut hold = Box::pin(client.hold(Duration::from_millis(5)));
+    in_time(async {
+        while server.count("stun_answered") < 5 {
+            let held = timeout(Duration::from_millis(5), &mut hold).await;
+            assert!(held.is_err(), "the mapping is the same all the time: {held:?}");
+        }
+    })
+    .await;
+    drop(server);
+    assert!(in_time(hold).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_nobodys_is_closed_and_counted() {
+    let server = server(true).await;
+    let allocate = Message::builder_request(Method::new(3), MessageWriteVec::new()).finish();
+    let mut too_long = binding_request();
+    too_long[2..4].copy_from_slice(&[0xff, 0xfc]);
+    server.closed_after(&allocate, "stun_closed_not_binding").await;
+    server.closed_after(&too_long, "stun_closed_malformed").await;
+    server.closed_after(&[&binding_request()[..], &[0x55; 30]].concat(), "stun_closed_malformed").await;
+    server.closed_after(&frame(&check("nobody:peer")).unwrap(), "stun_closed_unknown_negotiation").await;
+    server.closed_after(&frame(&binding_request()).unwrap(), "stun_closed_malformed").await;
+    server.closed_after(&frame(&check("no colon")).unwrap(), "stun_closed_malformed").await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_so_answers_nobody() {
+    let server = server(false).await;
+    server.closed_after(&binding_request(), "stun_closed_not_binding").await;
+    assert_eq!(server.count("stun_answered"), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_shows_half_a_message_is_closed_in_time() {
+    let server = server(true).await;
+    server.closed_after(&binding_request()[..10], "stun_closed_silent").await;
+}
+
+#[tokio::test]
+async fn a_check_reaches_its_negotiation_whole_and_what_is_behind_it_stays_unread() {
+    let server = server(true).await;
+    let mut negotiation = server.ice.begin(Role::Controlled).unwrap();
+    let check = check(&format!("{}:peer", negotiation.description().ufrag));
+    let mut stream = server.connect([127, 0, 0, 1]).await;
+    for piece in [&frame(&check).unwrap()[..], b"raw bytes"].concat().chunks(7) {
+        stream.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut inbound = in_time(negotiation.next_inbound()).await;
+    assert_eq!((&inbound.first_check, inbound.remote), (&check, stream.local_addr().unwrap()));
+    let mut behind = [0; 9];
+    in_time(inbound.stream.read_exact(&mut behind)).await.unwrap();
+    assert_eq!(&behind, b"raw bytes");
+    drop(negotiation);
+    server.closed_after(&frame(&check).unwrap(), "stun_closed_unknown_negotiation").await;
+}
+
+#[tokio::test]
+async fn a_negotiation_that_does_not_look_is_not_flooded() {
+    let server = server(true).await;
+    let negotiation = server.ice.begin(Role::Controlled).unwrap();
+    let framed = frame(&check(&format!("{}:peer", negotiation.description().ufrag))).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let mut stream = server.connect([127, 0, 0, 1]).await;
+        stream.write_all(&framed).await.unwrap();
+        held.push(stream);
+    }
+    in_time(async {
+        while server.count("stun_ice_checks") + server.count("stun_closed_negotiation_full") < 40 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    assert_eq!(server.count("stun_ice_checks"), 16);
+}
+
+#[tokio::test]
+async fn a_host_that_asks_too_much_is_turned_away_and_others_are_not() {
+    let server = server(true).await;
+    let mut greedy = server.connect([127, 0, 0, 1]).await;
+    greedy.write_all(&binding_request().repeat(500)).await.unwrap();
+    let _ = in_time(greedy.read_to_end(&mut Vec::new())).await;
+    assert_eq!(server.count("stun_closed_rate_limited"), 1);
+    let other = Client::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
+    assert_eq!(other.mapped(), other.local());
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_takes_the_places_of_its_own_host_only() {
+    let server = server(true).await;
+    let mut patient = Client::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
+    let mut flood = Vec::new();
+    for _ in 0..300 {
+        let mut stream = server.connect([127, 0, 0, 1]).await;
+        stream.write_all(&binding_request()[..12]).await.unwrap();
+        flood.push(stream);
+    }
+    in_time(async {
+        while server.count("stun_closed_too_many") < 100 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(patient.repeat().await.unwrap(), patient.local());
+}

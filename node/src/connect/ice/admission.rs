@@ -1,0 +1,95 @@
+//! Which of the peer's candidates its agent gets to see: those to which a stranger may make this node connect.
+//!
+//! What it is not: the rules; see [`AddressPolicy`].
+
+use keyferry_ice::{Description, Signal, candidate::Candidate};
+
+use crate::net::path::{AddressPolicy, AddressSource};
+
+/// Leaves out of a description what may not be connected to; returns how many candidates that were.
+pub(super) fn admit_description(policy: &AddressPolicy, description: &mut Description) -> usize {
+    admit(policy, &mut description.candidates)
+}
+
+/// Leaves out of a signal what may not be connected to, and returns how many candidates that were. `None` is a signal
+/// that asks for a connection to such an address.
+pub(super) fn admit_signal(policy: &AddressPolicy, signal: &mut Signal) -> Option<usize> {
+    match signal {
+        Signal::Candidates { candidates, .. } => Some(admit(policy, candidates)),
+        Signal::Opened(turn) | Signal::Cross { turn, .. } => {
+            policy.check(turn.sender, AddressSource::Offer).is_ok().then_some(0)
+        }
+        Signal::Exhausted => Some(0),
+    }
+}
+
+fn admit(policy: &AddressPolicy, candidates: &mut Vec<Candidate>) -> usize {
+    let before = candidates.len();
+    candidates.retain(|candidate| match policy.check(candidate.addr, AddressSource::Offer) {
+        Ok(()) => true,
+        Err(why) => {
+            tracing::debug!(addr = %candidate.addr, %why, "a candidate of the peer is left out");
+            false
+        }
+    });
+    before - candidates.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, time::Duration};
+
+    use keyferry_ice::{
+        OpenTurn,
+        candidate::{CandidateKind, TcpType},
+    };
+
+    use super::*;
+
+    /// A node that listens on all addresses of a machine that has nothing but loopback would take loopback; this one has
+    /// a listener elsewhere by name.
+    fn policy() -> AddressPolicy {
+        AddressPolicy::for_listeners(&["192.0.2.1:5".parse().unwrap()]).unwrap()
+    }
+
+    fn candidate(addr: &str) -> Candidate {
+        Candidate::new(CandidateKind::Host, TcpType::Passive, addr.parse().unwrap(), 0)
+    }
+
+    #[test]
+    fn a_hostile_list_of_candidates_shrinks_to_what_may_be_connected_to() {
+        let mut signal = Signal::Candidates {
+            candidates: [
+                "203.0.113.5:9",
+                "169.254.169.254:80",
+                "224.0.0.1:9",
+                "0.0.0.0:9",
+                "192.0.2.1:5",
+                "203.0.113.5:0",
+                "[fe80::1]:9",
+                "[ff02::1]:9",
+                "[64:ff9b::a9fe:a9fe]:80",
+                "[2001:db8::5]:9",
+            ]
+            .map(candidate)
+            .to_vec(),
+            complete: true,
+        };
+        assert_eq!(admit_signal(&policy(), &mut signal), Some(8));
+        let Signal::Candidates { candidates, .. } = signal else { panic!("another signal") };
+        let left: Vec<String> = candidates.iter().map(|candidate| candidate.addr.to_string()).collect();
+        assert_eq!(left, ["203.0.113.5:9", "[2001:db8::5]:9"]);
+    }
+
+    #[test]
+    fn a_turn_to_connect_to_a_forbidden_address_is_not_taken() {
+        let turn = |sender: &str| {
+            let receiver: SocketAddr = "192.0.2.1:5".parse().unwrap();
+            OpenTurn { round: 0, sender: sender.parse().unwrap(), receiver, ttl: 2 }
+        };
+        let cross = |sender| Signal::Cross { turn: turn(sender), after: Duration::ZERO };
+        assert_eq!(admit_signal(&policy(), &mut Signal::Opened(turn("203.0.113.5:9"))), Some(0));
+        assert_eq!(admit_signal(&policy(), &mut Signal::Opened(turn("169.254.169.254:80"))), None);
+        assert_eq!(admit_signal(&policy(), &mut cross("192.0.2.1:5")), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! The running negotiations of a node: the direct ones by username fragment, under which connections come in at its port.
+//!
+//! What it is not: running one; see [`super::negotiation`].
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use keyferry_ice::{Config, Role, addressed_ufrag};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::{
+    Inbound, Negotiation, RelayedNegotiation, credentials,
+    relaying::{MAX_ALLOCATIONS, RelayAllocator, Relaying},
+};
+use crate::reach::gather::Gathered;
+
+/// Negotiations that may run at once, of each stream.
+pub const MAX_NEGOTIATIONS: usize = 64;
+/// Connections that may wait for one negotiation to look at them.
+const MAX_WAITING_INBOUND: usize = 16;
+
+/// Too many negotiations run at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this node is looking for {MAX_NEGOTIATIONS} paths already")]
+pub struct TooManyNegotiations;
+
+/// What all negotiations of a node share.
+#[derive(Debug)]
+pub struct IceHost {
+    gathered: watch::Receiver<Gathered>,
+    config: Config,
+    running: Mutex<HashMap<String, mpsc::Sender<Inbound>>>,
+    /// Places of relayed negotiations.
+    relayed: Arc<Semaphore>,
+    /// Places of allocations on relays.
+    allocations: Arc<Semaphore>,
+    pub(super) counters: Counters,
+}
+
+/// What has become of negotiations, and of what came in for them.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) begun: AtomicU64,
+    pub(super) found: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) connects: AtomicU64,
+    pub(super) opening_syns: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    pub(super) refused_connections: AtomicU64,
+    pub(super) refused_candidates: AtomicU64,
+    pub(super) refused_signals: AtomicU64,
+}
+
+/// Why a connection is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unclaimed {
+    /// Its first message is no check.
+    Malformed,
+    /// No negotiation has that username fragment, or no longer.
+    UnknownNegotiation,
+    /// The negotiation has enough connections.
+    Full,
+}
+
+impl IceHost {
+    /// Makes a host without negotiations. They offer what is in `gathered`, also what comes later.
+    pub fn new(gathered: watch::Receiver<Gathered>, config: Config) -> Arc<Self> {
+        Arc::new(Self {
+            gathered,
+            config,
+            running: Mutex::default(),
+            relayed: Arc::new(Semaphore::new(MAX_NEGOTIATIONS)),
+            allocations: Arc::new(Semaphore::new(MAX_ALLOCATIONS)),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Begins a negotiation: from now on its checks are taken in.
+    pub fn begin(self: &Arc<Self>, role: Role) -> Result<Negotiation, TooManyNegotiations> {
+        let credentials = credentials::new();
+        let (sender, inbound) = mpsc::channel(MAX_WAITING_INBOUND);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.len() >= MAX_NEGOTIATIONS || running.contains_key(&credentials.ufrag) {
+            return Err(TooManyNegotiations);
+        }
+        running.insert(credentials.ufrag.clone(), sender);
+        drop(running);
+        self.counters.begun.fetch_add(1, Ordering::Relaxed);
+        let registration = Registration { host: Arc::clone(self), ufrag: credentials.ufrag.clone() };
+        Ok(Negotiation::new(registration, role, credentials, self.config.clone(), self.gathered.clone(), inbound))
+    }
+
+    /// Begins a negotiation of a relayed stream: allocations are asked for from now on. `hidden`: no address of this side is
+    /// told.
+    pub fn begin_relayed(
+        self: &Arc<Self>,
+        role: Role,
+        allocator: &Arc<dyn RelayAllocator>,
+        hidden: bool,
+    ) -> Result<RelayedNegotiation, TooManyNegotiations> {
+        let place = Arc::clone(&self.relayed).try_acquire_owned().map_err(|_| TooManyNegotiations)?;
+        self.counters.begun.fetch_add(1, Ordering::Relaxed);
+        let (config, gathered) = (self.config.clone(), self.gathered.clone());
+        let relaying = Relaying::new(allocator, &self.allocations, hidden);
+        let host = Arc::clone(self);
+        Ok(RelayedNegotiation::new(host, role, credentials::new(), config, gathered, relaying, place))
+    }
+
+    /// Gives a connection to the negotiation whose username fragment its first check names: the part of the USERNAME
+    /// before the colon (RFC 8445 §7.2.2).
+    pub(crate) fn hand_over(&self, inbound: Inbound) -> Result<(), Unclaimed> {
+        let ufrag = addressed_ufrag(&inbound.first_check).ok_or(Unclaimed::Malformed)?;
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let negotiation = running.get(&ufrag).ok_or(Unclaimed::UnknownNegotiation)?;
+        negotiation.try_send(inbound).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unclaimed::Full,
+            mpsc::error::TrySendError::Closed(_) => Unclaimed::UnknownNegotiation,
+        })
+    }
+
+    /// What has happened, by name.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let counters = &self.counters;
+        [
+            ("ice_begun", &counters.begun),
+            ("ice_found", &counters.found),
+            ("ice_failed", &counters.failed),
+            ("ice_connects", &counters.connects),
+            ("ice_opening_syns", &counters.opening_syns),
+            ("ice_accepted", &counters.accepted),
+            ("ice_refused_connections", &counters.refused_connections),
+            ("ice_refused_candidates", &counters.refused_candidates),
+            ("ice_refused_signals", &counters.refused_signals),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
+        .collect()
+    }
+}
+
+/// A negotiation's place among the running ones; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) host: Arc<IceHost>,
+    ufrag: String,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.host.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.ufrag);
+    }
+}

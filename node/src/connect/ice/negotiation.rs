@@ -1,0 +1,161 @@
+//! Negotiations that have begun: the peer can be told of them, and what it connects is kept for them.
+//!
+//! What it is not: how one goes on, which is `run`.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use keyferry_ice::{Agent, AgentOptions, Config, Credentials, Description, LocalCandidate, Mapping, Role, Stream};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    Dialogue, Found, IceError, IceHost, Inbound, RelayedDialogue,
+    host::Registration,
+    relaying::{AllocationSteps, Relaying},
+    run::Run,
+    talk::{Arrivals, Talk},
+};
+use crate::{
+    net::{
+        path::{AddressPolicy, Path},
+        port::CAN_OPEN,
+    },
+    reach::gather::Gathered,
+};
+
+/// A negotiation of a direct stream.
+#[derive(Debug)]
+pub struct Negotiation {
+    begun: Begun,
+    inbound: mpsc::Receiver<Inbound>,
+    registration: Registration,
+}
+
+/// A negotiation of a relayed stream. Allocations are being asked for from its beginning.
+#[derive(Debug)]
+pub struct RelayedNegotiation {
+    begun: Begun,
+    relaying: Relaying,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What both have.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) agent: Agent,
+    pub(super) told: Vec<LocalCandidate>,
+    pub(super) gathered: watch::Receiver<Gathered>,
+    pub(super) host: Arc<IceHost>,
+    /// What goes right behind the last frame of the side that nominates.
+    pub(super) first_words: Vec<u8>,
+}
+
+impl Negotiation {
+    pub(super) fn new(
+        registration: Registration,
+        role: Role,
+        credentials: Credentials,
+        config: Config,
+        mut gathered: watch::Receiver<Gathered>,
+        inbound: mpsc::Receiver<Inbound>,
+    ) -> Self {
+        let now = Instant::now().into_std();
+        let known = gathered.borrow_and_update().clone();
+        let options = AgentOptions { stream: Stream::Direct, mapping: known.mapping, opening: CAN_OPEN };
+        let mut agent = Agent::new(config, role, credentials, options, rand::random(), now);
+        agent.add_local_candidates(now, &known.candidates, known.complete);
+        let host = Arc::clone(&registration.host);
+        let begun = Begun { agent, told: known.candidates, gathered, host, first_words: Vec::new() };
+        Self { begun, inbound, registration }
+    }
+
+    /// What the peer has to be told first.
+    pub fn description(&self) -> Description {
+        self.begun.agent.description()
+    }
+
+    /// The next connection that has come in for this negotiation.
+    #[cfg(test)]
+    pub(crate) async fn next_inbound(&mut self) -> Inbound {
+        self.inbound.recv().await.expect("the host has the other end")
+    }
+
+    /// Has these bytes, the first that are raw, go right behind this side's last frame, if it is the one that nominates.
+    pub fn saying(mut self, first_words: &[u8]) -> Self {
+        self.begun.first_words = first_words.to_vec();
+        self
+    }
+
+    /// Looks for a path to the peer that has been told, until there is one or it is certain that there is none. Addresses
+    /// that the peer names are tried only where `policy` lets a stranger make this node connect.
+    ///
+    /// Dropping the future ends the negotiation and closes its connections.
+    pub async fn run(self, dialogue: Dialogue, policy: &AddressPolicy) -> Result<Path, IceError> {
+        self.find(dialogue, policy).await.map(|found| found.path)
+    }
+
+    /// The same, and tells what became of each pair also where there is a path.
+    pub async fn find(self, dialogue: Dialogue, policy: &AddressPolicy) -> Result<Found, IceError> {
+        let Self { begun, inbound, registration } = self;
+        let arrivals = Arrivals::Port { inbound, _registration: registration };
+        begun.find(arrivals, dialogue.into(), policy).await
+    }
+}
+
+impl RelayedNegotiation {
+    pub(super) fn new(
+        host: Arc<IceHost>,
+        role: Role,
+        credentials: Credentials,
+        config: Config,
+        gathered: watch::Receiver<Gathered>,
+        relaying: Relaying,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        // Whatever the NATs do, a relay is reached.
+        let options = AgentOptions { stream: Stream::Relayed, mapping: Mapping::Unknown, opening: false };
+        let agent = Agent::new(config, role, credentials, options, rand::random(), Instant::now().into_std());
+        Self {
+            begun: Begun { agent, told: Vec::new(), gathered, host, first_words: Vec::new() },
+            relaying,
+            _place: place,
+        }
+    }
+
+    /// As [`Negotiation::saying`].
+    pub fn saying(mut self, first_words: &[u8]) -> Self {
+        self.begun.first_words = first_words.to_vec();
+        self
+    }
+
+    /// What has come of asking the relays of this side, and what will.
+    pub fn allocation_steps(&self) -> AllocationSteps {
+        self.relaying.steps()
+    }
+
+    /// Looks for a path through relays, as [`Negotiation::find`] does for a direct one. The peer is described to in the
+    /// dialogue. An allocation that the path needs lasts as long as the path.
+    pub async fn find(mut self, dialogue: RelayedDialogue, policy: &AddressPolicy) -> Result<Found, IceError> {
+        self.relaying.take_made();
+        self.relaying.permit(dialogue.known.iter().copied());
+        let Self { begun, relaying, _place } = self;
+        begun.find(Arrivals::Relays(relaying), dialogue.into(), policy).await
+    }
+}
+
+impl Begun {
+    async fn find(self, arrivals: Arrivals, talk: Talk, policy: &AddressPolicy) -> Result<Found, IceError> {
+        let host = Arc::clone(&self.host);
+        let stream = arrivals.stream();
+        let result = Run::new(self, arrivals, talk, policy).until_done().await;
+        let counter = if result.is_ok() { &host.counters.found } else { &host.counters.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        match &result {
+            Ok(found) => tracing::info!(%stream, path = %found.path.report, "a path was found"),
+            Err(error) => tracing::info!(%stream, reason = %error.reason, "no path"),
+        }
+        result
+    }
+}

@@ -1,0 +1,336 @@
+//! The relays of one negotiation: allocations that are asked for, those that are there, and what arrives at them.
+//!
+//! What it is not: TURN (`crate::reach::turn_client`), or the choice among pairs.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use keyferry_ice::{
+    ConnectFailure, LocalCandidate,
+    candidate::{Candidate, CandidateKind, TcpType},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::{net::path::PathStream, reach::gather::Gathered};
+
+/// Allocations that a node has at once, and those that it asks for.
+pub(super) const MAX_ALLOCATIONS: usize = 64;
+/// How long an allocation may take. What comes later than this comes too late for a negotiation.
+const ALLOCATION_PATIENCE: Duration = Duration::from_secs(8);
+/// Addresses of the peer that a relay is asked to let in. All candidates of both streams are fewer.
+const MAX_PERMITTED: usize = 64;
+/// The port of an active candidate (RFC 6544 §4.5).
+const DISCARD_PORT: u16 = 9;
+/// The greatest of the preferences by which candidates of one kind and type differ (RFC 6544 §4.2).
+const MAX_OTHER_PREFERENCE: u16 = 0x1fff;
+
+/// The family of a relayed address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RelayFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl fmt::Display for RelayFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// An allocation on a relay (RFC 6062 §3), as a negotiation uses it. Dropping it gives it back; connections that go through
+/// it end with it.
+pub trait RelayAllocation: Send + Sync {
+    /// The relay, in words.
+    fn server(&self) -> String {
+        self.relayed().ip().to_string()
+    }
+    /// The relayed address (XOR-RELAYED-ADDRESS).
+    fn relayed(&self) -> SocketAddr;
+    /// The address of this side as the relay sees it (XOR-MAPPED-ADDRESS).
+    fn mapped(&self) -> SocketAddr;
+    /// Lets a peer connect to the relayed address, from now on.
+    fn permit(&self, peer: IpAddr);
+    /// Connects to a peer. The caller sets the deadline; dropping the future gives it up.
+    fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, Result<PathStream, ConnectFailure>>;
+    /// The next connection of a peer, with the peer's address. `None`: the allocation is gone.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<(PathStream, SocketAddr)>>;
+    /// What keeps the allocation, when nothing more is to arrive at it.
+    fn lease(self: Box<Self>) -> Box<dyn Send + Sync>;
+}
+
+/// Whoever makes allocations on the relays that this node may use.
+pub trait RelayAllocator: Send + Sync {
+    /// Whether no relay is known.
+    fn is_empty(&self) -> bool {
+        false
+    }
+    /// Makes an allocation on the relay that answers first. The error is for the log.
+    fn allocate(&self, family: RelayFamily) -> BoxFuture<'static, Result<Box<dyn RelayAllocation>, String>>;
+}
+
+/// What came of asking the relays for an address of a family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllocationStep {
+    /// The family.
+    pub family: RelayFamily,
+    /// How long it took.
+    pub took: Duration,
+    /// The relay that gave one, and the address; or why none has.
+    pub outcome: Result<(String, SocketAddr), String>,
+}
+
+/// The steps of one negotiation, as they come. Clones are the same list.
+#[derive(Debug, Clone, Default)]
+pub struct AllocationSteps(Arc<Mutex<Vec<AllocationStep>>>);
+
+impl AllocationSteps {
+    /// Those that nobody has taken yet.
+    pub fn take(&self) -> Vec<AllocationStep> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, family: RelayFamily, took: Duration, outcome: Result<(String, SocketAddr), String>) {
+        let step = AllocationStep { family, took, outcome };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+    }
+}
+
+/// An allocation, with its place among those of the node.
+pub(super) struct Held {
+    allocation: Box<dyn RelayAllocation>,
+    place: OwnedSemaphorePermit,
+}
+
+impl Held {
+    /// What keeps the allocation, and its place, for a path that goes through it.
+    pub(super) fn into_lease(self) -> impl Send + Sync + 'static {
+        (self.allocation.lease(), self.place)
+    }
+}
+
+/// The relays of one negotiation.
+pub(super) struct Relaying {
+    /// Whether no address of this side may be told.
+    hidden: bool,
+    asked: Option<Asked>,
+    held: Vec<Held>,
+    peers: BTreeSet<IpAddr>,
+    steps: AllocationSteps,
+}
+
+/// Allocations that are being made. Dropping it gives them up.
+struct Asked {
+    made: mpsc::Receiver<Held>,
+    _tasks: JoinSet<()>,
+}
+
+/// What has happened at the relays.
+pub(super) enum RelayEvent {
+    /// There is one allocation more, or there will be no more.
+    Allocated,
+    /// A peer has connected.
+    Accepted { stream: PathStream, relayed: SocketAddr, remote: SocketAddr },
+}
+
+impl Relaying {
+    /// Asks for an allocation of each family, as far as the node has places.
+    pub(super) fn new(allocator: &Arc<dyn RelayAllocator>, places: &Arc<Semaphore>, hidden: bool) -> Self {
+        let steps = AllocationSteps::default();
+        let asked = Some(Asked::begin(allocator, places, &steps));
+        Self { hidden, asked, held: Vec::new(), peers: BTreeSet::new(), steps }
+    }
+
+    /// What has come of asking for allocations.
+    pub(super) fn steps(&self) -> AllocationSteps {
+        self.steps.clone()
+    }
+
+    /// Whether no more allocations will come.
+    pub(super) fn is_complete(&self) -> bool {
+        self.asked.is_none()
+    }
+
+    /// Takes the allocations that are there by now.
+    pub(super) fn take_made(&mut self) {
+        while let Some(Ok(held)) = self.asked.as_mut().map(|asked| asked.made.try_recv()) {
+            self.hold(held);
+        }
+    }
+
+    /// Lets in all these addresses of the peer, also at allocations to come.
+    pub(super) fn permit(&mut self, peers: impl IntoIterator<Item = IpAddr>) {
+        for peer in peers {
+            if self.peers.len() < MAX_PERMITTED && self.peers.insert(peer) {
+                self.held.iter().for_each(|held| held.allocation.permit(peer));
+            }
+        }
+    }
+
+    /// Connects to the peer from a relayed address.
+    pub(super) fn connect(
+        &self,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<BoxFuture<'static, Result<PathStream, ConnectFailure>>, ConnectFailure> {
+        let held = self.held.iter().find(|held| held.allocation.relayed() == relayed);
+        held.map(|held| held.allocation.connect(peer)).ok_or(ConnectFailure::Other)
+    }
+
+    /// Takes out the allocation of a relayed address: a path needs it.
+    pub(super) fn take(&mut self, relayed: SocketAddr) -> Option<Held> {
+        let at = self.held.iter().position(|held| held.allocation.relayed() == relayed)?;
+        Some(self.held.swap_remove(at))
+    }
+
+    /// What happens next.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<RelayEvent> {
+        if let Some(asked) = &mut self.asked
+            && let Poll::Ready(made) = asked.made.poll_recv(cx)
+        {
+            match made {
+                Some(held) => self.hold(held),
+                None => self.asked = None,
+            }
+            return Poll::Ready(RelayEvent::Allocated);
+        }
+        let mut at = 0;
+        while let Some(held) = self.held.get_mut(at) {
+            match held.allocation.poll_accept(cx) {
+                Poll::Ready(Some((stream, remote))) => {
+                    let relayed = held.allocation.relayed();
+                    // The others have their turn before this one has its next.
+                    self.held.rotate_left(at + 1);
+                    return Poll::Ready(RelayEvent::Accepted { stream, relayed, remote });
+                }
+                Poll::Ready(None) => {
+                    let lost = self.held.remove(at);
+                    tracing::debug!(relayed = %lost.allocation.relayed(), "an allocation is gone");
+                }
+                Poll::Pending => at += 1,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// This side's candidates of the relayed stream: those of the relays, and the addresses from which it connects to those of
+    /// the peer, which the peer's relay has to let in.
+    pub(super) fn candidates(&self, gathered: &Gathered) -> Vec<LocalCandidate> {
+        let mut found = Found::default();
+        for held in &self.held {
+            let relayed = held.allocation.relayed();
+            found.add(CandidateKind::Relayed, TcpType::Passive, relayed, relayed);
+            found.add(CandidateKind::Relayed, TcpType::Active, relayed, relayed);
+        }
+        if self.hidden {
+            return found.candidates;
+        }
+        let is_host = |local: &&LocalCandidate| {
+            local.candidate.kind == CandidateKind::Host && local.candidate.tcp_type == TcpType::Active
+        };
+        let hosts: Vec<&LocalCandidate> = gathered.candidates.iter().filter(is_host).collect();
+        for host in &hosts {
+            found.add(CandidateKind::Host, TcpType::Active, host.candidate.addr, host.base);
+        }
+        let observed = gathered.observations.iter().map(|one| (one.observed, one.local));
+        let outer = gathered.candidates.iter().filter(|local| local.candidate.kind != CandidateKind::Host);
+        let outer = outer.map(|local| (local.candidate.addr, local.base));
+        let mapped = self.held.iter().filter_map(|held| {
+            let mapped = held.allocation.mapped();
+            let host = hosts.iter().find(|host| host.base.is_ipv4() == mapped.is_ipv4())?;
+            Some((mapped, host.base))
+        });
+        for (addr, base) in outer.chain(observed).chain(mapped) {
+            found.add(CandidateKind::ServerReflexive, TcpType::Active, addr, base);
+        }
+        found.candidates
+    }
+
+    fn hold(&mut self, held: Held) {
+        tracing::debug!(relayed = %held.allocation.relayed(), "a relay has an address for this side");
+        // Before the peer is told of it.
+        self.peers.iter().for_each(|peer| held.allocation.permit(*peer));
+        self.held.push(held);
+    }
+}
+
+impl Asked {
+    fn begin(allocator: &Arc<dyn RelayAllocator>, places: &Arc<Semaphore>, steps: &AllocationSteps) -> Self {
+        let families = [RelayFamily::V4, RelayFamily::V6];
+        let (sender, made) = mpsc::channel(families.len());
+        let mut tasks = JoinSet::new();
+        for family in families {
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                tracing::debug!("this node has as many allocations as it may have");
+                continue;
+            };
+            let (allocating, sender) = (allocator.allocate(family), sender.clone());
+            let (allocator, steps) = (Arc::clone(allocator), steps.clone());
+            tasks.spawn(async move {
+                let began = Instant::now();
+                let allocated = timeout(ALLOCATION_PATIENCE, allocating).await;
+                match allocated.unwrap_or_else(|_| Err("no relay answers in time".to_owned())) {
+                    Ok(allocation) => {
+                        let outcome = (allocation.server(), allocation.relayed());
+                        steps.add(family, began.elapsed(), Ok(outcome));
+                        // Whoever asked may be gone: then it is given back.
+                        let _ = sender.send(Held { allocation, place }).await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(?family, error, "no relay has an address for this side");
+                        if !allocator.is_empty() {
+                            steps.add(family, began.elapsed(), Err(error));
+                        }
+                    }
+                }
+            });
+        }
+        Self { made, _tasks: tasks }
+    }
+}
+
+impl fmt::Debug for Relaying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relaying").field("hidden", &self.hidden).field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.allocation.relayed()).finish()
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    candidates: Vec<LocalCandidate>,
+}
+
+impl Found {
+    /// Adds a candidate, if there is no better one with that address; earlier ones are preferred.
+    fn add(&mut self, kind: CandidateKind, tcp_type: TcpType, addr: SocketAddr, base: SocketAddr) {
+        let port = if tcp_type == TcpType::Active { DISCARD_PORT } else { addr.port() };
+        let addr = SocketAddr::new(addr.ip(), port);
+        let is_known = |known: &LocalCandidate| (known.candidate.tcp_type, known.candidate.addr) == (tcp_type, addr);
+        if !self.candidates.iter().any(is_known) {
+            let other = u16::try_from(self.candidates.len()).map_or(0, |count| MAX_OTHER_PREFERENCE - count);
+            let candidate = Candidate::new(kind, tcp_type, addr, other);
+            self.candidates.push(LocalCandidate { candidate, base });
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Taking calls: who is turned away, and when.
+//!
+//! What it is not: what is done with a call that was answered.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use keyferry_ice::Role;
+use keyferry_proto::{
+    identity::{NodeKey, NodeSecret},
+    signalling::{Called, Refusal, SignallingError, Streams},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Call, CallError,
+    carry::{Begun, carry},
+    frames::{FrameReader, write_frame},
+};
+use crate::{
+    base::data_dir::Admission,
+    net::port::Undecided,
+    reach::rendezvous::{CallStream, Rendezvous},
+};
+
+/// Incoming calls at once, from the first message to the end.
+pub const MAX_CALLS: usize = 32;
+/// Incoming calls from one node at once: it may try all circuits of an offer.
+const MAX_PER_CALLER: usize = keyferry_proto::offer::MAX_SIGNALLING;
+/// Incoming streams at once that have not shown a valid call. One more pushes out the oldest of the busiest relay, so that
+/// silent ones keep nobody out: the first message comes with the stream.
+const MAX_SILENT: usize = 64;
+/// How long a caller may take to say what it wants.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller may take to hear that it is refused.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Calls that may wait for the node to answer them.
+const RINGING: usize = 8;
+
+/// The calls that come in.
+#[derive(Debug)]
+pub struct Incoming {
+    ringing: mpsc::Receiver<Ringing>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// A call that has come in, from a caller whose key is proven and whom the policy allows to call. Dropping it hangs up.
+#[derive(Debug)]
+pub struct Ringing {
+    called: Called,
+    stream: CallStream,
+    desk: Arc<Desk>,
+    place: CallPlace,
+}
+
+/// What all incoming calls share.
+#[derive(Debug)]
+struct Desk {
+    rendezvous: Rendezvous,
+    secret: NodeSecret,
+    callers: Admission,
+    silent: Undecided,
+    calls: Arc<Semaphore>,
+    by_caller: Mutex<HashMap<NodeKey, usize>>,
+    ringing: mpsc::Sender<Ringing>,
+}
+
+/// A place among the calls; given back when dropped.
+#[derive(Debug)]
+struct CallPlace {
+    desk: Arc<Desk>,
+    caller: NodeKey,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Takes the calls that come in to the node with this key. Of several, the one that listened last gets them.
+pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -> Incoming {
+    let mut streams = rendezvous.incoming_calls();
+    let (ringing, receiver) = mpsc::channel(RINGING);
+    let desk = Arc::new(Desk {
+        rendezvous: rendezvous.clone(),
+        secret,
+        callers,
+        silent: Undecided::new(MAX_SILENT),
+        calls: Arc::new(Semaphore::new(MAX_CALLS)),
+        by_caller: Mutex::default(),
+        ringing,
+    });
+    let task = tokio::spawn(async move {
+        while let Some(stream) = streams.recv().await {
+            tokio::spawn(Arc::clone(&desk).take(stream));
+        }
+    });
+    Incoming { ringing: receiver, _task: AbortOnDropHandle::new(task) }
+}
+
+impl Incoming {
+    /// Waits for the next call; `None` when the rendezvous has ended.
+    pub async fn next(&mut self) -> Option<Ringing> {
+        self.ringing.recv().await
+    }
+}
+
+impl Ringing {
+    /// Who calls. The key is proven.
+    pub fn caller(&self) -> NodeKey {
+        self.called.caller()
+    }
+
+    /// What the caller says of itself.
+    pub fn remote(&self) -> &Streams {
+        self.called.remote()
+    }
+
+    /// Answers the call. There must be a stream in which both sides take part.
+    pub async fn answer(mut self, local: Streams) -> Result<Call, CallError> {
+        let accepted = self.called.accept(&self.desk.secret, local).map_err(CallError::Own)?;
+        let (remote, conversation, message) = accepted;
+        write_frame(&mut self.stream.io, &message).await?;
+        let CallStream { io: stream, via, .. } = self.stream;
+        let begun = Begun { stream, conversation, role: Role::Controlled, remote, via, round_trip: None };
+        Ok(carry(begun, self.desk.rendezvous.clone(), self.place))
+    }
+
+    /// Says that the call is not wanted, and why.
+    pub async fn refuse(self, why: Refusal) {
+        self.desk.refuse(self.called, self.stream, why).await;
+    }
+}
+
+impl Desk {
+    /// Hears what a stream is about, and passes a call on that may be taken.
+    async fn take(self: Arc<Self>, mut stream: CallStream) {
+        let Some(called) = self.first_message(&mut stream).await else { return };
+        if !self.callers.admit(called.caller()).await {
+            tracing::debug!(caller = %called.caller(), "a call was refused by the policy");
+            self.rendezvous.count("call_refused_policy");
+            return self.refuse(called, stream, Refusal::Policy).await;
+        }
+        let Some(place) = CallPlace::take(&self, called.caller()) else {
+            self.rendezvous.count("call_refused_busy");
+            return self.refuse(called, stream, Refusal::Busy).await;
+        };
+        let ringing = Ringing { called, stream, desk: Arc::clone(&self), place };
+        if let Err(unheard) = self.ringing.try_send(ringing) {
+            self.rendezvous.count("call_refused_busy");
+            unheard.into_inner().refuse(Refusal::Busy).await;
+        }
+    }
+
+    /// Waits for the call that a stream begins with.
+    async fn first_message(&self, stream: &mut CallStream) -> Option<Called> {
+        let mut place = self.silent.enter(stream.host());
+        let mut frames = FrameReader::new();
+        let message = tokio::select! {
+            message = frames.next(&mut stream.io) => message.ok().flatten(),
+            () = tokio::time::sleep(FIRST_MESSAGE_TIMEOUT) => None,
+            _ = &mut place.pushed_out => None,
+        };
+        let Some(message) = message else {
+            self.rendezvous.count("call_silent");
+            return None;
+        };
+        match Called::verify(&message, &self.secret.public(), stream.incoming_channel()) {
+            Ok(called) => Some(called),
+            Err(SignallingError::OtherNode) => {
+                self.rendezvous.count("call_for_other_node");
+                hang_up(stream, &[]).await;
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a call is wrong");
+                self.rendezvous.count("call_bad_message");
+                None
+            }
+        }
+    }
+
+    async fn refuse(&self, called: Called, mut stream: CallStream, why: Refusal) {
+        if let Ok(message) = called.refuse(&self.secret, why) {
+            hang_up(&mut stream, &message).await;
+        }
+    }
+}
+
+impl CallPlace {
+    fn take(desk: &Arc<Desk>, caller: NodeKey) -> Option<Self> {
+        let permit = Arc::clone(&desk.calls).try_acquire_owned().ok()?;
+        let mut by_caller = desk.by_caller.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = by_caller.entry(caller).or_default();
+        if *calls >= MAX_PER_CALLER {
+            return None;
+        }
+        *calls += 1;
+        Some(Self { desk: Arc::clone(desk), caller, _permit: permit })
+    }
+}
+
+impl Drop for CallPlace {
+    fn drop(&mut self) {
+        let mut by_caller = self.desk.by_caller.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(calls) = by_caller.get_mut(&self.caller) {
+            *calls -= 1;
+            if *calls == 0 {
+                by_caller.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// Sends a last message, and ends the stream.
+async fn hang_up(stream: &mut CallStream, message: &[u8]) {
+    let last = async {
+        let _ = write_frame(&mut stream.io, message).await;
+        let _ = stream.io.shutdown().await;
+        // The circuit is closed with the stream; the caller ends it when it has read the message.
+        let _ = FrameReader::new().next(&mut stream.io).await;
+    };
+    let _ = tokio::time::timeout(HANG_UP_TIMEOUT, last).await;
+}

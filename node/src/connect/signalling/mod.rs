@@ -1,0 +1,113 @@
+//! Signalling: calls another node over a relay's circuit, so that both can negotiate a direct path.
+//!
+//! A call costs few round trips. With a connection to the relay: one to the relay and one from there to the callee for
+//! the circuit, one from end to end for libp2p's noise, and one for the call and its answer, whose stream needs none of its
+//! own (multistream-select's lazy form). Without one, two more to the relay: TCP and noise. Nothing waits for identify.
+//!
+//! The caller reveals its node key and its candidates to whoever is at the end of the circuit. That is the node that it
+//! means: the offer that names the circuit is signed by the callee's node key, it names the callee's rendezvous peer, and
+//! noise proves that peer before the first byte of the call. The relay sees ciphertext. The callee reveals nothing before
+//! the caller's node key is proven and its policy allows the call.
+//!
+//! What it is not: the messages (`keyferry_proto::signalling`), the circuits ([`crate::reach::rendezvous`]), or the negotiation.
+
+mod begin;
+mod carry;
+mod frames;
+mod listen;
+
+use std::time::Duration;
+
+use keyferry_ice::Role;
+use keyferry_proto::{
+    identity::NodeKey,
+    signalling::{Refusal, SignallingError},
+};
+use libp2p::Multiaddr;
+use tokio::sync::watch;
+
+pub use self::{
+    begin::{Line, call},
+    listen::{Incoming, MAX_CALLS, Ringing, listen},
+};
+use crate::{
+    connect::ice::{Dialogue, RelayedDialogue},
+    reach::rendezvous::OpenError,
+};
+
+/// How long a call may take from the dial to the answer.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answered call lasts at most. A relay ends a circuit after two minutes.
+pub const MAX_CALL_TIME: Duration = Duration::from_secs(90);
+
+/// What is taken for the round trip of the signalling path until it has been measured.
+pub const ASSUMED_ROUND_TRIP: Duration = Duration::from_millis(200);
+
+/// A call that was answered: signals go both ways, for each stream in which both sides take part, until one side drops it.
+#[derive(Debug)]
+pub struct Call {
+    /// The node at the other end.
+    pub peer: NodeKey,
+    /// This side's part: the caller controls.
+    pub role: Role,
+    /// The circuit, or the address of a direct libp2p connection that was there already.
+    pub via: Multiaddr,
+    /// The direct stream.
+    pub direct: Option<Dialogue>,
+    /// The relayed stream.
+    pub relayed: Option<RelayedDialogue>,
+    round_trip: watch::Receiver<Duration>,
+}
+
+/// Why a call has not led to an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The address is not that of a circuit, or one that may not be dialled. Whoever made the offer is at fault.
+    #[error("{addr} is no circuit that may be dialled")]
+    Address {
+        /// The address.
+        addr: Multiaddr,
+    },
+    /// Neither the relay nor the node behind it was reached.
+    #[error("the node cannot be called: {0}")]
+    Unreachable(String),
+    /// Nobody answered in time.
+    #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
+    TimedOut,
+    /// The callee does not want the call.
+    #[error("the call was refused: {0}")]
+    Refused(Refusal),
+    /// Another node is at that address.
+    #[error("another node is at the end of that circuit")]
+    NotThisNode,
+    /// The callee sent something that is not allowed.
+    #[error("the peer's signalling is wrong: {0}")]
+    Peer(#[source] SignallingError),
+    /// What this side would send is not allowed.
+    #[error("this side's description cannot be sent: {0}")]
+    Own(#[source] SignallingError),
+    /// The call, or all signalling of this node, has ended.
+    #[error("the call has ended")]
+    Ended,
+}
+
+impl Call {
+    /// The round trip of the signalling path. The callee has it measured one round trip after its answer, until which it
+    /// is [`ASSUMED_ROUND_TRIP`].
+    pub fn round_trip(&self) -> Duration {
+        *self.round_trip.borrow()
+    }
+}
+
+impl From<OpenError> for CallError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Address { addr } => Self::Address { addr },
+            OpenError::Unreachable(why) => Self::Unreachable(why),
+            OpenError::Ended => Self::Ended,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

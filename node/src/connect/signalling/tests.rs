@@ -1,0 +1,313 @@
+//! Calls between two nodes that are connected directly, on loopback, and callers that do not play by the rules.
+//! Circuits are tested where relays are, in `rendezvous`.
+
+use std::{path::Path, sync::Arc};
+
+use futures::FutureExt;
+use keyferry_ice::{Description, Mapping, OpenTurn, Signal, Stream};
+use keyferry_proto::{
+    frame::encode_frame,
+    identity::NodeSecret,
+    signalling::{Answered, CallId, Calling, MAX_MESSAGE_LEN, Streams},
+};
+use libp2p::{PeerId, multiaddr::Protocol};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroizing;
+
+use super::{frames::write_frame, *};
+use crate::{
+    base::data_dir::{Admission, AdmissionPolicy, ContactsFile},
+    net::port::Port,
+    reach::rendezvous::{CallOver, CallStream, Rendezvous, RendezvousConfig, multiaddr_of},
+};
+
+struct Node {
+    rendezvous: Rendezvous,
+    addr: std::net::SocketAddr,
+}
+
+fn secret(seed: u8) -> NodeSecret {
+    NodeSecret::from_bytes(&[seed; 32])
+}
+
+fn description() -> Description {
+    Description {
+        ufrag: "ufrag".to_owned(),
+        password: "p".repeat(22),
+        candidates: vec![],
+        complete: false,
+        mapping: Mapping::Unknown,
+        opening: false,
+    }
+}
+
+fn told() -> Streams {
+    Streams::Direct(description())
+}
+
+async fn say(call: &Call, signal: Signal) -> Result<(), ()> {
+    call.direct.as_ref().expect("the direct stream").outgoing.send(signal).await.map_err(|_| ())
+}
+
+/// The peer's next signal of the direct stream.
+async fn heard(call: &mut Call) -> Option<Signal> {
+    soon(call.direct.as_mut().expect("the direct stream").incoming.recv()).await
+}
+
+fn signal(round: u8) -> Signal {
+    let addr = "198.51.100.1:7".parse().unwrap();
+    Signal::Opened(OpenTurn { round, sender: addr, receiver: addr, ttl: 2 })
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
+}
+
+async fn start(bootstrap: &[&Node]) -> Node {
+    let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    let addr = port.local_addrs()[0];
+    let config = RendezvousConfig {
+        bootstrap: bootstrap.iter().map(|node| multiaddr_of(node.addr)).collect(),
+        mdns: false,
+        local_bootstrap: false,
+        memory_limit: usize::MAX,
+        ..RendezvousConfig::new(Zeroizing::new(rand::random()))
+    };
+    let (rendezvous, _) = Rendezvous::spawn(config, Arc::new(port), incoming.libp2p).unwrap();
+    Node { rendezvous, addr }
+}
+
+/// A callee, and a caller that is connected to it.
+async fn two_nodes() -> (Node, Node) {
+    let callee = start(&[]).await;
+    let caller = start(&[&callee]).await;
+    soon(caller.rendezvous.status().wait_for(|status| status.lan_peers == 1)).await.unwrap();
+    (callee, caller)
+}
+
+/// An address that leads to a node if it is connected: the relay in it is nobody.
+fn circuit_to(node: &Node) -> Multiaddr {
+    let relay: Multiaddr = "/ip4/203.0.113.1/tcp/9".parse().unwrap();
+    let peer = node.rendezvous.status().borrow().peer;
+    relay.with(Protocol::P2p(PeerId::random())).with(Protocol::P2pCircuit).with(Protocol::P2p(peer))
+}
+
+fn take_calls(callee: &Node, policy: AdmissionPolicy, folder: &Path) -> Incoming {
+    listen(&callee.rendezvous, secret(2), Admission::new(policy, ContactsFile::of(folder)))
+}
+
+fn take_all_calls(callee: &Node) -> Incoming {
+    take_calls(callee, AdmissionPolicy::Everyone, Path::new("/nonexistent"))
+}
+
+async fn call_from(caller: &Node, callee: &Node, seed: u8) -> Result<Call, CallError> {
+    let to = circuit_to(callee);
+    soon(call(&caller.rendezvous, &to, secret(2).public(), &secret(seed), told())).await
+}
+
+/// Both ends of an answered call.
+async fn answered(caller: &Node, callee: &Node, incoming: &mut Incoming) -> (Call, Call) {
+    let answer = async { incoming.next().await.expect("a call").answer(told()).await };
+    let (call_out, call_in) = tokio::join!(call_from(caller, callee, 1), soon(answer));
+    (call_out.unwrap(), call_in.unwrap())
+}
+
+async fn counted(node: &Node, counter: &str) -> u64 {
+    let mut status = node.rendezvous.status();
+    let status = soon(status.wait_for(|status| status.counters.contains_key(counter))).await.unwrap();
+    status.counters[counter]
+}
+
+/// A stream to the callee on which anything may be said.
+async fn raw(caller: &Node, callee: &Node) -> CallStream {
+    soon(caller.rendezvous.open_call(&circuit_to(callee), CallOver::Any)).await.unwrap()
+}
+
+/// Reads until the other end is closed; returns what came.
+async fn rest(mut stream: CallStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    let _ = soon(stream.io.read_to_end(&mut all)).await;
+    all
+}
+
+#[tokio::test]
+async fn a_connected_peer_is_called_over_its_connection() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let (call_out, mut call_in) = answered(&caller, &callee, &mut incoming).await;
+    assert_eq!(call_out.via, multiaddr_of(callee.addr));
+    say(&call_out, signal(1)).await.unwrap();
+    assert_eq!(heard(&mut call_in).await, Some(signal(1)));
+    // The acknowledgement came before, and with it the measure.
+    assert_ne!(call_in.round_trip(), ASSUMED_ROUND_TRIP);
+    drop(call_in);
+    let mut call_out = call_out;
+    assert_eq!(heard(&mut call_out).await, None);
+    assert_eq!(caller.rendezvous.status().borrow().connected, 1, "the connection stays");
+}
+
+#[tokio::test]
+async fn the_policy_decides_before_anything_is_revealed_and_a_change_of_the_contacts_counts_at_once() {
+    let (callee, caller) = two_nodes().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut incoming = take_calls(&callee, AdmissionPolicy::Contacts, folder.path());
+    let refused = call_from(&caller, &callee, 1).await;
+    assert!(matches!(refused, Err(CallError::Refused(Refusal::Policy))), "{refused:?}");
+    ContactsFile::of(folder.path()).add(secret(1).public(), Some("Ada")).unwrap();
+    answered(&caller, &callee, &mut incoming).await;
+    std::fs::write(folder.path().join("contacts"), "nonsense").unwrap();
+    let refused = call_from(&caller, &callee, 1).await;
+    assert!(matches!(refused, Err(CallError::Refused(Refusal::Policy))), "{refused:?}");
+    assert_eq!(counted(&callee, "call_refused_policy").await, 2);
+}
+
+#[tokio::test]
+async fn a_call_may_be_turned_away_or_left_to_ring() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let refuse = async { soon(incoming.next()).await.expect("a call").refuse(Refusal::Busy).await };
+    let (refused, ()) = tokio::join!(call_from(&caller, &callee, 1), refuse);
+    assert!(matches!(refused, Err(CallError::Refused(Refusal::Busy))), "{refused:?}");
+    let hang_up = async { drop(soon(incoming.next()).await) };
+    let (ended, ()) = tokio::join!(call_from(&caller, &callee, 1), hang_up);
+    assert!(matches!(ended, Err(CallError::Ended | CallError::Unreachable(_))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_takes_no_calls_ends_them_at_once() {
+    let (callee, caller) = two_nodes().await;
+    let ended = call_from(&caller, &callee, 1).await;
+    assert!(matches!(ended, Err(CallError::Ended | CallError::Unreachable(_))), "{ended:?}");
+    assert_eq!(counted(&callee, "call_not_taken").await, 1);
+}
+
+#[tokio::test]
+async fn garbage_oversized_and_unfinished_messages_end_their_stream_and_nothing_else() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let keys = [secret(1).public(), secret(2).public()].map(|key| *key.as_bytes()).concat();
+    let mut garbage = Vec::new();
+    encode_frame(&[&[7; 16], &keys[..], &[7; 500]].concat(), &mut garbage);
+    let oversized = (MAX_MESSAGE_LEN as u32 + 1).to_le_bytes();
+    for bytes in [&garbage[..], &oversized, &u32::MAX.to_le_bytes(), &[0; 4], &[9, 0, 0]] {
+        let mut stream = raw(&caller, &callee).await;
+        stream.io.write_all(bytes).await.unwrap();
+        stream.io.shutdown().await.unwrap();
+        assert!(rest(stream).await.is_empty(), "{bytes:?}");
+    }
+    answered(&caller, &callee, &mut incoming).await;
+    assert!(counted(&callee, "call_bad_message").await >= 1);
+}
+
+#[tokio::test]
+async fn silent_streams_are_ended_and_keep_no_call_out() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let another = start(&[&callee]).await;
+    soon(another.rendezvous.status().wait_for(|status| status.lan_peers >= 1)).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        let mut stream = raw(&caller, &callee).await;
+        // A stream comes into being with its first byte.
+        let _ = stream.io.write_all(&[9]).await;
+        let _ = stream.io.flush().await;
+        silent.push(stream);
+    }
+    assert!(counted(&callee, "call_too_many_streams").await >= 1);
+    answered(&another, &callee, &mut incoming).await;
+    for stream in silent {
+        assert!(rest(stream).await.is_empty());
+    }
+    assert!(counted(&callee, "call_silent").await >= 1);
+}
+
+#[tokio::test]
+async fn a_signal_that_is_replayed_ends_the_call() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let mut stream = raw(&caller, &callee).await;
+    let channel = stream.outgoing_channel();
+    let (calling, first) = Calling::new(&secret(1), secret(2).public(), channel, CallId([7; 16]), told()).unwrap();
+    write_frame(&mut stream.io, &first).await.unwrap();
+    let mut call_in = soon(incoming.next()).await.unwrap().answer(told()).await.unwrap();
+    let answer = frames::FrameReader::new().next(&mut stream.io).await.unwrap().unwrap();
+    let Ok(Answered::Accepted(accepted)) = calling.on_answer(&answer) else { panic!("not accepted") };
+    let mut conversation = accepted.1;
+    write_frame(&mut stream.io, &conversation.heard().unwrap()).await.unwrap();
+    let message = conversation.send(Stream::Direct, signal(1)).unwrap();
+    write_frame(&mut stream.io, &message).await.unwrap();
+    write_frame(&mut stream.io, &message).await.unwrap();
+    assert_eq!(heard(&mut call_in).await, Some(signal(1)));
+    assert_eq!(heard(&mut call_in).await, None);
+    assert_eq!(counted(&callee, "call_bad_message").await, 1);
+    assert!(rest(stream).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_call_that_was_recorded_cannot_be_made_by_another_peer() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let thief = start(&[&callee]).await;
+    soon(thief.rendezvous.status().wait_for(|status| status.lan_peers >= 1)).await.unwrap();
+    let recorded = {
+        let stream = raw(&caller, &callee).await;
+        let channel = stream.outgoing_channel();
+        Calling::new(&secret(1), secret(2).public(), channel, CallId([7; 16]), told()).unwrap().1
+    };
+    let mut stream = raw(&thief, &callee).await;
+    write_frame(&mut stream.io, &recorded).await.unwrap();
+    assert!(rest(stream).await.is_empty());
+    assert_eq!(counted(&callee, "call_bad_message").await, 1);
+    assert!(incoming.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_node_that_calls_from_many_connections_hears_that_the_callee_is_busy() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let (mut others, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let another = start(&[&callee]).await;
+        soon(another.rendezvous.status().wait_for(|status| status.lan_peers >= 1)).await.unwrap();
+        for _ in 0..2 {
+            calls.push(answered(&another, &callee, &mut incoming).await);
+        }
+        others.push(another);
+    }
+    let refused = call_from(&caller, &callee, 1).await;
+    assert!(matches!(refused, Err(CallError::Refused(Refusal::Busy))), "{refused:?}");
+    assert_eq!(counted(&callee, "call_refused_busy").await, 1);
+    // The places are given back when the calls have ended.
+    calls.clear();
+    let answering = tokio::spawn(async move {
+        while let Some(ringing) = incoming.next().await {
+            ringing.answer(told()).await.expect("an answer");
+        }
+    });
+    soon(async { while call_from(&caller, &callee, 1).await.is_err() {} }).await;
+    answering.abort();
+}
+
+#[tokio::test]
+async fn a_connection_carries_two_calls_and_a_thousand_signals_end_theirs() {
+    let (callee, caller) = two_nodes().await;
+    let mut incoming = take_all_calls(&callee);
+    let (first, mut first_in) = answered(&caller, &callee, &mut incoming).await;
+    let (_second, _second_in) = answered(&caller, &callee, &mut incoming).await;
+    let third = call_from(&caller, &callee, 1).await;
+    assert!(third.is_err());
+    assert_eq!(counted(&callee, "call_too_many_streams").await, 1);
+    let sending = tokio::spawn(async move {
+        for round in 0..1000 {
+            if say(&first, signal(round as u8)).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut taken = 0;
+    while heard(&mut first_in).await.is_some() {
+        taken += 1;
+    }
+    assert_eq!(taken, keyferry_proto::signalling::MAX_SIGNALS);
+    soon(sending).await.unwrap();
+}

@@ -1,0 +1,144 @@
+//! Opening the index without trusting it: sled may panic, hang or ask for all memory on a damaged folder.
+//!
+//! It is opened and read whole in a thread of its own, under a time limit; a marker file stands while that goes on, so
+//! that an index which took the whole process down is not tried again. One that fails is renamed to `index.damaged-N`
+//! and a new one is begun.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use keyferry_proto::hash::ContentHash;
+
+use super::{Index, IndexError, guarded};
+use crate::content::store::StoreError;
+
+/// sled's own default is 1 GiB; the whole node is to stay below 100 MiB.
+const CACHE_LEN: u64 = 16 * 1024 * 1024;
+/// An index that is not open and read by then hangs, or is not worth waiting for.
+const OPEN_LIMIT: Duration = Duration::from_secs(30);
+/// How long an index that is still held (by a store that was just closed) is waited for.
+const LOCK_LIMIT: Duration = Duration::from_secs(3);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// How many damaged ones are kept for whoever wants to look; older ones are removed.
+const MAX_DAMAGED_KEPT: u64 = 3;
+
+/// A damaged index that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::content::store) struct SetAside {
+    /// Where it is now.
+    pub(in crate::content::store) path: PathBuf,
+    /// What was wrong with it, in words.
+    pub(in crate::content::store) problem: String,
+}
+
+/// Opens the index in `path`; a damaged one is set aside first, and a new, empty one takes its place.
+///
+/// One that lacks any of `roots` counts as damaged: sled may take a damaged file for an older state, or an empty one,
+/// but a root is listed only when the index is on the disk with it.
+pub(in crate::content::store) fn open(
+    path: &Path,
+    roots: &[ContentHash],
+) -> Result<(Index, Option<SetAside>), StoreError> {
+    let marker = path.with_extension("opening");
+    let mut set_aside = None;
+    if marker.exists() && path.exists() {
+        let problem = "keyferry ended while it opened the index".to_owned();
+        set_aside = Some(move_away(path, problem)?);
+    }
+    File::create(&marker).map_err(StoreError::io("create", &marker))?;
+    let index = match open_checked(path, roots) {
+        Ok(index) => Ok(index),
+        Err(IndexError::Damaged(problem)) => {
+            set_aside = Some(move_away(path, problem)?);
+            open_checked(path, roots)
+        }
+        Err(error) => Err(error),
+    };
+    fs::remove_file(&marker).map_err(StoreError::io("remove", &marker))?;
+    match index {
+        Ok(index) => Ok((index, set_aside)),
+        Err(IndexError::Disk(error)) => Err(error),
+        Err(IndexError::Damaged(problem)) => Err(StoreError::Index { path: path.to_owned(), problem }),
+    }
+}
+
+fn open_checked(path: &Path, roots: &[ContentHash]) -> Result<Index, IndexError> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let (owned, roots) = (path.to_owned(), roots.to_vec());
+    let spawned = thread::Builder::new().name("open index".to_owned()).spawn(move || {
+        // Nobody listens any more if it took too long; the index is dropped then.
+        let _ = sender.send(open_here(owned, &roots));
+    });
+    spawned.map_err(|error| IndexError::Disk(StoreError::io("open", path)(error)))?;
+    receiver
+        .recv_timeout(OPEN_LIMIT)
+        .unwrap_or_else(|_| Err(IndexError::Damaged(format!("it was not open after {} s", OPEN_LIMIT.as_secs()))))
+}
+
+fn open_here(path: PathBuf, roots: &[ContentHash]) -> Result<Index, IndexError> {
+    let is_new = !path.exists();
+    let started = Instant::now();
+    let database = loop {
+        let config = sled::Config::new().path(&path).cache_capacity(CACHE_LEN);
+        match guarded(&path, || config.open()) {
+            Err(IndexError::Damaged(problem)) if problem.contains("could not acquire lock") => {
+                if started.elapsed() > LOCK_LIMIT {
+                    let source = io::Error::new(io::ErrorKind::WouldBlock, "another process uses it");
+                    return Err(IndexError::Disk(StoreError::io("open", &path)(source)));
+                }
+                thread::sleep(LOCK_RETRY);
+            }
+            result => break result?,
+        }
+    };
+    let index = Index::new(path, database)?;
+    let checked = index.check().and_then(|()| if is_new { Ok(()) } else { check_roots(&index, roots) });
+    match checked {
+        Ok(()) => Ok(index),
+        Err(error) => {
+            // sled may panic once more when it writes out what it made of the damage.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(index)));
+            Err(error)
+        }
+    }
+}
+
+fn check_roots(index: &Index, roots: &[ContentHash]) -> Result<(), IndexError> {
+    let mut missing = 0;
+    for root in roots {
+        missing += usize::from(!index.has_root(root)?);
+    }
+    if missing == 0 {
+        return Ok(());
+    }
+    Err(IndexError::Damaged(format!("it lacks {missing} of {} roots", roots.len())))
+}
+
+/// Renames a damaged index, and removes the oldest of those set aside before.
+fn move_away(path: &Path, problem: String) -> Result<SetAside, StoreError> {
+    let numbered = |number: u64| path.with_extension(format!("damaged-{number}"));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut taken: Vec<u64> = folder
+        .read_dir()
+        .map_err(StoreError::io("read", folder))?
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix(path.file_name()?.to_str()?)?.strip_prefix(".damaged-")?.parse().ok()
+        })
+        .collect();
+    taken.sort_unstable();
+    let next = taken.last().map_or(1, |last| last + 1);
+    while taken.len() as u64 >= MAX_DAMAGED_KEPT {
+        let oldest = numbered(taken.remove(0));
+        fs::remove_dir_all(&oldest).map_err(StoreError::io("remove", &oldest))?;
+    }
+    fs::rename(path, numbered(next)).map_err(StoreError::io("rename", path))?;
+    Ok(SetAside { path: numbered(next), problem })
+}

@@ -1,0 +1,344 @@
+//! What a fetch has to do once the shape of the content is known: every blob, and the files that it becomes.
+//!
+//! What it is not: a decision about who is asked for what; that is `keyferry_proto::transfer::schedule`.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use keyferry_proto::{
+    collection::{MAGIC, MAX_MANIFEST_LEN, Manifest},
+    hash::{ContentFormat, ContentHash},
+    transfer::{
+        groups::GROUP_LEN,
+        layout::{Item, Layout},
+        units::UnitRanges,
+    },
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    FetchError,
+    staging::{Staging, Target},
+};
+use crate::content::store::{OutboardFile, Store};
+
+/// The plan of one fetch. Shared by all its requests.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The root hash.
+    pub(super) root: ContentHash,
+    /// A file or a folder.
+    pub(super) format: ContentFormat,
+    /// Encoded size of the root blob: the file itself, or the manifest.
+    pub(super) root_size: u64,
+    /// All units, in order.
+    pub(super) layout: Layout,
+    /// The files of a collection.
+    pub(super) manifest: Option<Manifest>,
+    staging: Staging,
+    store: Store,
+    /// For each item of the layout, the files that have its content; none for a manifest.
+    places: Vec<Vec<Place>>,
+    empty_files: Vec<Place>,
+}
+
+/// One file to be written, relative to the staging area.
+#[derive(Debug, Clone)]
+struct Place {
+    relative: PathBuf,
+    executable: bool,
+}
+
+/// The open destination of one item.
+#[derive(Debug)]
+pub(super) struct ItemFile {
+    /// The data, at its final offsets.
+    pub(super) data: File,
+    /// The hash tree; none for an item of one unit.
+    pub(super) outboard: Option<OutboardFile>,
+}
+
+impl Plan {
+    /// The plan for one file.
+    pub(super) fn blob(store: Store, target: Target, root: ContentHash, size: u64) -> Result<Self, FetchError> {
+        let staging = Staging::open(target, &root, ContentFormat::Blob)?;
+        let place = Place { relative: staging.blob_path(), executable: false };
+        let layout = Layout::blob(root, size)?;
+        Ok(Self {
+            root,
+            format: ContentFormat::Blob,
+            root_size: size,
+            places: layout.items().iter().map(|_| vec![place.clone()]).collect(),
+            empty_files: if size == 0 { vec![place] } else { Vec::new() },
+            layout,
+            manifest: None,
+            staging,
+            store,
+        })
+    }
+
+    /// The plan for a folder, from the verified bytes of its manifest.
+    pub(super) fn collection(
+        store: Store,
+        target: Target,
+        root: ContentHash,
+        manifest_bytes: &[u8],
+    ) -> Result<Self, FetchError> {
+        let manifest = Manifest::decode(manifest_bytes).map_err(FetchError::HostileManifest)?;
+        let staging = Staging::open(target, &root, ContentFormat::Collection)?;
+        store.put_blob_bytes(root, manifest_bytes)?;
+        let root_size = manifest_bytes.len() as u64;
+        let layout = Layout::collection(root, root_size, &manifest)?;
+        let mut by_hash: HashMap<ContentHash, Vec<Place>> = HashMap::new();
+        let mut empty_files = Vec::new();
+        for entry in manifest.entries() {
+            let place = Place { relative: PathBuf::from(entry.path.as_str()), executable: entry.executable };
+            match entry.size {
+                0 => empty_files.push(place),
+                _ => by_hash.entry(entry.hash).or_default().push(place),
+            }
+        }
+        let places = layout.items().iter().enumerate().map(|(index, item)| match index {
+            0 => Vec::new(),
+            _ => by_hash.remove(&item.hash).unwrap_or_default(),
+        });
+        let places = places.collect();
+        Ok(Self {
+            root,
+            format: ContentFormat::Collection,
+            root_size,
+            layout,
+            manifest: Some(manifest),
+            staging,
+            store,
+            places,
+            empty_files,
+        })
+    }
+
+    /// Whether `header` describes the same content as this plan.
+    pub(super) fn agrees_with(&self, format: ContentFormat, size: u64) -> bool {
+        self.format == format && self.root_size == size
+    }
+
+    /// Bytes of content in all, without the manifest.
+    pub(super) fn content_len(&self) -> u64 {
+        self.manifest.as_ref().map_or(self.root_size, Manifest::total_size)
+    }
+
+    /// Files in all.
+    pub(super) fn file_count(&self) -> u64 {
+        self.manifest.as_ref().map_or(1, |manifest| manifest.entries().len() as u64)
+    }
+
+    /// The units that need not be fetched: what an earlier run left, and what the store has from elsewhere.
+    ///
+    /// Everything that counts is hashed here; what is damaged is simply not counted.
+    pub(super) fn take_stock(&self, cancel: &CancellationToken) -> Result<UnitRanges, FetchError> {
+        let mut have = UnitRanges::empty();
+        for (index, item) in self.layout.items().iter().enumerate().filter(|(_, item)| item.units > 0) {
+            if cancel.is_cancelled() {
+                return Err(FetchError::Interrupted);
+            }
+            if self.is_manifest(index) {
+                have.insert(item.unit_range());
+                continue;
+            }
+            for group in self.groups_at_hand(index, item, cancel)?.iter() {
+                have.insert(item.first_unit + group.start..item.first_unit + group.end);
+            }
+        }
+        Ok(have)
+    }
+
+    fn groups_at_hand(&self, index: usize, item: &Item, cancel: &CancellationToken) -> Result<UnitRanges, FetchError> {
+        let place = &self.places[index][0];
+        let left = self.groups_left(place, item)?;
+        if left.total() == item.units {
+            return Ok(left);
+        }
+        // The store may have all of it by now, from another fetch.
+        match self.copy_from_store(place, item, cancel)? {
+            Copied::Whole => Ok(UnitRanges::from(0..item.units)),
+            Copied::Nothing => Ok(left),
+            // What was written may have replaced what was left.
+            Copied::Damaged => self.groups_left(place, item),
+        }
+    }
+
+    /// The groups of an item that an earlier run left.
+    fn groups_left(&self, place: &Place, item: &Item) -> Result<UnitRanges, FetchError> {
+        let leftover = if self.staging.is_new() { None } else { self.staging.open_existing(&place.relative)? };
+        let Some(file) = leftover else { return Ok(UnitRanges::empty()) };
+        if item.units == 1 {
+            let is_whole = hash_of_small_file(&file, item.size).is_ok_and(|hash| hash == item.hash);
+            return Ok(if is_whole { UnitRanges::from(0..1) } else { UnitRanges::empty() });
+        }
+        let outboard = self.store.partial_outboard(item.hash, item.size)?;
+        Ok(self.store.verified_groups(&file, &outboard, item.hash, item.size)?)
+    }
+
+    /// Copies an item that the store holds already, verifying it on the way. A damaged source counts as absent.
+    fn copy_from_store(&self, place: &Place, item: &Item, cancel: &CancellationToken) -> Result<Copied, FetchError> {
+        let Ok(Some(blob)) = self.store.blob(&item.hash) else { return Ok(Copied::Nothing) };
+        if blob.size() != item.size {
+            return Ok(Copied::Nothing);
+        }
+        let file = self.staging.open_file(&place.relative, place.executable)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; item.size.min(1 << 20) as usize];
+        let mut offset = 0;
+        while offset < item.size {
+            if cancel.is_cancelled() {
+                return Err(FetchError::Interrupted);
+            }
+            let len = buffer.len().min((item.size - offset) as usize);
+            if blob.read_at(offset, &mut buffer[..len]).is_err() {
+                return Ok(Copied::Damaged);
+            }
+            hasher.update(&buffer[..len]);
+            self.write_at(&file, &place.relative, &buffer[..len], offset)?;
+            offset += len as u64;
+        }
+        if ContentHash::from(hasher.finalize()) != item.hash {
+            return Ok(Copied::Damaged);
+        }
+        file.set_len(item.size).map_err(|source| self.disk(&place.relative, source))?;
+        Ok(Copied::Whole)
+    }
+
+    /// The bytes of a complete blob, if they turn out to be the list of files of a folder.
+    pub(super) fn manifest_in_disguise(&self) -> Result<Option<Vec<u8>>, FetchError> {
+        if self.format != ContentFormat::Blob || self.root_size > MAX_MANIFEST_LEN as u64 {
+            return Ok(None);
+        }
+        let relative = self.staging.blob_path();
+        let Some(file) = self.staging.open_existing(&relative)? else { return Ok(None) };
+        let mut magic = [0; MAGIC.len()];
+        if file.read_exact_at(&mut magic, 0).is_err() || magic != MAGIC {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; self.root_size as usize];
+        file.read_exact_at(&mut bytes, 0).map_err(|source| self.disk(&relative, source))?;
+        Ok(Manifest::decode(&bytes).is_ok().then_some(bytes))
+    }
+
+    /// Removes what was staged.
+    pub(super) fn discard(&self) -> Result<(), FetchError> {
+        Ok(self.staging.discard()?)
+    }
+
+    /// Opens the destination of an item for writing.
+    pub(super) fn open_item(&self, index: usize) -> Result<ItemFile, FetchError> {
+        let item = &self.layout.items()[index];
+        let place = &self.places[index][0];
+        let data = self.staging.open_file(&place.relative, place.executable)?;
+        let outboard = match item.units {
+            1 => None,
+            _ => Some(self.store.partial_outboard(item.hash, item.size)?),
+        };
+        Ok(ItemFile { data, outboard })
+    }
+
+    /// Writes verified bytes of an item.
+    pub(super) fn write_item(&self, index: usize, file: &File, bytes: &[u8], offset: u64) -> Result<(), FetchError> {
+        self.write_at(file, &self.places[index][0].relative, bytes, offset)
+    }
+
+    /// Cuts off what a leftover has behind an item of one unit.
+    pub(super) fn cut_item(&self, index: usize, file: &File) -> Result<(), FetchError> {
+        self.cut(&self.places[index][0].relative, file, self.layout.items()[index].size)
+    }
+
+    /// How many files have the content of an item.
+    pub(super) fn files_of(&self, index: usize) -> u64 {
+        self.places[index].len() as u64
+    }
+
+    /// How many files are empty.
+    pub(super) fn empty_file_count(&self) -> u64 {
+        self.empty_files.len() as u64
+    }
+
+    /// Whether an item is the manifest, which is kept in memory and in the store, not among the files.
+    pub(super) fn is_manifest(&self, index: usize) -> bool {
+        index == 0 && self.format == ContentFormat::Collection
+    }
+
+    /// Finishes the fetch: everything is verified and in the staging area. Returns where the content is now.
+    pub(super) fn finish(&self) -> Result<PathBuf, FetchError> {
+        for place in &self.empty_files {
+            self.truncate(place, 0)?;
+        }
+        for (index, item) in self.layout.items().iter().enumerate() {
+            let Some((first, others)) = self.places[index].split_first() else { continue };
+            if item.units > 1 {
+                self.truncate(first, item.size)?;
+                self.store.partial_outboard(item.hash, item.size)?.finish()?;
+            }
+            for other in others {
+                self.staging.duplicate(&first.relative, &other.relative, other.executable)?;
+            }
+        }
+        let path = self.staging.commit(self.manifest.as_ref())?;
+        Ok(path)
+    }
+
+    /// Every blob with the files that hold it, once the content is at `path`.
+    pub(super) fn placed(&self, path: &Path) -> Vec<(ContentHash, u64, PathBuf)> {
+        let in_place = |place: &Place| match self.format {
+            ContentFormat::Blob => path.to_owned(),
+            ContentFormat::Collection => path.join(&place.relative),
+        };
+        let items = self.layout.items().iter().zip(&self.places);
+        items.filter_map(|(item, places)| Some((item.hash, item.size, in_place(places.first()?)))).collect()
+    }
+
+    /// A leftover may be longer than the content, if it was something else before.
+    fn truncate(&self, place: &Place, size: u64) -> Result<(), FetchError> {
+        let file = self.staging.open_file(&place.relative, place.executable)?;
+        self.cut(&place.relative, &file, size)
+    }
+
+    fn cut(&self, relative: &Path, file: &File, size: u64) -> Result<(), FetchError> {
+        let io = |source| self.disk(relative, source);
+        if file.metadata().map_err(io)?.len() != size {
+            file.set_len(size).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, file: &File, relative: &Path, bytes: &[u8], offset: u64) -> Result<(), FetchError> {
+        file.write_all_at(bytes, offset).map_err(|source| self.disk(relative, source))
+    }
+
+    fn disk(&self, relative: &Path, source: io::Error) -> FetchError {
+        FetchError::Disk { path: self.staging.staged_path(relative), source }
+    }
+}
+
+/// What became of a copy.
+enum Copied {
+    /// All of it is there, and is right.
+    Whole,
+    /// The store does not have it; nothing was written.
+    Nothing,
+    /// Something was written, but the store's source is not what it should be.
+    Damaged,
+}
+
+/// The hash of a file of at most one unit; anything of another size is no match.
+fn hash_of_small_file(mut file: &File, size: u64) -> io::Result<ContentHash> {
+    let mut bytes = Vec::with_capacity(GROUP_LEN);
+    if file.metadata()?.len() != size {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    file.read_to_end(&mut bytes)?;
+    Ok(ContentHash::of(&bytes))
+}

@@ -1,0 +1,382 @@
+//! One request's answer: read, verified group by group, and written to its place.
+//!
+//! It runs on a blocking thread: the session's task decrypts while this one hashes and writes. What it is not: a
+//! decision about what to do when it fails; it says whose fault it was, and the fetch decides.
+
+use std::{
+    io::{self, BufReader, Read},
+    ops::Range,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use keyferry_proto::{
+    collection::MAX_MANIFEST_LEN,
+    hash::{ContentFormat, ContentHash},
+    message::{ContentHeader, ContentReply, ItemStatus, Message, Refusal},
+    transfer::{
+        groups::{Expect, GroupDecoder, GroupError, PARENT_LEN, Verified},
+        layout::Item,
+        units::UnitRanges,
+    },
+};
+use tokio::{io::AsyncReadExt, runtime::Handle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    FetchError,
+    plan::Plan,
+    sink::{Batch, REPORT_EVERY, UNIT, Writer},
+    staging::Target,
+};
+use crate::{content::store::Store, net::session::Stream};
+
+/// Small frames and parents are read through a buffer of this size; chunk groups go past it.
+const READ_BUFFER_LEN: usize = 16 * 1024;
+
+/// What all requests of one fetch share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) target: Target,
+    pub(super) root: ContentHash,
+    /// What the content is, where its publisher has signed that.
+    pub(super) format: Option<ContentFormat>,
+    /// Set by the first holder that describes the content.
+    pub(super) plan: OnceLock<Arc<Plan>>,
+    /// Held while a plan is made: two would contend for the staging area.
+    pub(super) planning: Mutex<()>,
+    pub(super) arrivals: Arc<Arrivals>,
+}
+
+/// What arrives during a fetch, over all its attempts.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    /// When the first byte was verified.
+    pub(super) first_byte: OnceLock<Instant>,
+    /// Bytes that arrived, verified or not, without framing.
+    pub(super) received_bytes: AtomicU64,
+}
+
+/// One request, as the receiving side sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Assignment {
+    pub(super) ranges: UnitRanges,
+    /// Units from here on are somebody else's; it shrinks while the request runs.
+    pub(super) end_unit: Arc<AtomicU64>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// What a request tells the fetch while it runs.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Something came that is of use, but not kept yet.
+    Alive,
+    /// The content is described, and what is here already is looked for; that may take a while.
+    Planning,
+    /// The content's shape is known now, and these units need not be fetched.
+    Planned { have: UnitRanges },
+    /// These units are verified and on disk.
+    Verified { units: Range<u64> },
+    /// The holder does not give these units.
+    ItemRefused { units: Range<u64>, refusal: Refusal },
+}
+
+/// Why a request ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceiveError {
+    /// The peer's fault: it sent what is not the content that was asked for.
+    #[error("{0}")]
+    Hostile(String),
+    /// The peer will not give the content.
+    #[error("it refuses: {0}")]
+    Refused(Refusal),
+    /// Another holder described the content differently, and one of them lies.
+    #[error("it describes the content as {got_format:?} of {got_size} bytes, another holder differently")]
+    Disagrees { got_format: ContentFormat, got_size: u64 },
+    /// The connection's fault.
+    #[error("the connection was lost: {0}")]
+    Connection(io::Error),
+    /// This machine's fault.
+    #[error(transparent)]
+    Local(#[from] FetchError),
+}
+
+impl From<GroupError> for ReceiveError {
+    fn from(error: GroupError) -> Self {
+        Self::Hostile(error.to_string())
+    }
+}
+
+/// Receives the answer to one content request. `report` is given progress; it blocks while the fetch is busy.
+pub(super) fn receive(
+    stream: Stream,
+    runtime: Handle,
+    shared: &Shared,
+    assignment: &Assignment,
+    report: &dyn Fn(Progress),
+) -> Result<(), ReceiveError> {
+    let reader = StreamReader { stream, runtime, cancel: assignment.cancel.clone() };
+    let mut answer = Answer { reader: BufReader::with_capacity(READ_BUFFER_LEN, reader), shared, assignment, report };
+    let (format, size) = match answer.read_header()? {
+        ContentReply::Header(ContentHeader { format, size }) => (format, size),
+        ContentReply::Refused(refusal) => return Err(ReceiveError::Refused(refusal)),
+    };
+    if let Some(signed) = shared.format.filter(|signed| *signed != format) {
+        return Err(ReceiveError::Hostile(format!("it says {format:?} of what the publisher calls a {signed:?}")));
+    }
+    let (plan, first_item) = match shared.plan.get().cloned() {
+        Some(plan) => (agreeing(plan, format, size)?, 0),
+        None => match answer.make_plan(format, size)? {
+            Some(planned) => planned,
+            None => return Ok(()),
+        },
+    };
+    answer.receive_items(&plan, first_item)
+}
+
+/// The plan, if the holder describes the content as it does.
+fn agreeing(plan: Arc<Plan>, format: ContentFormat, size: u64) -> Result<Arc<Plan>, ReceiveError> {
+    match plan.agrees_with(format, size) {
+        true => Ok(plan),
+        false => Err(ReceiveError::Disagrees { got_format: format, got_size: size }),
+    }
+}
+
+struct Answer<'a, R> {
+    reader: BufReader<R>,
+    shared: &'a Shared,
+    assignment: &'a Assignment,
+    report: &'a dyn Fn(Progress),
+}
+
+impl<R: Read> Answer<'_, R> {
+    fn read_header(&mut self) -> Result<ContentReply, ReceiveError> {
+        let mut len = [0; 4];
+        self.read_exact(&mut len)?;
+        let len = u32::from_le_bytes(len) as usize;
+        if len > ContentReply::LIMIT {
+            let limit = ContentReply::LIMIT;
+            return Err(ReceiveError::Hostile(format!("a header of {len} bytes, at most {limit} are allowed")));
+        }
+        let mut body = vec![0; len];
+        self.read_exact(&mut body)?;
+        ContentReply::decode(&body).map_err(|error| ReceiveError::Hostile(error.to_string()))
+    }
+
+    /// Makes the plan from a first answer, and says from which item on this answer is still wanted.
+    fn make_plan(&mut self, format: ContentFormat, size: u64) -> Result<Option<(Arc<Plan>, usize)>, ReceiveError> {
+        let Shared { store, target, root, .. } = self.shared;
+        let (manifest, next_item) = match format {
+            ContentFormat::Blob => (None, 0),
+            ContentFormat::Collection => (Some(self.receive_manifest(*root, size)?), 1),
+        };
+        let _planning = self.shared.planning.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = self.shared.plan.get().cloned() {
+            return Ok(Some((agreeing(plan, format, size)?, next_item)));
+        }
+        (self.report)(Progress::Planning);
+        let plan = match &manifest {
+            None => Plan::blob(store.clone(), target.clone(), *root, size),
+            Some(bytes) => Plan::collection(store.clone(), target.clone(), *root, bytes),
+        };
+        let plan = plan.map_err(|error| match error {
+            // Only this holder says that it is so.
+            FetchError::Layout(_) => ReceiveError::Hostile(error.to_string()),
+            FetchError::HostileManifest(_) if self.shared.format.is_none() => ReceiveError::Hostile(error.to_string()),
+            other => ReceiveError::Local(other),
+        })?;
+        let have = plan.take_stock(&self.assignment.cancel)?;
+        let fresh = have.total() == if next_item == 1 { plan.layout.items()[0].units } else { 0 };
+        let plan = Arc::clone(self.shared.plan.get_or_init(|| Arc::new(plan)));
+        (self.report)(Progress::Planned { have });
+        // Where much is there already, a new request for the rest alone saves its transfer.
+        Ok(fresh.then_some((plan, next_item)))
+    }
+
+    fn receive_items(&mut self, plan: &Plan, first_item: usize) -> Result<(), ReceiveError> {
+        let mut small = Batch::new(self.report);
+        let received = self.receive_each(plan, first_item, &mut small);
+        small.flush();
+        received
+    }
+
+    fn receive_each(&mut self, plan: &Plan, first_item: usize, small: &mut Batch<'_>) -> Result<(), ReceiveError> {
+        for (index, item, wanted) in plan.layout.select(&self.assignment.ranges) {
+            if index < first_item {
+                continue;
+            }
+            if item.first_unit >= self.assignment.end_unit.load(Ordering::Relaxed) {
+                break;
+            }
+            if let Some(refusal) = self.read_status()? {
+                (self.report)(Progress::ItemRefused { units: item.unit_range(), refusal });
+            } else if plan.is_manifest(index) {
+                // It was asked for before another holder's answer made the plan.
+                self.receive_in_memory(item.hash, item.size, &wanted)?;
+            } else if item.units == 1 {
+                self.receive_small(plan, index, item)?;
+                small.add(item.first_unit);
+            } else {
+                small.flush();
+                if !self.receive_large(plan, index, item, &wanted)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// None if the item follows.
+    fn read_status(&mut self) -> Result<Option<Refusal>, ReceiveError> {
+        let mut status = [0];
+        self.read_exact(&mut status)?;
+        match ItemStatus::from_byte(status[0]).map_err(|error| ReceiveError::Hostile(error.to_string()))? {
+            ItemStatus::Data => Ok(None),
+            ItemStatus::Refused(refusal) => Ok(Some(refusal)),
+        }
+    }
+
+    fn receive_small(&mut self, plan: &Plan, index: usize, item: &Item) -> Result<(), ReceiveError> {
+        let mut bytes = vec![0; item.size as usize];
+        self.read_exact(&mut bytes)?;
+        if ContentHash::of(&bytes) != item.hash {
+            return Err(ReceiveError::Hostile(format!("the bytes do not hash to {}", item.hash.short())));
+        }
+        self.first_byte();
+        let file = plan.open_item(index)?;
+        plan.write_item(index, &file.data, &bytes, 0)?;
+        plan.cut_item(index, &file.data)?;
+        Ok(())
+    }
+
+    /// Returns false if the rest of the answer is no longer wanted.
+    fn receive_large(
+        &mut self,
+        plan: &Plan,
+        index: usize,
+        item: &Item,
+        groups: &UnitRanges,
+    ) -> Result<bool, ReceiveError> {
+        let mut writer = Writer::open(plan, index, item, self.report)?;
+        let received = self.receive_groups(item, groups, &mut writer);
+        // What was verified before a failure is kept.
+        writer.flush()?;
+        received
+    }
+
+    fn receive_groups(
+        &mut self,
+        item: &Item,
+        groups: &UnitRanges,
+        writer: &mut Writer<'_>,
+    ) -> Result<bool, ReceiveError> {
+        let mut decoder = GroupDecoder::new(item.hash, item.size, groups)?;
+        let mut parent = [0; PARENT_LEN];
+        while let Some(expected) = decoder.expects() {
+            match expected {
+                Expect::Parent => {
+                    self.read_exact(&mut parent)?;
+                    if let (Verified::Parent { outboard_offset }, Some(outboard)) =
+                        (decoder.accept(&parent)?, &writer.file.outboard)
+                    {
+                        outboard.write_parent(outboard_offset, &parent).map_err(FetchError::from)?;
+                    }
+                }
+                Expect::Leaf { offset, len } => {
+                    if item.first_unit + offset / UNIT >= self.assignment.end_unit.load(Ordering::Relaxed) {
+                        return Ok(false);
+                    }
+                    let place = writer.place(offset, len)?;
+                    read_exact(&mut self.reader, self.shared, place)?;
+                    decoder.accept(place)?;
+                    self.first_byte();
+                    writer.keep(len)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn receive_manifest(&mut self, root: ContentHash, size: u64) -> Result<Vec<u8>, ReceiveError> {
+        if size > MAX_MANIFEST_LEN as u64 {
+            return Err(ReceiveError::Hostile(format!(
+                "it claims a list of files of {size} bytes; at most {MAX_MANIFEST_LEN} are allowed"
+            )));
+        }
+        match self.read_status()? {
+            Some(refusal) => Err(ReceiveError::Refused(refusal)),
+            None => self.receive_in_memory(root, size, &UnitRanges::all()),
+        }
+    }
+
+    /// Receives groups of the manifest, whose size is bounded.
+    fn receive_in_memory(
+        &mut self,
+        hash: ContentHash,
+        size: u64,
+        groups: &UnitRanges,
+    ) -> Result<Vec<u8>, ReceiveError> {
+        let mut decoder = GroupDecoder::new(hash, size, groups)?;
+        let mut bytes = Vec::new();
+        let mut parent = [0; PARENT_LEN];
+        let mut reported = Instant::now();
+        while let Some(expected) = decoder.expects() {
+            match expected {
+                Expect::Parent => {
+                    self.read_exact(&mut parent)?;
+                    decoder.accept(&parent)?;
+                }
+                Expect::Leaf { len, .. } => {
+                    let start = bytes.len();
+                    bytes.resize(start + len, 0);
+                    read_exact(&mut self.reader, self.shared, &mut bytes[start..])?;
+                    decoder.accept(&bytes[start..])?;
+                    self.first_byte();
+                    if reported.elapsed() >= REPORT_EVERY {
+                        (self.report)(Progress::Alive);
+                        reported = Instant::now();
+                    }
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn first_byte(&self) {
+        self.shared.arrivals.first_byte.get_or_init(Instant::now);
+    }
+
+    fn read_exact(&mut self, bytes: &mut [u8]) -> Result<(), ReceiveError> {
+        read_exact(&mut self.reader, self.shared, bytes)
+    }
+}
+
+fn read_exact(reader: &mut impl Read, shared: &Shared, bytes: &mut [u8]) -> Result<(), ReceiveError> {
+    reader.read_exact(bytes).map_err(ReceiveError::Connection)?;
+    shared.arrivals.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The blocking side of a session stream.
+struct StreamReader {
+    stream: Stream,
+    runtime: Handle,
+    cancel: CancellationToken,
+}
+
+impl Read for StreamReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self { stream, runtime, cancel } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "no longer wanted")),
+                read = stream.read(buffer) => read,
+            }
+        })
+    }
+}

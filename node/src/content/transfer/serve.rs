@@ -1,0 +1,430 @@
+//! Answers what a peer asks on a stream: names, the catalogue, content.
+//!
+//! What it is not: a keeper of sessions (`crate::net::session`), or of what is shared (`crate::content::store`).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use keyferry_proto::{
+    catalogue::{CatalogueEntry, SignedEntry},
+    hash::{ContentFormat, ContentHash},
+    identity::NodeSecret,
+    message::{
+        CatalogueReply, ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, Refusal, Request,
+        ResolveReply,
+    },
+    transfer::{
+        groups::{GroupError, GroupSteps, Step},
+        layout::{Layout, LayoutError},
+        units::UnitRanges,
+    },
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{Semaphore, SemaphorePermit, mpsc},
+    time::timeout,
+};
+
+use crate::{
+    content::store::{Blob, BlobError, Root, Store, StoreError},
+    net::session::{ReadError, Stream, read_message},
+};
+
+/// A peer that opened a stream has this long to say what it wants.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+/// A peer that takes no bytes for this long is given up.
+const WRITE_DEADLINE: Duration = Duration::from_secs(60);
+/// While others wait for their turn, a peer that has not taken the piece at hand for this long is given up.
+const CONTENDED_WRITE_DEADLINE: Duration = Duration::from_secs(8);
+/// Requests for content that are served at once, over all sessions; further ones wait.
+const MAX_SERVED_AT_ONCE: usize = 64;
+/// The same for one session; whoever fetches has one request at a time.
+const MAX_SERVED_OF_SESSION: usize = 4;
+/// Names and catalogues that are answered at once, over all sessions.
+const MAX_ANSWERED_AT_ONCE: usize = 64;
+/// Data is handed to the session in pieces of about this many bytes.
+const PIECE_LEN: usize = 256 * 1024;
+/// Pieces read ahead of the network, for each request.
+const PIECES_AHEAD: usize = 2;
+
+/// Serves the content of a store under a node's identity. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Server {
+    store: Store,
+    secret: NodeSecret,
+    limits: Arc<Limits>,
+    /// The places of one session.
+    of_session: Arc<Semaphore>,
+    counters: Arc<ServeCounters>,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+struct Limits {
+    content: Semaphore,
+    answers: Semaphore,
+    /// Requests for content that wait for a place.
+    waiting: AtomicUsize,
+    /// Folders that are being sent: their lists of files are great, and many may ask for the same.
+    folders: Mutex<HashMap<ContentHash, Weak<Described>>>,
+}
+
+/// How content is described to whoever asks for it.
+#[derive(Debug)]
+struct Described {
+    format: ContentFormat,
+    size: u64,
+    layout: Layout,
+}
+
+/// What was served, and what could not be.
+#[derive(Debug, Default)]
+pub struct ServeCounters {
+    /// Content bytes handed to sessions.
+    pub sent_bytes: AtomicU64,
+    /// Requests that were malformed or late.
+    pub bad_requests: AtomicU64,
+    /// Requests for what is not here.
+    pub not_found: AtomicU64,
+    /// Files that changed or vanished since they were shared.
+    pub changed_sources: AtomicU64,
+}
+
+impl ServeCounters {
+    /// The counts by name, for `status`.
+    pub fn snapshot(&self) -> BTreeMap<String, u64> {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        BTreeMap::from([
+            ("requests_malformed".to_owned(), read(&self.bad_requests)),
+            ("requests_not_found".to_owned(), read(&self.not_found)),
+            ("sources_changed".to_owned(), read(&self.changed_sources)),
+        ])
+    }
+}
+
+/// Why an answer ended early.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    /// The peer's fault.
+    #[error("the peer's request is malformed: {0}")]
+    BadRequest(ReadError),
+    /// The peer's fault.
+    #[error("the peer opened a stream and did not say what for within {REQUEST_DEADLINE:?}")]
+    NoRequest,
+    /// The peer's fault.
+    #[error("the peer opened a second control stream")]
+    SecondControl,
+    /// This side's fault: the store holds what makes no layout.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// This side's fault: the store holds a blob of an impossible size.
+    #[error(transparent)]
+    Groups(#[from] GroupError),
+    /// The connection's or the peer's fault.
+    #[error("the answer could not be sent: {0}")]
+    Send(#[from] std::io::Error),
+    /// The peer went away, or takes no bytes.
+    #[error("the peer stopped reading")]
+    Gone,
+    /// This side's fault: the source is not what was shared.
+    #[error(transparent)]
+    Source(#[from] BlobError),
+    /// This side's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Server {
+    /// Makes a server.
+    pub fn new(store: Store, secret: NodeSecret) -> Self {
+        let limits = Limits {
+            content: Semaphore::new(MAX_SERVED_AT_ONCE),
+            answers: Semaphore::new(MAX_ANSWERED_AT_ONCE),
+            waiting: AtomicUsize::new(0),
+            folders: Mutex::default(),
+        };
+        let of_session = Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION));
+        Self { store, secret, limits: Arc::new(limits), of_session, counters: Arc::default() }
+    }
+
+    /// The same server for one more session, which has places of its own.
+    #[must_use]
+    pub fn for_session(&self) -> Self {
+        Self { of_session: Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION)), ..self.clone() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn content_places_taken(&self) -> usize {
+        MAX_SERVED_AT_ONCE - self.limits.content.available_permits()
+    }
+
+    /// What has been served so far.
+    pub fn counters(&self) -> &ServeCounters {
+        &self.counters
+    }
+
+    /// Answers one stream that a peer opened, to its end.
+    pub async fn serve(&self, mut stream: Stream) {
+        if let Err(error) = self.answer(&mut stream).await {
+            if matches!(error, ServeError::BadRequest(_) | ServeError::NoRequest | ServeError::SecondControl) {
+                self.counters.bad_requests.fetch_add(1, Ordering::Relaxed);
+            }
+            tracing::debug!(%error, "an answer ended early");
+        }
+    }
+
+    async fn answer(&self, stream: &mut Stream) -> Result<(), ServeError> {
+        let request = match timeout(REQUEST_DEADLINE, read_message(stream)).await {
+            Ok(Ok(Some(request))) => request,
+            Ok(Ok(None)) => return Err(ServeError::NoRequest),
+            Ok(Err(error)) => return Err(ServeError::BadRequest(error)),
+            Err(_) => return Err(ServeError::NoRequest),
+        };
+        match request {
+            Request::Resolve(name) => {
+                let _place = self.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
+                let reply = match self.store.root_named(&name) {
+                    Some(root) => match self.entry(&root) {
+                        Some(entry) => ResolveReply::Found(entry),
+                        None => ResolveReply::NotFound,
+                    },
+                    None => ResolveReply::NotFound,
+                };
+                send(stream, &reply.to_frame()).await?;
+            }
+            Request::Catalogue => {
+                let _place = self.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
+                self.send_catalogue(stream).await?;
+            }
+            Request::Content(request) => {
+                let _own = self.of_session.acquire().await.map_err(|_| ServeError::Gone)?;
+                let _place = self.limits.content_place().await?;
+                self.send_content(stream, request).await?;
+            }
+            Request::Control(_) => {
+                return Err(ServeError::SecondControl);
+            }
+        }
+        timeout(WRITE_DEADLINE, stream.shutdown()).await.map_err(|_| ServeError::Gone)??;
+        Ok(())
+    }
+
+    fn entry(&self, root: &Root) -> Option<SignedEntry> {
+        let name = root.name.clone()?;
+        let Root { hash, format, size, files, .. } = *root;
+        Some(SignedEntry::sign(&CatalogueEntry { name, hash, format, size, files }, &self.secret))
+    }
+
+    async fn send_catalogue(&self, stream: &mut Stream) -> Result<(), ServeError> {
+        let mut bytes = Vec::new();
+        let mut count = 0;
+        for entry in self.store.roots().iter().filter_map(|root| self.entry(root)) {
+            bytes.extend(CatalogueReply::Entry(entry).to_frame());
+            count += 1;
+            if bytes.len() >= PIECE_LEN {
+                send(stream, &bytes).await?;
+                bytes.clear();
+            }
+        }
+        bytes.extend(CatalogueReply::End { count }.to_frame());
+        send(stream, &bytes).await
+    }
+
+    /// Reads on a blocking thread, a few pieces ahead of the network.
+    async fn send_content(&self, stream: &mut Stream, request: ContentRequest) -> Result<(), ServeError> {
+        let (pieces, mut ready) = mpsc::channel(PIECES_AHEAD);
+        let (empties, returned) = mpsc::channel(PIECES_AHEAD + 1);
+        let (store, counters, limits) = (self.store.clone(), Arc::clone(&self.counters), Arc::clone(&self.limits));
+        let producer = tokio::task::spawn_blocking(move || {
+            let mut answer = ContentAnswer { store, limits, counters, pieces, returned, piece: Vec::new() };
+            answer.produce(&request)
+        });
+        while let Some(mut piece) = ready.recv().await {
+            self.limits.send_in_turn(stream, &piece).await?;
+            self.counters.sent_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            piece.clear();
+            // A full channel only means that the producer has buffers enough.
+            let _ = empties.try_send(piece);
+        }
+        producer.await.map_err(|_| ServeError::Gone)?
+    }
+}
+
+impl Limits {
+    /// Waits for a place among those who are sent content.
+    async fn content_place(&self) -> Result<SemaphorePermit<'_>, ServeError> {
+        if let Ok(place) = self.content.try_acquire() {
+            return Ok(place);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        self.content.acquire().await.map_err(|_| ServeError::Gone)
+    }
+
+    /// Sends a piece; a peer that takes it slowly is given up while others wait.
+    async fn send_in_turn(&self, stream: &mut Stream, bytes: &[u8]) -> Result<(), ServeError> {
+        let begin = Instant::now();
+        let mut sending = std::pin::pin!(stream.write_all(bytes));
+        loop {
+            if let Ok(sent) = timeout(CONTENDED_WRITE_DEADLINE, &mut sending).await {
+                return Ok(sent?);
+            }
+            if begin.elapsed() >= WRITE_DEADLINE || self.waiting.load(Ordering::Relaxed) > 0 {
+                return Err(ServeError::Gone);
+            }
+        }
+    }
+
+    /// The description of a folder, shared by all who are sent it now. One list of files is read at a time.
+    fn folder(&self, store: &Store, root: &ContentHash) -> Result<Option<Arc<Described>>, ServeError> {
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(described) = folders.get(root).and_then(Weak::upgrade) {
+            return Ok(Some(described));
+        }
+        let Some(manifest) = store.manifest(root)? else { return Ok(None) };
+        let size = manifest.encoded_len() as u64;
+        let layout = Layout::collection(*root, size, &manifest)?;
+        let described = Arc::new(Described { format: ContentFormat::Collection, size, layout });
+        folders.retain(|_, other| other.strong_count() > 0);
+        folders.insert(*root, Arc::downgrade(&described));
+        Ok(Some(described))
+    }
+}
+
+/// One that waits, for as long as this lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), ServeError> {
+    timeout(WRITE_DEADLINE, stream.write_all(bytes)).await.map_err(|_| ServeError::Gone)??;
+    Ok(())
+}
+
+/// The producing half of an answer to a content request.
+struct ContentAnswer {
+    store: Store,
+    limits: Arc<Limits>,
+    counters: Arc<ServeCounters>,
+    pieces: mpsc::Sender<Vec<u8>>,
+    returned: mpsc::Receiver<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl ContentAnswer {
+    fn produce(&mut self, request: &ContentRequest) -> Result<(), ServeError> {
+        let described = match self.describe(&request.root) {
+            Ok(Some(described)) => described,
+            Ok(None) => {
+                self.counters.not_found.fetch_add(1, Ordering::Relaxed);
+                return self.refuse(Refusal::NotFound);
+            }
+            Err(error @ ServeError::Store(StoreError::Changed { .. } | StoreError::Vanished { .. })) => {
+                self.note_changed(&error);
+                return self.refuse(Refusal::Changed);
+            }
+            Err(error) => return Err(error),
+        };
+        let Described { format, size, layout } = &*described;
+        self.put(&ContentReply::Header(ContentHeader { format: *format, size: *size }).to_frame());
+        for (_, item, wanted) in layout.select(&request.ranges) {
+            let opened = match self.store.blob(&item.hash) {
+                Ok(Some(blob)) if blob.size() == item.size => Ok(blob),
+                Ok(_) => Err(Refusal::NotFound),
+                Err(error) => {
+                    self.note_changed(&error);
+                    Err(Refusal::Changed)
+                }
+            };
+            match opened {
+                Ok(blob) => {
+                    self.put(&[ItemStatus::Data.to_byte()]);
+                    self.put_groups(&blob, &wanted).inspect_err(|error| {
+                        if matches!(error, ServeError::Source(_)) {
+                            self.counters.changed_sources.fetch_add(1, Ordering::Relaxed);
+                            tracing::warn!(%error, "a shared file is not what was shared");
+                        }
+                    })?;
+                }
+                Err(refusal) => self.put(&[ItemStatus::Refused(refusal).to_byte()]),
+            }
+        }
+        self.flush(None)
+    }
+
+    fn describe(&self, root: &ContentHash) -> Result<Option<Arc<Described>>, ServeError> {
+        if self.store.root(root).is_some_and(|found| found.format == ContentFormat::Collection) {
+            return self.limits.folder(&self.store, root);
+        }
+        let size = match *root {
+            ContentHash::EMPTY => 0,
+            _ => match self.store.blob(root)? {
+                Some(blob) => blob.size(),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Arc::new(Described { format: ContentFormat::Blob, size, layout: Layout::blob(*root, size)? })))
+    }
+
+    fn put_groups(&mut self, blob: &Blob, groups: &UnitRanges) -> Result<(), ServeError> {
+        for step in GroupSteps::new(blob.size(), groups)? {
+            match step {
+                Step::Parent { outboard_offset } => {
+                    let parent = blob.read_parent(outboard_offset)?;
+                    self.put(&parent);
+                }
+                Step::Leaf { offset, len } => {
+                    let start = self.piece.len();
+                    self.piece.resize(start + len, 0);
+                    blob.read_at(offset, &mut self.piece[start..])?;
+                }
+            }
+            if self.piece.len() >= PIECE_LEN {
+                self.flush(Some(blob))?;
+            }
+        }
+        // The piece may go on with other files; what is in it of this one is checked now.
+        blob.check_unchanged()?;
+        Ok(())
+    }
+
+    /// Hands a piece to the network, unless the file it was read from has changed meanwhile.
+    fn flush(&mut self, read_from: Option<&Blob>) -> Result<(), ServeError> {
+        if let Some(blob) = read_from {
+            blob.check_unchanged()?;
+        }
+        let next = self.returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_LEN + 128 * 1024));
+        let piece = std::mem::replace(&mut self.piece, next);
+        self.pieces.blocking_send(piece).map_err(|_| ServeError::Gone)
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.piece.extend_from_slice(bytes);
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Result<(), ServeError> {
+        self.put(&ContentReply::Refused(refusal).to_frame());
+        self.flush(None)
+    }
+
+    fn note_changed(&self, error: &dyn std::error::Error) {
+        self.counters.changed_sources.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%error, "a shared file is not what was shared");
+    }
+}

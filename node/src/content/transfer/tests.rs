@@ -1,0 +1,473 @@
+//! A fetch against holders of every kind, over real sessions on 127.0.0.1.
+
+mod holder;
+mod moving;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use keyferry_proto::{
+    hash::{ContentFormat, ContentHash},
+    message::Refusal,
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use self::holder::{Behaviour, Holder};
+use super::{
+    FetchError,
+    attempt::Patience,
+    fetch::{FetchProgress, Job, Outcome, fetch_with},
+    staging::Target,
+};
+use crate::{
+    content::store::{ImportMode, Store},
+    net::session::Session,
+};
+
+const GROUP: u64 = 64 * 1024;
+
+/// A shared file or folder.
+struct Source {
+    store: Store,
+    root: ContentHash,
+    content: TempDir,
+    _home: TempDir,
+}
+
+impl Source {
+    fn new(make: impl FnOnce(&Path)) -> Self {
+        let (home, content) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        make(&content.path().join("it"));
+        let (store, _) = Store::open(home.path()).unwrap();
+        let root = import(&store, &content.path().join("it"));
+        Self { store, root, content, _home: home }
+    }
+
+    fn file(len: u64) -> Self {
+        Self::new(|path| fs::write(path, bytes(len)).unwrap())
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.content.path().join("it")
+    }
+
+    async fn holder(&self, key: u8, behaviour: Behaviour) -> Holder {
+        Holder::start(key, self.store.clone(), behaviour).await
+    }
+}
+
+fn import(store: &Store, path: &Path) -> ContentHash {
+    store.import(path, None, ImportMode::InPlace, &|_| {}, &AtomicBool::new(false)).unwrap().root.hash
+}
+
+/// Bytes of which no two groups are alike.
+fn bytes(len: u64) -> Vec<u8> {
+    (0..len).map(|at| (at / GROUP * 7 + at % 251) as u8).collect()
+}
+
+/// Who fetches.
+/// Sooner than a holder that sends nothing is given up (30 s), and later than a busy machine needs for what is not waited for.
+const SOON: Duration = Duration::from_secs(25);
+
+struct Getter {
+    store: Store,
+    _home: TempDir,
+    out: TempDir,
+    format: Option<ContentFormat>,
+    patience: Patience,
+    progress: Mutex<FetchProgress>,
+    cancel: CancellationToken,
+}
+
+impl Getter {
+    fn new() -> Self {
+        let (home, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let (store, _) = Store::open(home.path()).unwrap();
+        let patience = Patience {
+            to_find: Duration::from_secs(1),
+            when_refused: Duration::from_secs(1),
+            for_return: Duration::from_secs(5),
+        };
+        let (progress, cancel) = (Mutex::default(), CancellationToken::new());
+        Self { store, _home: home, out, format: None, patience, progress, cancel }
+    }
+
+    fn job(&self, root: ContentHash) -> Job {
+        let target = Target { out_dir: self.out.path().to_owned(), name: "got".to_owned(), overwrite: false };
+        Job { store: self.store.clone(), root, format: self.format, root_size: None, target }
+    }
+
+    fn got(&self) -> std::path::PathBuf {
+        self.out.path().join("got")
+    }
+
+    fn leftovers(&self) -> usize {
+        fs::read_dir(self.out.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name() != "got").count()
+    }
+
+    async fn fetch_from(&self, root: ContentHash, sessions: Vec<Session>) -> Result<Outcome, FetchError> {
+        let (found, holders) = mpsc::channel(16);
+        for session in sessions {
+            found.send(session).await.unwrap();
+        }
+        self.fetch(root, holders, found).await
+    }
+
+    /// `_found` keeps the channel open: more holders might come.
+    async fn fetch(
+        &self,
+        root: ContentHash,
+        holders: mpsc::Receiver<Session>,
+        _found: mpsc::Sender<Session>,
+    ) -> Result<Outcome, FetchError> {
+        let tell = |progress| *self.progress.lock().unwrap() = progress;
+        let fetching = fetch_with(self.job(root), &self.patience, holders, tell, self.cancel.clone());
+        tokio::time::timeout(Duration::from_secs(60), fetching).await.expect("the fetch ends in time")
+    }
+}
+
+fn givers(outcome: &Outcome) -> Vec<keyferry_proto::identity::NodeKey> {
+    outcome.from.iter().map(|given| given.node).collect()
+}
+
+fn make_tree(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::create_dir_all(dir.join("a/b")).unwrap();
+    fs::write(dir.join("a/b/large"), bytes(10 * GROUP + 1)).unwrap();
+    fs::write(dir.join("a/large too"), bytes(10 * GROUP + 1)).unwrap();
+    fs::write(dir.join("same"), b"the same").unwrap();
+    fs::write(dir.join("same, to be run"), b"the same").unwrap();
+    fs::set_permissions(dir.join("same, to be run"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.join("empty"), b"").unwrap();
+    fs::write(dir.join("a/empty"), b"").unwrap();
+}
+
+fn assert_is_tree(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let is_executable = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o100 != 0;
+    assert_eq!(fs::read(dir.join("a/b/large")).unwrap(), bytes(10 * GROUP + 1));
+    assert_eq!(fs::read(dir.join("a/large too")).unwrap(), bytes(10 * GROUP + 1));
+    assert_eq!(fs::read(dir.join("same")).unwrap(), b"the same");
+    assert_eq!(fs::read(dir.join("same, to be run")).unwrap(), b"the same");
+    assert_eq!((is_executable("same"), is_executable("same, to be run")), (false, true));
+    assert_eq!(fs::metadata(dir.join("empty")).unwrap().len(), 0);
+    assert_eq!(fs::metadata(dir.join("a/empty")).unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_is_left_out_and_an_honest_holder_gives_all() {
+    let source = Source::file(20 * GROUP);
+    let lies = [
+        Behaviour::Garbage,
+        Behaviour::Claim(ContentFormat::Blob, 40 * GROUP),
+        Behaviour::Claim(ContentFormat::Blob, u64::MAX),
+        Behaviour::Claim(ContentFormat::Blob, 0),
+        Behaviour::Claim(ContentFormat::Collection, 20 * GROUP),
+        Behaviour::Claim(ContentFormat::Collection, 1),
+    ];
+    for lie in lies {
+        for honest_first in [false, true] {
+            let getter = Getter::new();
+            let liar = source.holder(1, lie).await;
+            let honest = source.holder(2, Behaviour::Honest).await;
+            let mut sessions = vec![liar.session().await, honest.session().await];
+            if honest_first {
+                sessions.reverse();
+            }
+
+            let outcome = getter.fetch_from(source.root, sessions).await.unwrap();
+
+            assert_eq!(fs::read(&outcome.path).unwrap(), bytes(20 * GROUP), "{lie:?}");
+            assert_eq!(givers(&outcome), [honest.node()]);
+            assert_eq!((outcome.resumed_bytes, getter.leftovers()), (0, 0));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_said_to_be_a_file_arrives_as_a_folder() {
+    let source = Source::new(make_tree);
+    let getter = Getter::new();
+    let holder = source.holder(1, Behaviour::CollectionAsBlob).await;
+    let honest = source.holder(2, Behaviour::Honest).await;
+
+    let sessions = vec![holder.session().await, honest.session().await];
+    let outcome = getter.fetch_from(source.root, sessions).await.unwrap();
+
+    assert_eq!(outcome.format, ContentFormat::Collection);
+    assert_is_tree(&outcome.path);
+    assert_eq!(getter.leftovers(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_slow_holders_share_the_work() {
+    let source = Source::file(400 * GROUP);
+    let getter = Getter::new();
+    let one = source.holder(1, Behaviour::Slow { groups: 10 }).await;
+    let two = source.holder(2, Behaviour::Slow { groups: 10 }).await;
+
+    let sessions = vec![one.session().await, two.session().await];
+    let outcome = getter.fetch_from(source.root, sessions).await.unwrap();
+
+    assert_eq!(fs::read(&outcome.path).unwrap(), bytes(400 * GROUP));
+    assert_eq!(outcome.from.len(), 2);
+    assert!(outcome.from.iter().all(|given| given.bytes >= 100 * GROUP), "{:?}", outcome.from);
+    assert_eq!(outcome.from.iter().map(|given| given.bytes).sum::<u64>(), 400 * GROUP);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_is_lost_goes_on_when_it_is_back() {
+    let source = Source::file(40 * GROUP);
+    let getter = Getter::new();
+    let (found, holders) = mpsc::channel(4);
+    let breaks = source.holder(1, Behaviour::CloseAfter { groups: 15 }).await;
+    found.send(breaks.session().await).await.unwrap();
+    let back = source.holder(1, Behaviour::Honest).await;
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        found.send(back.session().await).await.unwrap();
+    };
+
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
+
+    let outcome = outcome.unwrap();
+    assert_eq!(fs::read(&outcome.path).unwrap(), bytes(40 * GROUP));
+    // One node, at two addresses.
+    assert_eq!((outcome.resumed_bytes, givers(&outcome)), (0, vec![back.node(); 2]));
+    assert_eq!(outcome.from.iter().map(|given| given.bytes).collect::<Vec<_>>(), [25 * GROUP, 15 * GROUP]);
+    let received = outcome.received_bytes;
+    assert!(received < 42 * GROUP, "what came before the loss was fetched again: {received}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_verified_when_the_user_stops_it_is_kept() {
+    let source = Source::file(40 * GROUP);
+    let mut getter = Getter::new();
+    let stuck = source.holder(1, Behaviour::HangAfter { groups: 3 }).await;
+    let stop = getter.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        stop.cancel();
+    });
+    let begin = Instant::now();
+
+    let stopped = getter.fetch_from(source.root, vec![stuck.session().await]).await;
+
+    assert!(matches!(stopped, Err(FetchError::Interrupted)), "{stopped:?}");
+    assert!(begin.elapsed() < SOON);
+    getter.cancel = CancellationToken::new();
+    let honest = source.holder(2, Behaviour::Honest).await;
+    let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
+    assert_eq!(outcome.resumed_bytes, 3 * GROUP);
+    assert_eq!(outcome.from[0].bytes, 37 * GROUP);
+    assert_eq!(fs::read(&outcome.path).unwrap(), bytes(40 * GROUP));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slow_holder_brings_counts_soon() {
+    let source = Source::file(40 * GROUP);
+    let getter = Getter::new();
+    // Far less than what is gathered for one write.
+    let slow = source.holder(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(600) }).await;
+    let watched = async {
+        let begin = Instant::now();
+        // All of it takes 24 s.
+        while getter.progress.lock().unwrap().done_bytes == 0 && begin.elapsed() < Duration::from_secs(12) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        getter.cancel.cancel();
+        getter.progress.lock().unwrap().done_bytes
+    };
+
+    let (stopped, done_bytes) = tokio::join!(getter.fetch_from(source.root, vec![slow.session().await]), watched);
+
+    assert!(matches!(stopped, Err(FetchError::Interrupted)), "{stopped:?}");
+    assert!(done_bytes > 0, "nothing is counted before it is written with more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_copies_and_empty_files_counts_right_at_first_and_resumed() {
+    let source = Source::new(make_tree);
+    let mut getter = Getter::new();
+    let all = FetchProgress {
+        done_bytes: 20 * GROUP + 2 + 16,
+        total_bytes: 20 * GROUP + 2 + 16,
+        done_files: 6,
+        total_files: 6,
+    };
+    let stuck = source.holder(1, Behaviour::HangAfter { groups: 6 }).await;
+    let stop = getter.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        stop.cancel();
+    });
+    getter.fetch_from(source.root, vec![stuck.session().await]).await.unwrap_err();
+    getter.cancel = CancellationToken::new();
+    let honest = source.holder(2, Behaviour::Honest).await;
+
+    let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
+
+    assert_is_tree(&outcome.path);
+    assert_eq!(*getter.progress.lock().unwrap(), all);
+    assert!(outcome.resumed_bytes >= 4 * GROUP, "{}", outcome.resumed_bytes);
+    assert_eq!((outcome.size, outcome.files), (all.total_bytes, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leftover_that_is_longer_or_damaged_does_no_harm() {
+    for len in [GROUP / 2, 20 * GROUP] {
+        let source = Source::file(len);
+        let getter = Getter::new();
+        let part = format!(".got.{}.keyferry-part", source.root.short());
+        let mut leftover = bytes(len);
+        leftover[0] ^= 1;
+        leftover.extend([9; 100_000]);
+        fs::write(getter.out.path().join(part), leftover).unwrap();
+        let honest = source.holder(2, Behaviour::Honest).await;
+
+        let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
+
+        assert_eq!(fs::read(&outcome.path).unwrap(), bytes(len));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_files_and_folders_arrive() {
+    let file = Source::new(|path| fs::write(path, b"").unwrap());
+    let getter = Getter::new();
+    let holder = file.holder(1, Behaviour::Honest).await;
+    let outcome = getter.fetch_from(file.root, vec![holder.session().await]).await.unwrap();
+    assert_eq!(fs::read(outcome.path).unwrap(), b"");
+
+    let folder = Source::new(|path| fs::create_dir(path).unwrap());
+    let getter = Getter::new();
+    let holder = folder.holder(1, Behaviour::Honest).await;
+    let outcome = getter.fetch_from(folder.root, vec![holder.session().await]).await.unwrap();
+    assert!(outcome.path.is_dir());
+    assert_eq!((outcome.files, outcome.size), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_finds_nobody_or_is_refused_by_all_ends_soon() {
+    let source = Source::file(GROUP);
+    let getter = Getter::new();
+    let begin = Instant::now();
+    let alone = getter.fetch_from(source.root, Vec::new()).await;
+    assert!(matches!(alone, Err(FetchError::NotFound { .. })), "{alone:?}");
+
+    let refuses = source.holder(1, Behaviour::Refuse(Refusal::Changed)).await;
+    let refused = getter.fetch_from(source.root, vec![refuses.session().await]).await;
+    assert!(matches!(refused, Err(FetchError::Unavailable { why: Refusal::Changed, .. })), "{refused:?}");
+
+    let liar = source.holder(1, Behaviour::Garbage).await;
+    let lied = getter.fetch_from(source.root, vec![liar.session().await]).await;
+    assert!(matches!(lied, Err(FetchError::NoHolder { .. })), "{lied:?}");
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_comes_and_goes_without_giving_anything_is_not_waited_for_forever() {
+    let source = Source::file(40 * GROUP);
+    let getter = Getter::new();
+    let breaks = source.holder(1, Behaviour::CloseAfter { groups: 0 }).await;
+    let (found, holders) = mpsc::channel(4);
+    let again = async {
+        while found.send(breaks.session().await).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+
+    let ended = tokio::select! {
+        ended = getter.fetch(source.root, holders, found.clone()) => ended,
+        () = again => unreachable!("the fetch is over first"),
+    };
+
+    assert!(matches!(ended, Err(FetchError::NoHolder { .. })), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_is_dropped_stops_reading() {
+    let source = Source::file(400 * GROUP);
+    let getter = Getter::new();
+    let slow = source.holder(1, Behaviour::Slow { groups: 1 }).await;
+    let session = slow.session().await;
+    let closed = session.closed();
+
+    let dropped = tokio::time::timeout(Duration::from_millis(500), getter.fetch_from(source.root, vec![session])).await;
+
+    assert!(dropped.is_err());
+    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("nothing holds the session any more");
+    let begin = Instant::now();
+    while slow.open_answers() > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the holder still answers");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_while_it_is_sent_ends_the_fetch_soon_and_says_why() {
+    let source = Source::file(400 * GROUP);
+    let getter = Getter::new();
+    let holder = source.holder(1, Behaviour::Serve).await;
+    let changed = AtomicBool::new(false);
+    let path = source.path();
+    let (found, holders) = mpsc::channel(1);
+    found.send(holder.session().await).await.unwrap();
+    // The header is there at the first tick or the next; the file is changed before most of it is sent.
+    let tell = |_| {
+        if !changed.swap(true, Ordering::Relaxed) {
+            let longer = fs::File::options().append(true).open(&path).unwrap();
+            longer.set_len(400 * GROUP + 1).unwrap();
+        }
+    };
+    let begin = Instant::now();
+
+    let ended = fetch_with(getter.job(source.root), &Patience::default(), holders, tell, getter.cancel.clone()).await;
+
+    assert!(matches!(ended, Err(FetchError::Unavailable { why: Refusal::Changed, .. })), "{ended:?}");
+    assert!(begin.elapsed() < SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_the_store_has_as_a_copy_needs_no_holder() {
+    let source = Source::file(3 * GROUP);
+    let mut getter = Getter::new();
+    let progress = |_: crate::content::store::ImportProgress| {};
+    getter.store.import(&source.path(), None, ImportMode::Copy, &progress, &AtomicBool::new(false)).unwrap();
+    for format in [None, Some(ContentFormat::Blob)] {
+        getter.format = format;
+
+        let outcome = getter.fetch_from(source.root, Vec::new()).await.unwrap();
+
+        assert_eq!(fs::read(&outcome.path).unwrap(), bytes(3 * GROUP));
+        assert_eq!((outcome.received_bytes, outcome.resumed_bytes), (0, 3 * GROUP));
+        fs::remove_file(getter.got()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_cannot_take_all_places_of_a_server() {
+    let source = Source::file(200 * GROUP);
+    let holder = source.holder(1, Behaviour::Serve).await;
+    let greedy = Arc::new(holder.session().await);
+    let mut unread = Vec::new();
+    for _ in 0..16 {
+        unread.push(holder::ask_for_all(&greedy, source.root).await);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let getter = Getter::new();
+
+    let outcome = getter.fetch_from(source.root, vec![holder.session().await]).await.unwrap();
+
+    assert_eq!(outcome.size, 200 * GROUP);
+    assert!(holder.places_taken() <= 4, "{}", holder.places_taken());
+}

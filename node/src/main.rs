@@ -1,7 +1,0 @@
-//! The `keyferry` command.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    keyferry::cli::main()
-}

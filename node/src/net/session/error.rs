@@ -1,0 +1,139 @@
+//! Why there is no session: what was wrong, with whom, and whose fault it is.
+//!
+//! What it is not: why an established session ended; see [`SessionEnd`](super::SessionEnd).
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use keyferry_proto::identity::{NodeKey, NodeKeyError};
+
+use crate::net::path::AddressRefusal;
+
+/// Why the identity of a peer was refused in the TLS handshake.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityRefused {
+    /// Another node is there.
+    #[error("another node is there: expected {expected}, got {got}")]
+    OtherNode {
+        /// Who was asked for.
+        expected: Box<NodeKey>,
+        /// Who answered.
+        got: Box<NodeKey>,
+    },
+    /// It is this node itself.
+    #[error("that address leads back to this node itself")]
+    Ourselves,
+    /// The peer showed something else than one raw ed25519 public key.
+    #[error("the peer did not show a raw ed25519 public key")]
+    NotEd25519,
+    /// The peer showed an ed25519 key that must not be used.
+    #[error("the peer showed an unusable key: {0}")]
+    BadKey(NodeKeyError),
+    /// The peer speaks TLS, but not this protocol.
+    #[error("the peer does not speak keyferry/1")]
+    WrongProtocol,
+}
+
+/// Why a session could not be made, or could not be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SessionError {
+    /// The peer's identity was refused; the peer or the address is wrong.
+    #[error(transparent)]
+    Identity(#[from] IdentityRefused),
+    /// The TLS handshake failed for another reason; the peer is at fault, or is no keyferry node.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(Arc<rustls::Error>),
+    /// The connection broke; the network or the peer is at fault.
+    #[error("the connection broke: {0}")]
+    Io(Arc<io::Error>),
+    /// The peer did not finish the handshake in time.
+    #[error("the peer did not finish the handshake within {limit:?}")]
+    HandshakeTimeout {
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The peer's first messages were wrong; the peer is at fault.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+    /// The peer speaks another version of the protocol; the older program is to be updated.
+    #[error("the peer speaks version {theirs} of the protocol, this node {ours}; update the older one")]
+    Version {
+        /// Our version.
+        ours: u16,
+        /// The peer's version.
+        theirs: u16,
+    },
+    /// Too many peers are in the middle of a handshake; this node is busy.
+    #[error("too many handshakes at once (limit {limit})")]
+    Busy {
+        /// The limit.
+        limit: usize,
+    },
+    /// The session has ended.
+    #[error("the session has ended: {0}")]
+    Ended(super::SessionEnd),
+    /// This node's own key was refused by the TLS library; this node is at fault.
+    #[error("this node's key cannot be used for TLS: {0}")]
+    OwnKey(Arc<rustls::Error>),
+}
+
+impl SessionError {
+    /// Sorts out an error of the TLS layer: the identity, the handshake or the connection.
+    pub(super) fn of_handshake(error: io::Error) -> Self {
+        let Some(inner) = error.get_ref() else {
+            return Self::Io(Arc::new(error));
+        };
+        if let Some(refused) = inner.downcast_ref::<IdentityRefused>() {
+            return Self::Identity(refused.clone());
+        }
+        match inner.downcast_ref::<rustls::Error>() {
+            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
+                match other.0.downcast_ref::<IdentityRefused>() {
+                    Some(refused) => Self::Identity(refused.clone()),
+                    None => Self::Io(Arc::new(error)),
+                }
+            }
+            Some(tls) => Self::Tls(Arc::new(tls.clone())),
+            None => Self::Io(Arc::new(error)),
+        }
+    }
+}
+
+/// Why no session with a peer could be made at any of its addresses.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// There was no address that may be dialled.
+    #[error("no address to dial{}", list_refused(refused))]
+    NothingToDial {
+        /// Addresses that were offered and why each was refused.
+        refused: Vec<(SocketAddr, AddressRefusal)>,
+    },
+    /// Every attempt failed.
+    #[error("no address answered as the right node{}", list_failed(failed))]
+    AllFailed {
+        /// Each attempt, in the order in which they failed.
+        failed: Vec<(SocketAddr, SessionError)>,
+        /// Addresses that were offered and why each was refused.
+        refused: Vec<(SocketAddr, AddressRefusal)>,
+    },
+}
+
+impl ConnectError {
+    /// The first attempt at which another node than the expected one answered: who was expected, who is there.
+    pub fn other_node(&self) -> Option<(NodeKey, NodeKey)> {
+        let Self::AllFailed { failed, .. } = self else {
+            return None;
+        };
+        failed.iter().find_map(|(_, error)| match error {
+            SessionError::Identity(IdentityRefused::OtherNode { expected, got }) => Some((**expected, **got)),
+            _ => None,
+        })
+    }
+}
+
+fn list_refused(refused: &[(SocketAddr, AddressRefusal)]) -> String {
+    refused.iter().map(|(addr, why)| format!("; {addr}: {why}")).collect()
+}
+
+fn list_failed(failed: &[(SocketAddr, SessionError)]) -> String {
+    failed.iter().map(|(addr, why)| format!("; {addr}: {why}")).collect()
+}

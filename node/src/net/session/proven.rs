@@ -1,0 +1,176 @@
+//! From a path to a session: the TLS handshake, which proves the peer's key, and the hellos.
+//!
+//! What it is not: TLS itself (`tls`), or what runs once the session stands (`driver`, `control`).
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
+
+use keyferry_proto::identity::NodeKey;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, BufReader},
+    sync::{Semaphore, mpsc, watch},
+    time::timeout,
+};
+use tokio_rustls::TlsStream;
+
+use super::{
+    InboundStreams, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, PING_INTERVAL, Session, SessionEnd, SessionError,
+    SessionTls, Shared, Traffic,
+    control::{self, ControlLinks, MAX_MEASURED},
+    counters::Metered,
+    driver::{self, DriverLinks},
+    open_stream,
+};
+use crate::net::path::{Path, PathReport, PathStream};
+
+/// How much is read from the socket at once; rustls by itself asks for 4 KiB at a time.
+pub(super) const READ_BUFFER: usize = 128 * 1024;
+
+/// A connection in TLS.
+pub(super) type Tls<T> = TlsStream<BufReader<Metered<T>>>;
+
+/// A connection whose peer has proven its key, and over which nothing else has been said.
+pub(super) struct Proven<T> {
+    stream: Tls<T>,
+    peer: NodeKey,
+    pub(super) path: PathReport,
+    pub(super) local: Option<SocketAddr>,
+    traffic: Arc<Traffic>,
+    mode: yamux::Mode,
+}
+
+impl Proven<PathStream> {
+    /// Proves the peer of a path that this node dialled.
+    pub(super) async fn dial(path: Path, tls: &SessionTls, expect: Option<NodeKey>) -> Result<Self, SessionError> {
+        Self::prove_path(path, tls, yamux::Mode::Client, expect).await
+    }
+
+    /// Proves the peer of a connection that it made to this node.
+    pub(super) async fn accept(path: Path, tls: &SessionTls) -> Result<Self, SessionError> {
+        Self::prove_path(path, tls, yamux::Mode::Server, None).await
+    }
+
+    async fn prove_path(
+        path: Path,
+        tls: &SessionTls,
+        mode: yamux::Mode,
+        expect: Option<NodeKey>,
+    ) -> Result<Self, SessionError> {
+        let local = path.stream.tcp().local_addr().ok();
+        let proven = Self::prove(path.stream, path.report, tls, mode, expect).await?;
+        Ok(Self { local, ..proven })
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
+    async fn prove(
+        stream: T,
+        path: PathReport,
+        tls: &SessionTls,
+        mode: yamux::Mode,
+        expect: Option<NodeKey>,
+    ) -> Result<Self, SessionError> {
+        let traffic = Arc::new(Traffic::default());
+        let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
+        let handshake = async {
+            match mode {
+                yamux::Mode::Client => tls.identity.connect(io, expect).await,
+                yamux::Mode::Server => tls.identity.accept(io).await,
+            }
+        };
+        Self::after(handshake, path, tls, mode, traffic).await
+    }
+
+    /// What a handshake on a path has proven, if it ends in time.
+    pub(super) async fn after(
+        handshake: impl Future<Output = io::Result<(Tls<T>, NodeKey)>>,
+        path: PathReport,
+        tls: &SessionTls,
+        mode: yamux::Mode,
+        traffic: Arc<Traffic>,
+    ) -> Result<Self, SessionError> {
+        let result = match timeout(tls.handshake_timeout, handshake).await {
+            Ok(result) => result.map_err(SessionError::of_handshake),
+            Err(_) => Err(SessionError::HandshakeTimeout { limit: tls.handshake_timeout }),
+        };
+        let (stream, peer) = result.inspect_err(|error| {
+            tracing::debug!(%error, remote = %path.remote, "a handshake failed");
+            tls.counters.count(error);
+        })?;
+        Ok(Self { stream, peer, path, local: None, traffic, mode })
+    }
+
+    /// Starts the multiplexer, says hello on the control stream and makes the handles.
+    ///
+    /// The side that has dialled does not wait for the peer's hello: TLS has proven who is there, and its first requests go with
+    /// its own hello.
+    pub(super) async fn establish(self, tls: &Arc<SessionTls>) -> Result<(Session, InboundStreams), SessionError> {
+        let result = match timeout(tls.handshake_timeout, self.greet(tls)).await {
+            Ok(result) => result,
+            Err(_) => Err(SessionError::HandshakeTimeout { limit: tls.handshake_timeout }),
+        };
+        result.inspect_err(|error| {
+            tracing::debug!(%error, "a session could not be established");
+            tls.counters.count(error);
+        })
+    }
+
+    async fn greet(self, tls: &SessionTls) -> Result<(Session, InboundStreams), SessionError> {
+        let (open, open_requests) = mpsc::channel(MAX_OUTBOUND_STREAMS);
+        let (inbound, inbound_streams) = mpsc::channel(MAX_INBOUND_STREAMS);
+        let (end, end_asked) = watch::channel(None);
+        let (ended_sender, ended) = watch::channel(None);
+        let links = DriverLinks { open: open_requests, inbound, end_asked, counters: tls.counters.clone() };
+        let (stream, mode) = (self.stream, self.mode);
+        tokio::spawn(async move {
+            let end = driver::run(stream, mode, links).await;
+            tracing::info!(%end, "a session has ended");
+            ended_sender.send_replace(Some(end));
+        });
+        let (close, close_asked) = watch::channel(None);
+        let (measure, measure_asked) = mpsc::channel(MAX_MEASURED);
+        let places = Arc::new(Semaphore::new(MAX_OUTBOUND_STREAMS));
+        let mut inbound = InboundStreams::new(inbound_streams);
+        let ping_interval = PING_INTERVAL;
+        let links = ControlLinks {
+            close_asked,
+            measure: measure_asked,
+            places: places.clone(),
+            end,
+            ping_interval,
+            traffic: self.traffic.clone(),
+            counters: tls.counters.clone(),
+        };
+        let (heard, hello) = watch::channel(None);
+        match mode {
+            yamux::Mode::Client => {
+                let place = Arc::new(Semaphore::new(1)).acquire_owned().await.map_err(|_| gone())?;
+                let mut stream = open_stream(&open, place).await.ok_or_else(gone)?;
+                control::greet(&mut stream).await?;
+                tokio::spawn(control::run_greeted(stream, links, heard, tls.handshake_timeout));
+            }
+            yamux::Mode::Server => {
+                let mut stream = inbound.next().await.ok_or_else(gone)?;
+                heard.send_replace(Some(control::welcome(&mut stream).await?));
+                tokio::spawn(control::run(stream, links));
+            }
+        }
+        let shared = Shared {
+            peer: self.peer,
+            hello,
+            path: self.path,
+            local: self.local,
+            traffic: self.traffic,
+            open,
+            places,
+            close,
+            measure,
+            ended,
+        };
+        Ok((Session { shared: Arc::new(shared) }, inbound))
+    }
+}
+
+/// The error of a connection that ended before the hellos were through.
+fn gone() -> SessionError {
+    SessionError::Ended(SessionEnd::ClosedByPeer { reason: None })
+}

@@ -1,0 +1,239 @@
+//! Keeps what the DHT says about this node up to date: its offer, and that it has what it shares.
+//!
+//! What it is not: the DHT (`crate::reach::rendezvous`), or the gathering of candidates (`crate::reach::gather`).
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keyferry_ice::candidate::{Candidate, CandidateKind, TcpType};
+use keyferry_proto::{
+    identity::NodeSecret,
+    offer::{
+        MAX_CANDIDATES, MAX_SIGNALLING, Offer, OfferError, RecordKey, SignedOffer, content_record_key, ice_credentials,
+        publish_days, record_key, seal,
+    },
+};
+use libp2p::Multiaddr;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    base::clock,
+    content::store::Store,
+    net::path::RelayMode,
+    reach::{
+        gather::Gathered,
+        rendezvous::{PublishError, Rendezvous},
+    },
+};
+
+/// An offer is made anew at least this often.
+const REPUBLISH_EVERY: Duration = Duration::from_secs(20 * 60);
+/// How long is waited for further changes of the node's addresses once there is one.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long the first offer waits for a way in from outside. One that names none would be found and believed by a peer that looks
+/// at that moment, and DHTs forget slowly.
+const FIRST_OFFER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an offer is good for; a little more than [`REPUBLISH_EVERY`] would do, but a node may sleep.
+const OFFER_LIFETIME: Duration = Duration::from_secs(90 * 60);
+/// After a failed publication it is tried again this soon.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Roots that a node announces by their hash; further ones are reached by the node's key alone.
+const MAX_ANNOUNCED_ROOTS: usize = crate::reach::rendezvous::MAX_PROVIDED;
+
+/// Why an offer was not published. The network's fault, or this node's own.
+#[derive(Debug, thiserror::Error)]
+enum AnnounceError {
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    #[error(transparent)]
+    Rendezvous(#[from] PublishError),
+}
+
+/// The task that announces.
+pub(crate) struct Announcer {
+    pub(crate) gathered: watch::Receiver<Gathered>,
+    pub(crate) rendezvous: Rendezvous,
+    pub(crate) secret: NodeSecret,
+    pub(crate) store: Store,
+    /// Signalled when the store's roots have changed.
+    pub(crate) roots_changed: Arc<Notify>,
+    pub(crate) relay_mode: RelayMode,
+}
+
+/// What an offer says of where the node can be reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Reach {
+    candidates: Vec<Candidate>,
+    circuits: Vec<Multiaddr>,
+}
+
+impl Announcer {
+    /// Announces for as long as it is polled.
+    pub(crate) async fn run(mut self) {
+        let mut sequence = 0;
+        let mut announced = HashSet::new();
+        let mut last: Option<(Reach, Instant)> = None;
+        let mut status = self.rendezvous.status();
+        let may_be_late = Instant::now() + FIRST_OFFER_PATIENCE;
+        loop {
+            let (reach, is_early) = {
+                let (gathered, status) = (self.gathered.borrow_and_update(), status.borrow_and_update());
+                let reach = reach(&gathered, &status.external, &status.circuits, self.relay_mode);
+                let is_early = last.is_none()
+                    && Instant::now() < may_be_late
+                    && expects_more(&reach, status.public, status.connected, status.wan_peers);
+                (reach, is_early)
+            };
+            let due = last.as_ref().is_none_or(|(before, at)| *before != reach || at.elapsed() >= REPUBLISH_EVERY);
+            let mut pause = REPUBLISH_EVERY;
+            if is_early {
+                pause = may_be_late.saturating_duration_since(Instant::now());
+            } else if due && reach != Reach::default() {
+                sequence = next_sequence(sequence, clock::now_ms());
+                match self.publish(&reach, sequence).await {
+                    Ok(()) => last = Some((reach, Instant::now())),
+                    Err(error) => {
+                        tracing::debug!(%error, "the offer was not published");
+                        pause = RETRY_AFTER;
+                    }
+                }
+            }
+            self.announce_roots(&mut announced).await;
+            tokio::select! {
+                () = self.roots_changed.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                // Changes come in bursts.
+                Ok(()) = self.gathered.changed() => tokio::time::sleep(SETTLE).await,
+                Ok(()) = status.changed() => tokio::time::sleep(SETTLE).await,
+            }
+        }
+    }
+
+    async fn publish(&self, reach: &Reach, sequence: u64) -> Result<(), AnnounceError> {
+        let now = clock::now();
+        let (ufrag, password) = ice_credentials(&rand::random());
+        let offer = Offer {
+            ufrag,
+            password,
+            candidates: reach.candidates.clone(),
+            signalling: reach.circuits.clone(),
+            sequence,
+            expires: now.plus(OFFER_LIFETIME),
+        };
+        let signed = SignedOffer::sign(offer, &self.secret)?;
+        for day in publish_days(now) {
+            let sealed = seal(&signed, &self.secret, day, rand::random())?;
+            self.rendezvous.publish(record_key(&self.secret.public(), day), sealed).await?;
+        }
+        tracing::info!(candidates = reach.candidates.len(), circuits = reach.circuits.len(), "published an offer");
+        Ok(())
+    }
+
+    /// Says who has what is shared: whoever asks for it dials the addresses of the record, so that there is none of a node that
+    /// hides its own.
+    async fn announce_roots(&self, announced: &mut HashSet<RecordKey>) {
+        if !self.relay_mode.allows_direct() {
+            return;
+        }
+        let roots = self.store.roots();
+        let wanted: HashSet<RecordKey> =
+            roots.iter().take(MAX_ANNOUNCED_ROOTS).map(|root| content_record_key(&root.hash)).collect();
+        for key in wanted.difference(announced).copied().collect::<Vec<_>>() {
+            if self.rendezvous.provide(key).await.is_ok() {
+                announced.insert(key);
+            }
+        }
+        for key in announced.difference(&wanted).copied().collect::<Vec<_>>() {
+            self.rendezvous.stop_providing(key).await;
+            announced.remove(&key);
+        }
+    }
+}
+
+/// Where this node accepts connections: its own addresses, those that its router maps, those that the outside has
+/// confirmed; and where it can be called. One that hides its addresses can be called only.
+fn reach(gathered: &Gathered, external: &[SocketAddr], circuits: &[Multiaddr], relay_mode: RelayMode) -> Reach {
+    let circuits = circuits.iter().take(MAX_SIGNALLING).cloned().collect();
+    if !relay_mode.allows_direct() {
+        return Reach { candidates: Vec::new(), circuits };
+    }
+    let passive = |candidate: &&Candidate| {
+        candidate.tcp_type == TcpType::Passive
+            && matches!(candidate.kind, CandidateKind::Host | CandidateKind::PortMapped)
+    };
+    let mut candidates: Vec<Candidate> =
+        gathered.candidates.iter().map(|local| &local.candidate).filter(passive).copied().collect();
+    for (index, addr) in external.iter().enumerate() {
+        if candidates.iter().all(|candidate| candidate.addr != *addr) {
+            let other = u16::try_from(index).unwrap_or(u16::MAX);
+            candidates.push(Candidate::new(CandidateKind::ServerReflexive, TcpType::Passive, *addr, other));
+        }
+    }
+    candidates.truncate(MAX_CANDIDATES);
+    Reach { candidates, circuits }
+}
+
+/// Whether a node that has just started will soon know a way in from outside, and knows none yet. One that meets nobody but
+/// neighbours needs none.
+fn expects_more(reach: &Reach, public: bool, connected: usize, wan_peers: usize) -> bool {
+    let is_proven = |candidate: &Candidate| candidate.kind != CandidateKind::Host;
+    let has_way = public || !reach.circuits.is_empty() || reach.candidates.iter().any(is_proven);
+    !has_way && (connected == 0 || wan_peers > 0)
+}
+
+/// A sequence number that grows over restarts, by the clock, and over a clock that is set back while the node runs.
+fn next_sequence(last: u64, clock: u64) -> u64 {
+    clock.max(last.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use keyferry_ice::LocalCandidate;
+
+    use super::*;
+
+    #[test]
+    fn a_first_offer_waits_for_a_way_in_unless_there_are_only_neighbours() {
+        let passive = |kind, addr: &str| Candidate::new(kind, TcpType::Passive, addr.parse().unwrap(), 1);
+        let inside = vec![passive(CandidateKind::Host, "192.168.1.10:4600")];
+        let mapped = vec![passive(CandidateKind::PortMapped, "192.0.2.7:4600")];
+        let inside = Reach { candidates: inside, circuits: Vec::new() };
+        let mapped = Reach { candidates: mapped, circuits: Vec::new() };
+        let called = Reach { circuits: vec!["/ip4/192.0.2.1/tcp/443".parse().unwrap()], ..inside.clone() };
+
+        assert!(expects_more(&inside, false, 0, 0));
+        assert!(expects_more(&inside, false, 2, 2));
+        assert!(!expects_more(&inside, false, 1, 0));
+        assert!(!expects_more(&inside, true, 2, 2));
+        assert!(!expects_more(&mapped, false, 2, 2));
+        assert!(!expects_more(&called, false, 2, 2));
+    }
+
+    #[test]
+    fn the_offer_of_a_node_that_hides_its_addresses_names_only_where_it_can_be_called() {
+        let candidate = Candidate::host_passive("192.168.1.10:4600".parse().unwrap(), 1);
+        let base = candidate.addr;
+        let gathered = Gathered { candidates: vec![LocalCandidate { candidate, base }], ..Gathered::default() };
+        let circuits: Vec<Multiaddr> = vec!["/ip4/192.0.2.1/tcp/443".parse().unwrap()];
+        let external = vec!["198.51.100.2:4600".parse().unwrap()];
+
+        let shown = reach(&gathered, &external, &circuits, RelayMode::Both);
+        let hidden = reach(&gathered, &external, &circuits, RelayMode::RelayOnly);
+
+        assert_eq!((shown.candidates.len(), shown.circuits), (2, circuits.clone()));
+        assert_eq!(hidden, Reach { candidates: Vec::new(), circuits });
+    }
+
+    #[test]
+    fn sequences_grow_also_when_the_clock_is_set_back() {
+        let first = next_sequence(0, 1_000);
+        let second = next_sequence(first, 10);
+
+        assert_eq!((first, second), (1_000, 1_001));
+        assert_eq!(next_sequence(second, 2_000), 2_000);
+    }
+}

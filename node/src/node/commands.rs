@@ -1,0 +1,398 @@
+//! Carrying out commands that concern the store and the catalogue of this node; `remote` has those that need a peer.
+//!
+//! What it is not: a user interface, or the work itself; it joins the parts and tells events.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
+use keyferry_ice::Mapping;
+use keyferry_proto::{
+    address::{Address, ShareName},
+    hash::ContentHash,
+};
+use libp2p::Multiaddr;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Node,
+    api::{Command, Event, Failure, PingStage, RelayInfo, RootInfo, Shared, Status},
+    runner::Runner,
+};
+use crate::{
+    connect::trace::{Step, StepSink},
+    content::store::{Damage, ImportMode, Origin, Root, Store, UNFINISHED_GRACE, VerifyProgress},
+    net::path::host_candidates,
+    reach::{rendezvous::multiaddr_of, turn_server::Relay},
+};
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Hints in a printed address; more would make it hard to pass on.
+const MAX_PRINTED_HINTS: usize = 3;
+
+/// Where a command tells what happens.
+pub(crate) type Events = mpsc::Sender<Event>;
+
+/// Tells the steps towards a node as events. A front end that is behind misses some.
+pub(crate) fn steps_to(events: &Events) -> StepSink {
+    let events = events.clone();
+    Arc::new(move |step| {
+        let event = match step {
+            Step::Doing(message) => Event::Stage { message },
+            Step::Done { stage, took, detail, pairs } => {
+                Event::PingStage(PingStage { stage, took, detail, pairs: pairs.iter().map(Into::into).collect() })
+            }
+        };
+        let _ = events.try_send(event);
+    })
+}
+
+impl Runner for Node {
+    fn run(&self, command: Command, events: Events, cancel: CancellationToken) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let ended = self.carry_out(command, &events, &cancel).await;
+            if let Err(failure) = &ended {
+                tell(&events, Event::Failed(failure.clone())).await;
+            }
+            ended
+        })
+    }
+}
+
+impl Node {
+    async fn carry_out(&self, command: Command, events: &Events, cancel: &CancellationToken) -> Result<(), Failure> {
+        match command {
+            Command::Share { paths, name, copy } => self.share(paths, name, copy, events, cancel).await,
+            Command::Unshare { name } => self.unshare(name, events).await,
+            Command::Get { address, out_dir, overwrite } => {
+                self.get(&address, out_dir, overwrite, events, cancel).await
+            }
+            Command::List { node } => self.list(&node, events, cancel).await,
+            Command::Ping { node, count } => self.ping(&node, count, events, cancel).await,
+            Command::Doctor => self.doctor(events, cancel).await,
+            Command::Status => {
+                let status = self.status().await?;
+                tell(events, Event::Status(Box::new(status))).await;
+                Ok(())
+            }
+            Command::StoreList => self.store_list(events).await,
+            Command::StoreRemove { what } => self.store_remove(what, events).await,
+            Command::StoreVerify => self.store_verify(events, cancel).await,
+            Command::StoreGc => self.store_gc(events).await,
+        }
+    }
+
+    async fn share(
+        &self,
+        paths: Vec<PathBuf>,
+        name: Option<String>,
+        copy: bool,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        if name.is_some() && paths.len() > 1 {
+            return Err(Failure::usage("--name goes with a single path").try_to("share the paths one by one"));
+        }
+        for path in paths {
+            let name: ShareName = match &name {
+                Some(name) => name.parse()?,
+                None => default_name(&path)?,
+            };
+            let mode = if copy { ImportMode::Copy } else { ImportMode::InPlace };
+            let root = self.import(path, name.clone(), mode, events, cancel).await?;
+            self.roots_changed.notify_one();
+            let address = Address::named(self.key(), name.clone());
+            let with_hints = address.clone().with_hints(self.hints()).unwrap_or_else(|_| address.clone());
+            let shared = Shared {
+                name: name.to_string(),
+                hash: root.hash,
+                format: root.format,
+                size: root.size,
+                files: root.files,
+                address: address.to_string(),
+                address_with_hints: with_hints.to_string(),
+            };
+            tell(events, Event::Shared(shared)).await;
+        }
+        Ok(())
+    }
+
+    async fn import(
+        &self,
+        path: PathBuf,
+        name: ShareName,
+        mode: ImportMode,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<Root, Failure> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (events, pace) = (events.clone(), Pace::default());
+        let skipped_to = events.clone();
+        let imported = self.blocking(cancel, &cancelled, {
+            let cancelled = Arc::clone(&cancelled);
+            move |store| {
+                let progress = |progress: crate::content::store::ImportProgress| {
+                    if pace.is_due() {
+                        // A front end that is behind misses some progress, no more.
+                        let _ = events.try_send(Event::Importing {
+                            done_bytes: progress.done_bytes,
+                            total_bytes: progress.total_bytes,
+                            done_files: progress.done_files,
+                            total_files: progress.total_files,
+                        });
+                    }
+                };
+                store.import(&path, Some(&name), mode, &progress, &cancelled)
+            }
+        });
+        let imported = imported.await?;
+        for (path, why) in &imported.skipped {
+            tell(&skipped_to, Event::Notice { message: format!("left out {}: {why}", path.display()) }).await;
+        }
+        if imported.skipped_count > imported.skipped.len() as u64 {
+            let more = imported.skipped_count - imported.skipped.len() as u64;
+            tell(&skipped_to, Event::Notice { message: format!("left out {more} more") }).await;
+        }
+        Ok(imported.root)
+    }
+
+    async fn unshare(&self, name: String, events: &Events) -> Result<(), Failure> {
+        let parsed: ShareName = name.parse()?;
+        if self.quick(move |store| store.unshare(&parsed)).await?.is_none() {
+            return Err(
+                Failure::usage(format!("nothing is shared as {name}")).try_to("`keyferry store ls` lists names")
+            );
+        }
+        self.roots_changed.notify_one();
+        tell(events, Event::Unshared { name }).await;
+        Ok(())
+    }
+
+    async fn store_list(&self, events: &Events) -> Result<(), Failure> {
+        let roots = self.store.roots();
+        let count = roots.len() as u64;
+        for root in roots {
+            tell(events, Event::Root(root_info(root))).await;
+        }
+        tell(events, Event::Roots { count }).await;
+        Ok(())
+    }
+
+    async fn store_remove(&self, what: String, events: &Events) -> Result<(), Failure> {
+        let named = || what.parse::<ShareName>().ok().and_then(|name| self.store.root_named(&name));
+        let root = match what.parse::<ContentHash>() {
+            Ok(hash) => self.store.root(&hash),
+            Err(_) => named(),
+        };
+        let Some(Root { hash, .. }) = root else {
+            return Err(Failure::usage(format!("the store has no {what}")).try_to("`keyferry store ls` lists all"));
+        };
+        self.quick(move |store| store.remove_root(&hash)).await?;
+        self.roots_changed.notify_one();
+        tell(events, Event::Removed { hash }).await;
+        Ok(())
+    }
+
+    async fn store_verify(&self, events: &Events, cancel: &CancellationToken) -> Result<(), Failure> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (to, pace) = (events.clone(), Pace::default());
+        let verified = self.blocking(cancel, &cancelled, {
+            let cancelled = Arc::clone(&cancelled);
+            move |store| {
+                let progress = |VerifyProgress { done_bytes, total_bytes }| {
+                    if pace.is_due() {
+                        let _ = to.try_send(Event::Verifying { done_bytes, total_bytes });
+                    }
+                };
+                let mut damaged = |Damage { hash, path, problem }| {
+                    let _ = to.blocking_send(Event::Damaged { hash, path, problem });
+                };
+                store.verify(&progress, &mut damaged, &cancelled)
+            }
+        });
+        let verified = verified.await?;
+        tell(events, Event::Verified { sound: verified.sound, damaged: verified.damaged }).await;
+        Ok(())
+    }
+
+    async fn store_gc(&self, events: &Events) -> Result<(), Failure> {
+        let collected = self.quick(|store| store.gc(UNFINISHED_GRACE)).await?;
+        tell(events, Event::Collected { files: collected.files, bytes: collected.bytes }).await;
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<Status, Failure> {
+        let roots = self.store.roots();
+        let mut counters = self.server.counters().snapshot();
+        let mut status = Status {
+            node: self.key().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            home: self.home.root().to_owned(),
+            running: self.announces,
+            listen: self.local_addrs(),
+            hints: self.hints().iter().map(Multiaddr::to_string).collect(),
+            wan_peers: 0,
+            lan_peers: 0,
+            public: false,
+            candidates: Vec::new(),
+            mapping: String::new(),
+            circuits: Vec::new(),
+            calls: self.calls.to_string(),
+            sessions: 0,
+            paths: Vec::new(),
+            shared: roots.iter().filter(|root| root.name.is_some()).count() as u64,
+            turn: None,
+            relay: None,
+            sent_bytes: self.server.counters().sent_bytes.load(Ordering::Relaxed),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            counters: Default::default(),
+        };
+        if let Some(online) = &self.online {
+            let network = online.rendezvous.status().borrow().clone();
+            status.wan_peers = network.wan_peers as u64;
+            status.lan_peers = network.lan_peers as u64;
+            status.public = network.public;
+            status.sessions = online.sessions.count();
+            status.paths = online.sessions.paths();
+            status.circuits = network.circuits.iter().map(Multiaddr::to_string).collect();
+            let gathered = online.gathered.borrow().clone();
+            status.candidates = gathered.candidates.iter().map(|local| (&local.candidate).into()).collect();
+            status.mapping = mapping_name(gathered.mapping).to_owned();
+            counters.extend(online.ice.counters());
+            counters.extend(online.stun.counters());
+            status.turn = online.turn_relays().map(|relays| relays.reports().into_iter().map(Into::into).collect());
+            if let Some(relay) = &online.relay {
+                status.relay = Some(relay_info(relay));
+                counters.extend(relay.counters());
+            }
+            counters.extend(network.counters);
+            counters.extend(online.port.counters());
+            counters.extend(online.tls.counters().snapshot());
+        }
+        status.counters = counters;
+        Ok(status)
+    }
+
+    /// Multiaddrs at which this node listens, for `?via=` and `--bootstrap`; none of a node that hides its addresses.
+    pub(crate) fn hints(&self) -> Vec<Multiaddr> {
+        let Some(online) = self.online.as_ref().filter(|online| online.relay_mode.allows_direct()) else {
+            return Vec::new();
+        };
+        host_candidates(online.port.local_addrs())
+            .unwrap_or_default()
+            .iter()
+            .take(MAX_PRINTED_HINTS)
+            .map(|candidate| multiaddr_of(candidate.addr))
+            .collect()
+    }
+
+    /// Runs short blocking work on the store.
+    pub(crate) async fn quick<T, E, F>(&self, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Into<Failure> + Send + 'static,
+        F: FnOnce(&Store) -> Result<T, E> + Send + 'static,
+    {
+        let store = self.store.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.map_err(|error| Failure::local(error.to_string()))?.map_err(Into::into)
+    }
+
+    /// Runs long blocking work on the store; `cancelled` is set when the user stops it.
+    async fn blocking<T, E, F>(
+        &self,
+        cancel: &CancellationToken,
+        cancelled: &Arc<AtomicBool>,
+        work: F,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        E: Into<Failure> + Send + 'static,
+        F: FnOnce(&Store) -> Result<T, E> + Send + 'static,
+    {
+        let work = self.quick(work);
+        tokio::pin!(work);
+        tokio::select! {
+            done = &mut work => return done,
+            () = cancel.cancelled() => cancelled.store(true, Ordering::Relaxed),
+        }
+        work.await
+    }
+}
+
+/// Tells an event; a front end that is gone misses it.
+pub(crate) async fn tell(events: &Events, event: Event) {
+    let _ = events.send(event).await;
+}
+
+fn mapping_name(mapping: Mapping) -> &'static str {
+    match mapping {
+        Mapping::Unknown => "unknown",
+        Mapping::EndpointIndependent => "endpoint-independent",
+        Mapping::EndpointDependent => "endpoint-dependent",
+    }
+}
+
+fn default_name(path: &Path) -> Result<ShareName, Failure> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| {
+        Failure::usage(format!("{} has no name that can be shared", path.display())).try_to("give one with --name")
+    })?;
+    Ok(name.parse()?)
+}
+
+fn root_info(root: Root) -> RootInfo {
+    let path = match root.origin {
+        Origin::InPlace { path } | Origin::Fetched { path } => Some(path),
+        Origin::Copied => None,
+    };
+    let name = root.name.map(|name| name.to_string());
+    RootInfo { name, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
+}
+
+fn relay_info(relay: &Relay) -> RelayInfo {
+    let counters = relay.counters();
+    let count = |name: &str| counters.get(name).copied().unwrap_or(0);
+    let reason = |name: &str| {
+        let reason = name.strip_prefix("relay_")?;
+        let reason = reason.strip_prefix("refused_").or_else(|| reason.strip_prefix("closed_"))?;
+        // Every client begins without credentials.
+        (reason != "unauthenticated").then(|| reason.to_owned())
+    };
+    RelayInfo {
+        whom: relay.policy().to_string(),
+        pin: relay.pin().map(|pin| pin.to_string()).unwrap_or_default(),
+        allocations: count("relay_allocations"),
+        connections: count("relay_connections"),
+        bytes: count("relay_bytes"),
+        refused: counters
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .filter_map(|(name, count)| Some((reason(name)?, *count)))
+            .collect(),
+    }
+}
+
+/// Lets something through a few times a second.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(Mutex<Option<Instant>>);
+
+impl Pace {
+    /// Whether it is time again.
+    pub(crate) fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}

@@ -1,0 +1,193 @@
+//! What goes wrong, in one line for the user, and what to do about it.
+//!
+//! What it is not: the exit code or the colours; see the command line.
+
+use keyferry_proto::{
+    address::{AddressError, NameError},
+    message::Refusal,
+    signalling::Refusal as Refused,
+};
+
+use super::api::{Command, Failure, FailureKind};
+use crate::connect::connector::FindError;
+use crate::{
+    base::data_dir::{ContactsError, HomeError},
+    connect::signalling::CallError,
+    content::{
+        store::StoreError,
+        transfer::{FetchError, staging::StagingError},
+    },
+    net::{port::PortError, session::ConnectError},
+};
+
+impl Failure {
+    /// The user asked for what makes no sense.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Usage, message)
+    }
+
+    /// Something on this machine.
+    pub fn local(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Local, message)
+    }
+
+    /// The peer or the network.
+    pub fn network(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Network, message)
+    }
+
+    /// The user stopped it.
+    pub fn interrupted() -> Self {
+        Self::new(FailureKind::Interrupted, "interrupted")
+    }
+}
+
+impl Command {
+    /// Looks whether what was typed can make sense at all, before a node is started for it.
+    ///
+    /// # Errors
+    ///
+    /// The same that carrying it out would end with.
+    pub fn check(&self) -> Result<(), Failure> {
+        super::remote::check(self)
+    }
+}
+
+impl From<ContactsError> for Failure {
+    fn from(error: ContactsError) -> Self {
+        match error {
+            ContactsError::Name(_)
+            | ContactsError::NameTaken { .. }
+            | ContactsError::NoSuchContact { .. }
+            | ContactsError::TooMany => Self::usage(error.to_string()),
+            ContactsError::Line { .. } | ContactsError::File { .. } | ContactsError::Io { .. } => {
+                Self::local(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<AddressError> for Failure {
+    fn from(error: AddressError) -> Self {
+        Self::usage(error.to_string())
+            .try_to("an address looks like keyferry:12D3KooW…/NAME; `keyferry share` prints it whole")
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(error: NameError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<PortError> for Failure {
+    fn from(error: PortError) -> Self {
+        let failure = Self::local(error.to_string());
+        match error {
+            // It says what to do.
+            PortError::InUse { .. } => failure,
+            _ => failure.try_to("choose another address with --listen, such as --listen 0.0.0.0:0"),
+        }
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Cancelled => Self::interrupted(),
+            StoreError::NotFound { .. }
+            | StoreError::NotShareable { .. }
+            | StoreError::OwnDataFolder { .. }
+            | StoreError::NotUtf8 { .. }
+            | StoreError::Name { .. } => Self::usage(message),
+            StoreError::Folder { .. } => {
+                Self::usage(message).try_to("rename it or move it elsewhere, and share the folder again")
+            }
+            _ => Self::local(message),
+        }
+    }
+}
+
+impl From<FindError> for Failure {
+    fn from(error: FindError) -> Self {
+        let failure = Self::network(error.to_string());
+        match &error {
+            FindError::NoOffer { known_peers: 0, .. } => failure.try_to(
+                "no other node answered: name one that is up with --bootstrap, or use the longer address with ?via= that \
+                 `keyferry share` prints",
+            ),
+            FindError::NoOffer { .. } => {
+                failure.try_to("check the key, and that `keyferry share` or `keyferry node` is running there")
+            }
+            FindError::Unreachable { why, .. } if why.other_node().is_some() => {
+                failure.try_to("another node answers at that address: check the address and its ?via= part")
+            }
+            FindError::Unreachable { why: ConnectError::NothingToDial { .. }, .. } => failure.try_to(
+                "if you can reach that network, use the longer address with ?via= that `keyferry share` prints there",
+            ),
+            FindError::Unreachable { .. } => failure.try_to("check that the node is running and its port is open"),
+            FindError::NotCalled { why: CallError::Refused(Refused::Policy), .. } => failure.try_to(
+                "its owner can take you into the contacts there: `keyferry contacts add`, with the key that \
+                 `keyferry id` shows here",
+            ),
+            FindError::NotCalled { why: CallError::Refused(Refused::Busy), .. } | FindError::Busy { .. } => {
+                failure.try_to("the same again in a moment")
+            }
+            FindError::NotCalled { why: CallError::Refused(Refused::NoCommonStream), .. } => {
+                failure.try_to("leave out --relay-only on one of the two nodes, or --no-relay on the other")
+            }
+            FindError::NotRelayed { .. } => {
+                failure.try_to("name a relay with --turn, on one of the two nodes, or leave out --relay-only")
+            }
+            FindError::NotCalled { .. } => failure.try_to("check that the node is running there"),
+            FindError::NotDirect { .. } => failure.try_to(
+                "forward a TCP port to one of the two nodes (`keyferry doctor` shows which and what its NAT does), or \
+                 switch on UPnP or PCP in its router",
+            ),
+            FindError::Interfaces(_) => Self::local(error.to_string()),
+        }
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        let message = error.to_string();
+        match error {
+            FetchError::Target(StagingError::Exists { .. }) => {
+                Self::usage(message).try_to("give another folder with -o, or --overwrite to replace it")
+            }
+            FetchError::Target(StagingError::Clash { .. }) => {
+                Self::usage(message).try_to("move it away, or give another folder with -o")
+            }
+            FetchError::Target(StagingError::Busy { .. }) => Self::usage(message).try_to("wait for it to end"),
+            FetchError::Target(StagingError::Io { .. }) | FetchError::Disk { .. } => {
+                Self::local(message).try_to("make room or choose another folder with -o; what was verified is kept")
+            }
+            FetchError::Store(error) => error.into(),
+            FetchError::Internal(_) => Self::local(message),
+            FetchError::HostileManifest(_) => {
+                Self::network(message).try_to("ask the sender to rename what is not portable and share it again")
+            }
+            FetchError::Layout(_) => Self::network(message).try_to("check the address: whoever signed this lied"),
+            FetchError::Unavailable { why: Refusal::Changed, .. } => {
+                Self::network(message).try_to("a file changed after it was shared: ask the sender to share it again")
+            }
+            FetchError::Unavailable { .. } | FetchError::NotFound { .. } => {
+                Self::network(message).try_to("check the address, and that a holder is running")
+            }
+            FetchError::NoHolder { .. } => {
+                Self::network(message).try_to("run the same command again: it goes on from what was verified")
+            }
+            FetchError::Interrupted => {
+                Self::interrupted().try_to("run the same command again: it goes on from what was verified")
+            }
+        }
+    }
+}

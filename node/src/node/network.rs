@@ -1,0 +1,285 @@
+//! The part of a node that has to do with the network: what there is of it, and how it is put together.
+//!
+//! ```text
+//! port ─┬─ libp2p ──▶ rendezvous ─▶ gather ─▶ ice ──▶ calling, answering ─┐
+//!       ├─ stun ────▶ stun ───────────────────▶ │                         ├─▶ host: sessions, served
+//!       └─ TLS ─▶ hello ──────────────────────────────────────────────────┘
+//!                   └─▶ relay ◀─ stun
+//! ```
+//! What it is not: any of these; it only joins them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use keyferry_proto::identity::NodeSecret;
+use tokio::{
+    sync::{Mutex, Notify, mpsc, watch},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use zeroize::Zeroizing;
+
+use super::api::Failure;
+use crate::{
+    base::data_dir::{Admission, ContactsFile, Home},
+    connect::{ice::IceHost, signalling},
+    content::{store::Store, transfer::serve::Server},
+    net::{
+        path::RelayMode,
+        port::{Accepted, DEFAULT_PORT, Incoming, Port, PortError},
+        session::SessionTls,
+    },
+    reach::{
+        gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
+        rendezvous::{Rendezvous, RendezvousConfig, TurnService},
+        turn_client::{Proxy, Relays, TurnServer},
+        turn_server::Relay,
+    },
+};
+use crate::{
+    connect::{
+        acceptor::SessionHost,
+        call_arbiter::Turns,
+        callee::Callee,
+        caller::Caller,
+        connector::Finder,
+        demux::{self, alpn},
+        dialling::{Dialler, RelayDialler},
+        sessions::Sessions,
+        streams::StreamSettings,
+    },
+    node::{announcer::Announcer, running::NodeConfig},
+    reach::turn_service,
+};
+
+/// How long it may take to give back what the router maps when the node stops.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The part of a node that has to do with the network.
+pub(crate) struct Online {
+    pub(crate) port: Arc<Port>,
+    pub(crate) tls: Arc<SessionTls>,
+    pub(crate) rendezvous: Rendezvous,
+    pub(crate) finder: Finder,
+    pub(crate) sessions: Sessions,
+    pub(crate) ice: Arc<IceHost>,
+    pub(crate) gathered: watch::Receiver<Gathered>,
+    pub(crate) stun: demux::stun::Front,
+    pub(crate) relay_mode: RelayMode,
+    relays: Relays,
+    pub(crate) relay: Option<Arc<Relay>>,
+    gatherer: Mutex<Option<Gatherer>>,
+    host: SessionHost,
+}
+
+impl Online {
+    pub(crate) async fn start(
+        config: &NodeConfig,
+        home: &Home,
+        secret: &NodeSecret,
+        store: &Store,
+        server: &Server,
+        roots_changed: &Arc<Notify>,
+    ) -> Result<Self, Failure> {
+        let relays = configured_relays(config)?;
+        let (port, incoming) = bind(&config.listen).await?;
+        let port = Arc::new(port);
+        let tls = SessionTls::new(secret).map_err(|error| Failure::local(error.to_string()))?;
+        let relay = start_relay(config, &port, home)?;
+        let turn = relay.as_ref().and_then(|relay| turn_service::service(relay, secret));
+        let (rendezvous, _) =
+            Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)
+                .map_err(|error| Failure::local(error.to_string()))?;
+        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status());
+        let (gathered, network) = (gatherer.gathered(), gatherer.network());
+        let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
+        let answers_stun = config.announce || relay.is_some();
+        let entrance = relay.as_ref().map(|relay| relay.entrance());
+        let stun = demux::stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance);
+        let host = SessionHost::new(server.clone(), TaskTracker::new(), CancellationToken::new());
+        let caller = Caller {
+            rendezvous: rendezvous.clone(),
+            secret: secret.clone(),
+            ice: Arc::clone(&ice),
+            gathered: gathered.clone(),
+            tls: Arc::clone(&tls),
+            turns: Turns::new(secret.public()),
+            streams: StreamSettings { mode: config.relay_mode, relays: Arc::new(relays.clone()) },
+            host: host.clone(),
+        };
+        let finder = finder(config.relay_mode, Arc::clone(&port), &relays, caller);
+        let (sessions, relay_mode) = (host.sessions.clone(), config.relay_mode);
+        let gatherer = Mutex::new(Some(gatherer));
+        let online = Self {
+            port,
+            tls,
+            rendezvous,
+            finder,
+            sessions,
+            ice,
+            gathered,
+            stun,
+            relay_mode,
+            relays,
+            relay,
+            gatherer,
+            host,
+        };
+        online.let_sessions_in(config, incoming.sessions);
+        online.until_stopped(end_dead_sessions(network, online.sessions.clone()).boxed());
+        if let Some(finding) = turn_service::find(&online.relays, relay_mode, secret, home, &online.rendezvous) {
+            online.until_stopped(finding);
+        }
+        if config.announce {
+            online.take_calls(Admission::new(config.calls, ContactsFile::of(home.root())));
+            online.announce(store, roots_changed);
+        }
+        Ok(online)
+    }
+
+    /// Takes in the sessions that peers make at the port.
+    fn let_sessions_in(&self, config: &NodeConfig, incoming: mpsc::Receiver<Accepted>) {
+        let incoming = match &self.relay {
+            Some(relay) => {
+                let (sender, sessions) = alpn::queue();
+                self.until_stopped(alpn::sort(incoming, relay.entrance(), sender).boxed());
+                sessions
+            }
+            None => incoming,
+        };
+        // A node that does nothing but to relay has nothing to serve, and lets no session in. Whoever dials the port of a node that
+        // hides must not learn by TLS which node is there.
+        if self.relay_mode.allows_direct() && (config.announce || self.relay.is_none()) {
+            let accepting = self.host.clone().accept(incoming, Arc::clone(&self.port), Arc::clone(&self.tls));
+            self.host.tasks.spawn(accepting);
+        }
+    }
+
+    /// Answers the calls of these.
+    fn take_calls(&self, callers: Admission) {
+        let Caller { ice, tls, turns, host, streams, secret, rendezvous, .. } = self.finder.caller.clone();
+        let callee = Callee { port: Arc::clone(&self.port), ice, tls, turns, host, streams };
+        self.host.tasks.spawn(callee.run(signalling::listen(&rendezvous, secret, callers)));
+    }
+
+    /// Keeps what the DHT says about this node up to date.
+    fn announce(&self, store: &Store, roots_changed: &Arc<Notify>) {
+        let announcer = Announcer {
+            gathered: self.gathered.clone(),
+            rendezvous: self.rendezvous.clone(),
+            secret: self.finder.caller.secret.clone(),
+            store: store.clone(),
+            roots_changed: Arc::clone(roots_changed),
+            relay_mode: self.relay_mode,
+        };
+        self.until_stopped(announcer.run().boxed());
+    }
+
+    fn until_stopped(&self, task: BoxFuture<'static, ()>) {
+        let cancel = self.host.cancel.clone();
+        self.host.tasks.spawn(async move { cancel.run_until_cancelled(task).await });
+    }
+
+    /// The relays that this node may use; none if it uses no relays.
+    pub(crate) fn turn_relays(&self) -> Option<&Relays> {
+        self.relay_mode.allows_relays().then_some(&self.relays)
+    }
+
+    /// Leaves the network in order.
+    pub(crate) async fn shutdown(&self) {
+        self.host.cancel.cancel();
+        if let Some(relay) = &self.relay {
+            relay.shutdown().await;
+        }
+        self.host.tasks.close();
+        self.host.tasks.wait().await;
+        if let Some(gatherer) = self.gatherer.lock().await.take()
+            && timeout(RELEASE_PATIENCE, gatherer.shutdown()).await.is_err()
+        {
+            tracing::debug!("the router was not told in time; what it maps runs out by itself");
+        }
+        self.rendezvous.shutdown().await;
+    }
+}
+
+/// This node as a relay for others, if it is to be one.
+fn start_relay(config: &NodeConfig, port: &Port, home: &Home) -> Result<Option<Arc<Relay>>, Failure> {
+    let Some(relay) = config.relay.clone() else { return Ok(None) };
+    let relay = Relay::start(relay, port.local_addrs(), home.root().to_owned());
+    relay.map(|relay| Some(Arc::new(relay))).map_err(|error| Failure::local(error.to_string()))
+}
+
+/// The part of a node in the DHT. One that hides is not to be found there, nor on the local network.
+fn rendezvous_config(config: &NodeConfig, store: &Store, turn: Option<TurnService>) -> RendezvousConfig {
+    let hidden = !config.relay_mode.allows_direct();
+    RendezvousConfig {
+        bootstrap: config.bootstrap.clone(),
+        mdns: config.mdns && !hidden,
+        local_bootstrap: config.mdns,
+        public: config.public && !hidden,
+        hidden,
+        records: store.expendable_tree("dht records"),
+        turn,
+        ..RendezvousConfig::new(Zeroizing::new(rand::random()))
+    }
+}
+
+fn gather_config(config: &NodeConfig) -> GatherConfig {
+    let hidden = !config.relay_mode.allows_direct();
+    GatherConfig { stun: config.stun.clone(), port_mapping: config.port_mapping && !hidden, hidden }
+}
+
+fn finder(relay_mode: RelayMode, port: Arc<Port>, relays: &Relays, caller: Caller) -> Finder {
+    let dialler = match relay_mode {
+        RelayMode::Both | RelayMode::NoRelay => Dialler::Direct(Arc::clone(&port)),
+        RelayMode::RelayOnly => Dialler::ByRelay(Arc::new(RelayDialler::new(relays.clone()))),
+    };
+    let host = caller.host.clone();
+    Finder {
+        port,
+        dialler,
+        relay_mode,
+        tls: Arc::clone(&caller.tls),
+        rendezvous: caller.rendezvous.clone(),
+        sessions: host.sessions.clone(),
+        on_session: Arc::new(move |session, inbound| host.keep(session, inbound)),
+        caller,
+    }
+}
+
+/// The relays that the user has named.
+fn configured_relays(config: &NodeConfig) -> Result<Relays, Failure> {
+    let proxy = config.turn_proxy.as_deref().map(Proxy::parse).transpose();
+    let proxy = proxy.map_err(|error| Failure::usage(format!("the proxy for relays: {error}")))?;
+    let parse = |uri: &String| match TurnServer::parse(uri) {
+        Ok(server) => Ok(server.with_proxy(proxy.clone())),
+        Err(error) => Err(Failure::usage(format!("a relay cannot be used: {error}"))),
+    };
+    Ok(Relays::new(config.turn.iter().map(parse).collect::<Result<_, _>>()?))
+}
+
+async fn bind(listen: &[SocketAddr]) -> Result<(Port, Incoming), PortError> {
+    if !listen.is_empty() {
+        return Port::bind(listen).await;
+    }
+    let everywhere = |port| {
+        [SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)]
+    };
+    match Port::bind(&everywhere(DEFAULT_PORT)).await {
+        Ok(bound) => Ok(bound),
+        // Another node of this machine has the usual port.
+        Err(_) => Port::bind(&everywhere(0)).await,
+    }
+}
+
+/// Ends sessions whose local address goes away: nothing comes or goes on them any more, and nobody would say so.
+async fn end_dead_sessions(mut network: watch::Receiver<NetworkChange>, sessions: Sessions) {
+    while network.changed().await.is_ok() {
+        let removed = network.borrow_and_update().removed.clone();
+        sessions.break_off_from(&removed);
+    }
+}

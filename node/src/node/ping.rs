@@ -1,0 +1,100 @@
+//! Carrying out `ping`: reaches a node, tells each step, and measures round trips.
+//!
+//! What it is not: the steps themselves (`finder`, `calling`).
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Node,
+    api::{Event, Failure, PingReply, Pinged},
+    commands::{Events, steps_to, tell},
+    remote::parse_node,
+};
+use crate::net::session::Session;
+use crate::{connect::trace::Trace, node::network::Online};
+
+/// Round trips that one `ping` may measure.
+pub const MAX_PINGS: u32 = 10_000;
+/// From one measurement to the next.
+const PING_PAUSE: Duration = Duration::from_millis(200);
+/// How long a relayed session waits for a direct one, or the reason why there is none: as long as a negotiation lasts.
+const DIRECT_PATIENCE: Duration = Duration::from_secs(12);
+/// How long a round trip may take.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Node {
+    pub(super) async fn ping(
+        &self,
+        node: &str,
+        count: u32,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let (node, hints) = parse_node(node)?;
+        if node == self.key() {
+            return Err(Failure::usage("that is the key of this node itself").try_to("the key of another node"));
+        }
+        let pinged = async {
+            let began = Instant::now();
+            tell(events, Event::Stage { message: format!("looking for {}", node.short()) }).await;
+            let online = self.online()?;
+            let session = online.finder.connect(node, &hints, &Trace::Stages(steps_to(events))).await?;
+            let total = began.elapsed();
+            let session = settle(online, session, events).await;
+            let round_trip = measure(&session, count.min(MAX_PINGS), events).await?;
+            let path = online.sessions.path_of(&session);
+            tell(events, Event::Pinged(Pinged { node: node.to_string(), path, total, round_trip })).await;
+            Ok(())
+        };
+        tokio::select! {
+            pinged = pinged => pinged,
+            () = cancel.cancelled() => Err(Failure::interrupted()),
+        }
+    }
+}
+
+/// Waits until it is known whether a session that stands by a relay remains so: a direct one may follow, or it becomes known why not.
+async fn settle(online: &Online, session: Session, events: &Events) -> Session {
+    let mut changes = online.sessions.changes();
+    let is_settled = || !session.path().kind.is_relayed() || online.sessions.path_of(&session).why.is_some();
+    if is_settled() {
+        return session;
+    }
+    tell(events, Event::Stage { message: "reached by a relay; looking for a direct path".to_owned() }).await;
+    let explained = async {
+        while !is_settled() {
+            changes.next().await;
+        }
+    };
+    tokio::select! {
+        direct = online.sessions.direct(session.peer()) => direct,
+        () = explained => session.clone(),
+        () = sleep(DIRECT_PATIENCE) => session.clone(),
+    }
+}
+
+/// Measures round trips; the shortest one, if there was any.
+async fn measure(session: &Session, count: u32, events: &Events) -> Result<Option<Duration>, Failure> {
+    let mut shortest: Option<Duration> = None;
+    for number in 1..=count {
+        let took = match timeout(PING_PATIENCE, session.ping()).await {
+            Ok(Ok(took)) => took,
+            Ok(Err(error)) => return Err(Failure::network(format!("the session was lost: {error}"))),
+            Err(_) => {
+                return Err(Failure::network(format!(
+                    "the path was there, and no longer answers: nothing for {} s",
+                    PING_PATIENCE.as_secs()
+                )));
+            }
+        };
+        tell(events, Event::PingReply(PingReply { number, took })).await;
+        shortest = Some(shortest.map_or(took, |before| before.min(took)));
+        if number < count {
+            sleep(PING_PAUSE).await;
+        }
+    }
+    Ok(shortest)
+}

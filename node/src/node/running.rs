@@ -1,0 +1,126 @@
+//! Starting, running and stopping a node.
+//!
+//! What it is not: what each command does; see `commands`.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use keyferry_proto::identity::{NodeKey, NodeSecret};
+use libp2p::Multiaddr;
+use tokio::sync::Notify;
+
+use super::api::Failure;
+use crate::node::network::Online;
+use crate::{
+    base::data_dir::{AdmissionPolicy, Home},
+    content::{store::Store, transfer::serve::Server},
+    net::path::RelayMode,
+    reach::{gather::StunServer, turn_server::RelayConfig},
+};
+
+/// How a node is to run.
+#[derive(Debug, Clone, Default)]
+pub struct NodeConfig {
+    /// The data folder.
+    pub home: PathBuf,
+    /// What unlocks the identity key, if it is encrypted.
+    pub passphrase: Option<String>,
+    /// The socket addresses to listen on; none means [`crate::net::port::DEFAULT_PORT`] on all addresses, or any port if that is taken.
+    pub listen: Vec<SocketAddr>,
+    /// Whether the operator vouches that the node can be reached from everywhere.
+    pub public: bool,
+    /// Nodes through which to find the others.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether to look for nodes on the local network.
+    pub mdns: bool,
+    /// Servers that tell how this node's NAT works, beside the peers that do.
+    pub stun: Vec<StunServer>,
+    /// Whether to ask the router for a port.
+    pub port_mapping: bool,
+    /// Whether relays are used, and whether anything else is.
+    pub relay_mode: RelayMode,
+    /// TURN servers that may be used, as URIs (RFC 7065) with credentials in front of the host.
+    pub turn: Vec<String>,
+    /// The proxy through which TURN servers are reached, as a URL.
+    pub turn_proxy: Option<String>,
+    /// Whose calls to take.
+    pub calls: AdmissionPolicy,
+    /// Whether to say in the DHT where this node is and what it has. A node that only fetches need not.
+    pub announce: bool,
+    /// How to relay for others, if it does.
+    pub relay: Option<RelayConfig>,
+    /// Whether to do without any network: for commands that concern only the data folder.
+    pub offline: bool,
+}
+
+/// A running node. It holds the data folder until it is dropped.
+pub struct Node {
+    pub(super) home: Home,
+    pub(super) secret: NodeSecret,
+    pub(super) store: Store,
+    pub(super) server: Server,
+    pub(super) announces: bool,
+    pub(super) calls: AdmissionPolicy,
+    pub(crate) online: Option<Online>,
+    /// Signalled when the store's roots have changed.
+    pub(super) roots_changed: Arc<Notify>,
+    pub(super) received_bytes: AtomicU64,
+}
+
+impl Node {
+    /// Opens the data folder and, unless it is to be offline, joins the network.
+    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, Failure> {
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open_home(&opening)).await;
+        let (home, secret, store) = opened.map_err(|error| Failure::local(error.to_string()))??;
+        let server = Server::new(store.clone(), secret.clone());
+        let roots_changed = Arc::new(Notify::new());
+        let online = match config.offline {
+            true => None,
+            false => Some(Online::start(&config, &home, &secret, &store, &server, &roots_changed).await?),
+        };
+        let announces = (config.announce || config.relay.is_some()) && !config.offline;
+        let received_bytes = AtomicU64::new(0);
+        let calls = config.calls;
+        Ok(Arc::new(Self { home, secret, store, server, announces, calls, online, roots_changed, received_bytes }))
+    }
+
+    /// The public key of this node.
+    pub fn key(&self) -> NodeKey {
+        self.secret.public()
+    }
+
+    /// Leaves the network in order. Sessions are closed; what was fetched and verified stays.
+    pub async fn shutdown(&self) {
+        if let Some(online) = &self.online {
+            online.shutdown().await;
+        }
+    }
+
+    /// The addresses that the node listens on.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.online.as_ref().map(|online| online.port.local_addrs().to_vec()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.key())
+    }
+}
+
+fn open_home(config: &NodeConfig) -> Result<(Home, NodeSecret, Store), Failure> {
+    let home = Home::open(&config.home)?;
+    let secret = match &config.passphrase {
+        Some(passphrase) => home.unlock(passphrase)?,
+        None => home.identity()?,
+    };
+    let (store, report) = Store::open(home.root())?;
+    if let Some(aside) = report.set_aside {
+        tracing::warn!(aside = %aside.display(), "the index was damaged; it was set aside and made anew");
+    }
+    Ok((home, secret, store))
+}

@@ -1,0 +1,63 @@
+//! Host candidates: each address of this machine at which the node listens, in every role that TCP knows (RFC 6544 §5.1).
+//!
+//! What it is not: the choice of the addresses, which is [`crate::net::path::host_candidates`].
+
+use std::{io, net::SocketAddr};
+
+use keyferry_ice::{
+    LocalCandidate,
+    candidate::{Candidate, CandidateKind, TcpType},
+};
+
+use crate::{net::path::host_candidates, reach::rendezvous::Scope};
+
+/// Addresses of this machine that become candidates; each becomes three.
+pub(super) const MAX_HOSTS: usize = 8;
+/// The port that stands in an active candidate, at which nobody listens: discard (RFC 6544 §4.1).
+const DISCARD: u16 = 9;
+
+/// The addresses at which the node listens, best first: those of the whole internet come before those of the house.
+pub(super) fn addrs(listeners: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
+    let mut addrs: Vec<SocketAddr> = host_candidates(listeners)?.into_iter().map(|candidate| candidate.addr).collect();
+    addrs.sort_by_key(|addr| Scope::of_ip(addr.ip()) != Some(Scope::Wan));
+    Ok(addrs)
+}
+
+/// The candidates of the first [`MAX_HOSTS`] of these addresses, in their order.
+pub(super) fn candidates(addrs: &[SocketAddr]) -> Vec<LocalCandidate> {
+    let types = [TcpType::Active, TcpType::Passive, TcpType::SimultaneousOpen];
+    let ranked = addrs.iter().zip((0..u16::try_from(MAX_HOSTS).unwrap_or(u16::MAX)).rev());
+    ranked
+        .flat_map(|(base, preference)| {
+            types.map(|tcp_type| {
+                let port = if tcp_type == TcpType::Active { DISCARD } else { base.port() };
+                let addr = SocketAddr::new(base.ip(), port);
+                let candidate = Candidate::new(CandidateKind::Host, tcp_type, addr, preference);
+                LocalCandidate { candidate, base: *base }
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_a_candidate_in_three_roles() {
+        let addr: SocketAddr = "192.168.7.20:4600".parse().unwrap();
+        let candidates = candidates(&[addr]);
+        let found: Vec<_> = candidates.iter().map(|own| (own.candidate.tcp_type, own.candidate.addr.port())).collect();
+        assert_eq!(found, [(TcpType::Active, DISCARD), (TcpType::Passive, 4600), (TcpType::SimultaneousOpen, 4600)]);
+        assert!(candidates.iter().all(|own| own.base == addr));
+    }
+
+    #[test]
+    fn an_earlier_address_has_a_greater_priority_in_each_role() {
+        let addrs = ["[2001:db8::1]:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()];
+        let candidates = candidates(&addrs);
+        for (first, second) in candidates[..3].iter().zip(&candidates[3..]) {
+            assert!(first.candidate.priority > second.candidate.priority);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The task that gathers: it joins what its parts find, and publishes what has changed.
+//!
+//! What it is not: the parts; each has a file of its own.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use keyferry_ice::{
+    LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping,
+    candidate::{Candidate, CandidateKind, TcpType},
+};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    GatherConfig, Gathered, Gatherer, NetworkChange, Observation, PortMapping, hosts, interfaces::Interfaces,
+    observers::Observers, port_mapping, reflexive,
+};
+use crate::{
+    net::port::Port,
+    reach::rendezvous::{RendezvousStatus, Scope},
+};
+
+/// After this time, what has been found is called complete, and what comes later is a further candidate.
+const GATHER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Peers are asked by STUN as long as fewer hosts than this have said from where this node comes.
+const WANTED_OBSERVERS: usize = 3;
+
+/// Starts to gather for a port. `status` is that of the rendezvous on the same port.
+pub fn spawn(config: GatherConfig, port: Arc<Port>, status: watch::Receiver<RendezvousStatus>) -> Gatherer {
+    let hosts = hosts::addrs(port.local_addrs()).unwrap_or_default();
+    let (gathered, gathered_receiver) = watch::channel(Gathered::default());
+    let (changes, network) = watch::channel(NetworkChange::default());
+    let mapping = config.port_mapping.then(|| MappedPort::start(&port, network.clone()));
+    let task = Task {
+        observers: Observers::new(port.clone(), config.stun),
+        mapping,
+        hidden: config.hidden,
+        port,
+        hosts,
+        status,
+        gathered,
+        changes,
+        complete_at: Instant::now() + GATHER_TIMEOUT,
+    };
+    task.publish();
+    let (end, ended) = oneshot::channel();
+    let task = tokio::spawn(task.run(ended));
+    Gatherer { gathered: gathered_receiver, network, end, task }
+}
+
+struct Task {
+    port: Arc<Port>,
+    /// The addresses at which the node listens.
+    hosts: Vec<SocketAddr>,
+    status: watch::Receiver<RendezvousStatus>,
+    observers: Observers,
+    mapping: Option<MappedPort>,
+    hidden: bool,
+    gathered: watch::Sender<Gathered>,
+    changes: watch::Sender<NetworkChange>,
+    complete_at: Instant,
+}
+
+/// The router's port, which a task of its own keeps.
+struct MappedPort {
+    state: watch::Receiver<PortMapping>,
+    end: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl MappedPort {
+    fn start(port: &Port, network: watch::Receiver<NetworkChange>) -> Self {
+        let (sender, state) = watch::channel(PortMapping::Asking);
+        let (end, ended) = oneshot::channel();
+        let task = tokio::spawn(port_mapping::keep(port.local_addrs().to_vec(), sender, network, ended));
+        Self { state, end, task }
+    }
+}
+
+impl Task {
+    async fn run(mut self, mut ended: oneshot::Receiver<()>) {
+        let mut interfaces = Interfaces::new();
+        let mut has_rendezvous = true;
+        loop {
+            let is_complete = self.gathered.borrow().complete;
+            tokio::select! {
+                word = self.observers.next() => if let Some(word) = word { self.observers.take(word) },
+                changed = self.status.changed(), if has_rendezvous => has_rendezvous = changed.is_ok(),
+                () = interfaces.changed() => self.look_at_hosts(),
+                () = mapping_changed(self.mapping.as_mut()) => {}
+                () = sleep_until(self.complete_at), if !is_complete => {}
+                _ = &mut ended => break,
+            }
+            self.ask_peers();
+            self.publish();
+        }
+        if let Some(mapping) = self.mapping {
+            let _ = mapping.end.send(());
+            let _ = mapping.task.await;
+        }
+    }
+
+    /// Compares the addresses of this machine with those before.
+    fn look_at_hosts(&mut self) {
+        let Ok(hosts) = hosts::addrs(self.port.local_addrs()) else { return };
+        let added = ips_beyond(&hosts, &self.hosts);
+        let removed = ips_beyond(&self.hosts, &hosts);
+        self.hosts = hosts;
+        if added.is_empty() && removed.is_empty() {
+            return;
+        }
+        tracing::info!(added = added.len(), removed = removed.len(), "this machine's addresses have changed");
+        tracing::debug!(?added, ?removed, "the addresses");
+        self.observers.network_changed(&self.hosts);
+        self.complete_at = Instant::now() + GATHER_TIMEOUT;
+        self.changes
+            .send_modify(|change| *change = NetworkChange { generation: change.generation + 1, added, removed });
+    }
+
+    /// Asks peers by STUN if too few hosts have said from where this node comes.
+    fn ask_peers(&mut self) {
+        let behind = self.hosts.iter().any(|host| host.is_ipv4() && Scope::of_ip(host.ip()) != Some(Scope::Wan));
+        let unconnected = self.status.borrow().unconnected.clone();
+        let observations = self.observations();
+        for ipv4 in [true, false] {
+            let known = observations.iter().filter(|known| known.observer.is_ipv4() == ipv4);
+            // Without a NAT, one word is enough.
+            let wanted = if ipv4 && behind { WANTED_OBSERVERS } else { 1 };
+            let missing = wanted.saturating_sub(known.count());
+            let peers: Vec<_> = unconnected.iter().copied().filter(|peer| peer.is_ipv4() == ipv4).collect();
+            self.observers.ask_peers(&peers, missing);
+        }
+    }
+
+    /// What others have said, one word for each host: that of a STUN server, on a connection that stands, before that of a
+    /// libp2p peer.
+    fn observations(&self) -> Vec<Observation> {
+        let mut all: Vec<Observation> = Vec::new();
+        let by_peers = self.status.borrow().observed.clone();
+        let by_servers: Vec<Observation> = self.observers.observations().collect();
+        for one in by_servers.into_iter().chain(by_peers) {
+            let is_known = all
+                .iter()
+                .any(|other| other.observer.ip() == one.observer.ip() && other.local.is_ipv4() == one.local.is_ipv4());
+            if !is_known && self.hosts.contains(&one.local) {
+                all.push(one);
+            }
+        }
+        all
+    }
+
+    fn publish(&self) {
+        let observations = self.observations();
+        let port_mapping = self.mapping.as_ref().map_or(PortMapping::Off, |mapping| mapping.state.borrow().clone());
+        let mapping = reflexive::mapping(&observations, &self.hosts);
+        let settled = self.observers.settled() && port_mapping != PortMapping::Asking && mapping != Mapping::Unknown;
+        let gathered = Gathered {
+            candidates: self.candidates(&observations, &port_mapping),
+            mapping,
+            complete: settled || Instant::now() >= self.complete_at,
+            observations,
+            stun: self.observers.reports(),
+            port_mapping,
+        };
+        self.gathered.send_if_modified(|before| {
+            let changed = *before != gathered;
+            *before = gathered;
+            changed
+        });
+    }
+
+    /// All candidates, those that every peer can use without the help of this side first.
+    fn candidates(&self, observations: &[Observation], port_mapping: &PortMapping) -> Vec<LocalCandidate> {
+        if self.hidden {
+            return Vec::new();
+        }
+        let mut candidates = hosts::candidates(&self.hosts);
+        candidates.extend(mapped_candidate(port_mapping));
+        candidates.extend(reflexive::candidates(observations, &self.hosts, &self.status.borrow().external));
+        candidates.truncate(MAX_SIGNALLED_CANDIDATES);
+        candidates
+    }
+}
+
+/// The router's port, unless the router is itself behind a NAT, where nobody could reach it.
+fn mapped_candidate(state: &PortMapping) -> Option<LocalCandidate> {
+    let PortMapping::Mapped { local, external, .. } = state else { return None };
+    let is_far = Scope::of_ip(external.ip()) == Some(Scope::Wan);
+    let candidate = Candidate::new(CandidateKind::PortMapped, TcpType::Passive, *external, 0);
+    is_far.then_some(LocalCandidate { candidate, base: *local })
+}
+
+/// Resolves when the router's port has changed; never where none is asked for.
+async fn mapping_changed(mapping: Option<&mut MappedPort>) {
+    if let Some(mapping) = mapping
+        && mapping.state.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+fn ips_beyond(these: &[SocketAddr], those: &[SocketAddr]) -> Vec<IpAddr> {
+    these.iter().filter(|addr| !those.contains(addr)).map(SocketAddr::ip).collect()
+}

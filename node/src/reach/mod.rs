@@ -1,0 +1,10 @@
+//! Where nodes can be reached: this node's own candidates, the offers of others in the DHT, and TURN servers, found or run.
+//!
+//! What it is not: connecting to anybody for data.
+
+pub mod gather;
+pub mod rendezvous;
+pub mod turn_client;
+pub mod turn_discovery;
+pub mod turn_server;
+pub(crate) mod turn_service;

@@ -1,0 +1,240 @@
+//! The libp2p behaviours of a node, and the `Swarm` that they make up, with all their limits.
+//!
+//! What it is not: what is done with their events; see [`super::actor`].
+
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use keyferry_proto::offer::MAX_LIFETIME;
+use libp2p::{
+    PeerId, StreamProtocol, Swarm, Transport, autonat, connection_limits,
+    connection_limits::ConnectionLimits,
+    core::{transport::OrTransport, upgrade::Version},
+    identify,
+    identity::Keypair,
+    kad, mdns, memory_connection_limits, noise, ping, relay, request_response,
+    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
+    yamux,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    RendezvousConfig, RendezvousError,
+    calls::Calls,
+    fenced::Fenced,
+    handshake::{Handshakes, MAX_HANDSHAKES},
+    observed::Departures,
+    records::Table,
+    relaying,
+    scope::Scope,
+    scoped::Scoped,
+    transport::PortTransport,
+    turn::{self, Frames},
+    warm::Warm,
+};
+use crate::net::port::{Accepted, Port};
+
+/// What identify tells others that we speak. A peer that says anything else is none of ours.
+pub(super) const PROTOCOL_VERSION: &str = "/keyferry/1";
+/// The Kademlia protocol of the wide area.
+pub(super) const WAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/kad/1");
+/// The Kademlia protocol of the local network.
+pub(super) const LAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/lan/kad/1");
+
+/// How long a connection may take to be encrypted and multiplexed.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection stays, unless it is one of those that are kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Above what [`Handshakes`] lets wait, so that this never is what keeps a peer out.
+const MAX_PENDING_INCOMING: u32 = 2 * MAX_HANDSHAKES as u32;
+const MAX_PENDING_OUTGOING: u32 = 96;
+const MAX_INCOMING: u32 = 256;
+const MAX_OUTGOING: u32 = 256;
+const MAX_PER_PEER: u32 = 4;
+const MAX_STREAMS: usize = 64;
+/// How long one query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to answer one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The greatest Kademlia message, in bytes: a record and twenty peers with their addresses.
+const MAX_PACKET: usize = 16 * 1024;
+/// How often those who store records of others pass them on to nodes that have come closer.
+const REPLICATION_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// How long a provider record holds; providers announce themselves again every [`super::REPUBLISH_INTERVAL`].
+const PROVIDER_TTL: Duration = Duration::from_secs(60 * 60);
+/// How often addresses that may be reachable are put to the test.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// Addresses that are put to the test.
+const MAX_PROBED: usize = 8;
+
+pub(super) type Kademlia = kad::Behaviour<Table>;
+
+/// All behaviours of a node. Those that refuse connections come first.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    memory: memory_connection_limits::Behaviour,
+    warm: Warm,
+    identify: Scoped<identify::Behaviour>,
+    ping: Scoped<ping::Behaviour>,
+    /// Multicast over IPv4, and over IPv6: each instance of it speaks one of them only.
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    mdns6: Toggle<mdns::tokio::Behaviour>,
+    pub(super) lan: Scoped<Kademlia>,
+    pub(super) wan: Scoped<Kademlia>,
+    pub(super) reachable: Scoped<autonat::v2::client::Behaviour>,
+    dial_back: Scoped<autonat::v2::server::Behaviour>,
+    pub(super) relay: Scoped<relay::Behaviour>,
+    /// Makes and takes circuits: the other half of the transport's.
+    relay_client: Fenced<relay::client::Behaviour>,
+    pub(super) calls: Calls,
+    /// Credentials for TURN relays.
+    pub(super) turn: Scoped<request_response::Behaviour<Frames>>,
+}
+
+impl Behaviour {
+    /// The DHT of a scope.
+    pub(super) fn kad(&mut self, scope: Scope) -> &mut Kademlia {
+        &mut self.scoped_kad(scope).inner
+    }
+
+    /// The DHT of a scope, with its filter.
+    pub(super) fn scoped_kad(&mut self, scope: Scope) -> &mut Scoped<Kademlia> {
+        match scope {
+            Scope::Lan => &mut self.lan,
+            Scope::Wan => &mut self.wan,
+        }
+    }
+
+    /// How many peers the routing table of a scope has.
+    pub(super) fn peers(&mut self, scope: Scope) -> usize {
+        self.kad(scope).kbuckets().map(|bucket| bucket.num_entries()).sum()
+    }
+}
+
+/// Makes the `Swarm` on the port.
+pub(super) fn swarm(
+    config: &RendezvousConfig,
+    port: Arc<Port>,
+    incoming: mpsc::Receiver<Accepted>,
+    handshakes: Handshakes,
+    departures: Departures,
+) -> Result<Swarm<Behaviour>, RendezvousError> {
+    let setup = |error: &dyn std::fmt::Display| RendezvousError::Setup(error.to_string());
+    let keys = Keypair::ed25519_from_bytes(*config.secret).map_err(|error| setup(&error))?;
+    let peer = keys.public().to_peer_id();
+    let mut streams = yamux::Config::default();
+    streams.set_max_num_streams(MAX_STREAMS);
+    let (circuits, relay_client) = relay::client::new(peer);
+    let direct = PortTransport::new(port.clone(), incoming, handshakes, departures);
+    let transport = OrTransport::new(circuits, direct)
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(&keys).map_err(|error| setup(&error))?)
+        .multiplex(streams)
+        .timeout(UPGRADE_TIMEOUT)
+        .boxed();
+    let mode = |serves| if serves { kad::Mode::Server } else { kad::Mode::Client };
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(connection_limits()),
+        memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_limit),
+        warm: Warm::default(),
+        identify: Scoped::direct(identify_behaviour(&keys)),
+        ping: Scoped::direct(ping::Behaviour::new(
+            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+        )),
+        mdns: mdns_behaviour(config.mdns && listens(&port, SocketAddr::is_ipv4), peer, false),
+        mdns6: mdns_behaviour(config.mdns && listens(&port, SocketAddr::is_ipv6), peer, true),
+        lan: Scoped::new(Scope::Lan, kademlia(peer, Scope::Lan, mode(!config.hidden))),
+        wan: Scoped::new(Scope::Wan, kademlia(peer, Scope::Wan, mode(config.public))),
+        reachable: Scoped::new(Scope::Wan, autonat_client()),
+        dial_back: Scoped::direct(autonat::v2::server::Behaviour::default()),
+        relay: Scoped::new(Scope::Wan, relaying::relay(peer)),
+        relay_client: Fenced::new(relay_client),
+        calls: Calls::new(peer, config.hidden),
+        turn: Scoped::direct(turn::behaviour(config.turn.as_ref())),
+    };
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        // Saves a round trip for each stream: what is asked goes out with the name of the protocol.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
+    Ok(Swarm::new(transport, behaviour, peer, settings))
+}
+
+fn connection_limits() -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
+        .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
+        .with_max_established_incoming(Some(MAX_INCOMING))
+        .with_max_established_outgoing(Some(MAX_OUTGOING))
+        .with_max_established_per_peer(Some(MAX_PER_PEER))
+}
+
+fn identify_behaviour(keys: &Keypair) -> identify::Behaviour {
+    let config = identify::Config::new(PROTOCOL_VERSION.to_owned(), keys.public())
+        .with_agent_version(concat!("keyferry/", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_push_listen_addr_updates(true)
+        // Its cache would be dialled from, and it knows no scopes.
+        .with_cache_size(0);
+    identify::Behaviour::new(config)
+}
+
+fn autonat_client() -> autonat::v2::client::Behaviour {
+    let config =
+        autonat::v2::client::Config::default().with_max_candidates(MAX_PROBED).with_probe_interval(PROBE_INTERVAL);
+    autonat::v2::client::Behaviour::new(rand::make_rng(), config)
+}
+
+fn listens(port: &Port, family: fn(&SocketAddr) -> bool) -> bool {
+    port.local_addrs().iter().any(family)
+}
+
+fn mdns_behaviour(wanted: bool, peer: PeerId, enable_ipv6: bool) -> Toggle<mdns::tokio::Behaviour> {
+    let made =
+        wanted.then(|| mdns::tokio::Behaviour::new(mdns::Config { enable_ipv6, ..mdns::Config::default() }, peer));
+    Toggle::from(made.and_then(|made| {
+        made.inspect_err(
+            |error| tracing::info!(%error, enable_ipv6, "peers of the local network cannot be found by multicast"),
+        )
+        .ok()
+    }))
+}
+
+/// Copies of a record that are made in the DHT of a scope, which is also how many peers a query wants to find. Peers of
+/// a local network come and go less, and answer sooner, than those of the wide area.
+pub(super) const fn copies(scope: Scope) -> NonZeroUsize {
+    match scope {
+        Scope::Lan => NonZeroUsize::new(8).expect("not zero"),
+        Scope::Wan => NonZeroUsize::new(20).expect("not zero"),
+    }
+}
+
+/// The protocol of the DHT of a scope.
+pub(super) fn protocol(scope: Scope) -> StreamProtocol {
+    match scope {
+        Scope::Lan => LAN_PROTOCOL,
+        Scope::Wan => WAN_PROTOCOL,
+    }
+}
+
+fn kademlia(peer: PeerId, scope: Scope, mode: kad::Mode) -> Kademlia {
+    let mut config = kad::Config::new(protocol(scope));
+    config
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_caching(kad::Caching::Disabled)
+        .disjoint_query_paths(true)
+        .set_replication_factor(copies(scope))
+        .set_query_timeout(QUERY_TIMEOUT)
+        .set_substreams_timeout(REQUEST_TIMEOUT)
+        .set_max_packet_size(MAX_PACKET)
+        .set_record_ttl(Some(MAX_LIFETIME))
+        .set_replication_interval(Some(REPLICATION_INTERVAL))
+        // Publishing again is done by `announce`, at its own pace.
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_provider_record_ttl(Some(PROVIDER_TTL));
+    let mut kademlia = kad::Behaviour::with_config(peer, Table::new(peer), config);
+    kademlia.set_mode(Some(mode));
+    kademlia
+}

@@ -1,0 +1,123 @@
+//! Incoming connections whose handshake is not done: how many there may be, and which one gives way.
+//!
+//! Whoever begins to speak libp2p and stops is dropped after a time, but many of them at once must not keep a real peer
+//! out: where there are too many, the oldest of the host that has most is cut off.
+//!
+//! What it is not: the handshake, which is libp2p's.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::{AsyncRead, AsyncWrite, FutureExt};
+use tokio::net::TcpStream;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+use crate::net::port::{Place, Undecided};
+
+/// Incoming handshakes that may be under way at a time.
+pub(super) const MAX_HANDSHAKES: usize = 256;
+
+/// The handshakes that are under way, by remote address.
+#[derive(Clone, Debug)]
+pub(super) struct Handshakes {
+    places: Undecided,
+    under_way: Arc<Mutex<HashMap<SocketAddr, Weak<AtomicBool>>>>,
+}
+
+/// A connection that can be cut off until its handshake is done.
+pub(super) struct Guarded {
+    stream: Compat<TcpStream>,
+    guard: Option<Guard>,
+}
+
+struct Guard {
+    place: Place,
+    done: Arc<AtomicBool>,
+    remote: SocketAddr,
+    handshakes: Handshakes,
+}
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self { places: Undecided::new(MAX_HANDSHAKES), under_way: Arc::default() }
+    }
+}
+
+impl Handshakes {
+    /// Lets an incoming connection begin its handshake.
+    pub(super) fn guard(&self, stream: TcpStream, remote: SocketAddr) -> Guarded {
+        let done = Arc::new(AtomicBool::new(false));
+        self.lock().insert(remote, Arc::downgrade(&done));
+        let place = self.places.enter(remote.ip());
+        Guarded { stream: stream.compat(), guard: Some(Guard { place, done, remote, handshakes: self.clone() }) }
+    }
+
+    /// Notes that the handshake with a remote address is done.
+    pub(super) fn done(&self, remote: SocketAddr) {
+        if let Some(done) = self.lock().remove(&remote).and_then(|done| done.upgrade()) {
+            done.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Weak<AtomicBool>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Guarded {
+    /// A connection that this node dialled: nobody can make it do that too often.
+    pub(super) fn dialled(stream: TcpStream) -> Self {
+        Self { stream: stream.compat(), guard: None }
+    }
+
+    /// Fails when the connection has been cut off; forgets about it when the handshake is done.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        if guard.done.load(Ordering::Relaxed) {
+            self.guard = None;
+        } else if guard.place.pushed_out.poll_unpin(cx).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionReset, "too many handshakes under way"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut under_way = self.handshakes.lock();
+        // A later connection may have the same remote address.
+        if under_way.get(&self.remote).is_some_and(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&self.done))) {
+            under_way.remove(&self.remote);
+        }
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}

@@ -1,0 +1,347 @@
+//! What a node stores for one DHT: offers, checked before they are taken, and who provides which content.
+//!
+//! Bounded in every direction. Where there is no room, what is farthest from this node's own place in the DHT goes: the
+//! nodes that are closest to a key are those who are asked for it.
+//!
+//! What it is not: the disk. Changes are collected for [`Table::take_changes`], and the actor writes them.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map},
+    time::Instant,
+};
+
+use keyferry_net::time::UnixTime;
+use keyferry_proto::offer::{RecordError, RecordKey, SealedOffer};
+use libp2p::{
+    PeerId,
+    kad::{
+        self, KBucketDistance, KBucketKey, ProviderRecord, Record,
+        store::{Error as StoreError, RecordStore, Result as StoreResult},
+    },
+};
+
+use super::MAX_PROVIDED;
+use crate::base::clock;
+
+/// Offers that a node stores for one DHT; each has at most 4 KiB.
+pub(super) const MAX_RECORDS: usize = 4096;
+/// Contents for which a node stores providers, for one DHT.
+pub(super) const MAX_PROVIDER_KEYS: usize = 4096;
+/// Providers that a node stores for one content.
+pub(super) const MAX_PROVIDERS_PER_KEY: usize = 20;
+/// Addresses that a node stores for one provider.
+pub(super) const MAX_PROVIDER_ADDRS: usize = 8;
+
+/// Why a record from a peer was not stored.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is not a sound record of its key.
+    Unsound(RecordError),
+    /// The key has not 32 bytes.
+    NotAKey,
+    /// A record with the same or a greater sequence number is there.
+    NotNewer,
+    /// There is no room for what is that far away.
+    Full,
+}
+
+/// The offers and providers that a node stores for one DHT.
+pub(super) struct Table {
+    own: KBucketKey<PeerId>,
+    offers: HashMap<kad::RecordKey, Stored>,
+    by_distance: BTreeSet<(KBucketDistance, [u8; 32])>,
+    providers: HashMap<kad::RecordKey, Vec<ProviderRecord>>,
+    provided: HashMap<kad::RecordKey, ProviderRecord>,
+    changes: BTreeMap<[u8; 32], Option<Vec<u8>>>,
+}
+
+/// A record with what is needed to compare it with others.
+pub(super) struct Stored {
+    record: Record,
+    sequence: u64,
+    distance: KBucketDistance,
+}
+
+impl Refusal {
+    /// The name of its counter.
+    pub(super) fn counter(&self) -> &'static str {
+        match self {
+            Refusal::Unsound(RecordError::TooLong { .. }) => "record_refused_too_long",
+            Refusal::Unsound(RecordError::WrongKey { .. }) => "record_refused_wrong_key",
+            Refusal::Unsound(RecordError::BadSignature) => "record_refused_bad_signature",
+            Refusal::Unsound(RecordError::Expired { .. }) => "record_refused_expired",
+            Refusal::Unsound(RecordError::FromTheFuture { .. } | RecordError::WrongDay { .. }) => {
+                "record_refused_wrong_time"
+            }
+            Refusal::Unsound(RecordError::Malformed(_)) | Refusal::NotAKey => "record_refused_malformed",
+            Refusal::NotNewer => "record_refused_not_newer",
+            Refusal::Full => "record_refused_full",
+        }
+    }
+}
+
+impl Table {
+    pub(super) fn new(own: PeerId) -> Self {
+        Self {
+            own: KBucketKey::from(own),
+            offers: HashMap::new(),
+            by_distance: BTreeSet::new(),
+            providers: HashMap::new(),
+            provided: HashMap::new(),
+            changes: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a record if it is sound and newer than what is there. The same record again changes nothing.
+    pub(super) fn accept(&mut self, mut record: Record, now: UnixTime) -> Result<(), Refusal> {
+        let key = record_key_of(&record.key).ok_or(Refusal::NotAKey)?;
+        let offer = SealedOffer::parse(&record.value, &key, now).map_err(Refusal::Unsound)?;
+        if let Some(stored) = self.offers.get(&record.key) {
+            if stored.record.value == record.value {
+                return Ok(());
+            }
+            if offer.sequence() <= stored.sequence {
+                return Err(Refusal::NotNewer);
+            }
+        }
+        let distance = self.own.distance(&KBucketKey::new(record.key.clone()));
+        if !self.offers.contains_key(&record.key) {
+            self.make_room(distance)?;
+        }
+        record.expires = Some(Instant::now() + offer.expires().since(now));
+        self.by_distance.insert((distance, *key.as_bytes()));
+        self.changes.insert(*key.as_bytes(), Some(record.value.clone()));
+        self.offers.insert(record.key.clone(), Stored { record, sequence: offer.sequence(), distance });
+        Ok(())
+    }
+
+    /// The offer under a key, if there is one that is still good.
+    pub(super) fn offer(&self, key: &RecordKey, now: UnixTime) -> Option<SealedOffer> {
+        let stored = self.offers.get(&kad_key_of(key))?;
+        SealedOffer::parse(&stored.record.value, key, now).ok()
+    }
+
+    /// How many offers are stored.
+    pub(super) fn len(&self) -> usize {
+        self.offers.len()
+    }
+
+    /// Forgets what has expired.
+    pub(super) fn sweep(&mut self) {
+        let now = Instant::now();
+        let expired: Vec<_> = self
+            .offers
+            .values()
+            .filter(|stored| stored.record.is_expired(now))
+            .map(|stored| stored.record.key.clone())
+            .collect();
+        expired.iter().for_each(|key| self.remove(key));
+        self.providers.retain(|_, list| {
+            list.retain(|record| !record.is_expired(now));
+            !list.is_empty()
+        });
+    }
+
+    /// What has changed since the last call: the new bytes under a key, or none where the record is gone.
+    pub(super) fn take_changes(&mut self) -> BTreeMap<[u8; 32], Option<Vec<u8>>> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether [`Self::take_changes`] has something to give.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    fn make_room(&mut self, distance: KBucketDistance) -> Result<(), Refusal> {
+        if self.offers.len() < MAX_RECORDS {
+            return Ok(());
+        }
+        match self.by_distance.last() {
+            Some((farthest, key)) if *farthest > distance => {
+                let key = kad::RecordKey::new(key);
+                self.remove(&key);
+                Ok(())
+            }
+            _ => Err(Refusal::Full),
+        }
+    }
+}
+
+impl RecordStore for Table {
+    type RecordsIter<'a> =
+        std::iter::Map<hash_map::Values<'a, kad::RecordKey, Stored>, fn(&'a Stored) -> Cow<'a, Record>>;
+    type ProvidedIter<'a> = std::iter::Map<
+        hash_map::Values<'a, kad::RecordKey, ProviderRecord>,
+        fn(&'a ProviderRecord) -> Cow<'a, ProviderRecord>,
+    >;
+
+    fn get(&self, key: &kad::RecordKey) -> Option<Cow<'_, Record>> {
+        self.offers.get(key).map(|stored| Cow::Borrowed(&stored.record))
+    }
+
+    fn put(&mut self, record: Record) -> StoreResult<()> {
+        self.accept(record, clock::now()).map_err(|refusal| match refusal {
+            Refusal::Unsound(RecordError::TooLong { .. }) => StoreError::ValueTooLarge,
+            _ => StoreError::MaxRecords,
+        })
+    }
+
+    fn remove(&mut self, key: &kad::RecordKey) {
+        if let (Some(stored), Some(bytes)) = (self.offers.remove(key), record_key_of(key)) {
+            self.by_distance.remove(&(stored.distance, *bytes.as_bytes()));
+            self.changes.insert(*bytes.as_bytes(), None);
+        }
+    }
+
+    fn records(&self) -> Self::RecordsIter<'_> {
+        self.offers.values().map(|stored| Cow::Borrowed(&stored.record))
+    }
+
+    fn add_provider(&mut self, mut record: ProviderRecord) -> StoreResult<()> {
+        record.addresses.truncate(MAX_PROVIDER_ADDRS);
+        if record.provider == *self.own.preimage() {
+            if self.provided.len() >= MAX_PROVIDED && !self.provided.contains_key(&record.key) {
+                return Err(StoreError::MaxProvidedKeys);
+            }
+            self.provided.insert(record.key.clone(), record);
+            return Ok(());
+        }
+        if self.providers.len() >= MAX_PROVIDER_KEYS && !self.providers.contains_key(&record.key) {
+            self.sweep();
+            if self.providers.len() >= MAX_PROVIDER_KEYS {
+                return Err(StoreError::MaxProvidedKeys);
+            }
+        }
+        let now = Instant::now();
+        let list = self.providers.entry(record.key.clone()).or_default();
+        list.retain(|other| other.provider != record.provider && !other.is_expired(now));
+        // The first that came stay: a flood of invented providers does not push out the real ones.
+        if list.len() < MAX_PROVIDERS_PER_KEY {
+            list.push(record);
+        }
+        Ok(())
+    }
+
+    fn providers(&self, key: &kad::RecordKey) -> Vec<ProviderRecord> {
+        let own = self.provided.get(key);
+        own.into_iter().chain(self.providers.get(key).into_iter().flatten()).cloned().collect()
+    }
+
+    fn provided(&self) -> Self::ProvidedIter<'_> {
+        self.provided.values().map(Cow::Borrowed)
+    }
+
+    fn remove_provider(&mut self, key: &kad::RecordKey, provider: &PeerId) {
+        if provider == self.own.preimage() {
+            self.provided.remove(key);
+        } else if let hash_map::Entry::Occupied(mut entry) = self.providers.entry(key.clone()) {
+            entry.get_mut().retain(|record| record.provider != *provider);
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// The key as libp2p has it.
+pub(super) fn kad_key_of(key: &RecordKey) -> kad::RecordKey {
+    kad::RecordKey::new(key.as_bytes())
+}
+
+/// The key as ours; none if it has not 32 bytes.
+pub(super) fn record_key_of(key: &kad::RecordKey) -> Option<RecordKey> {
+    <[u8; 32]>::try_from(key.as_ref()).ok().map(RecordKey::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use keyferry_proto::identity::NodeSecret;
+
+    use super::*;
+    use crate::reach::rendezvous::tests::sealed;
+
+    fn record(seed: u8, sequence: u64) -> Record {
+        let offer = sealed(&NodeSecret::from_bytes(&[seed; 32]), sequence);
+        Record::new(kad_key_of(&offer.key()), offer.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn newer_records_replace_older_ones_and_never_the_other_way_round() {
+        let mut table = Table::new(PeerId::random());
+        let now = clock::now();
+        table.accept(record(1, 5), now).unwrap();
+        assert_eq!(table.accept(record(1, 4), now), Err(Refusal::NotNewer));
+        // Sealed again, the same sequence has other bytes.
+        assert_eq!(table.accept(record(1, 5), now), Err(Refusal::NotNewer));
+        table.accept(record(1, 6), now).unwrap();
+        let key = record_key_of(&record(1, 6).key).unwrap();
+        assert_eq!(table.offer(&key, now).unwrap().sequence(), 6);
+    }
+
+    #[test]
+    fn the_same_record_again_is_no_error() {
+        let mut table = Table::new(PeerId::random());
+        let same = record(1, 5);
+        table.accept(same.clone(), clock::now()).unwrap();
+        assert_eq!(table.accept(same, clock::now()), Ok(()));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn forged_misplaced_oversized_and_expired_records_are_refused() {
+        let mut table = Table::new(PeerId::random());
+        let now = clock::now();
+        let mut forged = record(1, 1);
+        *forged.value.last_mut().unwrap() ^= 1;
+        assert_eq!(table.accept(forged, now).unwrap_err().counter(), "record_refused_bad_signature");
+        let misplaced = Record { key: record(2, 1).key, ..record(1, 1) };
+        assert_eq!(table.accept(misplaced, now).unwrap_err().counter(), "record_refused_wrong_key");
+        let oversized = Record { value: vec![0; 4097], ..record(1, 1) };
+        assert_eq!(table.accept(oversized, now).unwrap_err().counter(), "record_refused_too_long");
+        let keyless = Record { key: kad::RecordKey::new(b"short"), ..record(1, 1) };
+        assert_eq!(table.accept(keyless, now), Err(Refusal::NotAKey));
+        let much_later = now.plus(Duration::from_secs(3 * 60 * 60));
+        assert_eq!(table.accept(record(1, 1), much_later).unwrap_err().counter(), "record_refused_expired");
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_full_table_keeps_what_is_closest() {
+        let own = PeerId::random();
+        let mut table = Table::new(own);
+        for number in 0..MAX_RECORDS {
+            // Records of this many keys would take long to sign; the table's bookkeeping does not look into them.
+            let bytes = *blake3::hash(&number.to_le_bytes()).as_bytes();
+            let key = kad::RecordKey::new(&bytes);
+            let distance = KBucketKey::from(own).distance(&KBucketKey::new(key.clone()));
+            table.by_distance.insert((distance, bytes));
+            table.offers.insert(key.clone(), Stored { record: Record::new(key, vec![]), sequence: 0, distance });
+        }
+        let farthest = *table.by_distance.last().unwrap();
+        for seed in 0..20 {
+            let new = record(seed, 1);
+            let distance = KBucketKey::from(own).distance(&KBucketKey::new(new.key.clone()));
+            let last = table.by_distance.last().unwrap().0;
+            assert_eq!(table.accept(new, clock::now()).is_ok(), distance < last);
+        }
+        assert_eq!((table.len(), table.by_distance.len()), (MAX_RECORDS, MAX_RECORDS));
+        assert!(*table.by_distance.last().unwrap() < farthest);
+    }
+
+    #[test]
+    fn providers_are_bounded_and_the_first_ones_stay() {
+        let mut table = Table::new(PeerId::random());
+        let key = kad::RecordKey::new(&[7; 32]);
+        let first = PeerId::random();
+        table.add_provider(ProviderRecord::new(key.clone(), first, vec![])).unwrap();
+        for _ in 0..100 {
+            table.add_provider(ProviderRecord::new(key.clone(), PeerId::random(), vec![])).unwrap();
+        }
+        let providers = table.providers(&key);
+        assert_eq!(providers.len(), MAX_PROVIDERS_PER_KEY);
+        assert_eq!(providers[0].provider, first);
+    }
+}

@@ -1,0 +1,75 @@
+//! Tests that need a network of their own: multicast, and addresses that count as public. Each runs in a network namespace with one pair
+//! of interfaces.
+
+use std::process::Command as Process;
+
+use super::*;
+use crate::base::namespace;
+
+const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1 && \
+    for addr in 10.77.0.1 203.0.113.1 203.0.113.2 203.0.113.3; do ip addr add $addr/24 dev v0 || exit 1; done && \
+    ip addr add fd77::1/64 dev v0 nodad && ip link set v1 up && ip link set v0 up && exec \"$0\" \"$@\"";
+
+/// Runs the test of this name again in a namespace, and returns whether this is that second run.
+fn in_namespace(name: &str) -> bool {
+    in_namespace_of(SET_UP, &[], &format!("namespace::{name}"))
+}
+
+/// Runs a test again in a namespace that is set up in a certain way with these programs, and returns whether this is that second run.
+pub(super) fn in_namespace_of(set_up: &str, programs: &[&str], name: &str) -> bool {
+    namespace::in_namespace(&format!("reach::rendezvous::tests::{name}"), programs, set_up)
+}
+
+#[tokio::test]
+async fn nodes_of_one_network_find_each_other_by_multicast() {
+    if !in_namespace("nodes_of_one_network_find_each_other_by_multicast") {
+        return;
+    }
+    // Over each family alone.
+    for everywhere in ["0.0.0.0:0", "[::]:0"] {
+        let everywhere = everywhere.parse().unwrap();
+        let config = || RendezvousConfig { mdns: true, ..quiet_config(&[]) };
+        let first = start_on(everywhere, config()).await;
+        first.publish(&secret(1), 1).await;
+        let second = start_on(everywhere, config()).await;
+        assert!(second.resolve(key_of(&secret(1))).await.is_some());
+        second.until(|status| status.lan_peers == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_end_with_the_address_that_they_hung_on() {
+    if !in_namespace("connections_end_with_the_address_that_they_hung_on") {
+        return;
+    }
+    let steady =
+        start_on("203.0.113.1:0".parse().unwrap(), RendezvousConfig { public: true, ..quiet_config(&[]) }).await;
+    let moving = start_on("0.0.0.0:0".parse().unwrap(), quiet_config(&[&steady])).await;
+    moving.until(|status| status.connected == 1).await;
+    let lost = Process::new("ip").args(["addr", "del", "203.0.113.2/24", "dev", "v0"]).status().unwrap();
+    assert!(lost.success());
+    moving.until(|status| status.counters.get("closed_with_address").is_some_and(|count| *count == 1)).await;
+    moving.until(|status| status.connected == 1).await;
+}
+
+#[tokio::test]
+async fn public_addresses_make_the_wide_area_dht_and_reachable_nodes_serve_it() {
+    if !in_namespace("public_addresses_make_the_wide_area_dht_and_reachable_nodes_serve_it") {
+        return;
+    }
+    let at = |host: u8| SocketAddr::from(([203, 0, 113, host], 0));
+    let public = start_on(at(1), RendezvousConfig { public: true, ..quiet_config(&[]) }).await;
+    let second = start_on(at(2), quiet_config(&[&public])).await;
+    second.until(|status| status.wan_peers == 1).await;
+    let word = Observation { observer: public.addr, local: second.addr, observed: second.addr };
+    second.until(|status| status.observed == [word]).await;
+    assert!(!second.rendezvous.status().borrow().public, "nobody has tested yet whether it is reachable");
+    assert_eq!(second.publish(&secret(1), 1).await, PublishReport { lan: 0, wan: 1 });
+    let third = start_on(at(3), quiet_config(&[&public])).await;
+    assert!(third.resolve(key_of(&secret(1))).await.is_some());
+    let tested = second.until(|status| status.public).await;
+    assert_eq!(tested.external, [second.addr]);
+    assert_eq!(tested.lan_peers, 0);
+    // It serves now, and others learn of it.
+    public.until(|status| status.wan_peers >= 1).await;
+}

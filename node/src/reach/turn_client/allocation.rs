@@ -1,0 +1,150 @@
+//! What callers hold of an allocation: the allocation itself, the means to connect through it, and what keeps it.
+//!
+//! What it is not: the task that owns the protocol; see [`super::driver`].
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use keyferry_ice::ConnectFailure;
+use keyferry_turn::client::{AddressFamily, Allocated, Ending};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::{ConnectError, TurnError, TurnServer, driver};
+use crate::net::path::PathStream;
+
+/// Peers whose permission the task has not yet asked for.
+const MAX_WANTED: usize = 64;
+
+/// An allocation on a server. It is given back (Refresh with lifetime 0), and its connections that were not handed out are closed, when
+/// it and all its leases are dropped. The server closes those that were handed out.
+#[derive(Debug)]
+pub struct Allocation {
+    allocated: Allocated,
+    server: TurnServer,
+    lease: Lease,
+    wanted: Arc<Wanted>,
+    accepted: mpsc::Receiver<(PathStream, SocketAddr)>,
+}
+
+/// Keeps an allocation, for whoever uses a connection of it.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    connects: mpsc::Sender<Connect>,
+    ended: watch::Receiver<Option<Ending>>,
+}
+
+/// Connects to peers through an allocation. It does not keep it.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    connects: mpsc::WeakSender<Connect>,
+}
+
+/// A wish for the task. Dropping the receiving half of `reply` abandons it.
+#[derive(Debug)]
+pub(super) struct Connect {
+    pub(super) peer: SocketAddr,
+    pub(super) reply: oneshot::Sender<Result<PathStream, ConnectError>>,
+}
+
+/// Peers that shall be let in.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    peers: Mutex<BTreeSet<IpAddr>>,
+    pub(super) changed: Notify,
+}
+
+impl Allocation {
+    /// Asks a server for a relayed address of this family.
+    pub async fn make(server: &TurnServer, family: AddressFamily) -> Result<Self, TurnError> {
+        let wanted = Arc::new(Wanted::default());
+        let driver::Started { allocated, connects, accepted, ended } =
+            driver::start(server, family, Arc::clone(&wanted)).await?;
+        Ok(Self { allocated, server: server.clone(), lease: Lease { connects, ended }, wanted, accepted })
+    }
+
+    /// The address at which peers reach this node.
+    pub fn relayed(&self) -> SocketAddr {
+        self.allocated.relayed
+    }
+
+    /// The address from which the server sees this node come.
+    pub fn mapped(&self) -> SocketAddr {
+        self.allocated.mapped
+    }
+
+    /// The server.
+    pub fn server(&self) -> &TurnServer {
+        &self.server
+    }
+
+    /// Lets in connections of a peer, whatever their port, from soon to the end of the allocation. Once is enough.
+    pub fn permit(&self, peer: IpAddr) {
+        self.wanted.add(peer.to_canonical());
+    }
+
+    /// The means to connect to peers.
+    pub fn connector(&self) -> Connector {
+        Connector { connects: self.lease.connects.downgrade() }
+    }
+
+    /// What keeps the allocation beyond this value.
+    pub fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+
+    /// The next connection of a peer: bound, raw from here on. `None` when the allocation has ended.
+    pub async fn accept(&mut self) -> Option<(PathStream, SocketAddr)> {
+        self.accepted.recv().await
+    }
+}
+
+impl Lease {
+    /// Waits until the allocation has ended, and says why.
+    pub async fn ended(&mut self) -> Ending {
+        match self.ended.wait_for(Option::is_some).await {
+            Ok(ending) => ending.unwrap_or(Ending::Released),
+            Err(_) => Ending::Released,
+        }
+    }
+
+    /// Waits without keeping the allocation.
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Ending>> {
+        self.ended.clone()
+    }
+}
+
+impl Connector {
+    /// Connects to a peer, as an ICE agent wants to know of it. Dropping the future gives the attempt up.
+    pub async fn connect(&self, peer: SocketAddr) -> Result<PathStream, ConnectFailure> {
+        self.relay_to(peer).await.map_err(|error| {
+            tracing::debug!(%peer, %error, "the relay has not connected");
+            error.into()
+        })
+    }
+
+    /// Connects to a peer, and says why that has failed.
+    pub async fn relay_to(&self, peer: SocketAddr) -> Result<PathStream, ConnectError> {
+        let (reply, answer) = oneshot::channel();
+        let connects = self.connects.upgrade().ok_or(ConnectError::Ended)?;
+        connects.send(Connect { peer, reply }).await.map_err(|_| ConnectError::Ended)?;
+        drop(connects);
+        answer.await.unwrap_or(Err(ConnectError::Ended))
+    }
+}
+
+impl Wanted {
+    pub(super) fn take(&self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, peer: IpAddr) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() < MAX_WANTED {
+            peers.insert(peer);
+            self.changed.notify_one();
+        }
+    }
+}

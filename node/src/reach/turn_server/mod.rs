@@ -1,0 +1,278 @@
+//! A TURN server over TCP in the node (RFC 8656, RFC 6062): connections that two nodes cannot make directly go through here.
+//!
+//! ```text
+//! stun::Front ── first plain TURN message ──┐
+//! TLS, ALPN stun.turn ── handshake ─────────┴▶ client task ── messages ──▶ actor (proto::turn::server) ──▶ listeners,
+//!                                                  ▲                          │                            connects
+//!                                                  └── Send, Close, Join ─────┘
+//! client task, joined ══ bytes (splice where both are plain TCP) ══ peer
+//! ```
+//! What it is not: the rules, which are in [`keyferry_turn::server`]; or a client of other relays.
+
+mod actor;
+mod certificate;
+mod client;
+mod config;
+mod credentials;
+mod moving;
+mod ports;
+mod rates;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use keyferry_net::time::UnixTime;
+use keyferry_turn::{
+    peer_policy::PeerPolicy,
+    rest_credentials::Secret,
+    server::{Arrival, Config, Counters, Server, Users},
+};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    actor::{Actor, Input},
+    certificate::Certificate,
+    client::ClientStream,
+    credentials::Issuer,
+    ports::Ports,
+    rates::Shares,
+};
+pub use self::{
+    certificate::CertificateError,
+    config::{PortRange, Rates, RelayConfig, RelayUser},
+    credentials::{Refused, RelayCredentials},
+};
+use crate::{
+    base::data_dir::{AdmissionPolicy, ContactsFile},
+    net::port::Undecided,
+    reach::turn_client::Pin,
+};
+
+/// Inputs that may wait for the actor. Each client has one message of its own here at a time.
+const MAX_INPUTS: usize = 1024;
+/// How long the TLS handshake of a client may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes at once. One more pushes out the oldest of the host that has most.
+const MAX_HANDSHAKES: usize = 128;
+/// What rustls may hold of what is to be sent to a client.
+const TLS_SEND_BUFFER: usize = 16 * 1024;
+
+/// Why a relay cannot be started. All of it is about this machine and its operator.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The certificate for `turns:`.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// An external address that cannot be told.
+    #[error("{0} cannot be told as an address outside: it is no single host's, or the second of its family")]
+    External(IpAddr),
+    /// The addresses of this machine.
+    #[error("the addresses of this machine cannot be read: {0}")]
+    Interfaces(std::io::Error),
+}
+
+/// The relay of a node. Dropping it ends it.
+#[derive(Debug)]
+pub struct Relay {
+    entrance: Entrance,
+    issuer: Issuer,
+    pin: Option<Pin>,
+    counters: watch::Receiver<Counters>,
+    traffic: Arc<Traffic>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Where connections for the relay come in. Clones are for the same relay.
+#[derive(Clone, Debug)]
+pub struct Entrance {
+    inputs: mpsc::Sender<Input>,
+    tls: Arc<rustls::ServerConfig>,
+    handshakes: Undecided,
+    traffic: Arc<Traffic>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+/// What the driver itself counts.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) spliced_bytes: AtomicU64,
+    pub(crate) copied_bytes: AtomicU64,
+    handshakes_failed: AtomicU64,
+    busy: AtomicU64,
+}
+
+impl Relay {
+    /// Starts the relay of a node that listens on these addresses and has this data folder.
+    pub fn start(config: RelayConfig, listeners: &[SocketAddr], home: PathBuf) -> Result<Self, RelayError> {
+        Self::start_with(config, Config::default(), listeners, home)
+    }
+
+    /// Starts a relay with these timers, which are not for operators to choose.
+    fn start_with(
+        config: RelayConfig,
+        timers: Config,
+        listeners: &[SocketAddr],
+        home: PathBuf,
+    ) -> Result<Self, RelayError> {
+        raise_file_limit();
+        let external = config.external().map_err(RelayError::External)?;
+        let secret = config
+            .secret
+            .as_ref()
+            .map_or_else(|| Secret::new(&rand::random::<[u8; 32]>()), |secret| Secret::new(secret.as_bytes()));
+        let named = config.users.iter().map(|user| (user.name.clone(), user.password.clone())).collect();
+        let users = Users { named, secret: Some(secret.clone()) };
+        let certificate = Certificate::load(config.certificate.as_ref(), &home)?;
+        let ports = Ports::new(config.ports, external);
+        let own_ports = listeners.iter().map(SocketAddr::port).collect();
+        let policy = PeerPolicy {
+            allowed: config.allow_peers.clone(),
+            own_ips: ports.own_ips().map_err(RelayError::Interfaces)?,
+            own_ports,
+        };
+        let core = Config { realm: config.realm.clone(), limits: config.limits.clone(), ..timers };
+        let now = tokio::time::Instant::now().into_std();
+        let server = Server::new(core, users, policy.clone(), rand::random(), now);
+        let (inputs, received) = mpsc::channel(MAX_INPUTS);
+        let (counted, counters) = watch::channel(Counters::default());
+        let (tasks, cancel, traffic) = (TaskTracker::new(), CancellationToken::new(), Arc::new(Traffic::default()));
+        let actor = Actor::new(
+            server,
+            policy,
+            ports,
+            Shares::new(config.rates),
+            inputs.clone(),
+            counted,
+            Arc::clone(&traffic),
+            tasks.clone(),
+        );
+        let until = cancel.clone();
+        tasks.spawn(async move { until.run_until_cancelled(actor.run(received)).await });
+        let entrance = Entrance {
+            inputs,
+            tls: certificate.server_config(),
+            handshakes: Undecided::new(MAX_HANDSHAKES),
+            traffic: Arc::clone(&traffic),
+            tasks: tasks.clone(),
+            cancel: cancel.clone(),
+        };
+        let issuer =
+            Issuer::new(config.policy, ContactsFile::of(&home), secret, config.realm, config.credentials_lifetime);
+        Ok(Self { entrance, issuer, pin: certificate.pin(), counters, traffic, cancel, tasks })
+    }
+
+    /// Where connections for the relay come in.
+    pub fn entrance(&self) -> Entrance {
+        self.entrance.clone()
+    }
+
+    /// Issues credentials that run out, to a node that the policy allows, or to somebody at a host who does not say who it is.
+    pub async fn credentials_for(
+        &self,
+        node: Option<keyferry_proto::identity::NodeKey>,
+        remote: IpAddr,
+        now: UnixTime,
+    ) -> Result<RelayCredentials, Refused> {
+        self.issuer.credentials_for(node, remote, now).await
+    }
+
+    /// Whom credentials are issued to.
+    pub fn policy(&self) -> AdmissionPolicy {
+        self.issuer.policy()
+    }
+
+    /// What `turns:` clients pin, unless an authority vouches for the certificate.
+    pub fn pin(&self) -> Option<Pin> {
+        self.pin
+    }
+
+    /// What the relay has done and refused, by name.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let counted = *self.counters.borrow();
+        let traffic = [
+            ("relay_spliced_bytes", &self.traffic.spliced_bytes),
+            ("relay_copied_bytes", &self.traffic.copied_bytes),
+            ("relay_closed_handshake_failed", &self.traffic.handshakes_failed),
+            ("relay_closed_busy", &self.traffic.busy),
+        ];
+        let traffic = traffic.into_iter().map(|(name, counter)| (name, counter.load(Ordering::Relaxed)));
+        counted.named().chain(traffic).map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+
+    /// Ends all that the relay does, and waits for it.
+    pub async fn shutdown(&self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Entrance {
+    /// Takes a plain connection whose first message has been read.
+    pub fn plain(&self, stream: TcpStream, remote: SocketAddr, local: SocketAddr, first: Vec<u8>) {
+        self.admit(Either::Left(stream), Arrival { remote, local }, Some(first));
+    }
+
+    /// Takes a connection that begins with a ClientHello for `turns:`, of which nothing has been read.
+    pub fn tls(&self, stream: TcpStream, remote: SocketAddr, local: SocketAddr) {
+        let entrance = self.clone();
+        let mut place = self.handshakes.enter(remote.ip());
+        let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
+        self.tasks.spawn(async move {
+            let accepted = tokio::select! {
+                accepted = timeout(HANDSHAKE_TIMEOUT, handshake) => accepted,
+                _ = &mut place.pushed_out => return,
+                () = entrance.cancel.cancelled() => return,
+            };
+            let Ok(Ok(mut stream)) = accepted else {
+                entrance.traffic.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            stream.get_mut().1.set_buffer_limit(Some(TLS_SEND_BUFFER));
+            entrance.admit(Either::Right(Box::new(stream)), Arrival { remote, local }, None);
+        });
+    }
+
+    fn admit(&self, stream: ClientStream, arrival: Arrival, first: Option<Vec<u8>>) {
+        if self.inputs.try_send(Input::Client { stream, arrival, first }).is_err() {
+            self.traffic.busy.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A joined connection takes two sockets and up to four ends of pipes; the usual limit of 1024 would be soon reached.
+fn raise_file_limit() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+    }
+}

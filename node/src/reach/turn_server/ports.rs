@@ -1,0 +1,193 @@
+//! The sockets of relayed addresses: listeners in a range of ports, and connections that leave from them.
+//!
+//! What it is not: who may connect, or be connected to.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use keyferry_net::ip::Class;
+use keyferry_turn::server::{AllocationId, Family, ListenFailure};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::PortRange;
+use crate::net::port::{allow_sharing, new_socket};
+
+/// Connections of peers that the kernel may hold between two calls of accept.
+const BACKLOG: i32 = 128;
+/// How many ports are tried for one allocation. In a range that is half full, all of these are taken once in four billion times.
+const TRIES: u16 = 32;
+
+/// The relayed addresses of this machine.
+#[derive(Debug)]
+pub(super) struct Ports {
+    range: PortRange,
+    external: Vec<IpAddr>,
+    bound: BTreeMap<AllocationId, Bound>,
+}
+
+/// A relayed address, as bound and as told.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    local: SocketAddr,
+    told: SocketAddr,
+}
+
+impl Ports {
+    pub(super) fn new(range: PortRange, external: Vec<IpAddr>) -> Self {
+        Self { range, external, bound: BTreeMap::new() }
+    }
+
+    /// The addresses of this machine, those that a NAT in front of it has among them.
+    pub(super) fn own_ips(&self) -> io::Result<Vec<IpAddr>> {
+        let interfaces = if_addrs::get_if_addrs()?;
+        Ok(interfaces.iter().map(|interface| interface.ip()).chain(self.external.iter().copied()).collect())
+    }
+
+    /// Listens for an allocation, on the address that its client has reached, if that is of the right family; returns the relayed
+    /// address, as clients are to be told.
+    pub(super) fn listen(
+        &mut self,
+        allocation: AllocationId,
+        family: Family,
+        reached: SocketAddr,
+    ) -> Result<(TcpListener, SocketAddr), ListenFailure> {
+        let reached = reached.ip().to_canonical();
+        let ip = if Family::of(reached) == family { Some(reached) } else { other_family(family, reached) };
+        let ip = ip.ok_or(ListenFailure::NoSuchFamily)?;
+        let first = rand::random_range(0..=self.range.last - self.range.first);
+        for number in 0..TRIES {
+            let span = u32::from(self.range.last - self.range.first) + 1;
+            // Steps by a large odd number, so that neighbours that are taken together are left soon.
+            let offset = (u32::from(first) + u32::from(number) * 7919) % span;
+            let port = self.range.first + u16::try_from(offset).unwrap_or(0);
+            match listen(SocketAddr::new(ip, port)) {
+                Ok(listener) => {
+                    let local = listener.local_addr().map_err(|_| ListenFailure::NoPort)?;
+                    let told = SocketAddr::new(self.external_of(local.ip()), local.port());
+                    // Two addresses of this machine may be told as one: there, a port is given once.
+                    if self.bound.values().all(|bound| bound.told != told) {
+                        self.bound.insert(allocation, Bound { local, told });
+                        return Ok((listener, told));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    return Err(ListenFailure::NoSuchFamily);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no relayed port");
+                    return Err(ListenFailure::NoPort);
+                }
+            }
+        }
+        Err(ListenFailure::NoPort)
+    }
+
+    pub(super) fn forget(&mut self, allocation: AllocationId) {
+        self.bound.remove(&allocation);
+    }
+
+    /// Connects from the relayed address of an allocation (RFC 6062 §5.2), or from another port of its IP where that one is still in
+    /// TIME_WAIT with this peer.
+    pub(super) fn connect(
+        &self,
+        allocation: AllocationId,
+        to: SocketAddr,
+    ) -> impl Future<Output = io::Result<TcpStream>> + Send + use<> {
+        let from = self.bound.get(&allocation).map(|bound| bound.local);
+        // A relayed address of this relay is reached within the machine: not every NAT leads back.
+        let to = self.bound.values().find(|bound| bound.told == to).map_or(to, |bound| bound.local);
+        async move {
+            let from = from.ok_or(io::ErrorKind::NotConnected)?;
+            match connect(from, to).await {
+                Err(error) if is_taken(&error) => connect(SocketAddr::new(from.ip(), 0), to).await,
+                result => result,
+            }
+        }
+    }
+
+    /// The address of a peer, as clients know it: clients of this relay by their relayed address.
+    pub(super) fn told(&self, remote: SocketAddr) -> SocketAddr {
+        let is_own = self.bound.values().any(|bound| bound.local.ip() == remote.ip());
+        let ip = if is_own { self.external_of(remote.ip()) } else { remote.ip() };
+        SocketAddr::new(ip, remote.port())
+    }
+
+    fn external_of(&self, ip: IpAddr) -> IpAddr {
+        self.external.iter().copied().find(|external| external.is_ipv4() == ip.is_ipv4()).unwrap_or(ip)
+    }
+}
+
+/// Listens, and lets connections leave from the same port. Nobody else can listen on it: the port is taken before it may be shared.
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = new_socket(addr)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    allow_sharing(&socket)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = new_socket(to)?;
+    if from.port() != 0 {
+        allow_sharing(&socket)?;
+    }
+    socket.bind(&from.into())?;
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
+    // TCP lets a socket open a connection to itself.
+    if stream.local_addr()? == to { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(stream) }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+}
+
+/// An address of this machine of a family that the client has not reached: as near as the one it has reached.
+fn other_family(family: Family, reached: IpAddr) -> Option<IpAddr> {
+    if reached.is_loopback() {
+        return Some(match family {
+            Family::V4 => Ipv4Addr::LOCALHOST.into(),
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let interfaces = if_addrs::get_if_addrs().ok()?;
+    let ips = interfaces.iter().map(|interface| interface.ip());
+    let fits = |ip: &IpAddr| Family::of(*ip) == family && !matches!(Class::of(*ip), Class::Loopback | Class::LinkLocal);
+    // Public ones before private ones.
+    ips.filter(fits).min_by_key(|ip| Class::of(*ip) != Class::Global)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_leaves_from_the_relayed_address_and_nobody_else_can_listen_there() {
+        let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen(addr("127.0.0.1:0")).unwrap();
+        let relayed = listener.local_addr().unwrap();
+        let to = peer.local_addr().unwrap();
+        let (outgoing, accepted) = tokio::join!(connect(relayed, to), peer.accept());
+        assert_eq!(accepted.unwrap().1, relayed);
+        assert!(outgoing.unwrap().nodelay().unwrap());
+        assert_eq!(listen(relayed).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let (_, incoming) = tokio::join!(TcpStream::connect(relayed), listener.accept());
+        incoming.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_relayed_address_connected_to_itself_is_refused() {
+        let listener = listen(addr("127.0.0.1:0")).unwrap();
+        let relayed = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(connect(relayed, relayed).await.is_err());
+    }
+}

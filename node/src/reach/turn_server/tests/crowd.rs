@@ -1,0 +1,97 @@
+//! Many connections at once.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
+
+use super::bench::{Bench, config, exchange, relayed};
+use crate::reach::turn_server::{Rates, RelayConfig};
+
+/// Connections at once.
+const CROWD: usize = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_connections_at_once_all_arrive_and_none_is_starved() {
+    let bench = Bench::new(config()).await;
+    let mut allocations = Vec::new();
+    for _ in 0..8 {
+        allocations.push(bench.allocation(false).await);
+    }
+    let idle = memory();
+    let mut pairs = Vec::new();
+    for number in 0..CROWD {
+        pairs.push(relayed(&allocations[number % 8]).await);
+    }
+    assert_eq!(bench.count("relay_connections"), CROWD as u64);
+    let standing = memory();
+    // One after the other they still carry what they should.
+    for (client, peer) in &mut pairs {
+        exchange(client, peer, 2000).await;
+    }
+    // And then all together as much as they can.
+    let end = Instant::now() + Duration::from_secs(2);
+    let runs = pairs.into_iter().map(|(mut client, mut peer)| {
+        tokio::spawn(async move {
+            let bytes = vec![7; 16 * 1024];
+            let sending = tokio::spawn(async move { while client.write_all(&bytes).await.is_ok() {} });
+            let mut buffer = vec![0; 16 * 1024];
+            let mut read = 0_u64;
+            while Instant::now() < end {
+                match tokio::time::timeout_at(end, peer.read(&mut buffer)).await {
+                    Ok(Ok(got @ 1..)) => read += got as u64,
+                    Ok(_) => panic!("ended early"),
+                    Err(_) => break,
+                }
+            }
+            sending.abort();
+            read
+        })
+    });
+    let moved: Vec<u64> = join_all(runs).await.into_iter().map(Result::unwrap).collect();
+    let (least, most, sum) = (moved.iter().min().unwrap(), moved.iter().max().unwrap(), moved.iter().sum::<u64>());
+    println!(
+        "{CROWD} connections: {} MiB/s in all, each {}..{} KiB; memory of this process (both ends of each among it): {} KiB a connection",
+        (sum / 2) >> 20,
+        least >> 10,
+        most >> 10,
+        (standing.saturating_sub(idle)) / CROWD as u64,
+    );
+    // How evenly is for `keyferry-sim relay` to tell.
+    assert!(*least > 0, "{least} and {most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_many_connections_has_no_more_than_whoever_has_one() {
+    let rates = Rates { all: Some(8_000_000), ..Rates::default() };
+    let bench = Bench::new(RelayConfig { rates, ..config() }).await;
+    let ada = bench.allocation(false).await;
+    let bob = bench.allocation_of(false, "bob", "builder").await;
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut runs = Vec::new();
+    for number in 0..11 {
+        let (mut client, mut peer) = relayed(if number == 0 { &ada } else { &bob }).await;
+        runs.push(tokio::spawn(async move {
+            tokio::spawn(async move { while peer.write_all(&[7; 16 * 1024]).await.is_ok() {} });
+            let (mut buffer, mut read) = (vec![0; 16 * 1024], 0_u64);
+            while let Ok(Ok(got @ 1..)) = tokio::time::timeout_at(end, client.read(&mut buffer)).await {
+                read += got as u64;
+            }
+            read
+        }));
+    }
+    let moved: Vec<u64> = join_all(runs).await.into_iter().map(Result::unwrap).collect();
+    let (adas, bobs) = (moved[0], moved[1..].iter().sum::<u64>());
+    println!("one connection of one: {} KiB; ten of another: {} KiB", adas >> 10, bobs >> 10);
+    assert!(adas * 2 >= bobs, "{moved:?}");
+}
+
+/// Memory of this process alone, in KiB.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
