@@ -1,6 +1,6 @@
 //! Has a command carried out and shows what comes of it until it has ended.
 //!
-//! What it is not: who carries it out (`engine::runner`), or what it looks like (`screen.rs`, `render.rs`).
+//! What it is not: who carries it out (`keyferry::node::runner`), or what it looks like (`screen.rs`, `render.rs`).
 
 use std::{io, time::Duration};
 

@@ -1,7 +1,7 @@
 //! What the command line needs of the engine beside carrying out commands: to look at a data folder, and to start and stop a
 //! node on it.
 //!
-//! What it is not: the node itself (`engine::node`).
+//! What it is not: the node itself (`keyferry::node`).
 
 use std::{path::Path, sync::Arc};
 

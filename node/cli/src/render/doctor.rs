@@ -1,6 +1,6 @@
 //! What `doctor` has found, in words: one line for each fact, then what it amounts to.
 //!
-//! What it is not: the judgement (`engine::doctor`).
+//! What it is not: the judgement (`keyferry::node`).
 
 use std::{fmt::Write as _, net::IpAddr};
 

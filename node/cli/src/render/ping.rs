@@ -1,6 +1,6 @@
 //! What `ping` looks like: a line for each step with its time, the pairs of addresses below it.
 //!
-//! What it is not: the events (`engine::api`).
+//! What it is not: the events (`keyferry::node::api`).
 
 use std::{fmt::Write as _, time::Duration};
 

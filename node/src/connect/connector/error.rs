@@ -1,6 +1,6 @@
 //! Why there is no session with a node.
 //!
-//! What it is not: what to do about it (`engine::failure`).
+//! What it is not: what to do about it (`node::failure`).
 
 use std::net::SocketAddr;
 

@@ -1,6 +1,6 @@
 //! What `doctor` tells: the facts about this machine's place in the network, and what they amount to.
 //!
-//! What it is not: finding them out (`engine::doctor`).
+//! What it is not: finding them out (`node::doctor`).
 
 use std::net::{IpAddr, SocketAddr};
 
