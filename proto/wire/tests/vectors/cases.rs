@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The vectors of this name.
 pub(crate) fn vectors(name: &str) -> Value {
-    let path = format!("{}/../docs/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../../docs/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).expect(&path)
 }
 
