@@ -16,7 +16,7 @@ use super::{
     text::{count, plural, rate, safe, shell_word, size, span},
 };
 use keyferry::node::api::{
-    CandidateInfo, Entry, Event, Failure, Fetched, PathInfo, RelayInfo, RootInfo, Shared, Status, TurnInfo,
+    CandidateInfo, Entry, Event, Failure, Fetched, MappingInfo, PathInfo, RelayInfo, RootInfo, Shared, Status, TurnInfo,
 };
 
 /// What the rendering needs to know beside the event.
@@ -329,7 +329,7 @@ fn status_text(status: &Status) -> String {
     status.listen.iter().for_each(|addr| row("listening", addr.to_string()));
     status.hints.iter().for_each(|hint| row("hint", safe(hint)));
     status.candidates.iter().for_each(|candidate| row("candidate", candidate_text(candidate)));
-    row("NAT", nat_text(&status.mapping));
+    row("NAT", nat_text(status.mapping));
     status.circuits.iter().for_each(|circuit| row("callable at", safe(circuit)));
     row("calls", format!("of {}", safe(&status.calls)));
     row("DHT", dht_text(status));
@@ -381,12 +381,13 @@ fn candidate_text(candidate: &CandidateInfo) -> String {
     format!("{} ({}, {})", candidate.addr, safe(&candidate.kind), safe(&candidate.tcp_type))
 }
 
-fn nat_text(mapping: &str) -> String {
-    match mapping {
-        "endpoint-independent" => "none, or it shows everyone the same address".to_owned(),
-        "endpoint-dependent" => "maps by destination: others cannot tell where to connect".to_owned(),
-        _ => "not known yet".to_owned(),
-    }
+fn nat_text(mapping: MappingInfo) -> String {
+    let text = match mapping {
+        MappingInfo::EndpointIndependent => "none, or it shows everyone the same address",
+        MappingInfo::EndpointDependent => "maps by destination: others cannot tell where to connect",
+        MappingInfo::Unknown => "not known yet",
+    };
+    text.to_owned()
 }
 
 fn dht_text(status: &Status) -> String {

@@ -2,6 +2,8 @@
 
 pub(crate) mod atomic_file;
 pub(crate) mod clock;
+pub(crate) mod counters;
+pub(crate) mod frame_io;
 pub mod data_dir;
 pub(crate) mod durations;
 #[cfg(test)]

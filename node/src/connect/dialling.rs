@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
 use tokio::sync::Mutex;
 
 use crate::{
@@ -16,14 +16,8 @@ use crate::{
         path::{Connect, PathKind, PathStream, RelayReason, RelayWay, Scope},
         port::Port,
     },
-    reach::turn_client::{AddressFamily, Connector, Lease, Relays},
+    reach::turn_client::{AddressFamily, Connector, Lease, RelayAllocator},
 };
-
-/// Connects to peers from relays of this node's (RFC 6062 §4.3).
-pub(crate) trait ConnectByRelay: Send + Sync {
-    /// Connects to an address of a peer; gives the relay's address too. The caller sets the deadline.
-    fn connect(&self, remote: SocketAddr) -> BoxFuture<'_, io::Result<(PathStream, IpAddr)>>;
-}
 
 /// Connects to peers for a whole node. Clones do the same.
 #[derive(Clone)]
@@ -31,7 +25,7 @@ pub(crate) enum Dialler {
     /// From this machine.
     Direct(Arc<Port>),
     /// From relays only: the peer is not shown this machine's address.
-    ByRelay(Arc<dyn ConnectByRelay>),
+    ByRelay(Arc<RelayDialler>),
 }
 
 impl Connect for Dialler {
@@ -49,7 +43,7 @@ impl Connect for Dialler {
 
 /// Connects from the relays that this node may use. An allocation serves all connections that are made while one of them lasts.
 pub(crate) struct RelayDialler {
-    relays: Relays,
+    relays: Arc<dyn RelayAllocator>,
     v4: Mutex<Option<Shared>>,
     v6: Mutex<Option<Shared>>,
 }
@@ -62,7 +56,7 @@ struct Shared {
 }
 
 impl RelayDialler {
-    pub(crate) fn new(relays: Relays) -> Self {
+    pub(crate) fn new(relays: Arc<dyn RelayAllocator>) -> Self {
         Self { relays, v4: Mutex::default(), v6: Mutex::default() }
     }
 
@@ -84,62 +78,47 @@ impl RelayDialler {
         *shared = Some(Shared { connector: connector.clone(), relay, lease: Arc::downgrade(&lease) });
         Ok((connector, relay, lease))
     }
-}
 
-impl ConnectByRelay for RelayDialler {
-    fn connect(&self, remote: SocketAddr) -> BoxFuture<'_, io::Result<(PathStream, IpAddr)>> {
-        let family = if remote.is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 };
-        Box::pin(async move {
-            let (connector, relay, lease) = self.allocation(family).await?;
-            let stream = connector.relay_to(remote).await.map_err(io::Error::other)?;
-            Ok((stream.holding(lease), relay))
-        })
+    /// Connects to an address of a peer (RFC 6062 §4.3); gives the relay's address too. The caller sets the deadline.
+    async fn connect(&self, remote: SocketAddr) -> io::Result<(PathStream, IpAddr)> {
+        let (connector, relay, lease) = self.allocation(AddressFamily::of(remote.ip())).await?;
+        let stream = connector.relay_to(remote).await.map_err(io::Error::other)?;
+        Ok((stream.holding(lease), relay))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        net::{TcpListener, TcpStream},
-        sync::mpsc,
-    };
+    use tokio::net::TcpListener;
 
     use super::*;
-
-    /// A relay that connects to one place, whatever it is asked for, and says for what.
-    struct Elsewhere {
-        place: SocketAddr,
-        asked: mpsc::UnboundedSender<SocketAddr>,
-    }
-
-    impl ConnectByRelay for Elsewhere {
-        fn connect(&self, remote: SocketAddr) -> BoxFuture<'_, io::Result<(PathStream, IpAddr)>> {
-            let _ = self.asked.send(remote);
-            Box::pin(async { Ok((TcpStream::connect(self.place).await?.into(), self.place.ip())) })
-        }
-    }
+    use crate::reach::turn_client::test_relay::{no_relays, test_relay};
 
     #[tokio::test]
     async fn a_node_that_hides_its_address_connects_through_its_relay_only() {
-        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (asked, mut asks) = mpsc::unbounded_channel();
-        let (place, peer_addr) = (relay.local_addr().unwrap(), peer.local_addr().unwrap());
-        let dialler = Dialler::ByRelay(Arc::new(Elsewhere { place, asked }));
+        let peer_addr = peer.local_addr().unwrap();
+        let (relay, allocator) = test_relay();
+        let dialler = Dialler::ByRelay(Arc::new(RelayDialler::new(allocator)));
 
         let (stream, kind) = dialler.connect(peer_addr, Scope::Internet).await.unwrap();
 
-        assert_eq!(asks.recv().await, Some(peer_addr));
-        assert_eq!(stream.tcp().peer_addr().unwrap(), place);
+        assert_ne!(stream.tcp().peer_addr().unwrap(), peer_addr, "the connection is to the relay");
         let why = Some(RelayReason::RelayOnly);
-        assert_eq!(kind, PathKind::Relayed { by: place.ip(), how: RelayWay::ThroughOurs, why });
+        let by = relay.relayed()[0].ip();
+        assert_eq!(kind, PathKind::Relayed { by, how: RelayWay::ThroughOurs, why });
+        let (_from_relay, seen) = peer.accept().await.unwrap();
+        assert_ne!(seen, stream.tcp().local_addr().unwrap());
         let nobody_else = tokio::time::timeout(std::time::Duration::from_millis(50), peer.accept()).await;
         assert!(nobody_else.is_err());
+        assert_eq!(relay.standing(), 1);
+        drop(stream);
+        assert_eq!(relay.standing(), 0, "the allocation lasts as long as what goes through it");
     }
 
     #[tokio::test]
     async fn without_a_relay_it_connects_to_nobody() {
-        let dialler = Dialler::ByRelay(Arc::new(RelayDialler::new(Relays::default())));
+        let dialler = Dialler::ByRelay(Arc::new(RelayDialler::new(no_relays())));
         let refused = dialler.connect("127.0.0.1:1".parse().unwrap(), Scope::Internet).await.unwrap_err();
         assert_eq!(refused.to_string(), "no relay is known");
     }

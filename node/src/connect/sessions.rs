@@ -202,7 +202,7 @@ impl Sessions {
         });
     }
 
-    fn break_off(&self, which: impl Fn(&Entry) -> bool, why: &str) {
+    fn break_off(&self, which: impl Fn(&Entry) -> bool, why: &'static str) {
         let of_these = |standing: &Standing| -> Vec<Session> {
             standing.entries.values().filter(|entry| which(entry)).filter_map(|entry| entry.session.upgrade()).collect()
         };

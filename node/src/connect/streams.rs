@@ -21,8 +21,8 @@ use crate::connect::trace::StageName;
 use crate::{
     connect::{
         ice::{
-            AllocationStep, AllocationSteps, Found, IceError, IceFailure, IceHost, Negotiation, RelayAllocator,
-            RelayedNegotiation, TooManyNegotiations,
+            AllocationStep, AllocationSteps, Found, IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation,
+            TooManyNegotiations,
         },
         signalling::Call,
     },
@@ -30,6 +30,7 @@ use crate::{
         path::{AddressPolicy, Path, PathKind, RelayMode, RelayReason},
         session::{EarlyDial, IdentityRefused, InboundStreams, Session, SessionError, SessionTls},
     },
+    reach::turn_client::RelayAllocator,
 };
 
 /// Which streams this node's calls are about, and the relays for the relayed one. Cheap to clone.

@@ -12,7 +12,6 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use keyferry_ice::Mapping;
 use keyferry_proto::{
     address::{Address, ShareName},
     hash::ContentHash,
@@ -26,6 +25,7 @@ use super::{
     api::{Command, Event, Failure, PingStage, RelayInfo, RootInfo, Shared, Status},
     runner::Runner,
 };
+use crate::node::network::Online;
 use crate::{
     connect::trace::{Step, StepSink},
     content::store::{Damage, ImportMode, Origin, Root, Store, UNFINISHED_GRACE, VerifyProgress},
@@ -231,54 +231,24 @@ impl Node {
 
     async fn status(&self) -> Result<Status, Failure> {
         let roots = self.store.roots();
-        let mut counters = self.server.counters().snapshot();
-        let mut status = Status {
+        let own = Status {
             node: self.key().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             home: self.home.root().to_owned(),
             running: self.announces,
             listen: self.local_addrs(),
             hints: self.hints().iter().map(Multiaddr::to_string).collect(),
-            wan_peers: 0,
-            lan_peers: 0,
-            public: false,
-            candidates: Vec::new(),
-            mapping: String::new(),
-            circuits: Vec::new(),
             calls: self.calls.to_string(),
-            sessions: 0,
-            paths: Vec::new(),
             shared: roots.iter().filter(|root| root.name.is_some()).count() as u64,
-            turn: None,
-            relay: None,
-            sent_bytes: self.server.counters().sent_bytes.load(Ordering::Relaxed),
+            sent_bytes: self.server.sent_bytes(),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
-            counters: Default::default(),
+            counters: self.server.counters().by_name().collect(),
+            ..Status::default()
         };
-        if let Some(online) = &self.online {
-            let network = online.rendezvous.status().borrow().clone();
-            status.wan_peers = network.wan_peers as u64;
-            status.lan_peers = network.lan_peers as u64;
-            status.public = network.public;
-            status.sessions = online.sessions.count();
-            status.paths = online.sessions.paths();
-            status.circuits = network.circuits.iter().map(Multiaddr::to_string).collect();
-            let gathered = online.gathered.borrow().clone();
-            status.candidates = gathered.candidates.iter().map(|local| (&local.candidate).into()).collect();
-            status.mapping = mapping_name(gathered.mapping).to_owned();
-            counters.extend(online.ice.counters());
-            counters.extend(online.stun.counters());
-            status.turn = online.turn_relays().map(|relays| relays.reports().into_iter().map(Into::into).collect());
-            if let Some(relay) = &online.relay {
-                status.relay = Some(relay_info(relay));
-                counters.extend(relay.counters());
-            }
-            counters.extend(network.counters);
-            counters.extend(online.port.counters());
-            counters.extend(online.tls.counters().snapshot());
-        }
-        status.counters = counters;
-        Ok(status)
+        Ok(match &self.online {
+            Some(online) => with_network(own, online),
+            None => own,
+        })
     }
 
     /// Multiaddrs at which this node listens, for `?via=` and `--bootstrap`; none of a node that hides its addresses.
@@ -333,11 +303,28 @@ pub(crate) async fn tell(events: &Events, event: Event) {
     let _ = events.send(event).await;
 }
 
-fn mapping_name(mapping: Mapping) -> &'static str {
-    match mapping {
-        Mapping::Unknown => "unknown",
-        Mapping::EndpointIndependent => "endpoint-independent",
-        Mapping::EndpointDependent => "endpoint-dependent",
+/// Adds what only a node on the network has.
+fn with_network(mut own: Status, online: &Online) -> Status {
+    let network = online.rendezvous.status().borrow().clone();
+    let gathered = online.gathered.borrow().clone();
+    own.counters.extend(online.ice.counters().by_name());
+    own.counters.extend(online.stun.counters().by_name());
+    own.counters.extend(online.relay.iter().flat_map(|relay| relay.counts_by_name()));
+    own.counters.extend(network.counters);
+    own.counters.extend(online.port.counters().by_name());
+    own.counters.extend(online.tls.counters().by_name());
+    Status {
+        wan_peers: network.wan_peers as u64,
+        lan_peers: network.lan_peers as u64,
+        public: network.public,
+        candidates: gathered.candidates.iter().map(|local| (&local.candidate).into()).collect(),
+        mapping: gathered.mapping.into(),
+        circuits: network.circuits.iter().map(Multiaddr::to_string).collect(),
+        sessions: online.sessions.count(),
+        paths: online.sessions.paths(),
+        turn: online.turn_relays().map(|relays| relays.reports().into_iter().map(Into::into).collect()),
+        relay: online.relay.as_deref().map(relay_info),
+        ..own
     }
 }
 
@@ -360,24 +347,13 @@ fn root_info(root: Root) -> RootInfo {
 
 fn relay_info(relay: &Relay) -> RelayInfo {
     let counters = relay.counters();
-    let count = |name: &str| counters.get(name).copied().unwrap_or(0);
-    let reason = |name: &str| {
-        let reason = name.strip_prefix("relay_")?;
-        let reason = reason.strip_prefix("refused_").or_else(|| reason.strip_prefix("closed_"))?;
-        // Every client begins without credentials.
-        (reason != "unauthenticated").then(|| reason.to_owned())
-    };
     RelayInfo {
         whom: relay.policy().to_string(),
         pin: relay.pin().map(|pin| pin.to_string()).unwrap_or_default(),
-        allocations: count("relay_allocations"),
-        connections: count("relay_connections"),
-        bytes: count("relay_bytes"),
-        refused: counters
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .filter_map(|(name, count)| Some((reason(name)?, *count)))
-            .collect(),
+        allocations: counters.allocations,
+        connections: counters.connections,
+        bytes: counters.bytes,
+        refused: relay.refused(),
     }
 }
 

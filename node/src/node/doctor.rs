@@ -24,8 +24,8 @@ use self::verdict::verdict;
 use super::{
     Node,
     api::{
-        Answer, Diagnosis, Event, Failure, FamilyInfo, FilteringInfo, InterfaceInfo, MappingInfo, PortMappingInfo,
-        Reach, SeenAddr, StunInfo, TurnInfo,
+        Answer, Diagnosis, Event, Failure, FamilyInfo, FilteringInfo, InterfaceInfo, PortMappingInfo, Reach, SeenAddr,
+        StunInfo, TurnInfo,
     },
     commands::{Events, tell},
 };
@@ -157,11 +157,7 @@ fn family(is_ipv4: bool, interfaces: &[InterfaceInfo], gathered: &Gathered, stat
         gathered.observations.iter().copied().filter(|one| one.observer.is_ipv4() == is_ipv4 && is_far(one)).collect();
     let hosts: Vec<SocketAddr> = words.iter().map(|one| one.local).collect();
     let confirmed: Vec<SocketAddr> = status.external.iter().copied().filter(|addr| addr.is_ipv4() == is_ipv4).collect();
-    let mapping = match mapping_of(&words, &hosts, is_ipv4) {
-        Mapping::EndpointIndependent => MappingInfo::EndpointIndependent,
-        Mapping::EndpointDependent => MappingInfo::EndpointDependent,
-        Mapping::Unknown => MappingInfo::NotKnown,
-    };
+    let mapping = mapping_of(&words, &hosts, is_ipv4).into();
     let nat = match words.is_empty() {
         true => Answer::NotKnown,
         false if words.iter().all(|one| own.contains(&one.observed.ip())) => Answer::No,
@@ -236,7 +232,7 @@ fn stun(report: &StunReport) -> StunInfo {
 /// Connects to this node by its outer address, from another port, and looks whether it arrives here.
 async fn hairpin(port: &Port, gathered: &Gathered) -> Answer {
     let Some((base, outer)) = outer_addr(gathered) else { return Answer::NotKnown };
-    let arrived = || port.counters().get("port_stun").copied().unwrap_or_default();
+    let arrived = || port.counters().stun.get();
     let before = arrived();
     // Whether it is answered is another matter: not every node answers STUN.
     let asked = timeout(HAIRPIN_TIMEOUT, Client::connect(Source::AnyPort(base.ip()), outer)).await;

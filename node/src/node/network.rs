@@ -236,7 +236,7 @@ fn gather_config(config: &NodeConfig) -> GatherConfig {
 fn finder(relay_mode: RelayMode, port: Arc<Port>, relays: &Relays, caller: Caller) -> Finder {
     let dialler = match relay_mode {
         RelayMode::Both | RelayMode::NoRelay => Dialler::Direct(Arc::clone(&port)),
-        RelayMode::RelayOnly => Dialler::ByRelay(Arc::new(RelayDialler::new(relays.clone()))),
+        RelayMode::RelayOnly => Dialler::ByRelay(Arc::new(RelayDialler::new(Arc::new(relays.clone())))),
     };
     let host = caller.host.clone();
     Finder {

@@ -7,7 +7,7 @@ use std::{net::IpAddr, sync::Arc};
 use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     identity::NodeSecret,
-    relaying::{Issued, Refusal},
+    relaying::{Refusal, RelayCredentials},
 };
 use keyferry_turn::long_term::Credentials;
 
@@ -35,30 +35,12 @@ pub(crate) fn service(relay: &Arc<Relay>, secret: &NodeSecret) -> Option<TurnSer
         AdmissionPolicy::Contacts => Audience::Contacts,
         AdmissionPolicy::Nobody => return None,
     };
-    let issuer = Arc::new(Issuer { relay: Arc::clone(relay) });
-    Some(TurnService { issuer, secret: secret.clone(), audience })
+    Some(TurnService { issuer: relay.clone(), secret: secret.clone(), audience })
 }
 
-/// Issues credentials of this node's relay.
-struct Issuer {
-    relay: Arc<Relay>,
-}
-
-impl CredentialIssuer for Issuer {
-    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<Issued, Refusal>> {
-        async move {
-            let granted =
-                self.relay.credentials_for(who.node, remote, clock::now()).await.map_err(|_| Refusal::Policy)?;
-            Ok(Issued {
-                realm: granted.realm,
-                username: granted.username,
-                password: granted.password,
-                expires: granted.expiry,
-                addrs: Vec::new(),
-                tls_pin: self.relay.pin().map(|pin| *pin.as_bytes()),
-            })
-        }
-        .boxed()
+impl CredentialIssuer for Relay {
+    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>> {
+        async move { self.credentials_for(who.node, remote, clock::now()).await }.boxed()
     }
 }
 
@@ -108,13 +90,14 @@ impl RelaySearch for RelayFinding {
 
 /// The ways to use a found relay: plain at each address, and `turns:` at the first, for networks that let only TLS through.
 fn servers_of(relay: &FoundRelay) -> Vec<TurnServer> {
-    let Ok(credentials) = Credentials::new(relay.username.clone(), relay.password.clone()) else { return Vec::new() };
+    let issued = &relay.credentials;
+    let Ok(credentials) = Credentials::new(issued.username.clone(), issued.password.clone()) else { return Vec::new() };
     let server = |addr: &std::net::SocketAddr, secure| TurnServer::new(addr.ip().to_string(), addr.port(), secure);
     let plain = relay.addrs.iter().take(MAX_ADDRS_EACH).map(|addr| server(addr, false));
     let secure = relay
         .addrs
         .first()
-        .zip(relay.tls_pin)
+        .zip(issued.tls_pin)
         .map(|(addr, pin)| server(addr, true).with_trust(Trust::Pinned(Pin::from_bytes(pin))));
     plain.chain(secure).map(|server| server.with_credentials(credentials.clone())).collect()
 }

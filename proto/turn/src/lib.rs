@@ -6,6 +6,7 @@
 //! ```
 //! What it is not: a socket. It relays over TCP alone: no channels, no Send and Data indications, no UDP allocations.
 
+mod address_family;
 pub mod binding;
 pub mod client;
 pub mod framing;
@@ -14,3 +15,5 @@ pub mod peer_policy;
 pub mod rest_credentials;
 pub mod server;
 pub mod transaction_ids;
+
+pub use self::address_family::AddressFamily;

@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 
 use keyferry_net::time::UnixTime;
 
+use crate::long_term::Credentials;
+
 /// The longest identity that is issued to or believed: a username has at most 508 bytes (RFC 8489 §14.3), and the table
 /// of quotas holds identities.
 pub const MAX_IDENTITY_LEN: usize = 128;
@@ -24,15 +26,6 @@ pub const MAX_IDENTITY_LEN: usize = 128;
 /// What a server signs credentials with.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
-
-/// A username and its password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Issued {
-    /// The username, which names the expiry and the identity.
-    pub username: String,
-    /// The password.
-    pub password: String,
-}
 
 /// Why credentials are not those of a secret, or not any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,14 +48,14 @@ impl Secret {
     }
 
     /// Issues credentials; `None` when the identity is empty, too long or not printable ASCII without a colon.
-    pub fn issue(&self, identity: &str, expiry: UnixTime) -> Option<Issued> {
+    pub fn issue(&self, identity: &str, expiry: UnixTime) -> Option<Credentials> {
         let is_plain = identity.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
         if !is_plain || identity.is_empty() || identity.len() > MAX_IDENTITY_LEN {
             return None;
         }
         let username = format!("{}:{identity}", expiry.0);
         let password = self.password(&username)?;
-        Some(Issued { username, password })
+        Credentials::new(username, password).ok()
     }
 
     /// The identity that a username names, with the password that proves it, if it is still good.
@@ -94,12 +87,6 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-impl std::fmt::Debug for Issued {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Issued").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -110,22 +97,22 @@ mod tests {
     fn what_is_issued_is_believed_until_it_runs_out() {
         let secret = Secret::new(b"north");
         let issued = secret.issue("ada", UnixTime(1_700_000_000)).unwrap();
-        assert_eq!(issued.username, "1700000000:ada");
+        assert_eq!(issued.username(), "1700000000:ada");
         assert_eq!(
-            secret.check(&issued.username, UnixTime(1_699_999_999)),
-            Ok(("ada", issued.password.clone())),
+            secret.check(issued.username(), UnixTime(1_699_999_999)),
+            Ok(("ada", issued.password().to_owned())),
             "the password is a function of secret and username"
         );
-        let late = secret.check(&issued.username, UnixTime(1_700_000_000));
+        let late = secret.check(issued.username(), UnixTime(1_700_000_000));
         assert_eq!(late, Err(NotIssued::Expired { expiry: UnixTime(1_700_000_000) }));
-        assert_ne!(Secret::new(b"south").issue("ada", UnixTime(1_700_000_000)).unwrap().password, issued.password);
+        assert_ne!(Secret::new(b"south").issue("ada", UnixTime(1_700_000_000)).unwrap().password(), issued.password());
     }
 
     #[test]
     fn it_is_the_password_that_openssl_makes() {
         // printf 1700000000:ada | openssl dgst -sha1 -hmac north -binary | base64
         let issued = Secret::new(b"north").issue("ada", UnixTime(1_700_000_000)).unwrap();
-        assert_eq!(issued.password, "ndZ88ryT1whVxdkcRLepT9D1MpM=");
+        assert_eq!(issued.password(), "ndZ88ryT1whVxdkcRLepT9D1MpM=");
     }
 
     #[test]

@@ -3,8 +3,14 @@
 
 #![no_main]
 
-use keyferry_proto::{identity::NodeSecret, relaying::{Channel, Issued, MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN, MAX_USERNAME_LEN, Reply, node_request, verify_request}};
 use keyferry_net::time::UnixTime;
+use keyferry_proto::{
+    identity::NodeSecret,
+    relaying::{
+        Channel, MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN,
+        MAX_USERNAME_LEN, RelayCredentials, Reply, node_request, verify_request,
+    },
+};
 use libfuzzer_sys::fuzz_target;
 
 const CHANNEL: Channel = Channel { relay: [1; 32], requester: [2; 32] };
@@ -57,8 +63,8 @@ fn check(bytes: &[u8]) {
     }
 }
 
-fn issued() -> Issued {
-    Issued {
+fn issued() -> RelayCredentials {
+    RelayCredentials {
         realm: "keyferry".to_owned(),
         username: "1800003600:someone".to_owned(),
         password: "c2VjcmV0".to_owned(),

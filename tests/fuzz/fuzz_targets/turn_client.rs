@@ -10,7 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_turn::{client::{AddressFamily, Client, ClientOptions, Config, ConnectId, DataId, Origin, Output}, framing::{MAX_MESSAGE_LEN, MessageReader}, long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures}};
+use keyferry_turn::{
+    AddressFamily,
+    client::{Client, ClientOptions, Config, ConnectId, DataId, Origin, Output},
+    framing::{MAX_MESSAGE_LEN, MessageReader},
+    long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures},
+};
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
     fuzz_target,

@@ -3,7 +3,7 @@
 //!
 //! What it is not: a node. Nobody dials from it but negotiations, and there is no DHT, session or store.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use keyferry::{
@@ -33,9 +33,12 @@ pub struct IceNode {
     pub addr: SocketAddr,
     /// What it may be made to connect to.
     pub policy: AddressPolicy,
-    port: Port,
-    front: Front,
-    ice: Arc<IceHost>,
+    /// Its port.
+    pub port: Port,
+    /// Who takes what comes in for STUN.
+    pub front: Front,
+    /// Its negotiations.
+    pub ice: Arc<IceHost>,
     _gathered: watch::Sender<Gathered>,
     // Connections for the others are dropped when these queues are.
     _libp2p: mpsc::Receiver<keyferry::net::port::Accepted>,
@@ -67,14 +70,6 @@ impl IceNode {
     /// Begins a negotiation.
     pub fn begin(&self, role: Role) -> Result<Negotiation> {
         Ok(self.ice.begin(role)?)
-    }
-
-    /// What its parts have counted.
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        let mut counters = self.port.counters();
-        counters.extend(self.front.counters());
-        counters.extend(self.ice.counters());
-        counters
     }
 }
 

@@ -171,8 +171,8 @@ async fn a_wrong_username_or_password_proves_nothing() -> Result<()> {
             ensure!(class_of(&frame) == Some(MessageClass::Error), "{:?}", class_of(&frame));
         }
     }
-    let counters = victim.node.counters();
-    ensure!(counters["stun_closed_unknown_negotiation"] >= 2, "{counters:?}");
+    let counters = victim.node.front.counters();
+    ensure!(counters.ice_unknown.get() >= 2, "{counters:?}");
     victim.believes_the_honest().await
 }
 
@@ -353,7 +353,7 @@ async fn a_peer_that_floods_is_held_to_the_limits() -> Result<()> {
     }
     // Each place is given again after the time for a check.
     let turns = 1 + u64::try_from(began.elapsed().as_nanos() / limits.check_timeout.as_nanos())?;
-    let accepted = victim.node.counters()["ice_accepted"];
+    let accepted = victim.node.ice.counters().accepted.get();
     ensure!((1..=turns * limits.max_conns as u64).contains(&accepted), "{accepted} in {:?}", began.elapsed());
     let error = victim.end().await?.err().context("believed without an answer")?;
     ensure!(

@@ -223,8 +223,8 @@ async fn give_up(role: Role, described: Description, signals: Vec<Signal>) -> Re
     });
     let negotiation = node.begin(role)?;
     let ended = tokio::time::timeout(SOON, negotiation.run(dialogue, &node.policy)).await?;
-    let counters = node.counters();
-    ensure!(counters["stun_ice_checks"] == 0, "the node has called itself: {counters:?}");
+    let counters = node.front.counters();
+    ensure!(counters.ice_checks.get() == 0, "the node has called itself: {counters:?}");
     drop(peer);
     ended.err().ok_or_else(|| anyhow::anyhow!("a path to nobody"))
 }

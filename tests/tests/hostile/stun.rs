@@ -134,9 +134,9 @@ async fn what_is_no_request_is_closed_and_counted() -> Result<()> {
     }
 
     files_are_closed_again(before).await?;
-    let counters = node.counters();
-    let closed = ["port_closed_unknown_protocol", "stun_closed_malformed", "stun_closed_not_binding"];
-    ensure!(closed.iter().map(|name| counters[*name]).sum::<u64>() == 25, "{counters:?}");
+    let (port, front) = (node.port.counters(), node.front.counters());
+    let closed = port.unknown.get() + front.malformed.get() + front.not_binding.get();
+    ensure!(closed == 25, "{port:?} {front:?}");
     let mut stream = connect_from(FRIEND, node.addr).await?;
     stream.write_all(&request).await?;
     is_answered(&mut stream).await
@@ -168,10 +168,9 @@ async fn connections_that_say_nothing_are_closed_and_make_room_meanwhile() -> Re
     }
     drop((silent, friend));
     files_are_closed_again(before).await?;
-    let counters = node.counters();
-    let closed = ["port_closed_silent", "port_closed_too_many", "stun_closed_silent", "stun_closed_too_many"];
-    let counted: u64 = closed.iter().filter_map(|name| counters.get(*name)).sum();
-    ensure!(counted == SILENT as u64, "{counted} of {SILENT} were counted: {counters:?}");
+    let (port, front) = (node.port.counters(), node.front.counters());
+    let counted = port.silent.get() + port.pushed_out.get() + front.silent.get() + front.pushed_out.get();
+    ensure!(counted == SILENT as u64, "{counted} of {SILENT} were counted: {port:?} {front:?}");
     Ok(())
 }
 
@@ -192,8 +191,8 @@ async fn a_flood_of_requests_is_cut_off_and_others_are_answered() -> Result<()> 
         let _ = timeout(SOON, stream.read_to_end(&mut answers)).await?;
     }
 
-    let counters = node.counters();
-    let (answered, limited) = (counters["stun_answered"], counters["stun_closed_rate_limited"]);
+    let counters = node.front.counters();
+    let (answered, limited) = (counters.answered.get(), counters.rate_limited.get());
     ensure!((1..=MOST).contains(&answered) && limited >= CONNECTIONS as u64 - 1, "{counters:?}");
     let mut friend = connect_from(FRIEND, node.addr).await?;
     friend.write_all(&bare_request()).await?;

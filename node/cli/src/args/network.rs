@@ -10,7 +10,7 @@ use libp2p::Multiaddr;
 use keyferry::{base::data_dir::AdmissionPolicy, net::path::RelayMode, node::api::Failure, reach::gather::StunServer};
 
 /// How to take part in the network.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Network options")]
 pub struct NetworkOptions {
     /// Listen on this address and port, such as 0.0.0.0:41414; a port alone means all of IPv4 and IPv6. May be repeated.
@@ -52,17 +52,7 @@ pub struct NetworkOptions {
 impl NetworkOptions {
     /// Whether any of them was given.
     pub fn any(&self) -> bool {
-        !self.listen.is_empty()
-            || !self.bootstrap.is_empty()
-            || !self.stun.is_empty()
-            || self.public
-            || self.no_mdns
-            || self.no_port_mapping
-            || self.calls != AdmissionPolicy::default()
-            || !self.turn.is_empty()
-            || self.turn_proxy.is_some()
-            || self.relay_only
-            || self.no_relay
+        *self != Self::default()
     }
 
     /// Whether relays are used, and whether anything else is.

@@ -73,7 +73,7 @@ fn mapping_text(mapping: MappingInfo) -> &'static str {
     match mapping {
         MappingInfo::EndpointIndependent => "mapping: one port for everyone (endpoint-independent)",
         MappingInfo::EndpointDependent => "mapping: another port for each host (endpoint-dependent)",
-        MappingInfo::NotKnown => "mapping: not known; two hosts outside have to tell",
+        MappingInfo::Unknown => "mapping: not known; two hosts outside have to tell",
     }
 }
 

@@ -260,7 +260,7 @@ fn status() -> Status {
             tcp_type: "passive".to_owned(),
             addr: "192.0.2.1:4600".parse().unwrap(),
         }],
-        mapping: "endpoint-independent".to_owned(),
+        mapping: MappingInfo::EndpointIndependent,
         circuits: vec!["/ip4/203.0.113.1/tcp/4600/p2p/X/p2p-circuit".to_owned()],
         calls: "contacts".to_owned(),
         sessions: 1,

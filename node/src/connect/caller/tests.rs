@@ -1,7 +1,5 @@
 //! Calls between two whole nodes on loopback, which are connected by libp2p, with a relay of the test's own.
 
-use std::sync::atomic::Ordering;
-
 use keyferry_ice::{
     Config, LocalCandidate,
     candidate::{Candidate, CandidateKind, TcpType},
@@ -11,10 +9,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    connect::ice::test_relay::{NoRelays, TestRelay, as_allocator},
     net::path::{PathKind, RelayMode, RelayReason},
     node::{Node, NodeConfig},
-    reach::rendezvous::multiaddr_of,
+    reach::{
+        rendezvous::multiaddr_of,
+        turn_client::test_relay::{no_relays, silent_relay, test_relay},
+    },
 };
 
 struct Peer {
@@ -85,7 +85,7 @@ async fn call(caller: &Caller, callee: &Peer) -> Result<Session, Option<CallSetb
     Ok(session)
 }
 
-fn settings(mode: RelayMode, relay: Arc<dyn crate::connect::ice::RelayAllocator>) -> StreamSettings {
+fn settings(mode: RelayMode, relay: Arc<dyn crate::reach::turn_client::RelayAllocator>) -> StreamSettings {
     StreamSettings { mode, relays: relay }
 }
 
@@ -101,7 +101,7 @@ fn on_loopback() -> Gathered {
 #[tokio::test]
 async fn a_caller_that_hides_its_address_gets_a_session_through_its_relay() {
     let (peer, callee) = two_nodes(RelayMode::Both).await;
-    let (standing, _, relay) = as_allocator(TestRelay::default());
+    let (ours, relay) = test_relay();
     let caller = Caller { streams: settings(RelayMode::RelayOnly, relay), ..peer.caller() };
 
     let session = call(&caller, &callee).await.unwrap();
@@ -110,17 +110,17 @@ async fn a_caller_that_hides_its_address_gets_a_session_through_its_relay() {
     assert!(matches!(kind, PathKind::Relayed { why: Some(RelayReason::RelayOnly), .. }), "{kind:?}");
     soon(session.ping()).await.unwrap();
     until(|| callee.sessions().iter().any(PathKind::is_relayed)).await;
-    assert_eq!(standing.load(Ordering::SeqCst), 1);
+    assert_eq!(ours.standing(), 1);
     let ended = session.closed();
     drop(session);
     soon(ended).await;
-    until(|| standing.load(Ordering::SeqCst) == 0).await;
+    until(|| ours.standing() == 0).await;
 }
 
 #[tokio::test]
 async fn a_direct_path_that_comes_later_leads_to_a_second_session() {
     let (peer, callee) = two_nodes(RelayMode::Both).await;
-    let (standing, _, relay) = as_allocator(TestRelay::default());
+    let (ours, relay) = test_relay();
     // This side has found none of its addresses yet.
     let (gathered, receiver) = watch::channel(Gathered::default());
     let ice = IceHost::new(receiver, Config::default());
@@ -136,26 +136,26 @@ async fn a_direct_path_that_comes_later_leads_to_a_second_session() {
     soon(direct.ping()).await.unwrap();
     soon(relayed.ping()).await.unwrap();
     until(|| callee.sessions().len() == 2).await;
-    assert_eq!(standing.load(Ordering::SeqCst), 1, "the relay is kept as long as its session");
+    assert_eq!(ours.standing(), 1, "the relay is kept as long as its session");
     drop(relayed);
-    until(|| standing.load(Ordering::SeqCst) == 0).await;
+    until(|| ours.standing() == 0).await;
     soon(direct.ping()).await.unwrap();
 }
 
 #[tokio::test]
 async fn where_the_direct_path_comes_first_the_relay_is_let_go() {
     let (peer, callee) = two_nodes(RelayMode::Both).await;
-    let (standing, _, relay) = as_allocator(TestRelay { silent: true, ..TestRelay::default() });
+    let (waiting, relay) = silent_relay();
     let caller = Caller { streams: settings(RelayMode::Both, relay), ..peer.caller() };
     let session = call(&caller, &callee).await.unwrap();
     assert!(!session.path().kind.is_relayed(), "{}", session.path());
-    assert_eq!(standing.load(Ordering::SeqCst), 0);
+    until(|| waiting() == 0).await;
 }
 
 #[tokio::test]
 async fn a_call_for_a_direct_path_leaves_the_relayed_session_alone() {
     let (peer, callee) = two_nodes(RelayMode::Both).await;
-    let (_, _, relay) = as_allocator(TestRelay::default());
+    let (_, relay) = test_relay();
     let hidden = Caller { streams: settings(RelayMode::RelayOnly, relay), ..peer.caller() };
     let relayed = call(&hidden, &callee).await.unwrap();
     let direct_only = Caller { streams: peer.caller().streams.direct_only(), ..peer.caller() };
@@ -173,7 +173,7 @@ async fn a_call_for_a_direct_path_leaves_the_relayed_session_alone() {
 #[tokio::test]
 async fn nodes_whose_settings_rule_each_other_out_say_so() {
     let (peer, callee) = two_nodes(RelayMode::NoRelay).await;
-    let caller = Caller { streams: settings(RelayMode::RelayOnly, Arc::new(NoRelays)), ..peer.caller() };
+    let caller = Caller { streams: settings(RelayMode::RelayOnly, no_relays()), ..peer.caller() };
     let refused = call(&caller, &callee).await;
     let Err(Some(CallSetback::NotAnswered(CallError::Refused(why)))) = refused else { panic!("{refused:?}") };
     assert_eq!(why, keyferry_proto::signalling::Refusal::NoCommonStream);

@@ -12,13 +12,9 @@
 //! What it is not: the first look at a connection, which the port has done without reading a byte.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -33,7 +29,10 @@ use tokio::{
 
 use crate::net::stun::read::{self, First};
 use crate::{
-    base::rate_limit::{HostLimiter, Rate},
+    base::{
+        counters::counters,
+        rate_limit::{HostLimiter, Rate},
+    },
     connect::ice::{IceHost, Inbound, Unclaimed},
     net::port::{Accepted, Undecided},
     reach::turn_server::Entrance,
@@ -60,23 +59,36 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The one who takes connections from the port's queue. Dropping it closes those that it still has.
 #[derive(Debug)]
 pub struct Front {
-    counters: Arc<Counters>,
+    counters: Arc<StunCounters>,
     task: AbortHandle,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    ice_checks: AtomicU64,
-    ice_unknown: AtomicU64,
-    ice_full: AtomicU64,
-    relay: AtomicU64,
-    answered: AtomicU64,
-    not_binding: AtomicU64,
-    malformed: AtomicU64,
-    silent: AtomicU64,
-    rate_limited: AtomicU64,
-    pushed_out: AtomicU64,
-    used_up: AtomicU64,
+counters! {
+    /// What has become of the connections for STUN.
+    pub struct StunCounters {
+        /// Handed to a negotiation.
+        pub ice_checks = "stun_ice_checks",
+        /// Handed to the relay.
+        pub relay = "stun_turn",
+        /// Binding requests answered.
+        pub answered = "stun_answered",
+        /// Closed: no negotiation has the username fragment.
+        pub ice_unknown = "stun_closed_unknown_negotiation",
+        /// Closed: the negotiation has enough connections.
+        pub ice_full = "stun_closed_negotiation_full",
+        /// Closed: the message is for a relay, and this node is none.
+        pub not_binding = "stun_closed_not_binding",
+        /// Closed: the message makes no sense.
+        pub malformed = "stun_closed_malformed",
+        /// Closed: they showed no message in time.
+        pub silent = "stun_closed_silent",
+        /// Closed: their host asks too much.
+        pub rate_limited = "stun_closed_rate_limited",
+        /// Closed: they gave way to others.
+        pub pushed_out = "stun_closed_too_many",
+        /// Closed: they have had their requests, or their time.
+        pub used_up = "stun_closed_used_up",
+    }
 }
 
 /// What the tasks of all connections share.
@@ -86,7 +98,7 @@ struct Shared {
     answers: bool,
     relay: Option<Entrance>,
     answers_left: Mutex<HostLimiter>,
-    counters: Arc<Counters>,
+    counters: Arc<StunCounters>,
 }
 
 impl Front {
@@ -98,32 +110,16 @@ impl Front {
         answers: bool,
         relay: Option<Entrance>,
     ) -> Self {
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(StunCounters::default());
         let answers_left = Mutex::new(HostLimiter::new(HOST_RATE, RATE));
         let shared = Shared { ice, answers, relay, answers_left, counters: counters.clone() };
         let task = tokio::spawn(serve(accepted, Arc::new(shared))).abort_handle();
         Self { counters, task }
     }
 
-    /// What has come in, by name.
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        let counters = &self.counters;
-        [
-            ("stun_ice_checks", &counters.ice_checks),
-            ("stun_turn", &counters.relay),
-            ("stun_answered", &counters.answered),
-            ("stun_closed_unknown_negotiation", &counters.ice_unknown),
-            ("stun_closed_negotiation_full", &counters.ice_full),
-            ("stun_closed_not_binding", &counters.not_binding),
-            ("stun_closed_malformed", &counters.malformed),
-            ("stun_closed_silent", &counters.silent),
-            ("stun_closed_rate_limited", &counters.rate_limited),
-            ("stun_closed_too_many", &counters.pushed_out),
-            ("stun_closed_used_up", &counters.used_up),
-        ]
-        .into_iter()
-        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
-        .collect()
+    /// What has come in.
+    pub fn counters(&self) -> &StunCounters {
+        &self.counters
     }
 }
 
@@ -206,7 +202,7 @@ async fn respond(
                 if !matches!(timeout(WRITE_TIMEOUT, stream.write_all(&answer)).await, Ok(Ok(()))) {
                     return End::Closed;
                 }
-                shared.counters.answered.fetch_add(1, Ordering::Relaxed);
+                shared.counters.answered.add_one();
             }
             Reply::Nothing => {}
             Reply::NotBinding => return hand_over(stream, (remote, local), message, shared),
@@ -241,7 +237,7 @@ impl Shared {
     }
 }
 
-impl Counters {
+impl StunCounters {
     fn count(&self, end: End) {
         tracing::trace!(?end, "a connection for STUN is done with");
         let counter = match end {
@@ -257,7 +253,7 @@ impl Counters {
             End::UsedUp => &self.used_up,
             End::Closed => return,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.add_one();
     }
 }
 

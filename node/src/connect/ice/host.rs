@@ -3,11 +3,8 @@
 //! What it is not: running one; see [`super::negotiation`].
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use keyferry_ice::{Config, Role, addressed_ufrag};
@@ -15,9 +12,12 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
     Inbound, Negotiation, RelayedNegotiation, credentials,
-    relaying::{MAX_ALLOCATIONS, RelayAllocator, Relaying},
+    relaying::{MAX_ALLOCATIONS, Relaying},
 };
-use crate::reach::gather::Gathered;
+use crate::{
+    base::counters::counters,
+    reach::{gather::Gathered, turn_client::RelayAllocator},
+};
 
 /// Negotiations that may run at once, of each stream.
 pub const MAX_NEGOTIATIONS: usize = 64;
@@ -39,21 +39,31 @@ pub struct IceHost {
     relayed: Arc<Semaphore>,
     /// Places of allocations on relays.
     allocations: Arc<Semaphore>,
-    pub(super) counters: Counters,
+    pub(super) counters: IceCounters,
 }
 
-/// What has become of negotiations, and of what came in for them.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) begun: AtomicU64,
-    pub(super) found: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) connects: AtomicU64,
-    pub(super) opening_syns: AtomicU64,
-    pub(super) accepted: AtomicU64,
-    pub(super) refused_connections: AtomicU64,
-    pub(super) refused_candidates: AtomicU64,
-    pub(super) refused_signals: AtomicU64,
+counters! {
+    /// What has become of negotiations, and of what came in for them.
+    pub struct IceCounters {
+        /// Negotiations begun.
+        pub begun = "ice_begun",
+        /// Negotiations that found a path.
+        pub found = "ice_found",
+        /// Negotiations that found none.
+        pub failed = "ice_failed",
+        /// Connections that were tried.
+        pub connects = "ice_connects",
+        /// Those of them that open a NAT for the peer.
+        pub opening_syns = "ice_opening_syns",
+        /// Connections of peers that were taken in.
+        pub accepted = "ice_accepted",
+        /// Connections of peers that were closed.
+        pub refused_connections = "ice_refused_connections",
+        /// Candidates of peers that were left out.
+        pub refused_candidates = "ice_refused_candidates",
+        /// Signals of peers that were not acted upon.
+        pub refused_signals = "ice_refused_signals",
+    }
 }
 
 /// Why a connection is nobody's.
@@ -76,7 +86,7 @@ impl IceHost {
             running: Mutex::default(),
             relayed: Arc::new(Semaphore::new(MAX_NEGOTIATIONS)),
             allocations: Arc::new(Semaphore::new(MAX_ALLOCATIONS)),
-            counters: Counters::default(),
+            counters: IceCounters::default(),
         })
     }
 
@@ -90,7 +100,7 @@ impl IceHost {
         }
         running.insert(credentials.ufrag.clone(), sender);
         drop(running);
-        self.counters.begun.fetch_add(1, Ordering::Relaxed);
+        self.counters.begun.add_one();
         let registration = Registration { host: Arc::clone(self), ufrag: credentials.ufrag.clone() };
         Ok(Negotiation::new(registration, role, credentials, self.config.clone(), self.gathered.clone(), inbound))
     }
@@ -104,7 +114,7 @@ impl IceHost {
         hidden: bool,
     ) -> Result<RelayedNegotiation, TooManyNegotiations> {
         let place = Arc::clone(&self.relayed).try_acquire_owned().map_err(|_| TooManyNegotiations)?;
-        self.counters.begun.fetch_add(1, Ordering::Relaxed);
+        self.counters.begun.add_one();
         let (config, gathered) = (self.config.clone(), self.gathered.clone());
         let relaying = Relaying::new(allocator, &self.allocations, hidden);
         let host = Arc::clone(self);
@@ -123,23 +133,9 @@ impl IceHost {
         })
     }
 
-    /// What has happened, by name.
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        let counters = &self.counters;
-        [
-            ("ice_begun", &counters.begun),
-            ("ice_found", &counters.found),
-            ("ice_failed", &counters.failed),
-            ("ice_connects", &counters.connects),
-            ("ice_opening_syns", &counters.opening_syns),
-            ("ice_accepted", &counters.accepted),
-            ("ice_refused_connections", &counters.refused_connections),
-            ("ice_refused_candidates", &counters.refused_candidates),
-            ("ice_refused_signals", &counters.refused_signals),
-        ]
-        .into_iter()
-        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
-        .collect()
+    /// What has happened.
+    pub fn counters(&self) -> &IceCounters {
+        &self.counters
     }
 }
 

@@ -21,7 +21,6 @@ mod relaying;
 mod run;
 mod sockets;
 mod talk;
-mod turn_relays;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -37,7 +36,7 @@ pub(crate) use self::host::Unclaimed;
 pub use self::{
     host::{IceHost, MAX_NEGOTIATIONS, TooManyNegotiations},
     negotiation::{Negotiation, RelayedNegotiation},
-    relaying::{AllocationStep, AllocationSteps, RelayAllocation, RelayAllocator, RelayFamily},
+    relaying::{AllocationError, AllocationStep, AllocationSteps},
 };
 
 /// A connection that has come in, with the ICE check that was read from it.
@@ -129,7 +128,5 @@ pub enum IceFailure {
     Broke,
 }
 
-#[cfg(test)]
-pub(crate) mod test_relay;
 #[cfg(test)]
 mod tests;

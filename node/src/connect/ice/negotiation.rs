@@ -2,7 +2,7 @@
 //!
 //! What it is not: how one goes on, which is `run`.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use keyferry_ice::{Agent, AgentOptions, Config, Credentials, Description, LocalCandidate, Mapping, Role, Stream};
 use tokio::{
@@ -151,7 +151,7 @@ impl Begun {
         let stream = arrivals.stream();
         let result = Run::new(self, arrivals, talk, policy).until_done().await;
         let counter = if result.is_ok() { &host.counters.found } else { &host.counters.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.add_one();
         match &result {
             Ok(found) => tracing::info!(%stream, path = %found.path.report, "a path was found"),
             Err(error) => tracing::info!(%stream, reason = %error.reason, "no path"),

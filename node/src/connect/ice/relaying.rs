@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use keyferry_ice::{
     ConnectFailure, LocalCandidate,
     candidate::{Candidate, CandidateKind, TcpType},
@@ -22,7 +22,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{net::path::PathStream, reach::gather::Gathered};
+use crate::{
+    net::path::PathStream,
+    reach::{
+        gather::Gathered,
+        turn_client::{AddressFamily, Allocation, RelayAllocator, RelaysError},
+    },
+};
 
 /// Allocations that a node has at once, and those that it asks for.
 pub(super) const MAX_ALLOCATIONS: usize = 64;
@@ -35,64 +41,26 @@ const DISCARD_PORT: u16 = 9;
 /// The greatest of the preferences by which candidates of one kind and type differ (RFC 6544 §4.2).
 const MAX_OTHER_PREFERENCE: u16 = 0x1fff;
 
-/// The family of a relayed address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RelayFamily {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl fmt::Display for RelayFamily {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
-
-/// An allocation on a relay (RFC 6062 §3), as a negotiation uses it. Dropping it gives it back; connections that go through
-/// it end with it.
-pub trait RelayAllocation: Send + Sync {
-    /// The relay, in words.
-    fn server(&self) -> String {
-        self.relayed().ip().to_string()
-    }
-    /// The relayed address (XOR-RELAYED-ADDRESS).
-    fn relayed(&self) -> SocketAddr;
-    /// The address of this side as the relay sees it (XOR-MAPPED-ADDRESS).
-    fn mapped(&self) -> SocketAddr;
-    /// Lets a peer connect to the relayed address, from now on.
-    fn permit(&self, peer: IpAddr);
-    /// Connects to a peer. The caller sets the deadline; dropping the future gives it up.
-    fn connect(&self, peer: SocketAddr) -> BoxFuture<'static, Result<PathStream, ConnectFailure>>;
-    /// The next connection of a peer, with the peer's address. `None`: the allocation is gone.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<(PathStream, SocketAddr)>>;
-    /// What keeps the allocation, when nothing more is to arrive at it.
-    fn lease(self: Box<Self>) -> Box<dyn Send + Sync>;
-}
-
-/// Whoever makes allocations on the relays that this node may use.
-pub trait RelayAllocator: Send + Sync {
-    /// Whether no relay is known.
-    fn is_empty(&self) -> bool {
-        false
-    }
-    /// Makes an allocation on the relay that answers first. The error is for the log.
-    fn allocate(&self, family: RelayFamily) -> BoxFuture<'static, Result<Box<dyn RelayAllocation>, String>>;
+/// Why a negotiation has no allocation of a family.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocationError {
+    /// The relays have failed.
+    #[error(transparent)]
+    Relays(#[from] RelaysError),
+    /// None has answered while it would have been of use.
+    #[error("no relay answers in time")]
+    TimedOut,
 }
 
 /// What came of asking the relays for an address of a family.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct AllocationStep {
     /// The family.
-    pub family: RelayFamily,
+    pub family: AddressFamily,
     /// How long it took.
     pub took: Duration,
     /// The relay that gave one, and the address; or why none has.
-    pub outcome: Result<(String, SocketAddr), String>,
+    pub outcome: Result<(String, SocketAddr), AllocationError>,
 }
 
 /// The steps of one negotiation, as they come. Clones are the same list.
@@ -105,15 +73,14 @@ impl AllocationSteps {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn add(&self, family: RelayFamily, took: Duration, outcome: Result<(String, SocketAddr), String>) {
-        let step = AllocationStep { family, took, outcome };
+    fn add(&self, step: AllocationStep) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(step);
     }
 }
 
 /// An allocation, with its place among those of the node.
 pub(super) struct Held {
-    allocation: Box<dyn RelayAllocation>,
+    allocation: Allocation,
     place: OwnedSemaphorePermit,
 }
 
@@ -189,7 +156,8 @@ impl Relaying {
         peer: SocketAddr,
     ) -> Result<BoxFuture<'static, Result<PathStream, ConnectFailure>>, ConnectFailure> {
         let held = self.held.iter().find(|held| held.allocation.relayed() == relayed);
-        held.map(|held| held.allocation.connect(peer)).ok_or(ConnectFailure::Other)
+        let connector = held.map(|held| held.allocation.connector()).ok_or(ConnectFailure::Other)?;
+        Ok(async move { connector.connect(peer).await }.boxed())
     }
 
     /// Takes out the allocation of a relayed address: a path needs it.
@@ -271,7 +239,7 @@ impl Relaying {
 
 impl Asked {
     fn begin(allocator: &Arc<dyn RelayAllocator>, places: &Arc<Semaphore>, steps: &AllocationSteps) -> Self {
-        let families = [RelayFamily::V4, RelayFamily::V6];
+        let families = [AddressFamily::V4, AddressFamily::V6];
         let (sender, made) = mpsc::channel(families.len());
         let mut tasks = JoinSet::new();
         for family in families {
@@ -283,18 +251,22 @@ impl Asked {
             let (allocator, steps) = (Arc::clone(allocator), steps.clone());
             tasks.spawn(async move {
                 let began = Instant::now();
-                let allocated = timeout(ALLOCATION_PATIENCE, allocating).await;
-                match allocated.unwrap_or_else(|_| Err("no relay answers in time".to_owned())) {
+                let allocated = match timeout(ALLOCATION_PATIENCE, allocating).await {
+                    Ok(allocated) => allocated.map_err(AllocationError::from),
+                    Err(_) => Err(AllocationError::TimedOut),
+                };
+                let took = began.elapsed();
+                match allocated {
                     Ok(allocation) => {
-                        let outcome = (allocation.server(), allocation.relayed());
-                        steps.add(family, began.elapsed(), Ok(outcome));
+                        let outcome = Ok((allocation.server().to_string(), allocation.relayed()));
+                        steps.add(AllocationStep { family, took, outcome });
                         // Whoever asked may be gone: then it is given back.
                         let _ = sender.send(Held { allocation, place }).await;
                     }
                     Err(error) => {
-                        tracing::debug!(?family, error, "no relay has an address for this side");
+                        tracing::debug!(%family, %error, "no relay has an address for this side");
                         if !allocator.is_empty() {
-                            steps.add(family, began.elapsed(), Err(error));
+                            steps.add(AllocationStep { family, took, outcome: Err(error) });
                         }
                     }
                 }

@@ -2,13 +2,7 @@
 //!
 //! What it is not: a decision about pairs, checks or nomination; those are the agent's.
 
-use std::{
-    collections::VecDeque,
-    future::poll_fn,
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_ice::{
     Agent, ConnId, ConnectMethod, Description, FailureReason, LocalCandidate, Output, Selected, Signal, SignalError,
@@ -236,7 +230,7 @@ impl<'a> Run<'a> {
 
     fn connect(&mut self, conn: ConnId, source: Source, remote: SocketAddr, method: ConnectMethod) {
         let counters = &self.host.counters;
-        counters.connects.fetch_add(1, Ordering::Relaxed);
+        counters.connects.add_one();
         let now = || Instant::now().into_std();
         tracing::debug!(?conn, ?source, %remote, ?method, "connecting");
         let started = match (source, &self.arrivals) {
@@ -248,7 +242,7 @@ impl<'a> Run<'a> {
         match (started, method) {
             (Ok(()), ConnectMethod::Plain) => {}
             (Ok(()), ConnectMethod::Opening { .. }) => {
-                counters.opening_syns.fetch_add(1, Ordering::Relaxed);
+                counters.opening_syns.add_one();
                 match opens_after(remote) {
                     Duration::ZERO => self.agent.opened(now(), conn),
                     later => self.opening.push_back((Instant::now() + later, conn)),
@@ -340,11 +334,11 @@ impl<'a> Run<'a> {
         match self.agent.accepted(now, local, remote) {
             Some(conn) => {
                 tracing::debug!(?conn, %remote, "accepted");
-                counters.accepted.fetch_add(1, Ordering::Relaxed);
+                counters.accepted.add_one();
                 self.sockets.adopt(conn, stream);
                 self.agent.received(now, conn, &first_check);
             }
-            None => drop(counters.refused_connections.fetch_add(1, Ordering::Relaxed)),
+            None => counters.refused_connections.add_one(),
         }
     }
 
@@ -353,10 +347,10 @@ impl<'a> Run<'a> {
         match self.agent.accepted(Instant::now().into_std(), relayed, remote) {
             Some(conn) => {
                 tracing::debug!(?conn, %relayed, %remote, "accepted at a relay");
-                counters.accepted.fetch_add(1, Ordering::Relaxed);
+                counters.accepted.add_one();
                 self.sockets.adopt(conn, stream);
             }
-            None => drop(counters.refused_connections.fetch_add(1, Ordering::Relaxed)),
+            None => counters.refused_connections.add_one(),
         }
     }
 
@@ -371,7 +365,7 @@ impl<'a> Run<'a> {
         tracing::debug!(?signal, "the peer signals");
         let counters = &self.host.counters;
         let Some(refused) = admit_signal(self.policy, &mut signal) else {
-            counters.refused_signals.fetch_add(1, Ordering::Relaxed);
+            counters.refused_signals.add_one();
             return;
         };
         self.count_refused(refused);
@@ -385,7 +379,7 @@ impl<'a> Run<'a> {
 
     fn count_refused_signal(&self, error: SignalError) {
         tracing::debug!(%error, "what the peer says is not acted upon");
-        self.host.counters.refused_signals.fetch_add(1, Ordering::Relaxed);
+        self.host.counters.refused_signals.add_one();
     }
 
     /// Takes what has been found. Before the peer has described itself, the agent would not tell it.
@@ -425,8 +419,7 @@ impl<'a> Run<'a> {
     }
 
     fn count_refused(&self, candidates: usize) {
-        let counter = &self.host.counters.refused_candidates;
-        counter.fetch_add(candidates as u64, Ordering::Relaxed);
+        self.host.counters.refused_candidates.add(candidates as u64);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Making a call.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
 use keyferry_ice::Role;
 use keyferry_proto::{
@@ -12,9 +12,12 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use super::{
     CALL_TIMEOUT, Call, CallError,
     carry::{Begun, carry},
-    frames::{FrameIoError, FrameReader, write_frame},
+    messages, write_message,
 };
-use crate::reach::rendezvous::{CallOver, CallStream, Rendezvous};
+use crate::{
+    base::frame_io::ReadFrameError,
+    reach::rendezvous::{CallOver, CallStream, Rendezvous},
+};
 
 /// A line to a node, on which nothing has been said yet. Dropping it hangs up.
 #[derive(Debug)]
@@ -69,13 +72,13 @@ pub(super) async fn begin(
     let id = CallId(rand::random());
     let (calling, message) = Calling::new(secret, callee, channel, id, local).map_err(CallError::Own)?;
     let began = Instant::now();
-    write_frame(&mut stream, &message).await?;
-    let answer = FrameReader::new().next(&mut stream).await?.ok_or(CallError::Ended)?;
+    write_message(&mut stream, &message).await?;
+    let answer = messages().next(&mut stream).await?.ok_or(CallError::Ended)?;
     let round_trip = began.elapsed();
     match calling.on_answer(&answer).map_err(CallError::Peer)? {
         Answered::Accepted(accepted) => {
             let (remote, mut conversation) = *accepted;
-            write_frame(&mut stream, &conversation.heard().map_err(CallError::Own)?).await?;
+            write_message(&mut stream, &conversation.heard().map_err(CallError::Own)?).await?;
             let role = Role::Controlling;
             Ok(Begun { stream, conversation, role, remote, via, round_trip: Some(round_trip) })
         }
@@ -84,8 +87,14 @@ pub(super) async fn begin(
     }
 }
 
-impl From<FrameIoError> for CallError {
-    fn from(error: FrameIoError) -> Self {
+impl From<ReadFrameError> for CallError {
+    fn from(error: ReadFrameError) -> Self {
         Self::Unreachable(error.to_string())
+    }
+}
+
+impl From<io::Error> for CallError {
+    fn from(error: io::Error) -> Self {
+        Self::from(ReadFrameError::from(error))
     }
 }

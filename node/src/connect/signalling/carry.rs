@@ -15,10 +15,7 @@ use tokio::{
     sync::{mpsc, mpsc::error::TrySendError, oneshot, watch},
 };
 
-use super::{
-    ASSUMED_ROUND_TRIP, Call, MAX_CALL_TIME,
-    frames::{FrameReader, write_frame},
-};
+use super::{ASSUMED_ROUND_TRIP, Call, MAX_CALL_TIME, messages, write_message};
 use crate::{
     connect::ice::{Dialogue, RelayedDialogue},
     reach::rendezvous::{CallIo, Rendezvous},
@@ -125,7 +122,7 @@ impl Carrier {
 
     /// Carries what is said until this side has left both streams, or the peer the call.
     async fn exchange(&mut self) {
-        let mut frames = FrameReader::new();
+        let mut frames = messages();
         while self.direct.outgoing.is_some() || self.relayed.outgoing.is_some() {
             let goes_on = tokio::select! {
                 signal = next_signal(&mut self.direct.outgoing) => self.say(Stream::Direct, signal).await,
@@ -171,7 +168,7 @@ impl Carrier {
 
     async fn send(&mut self, message: Result<Vec<u8>, SignallingError>) -> bool {
         match message {
-            Ok(message) => write_frame(&mut self.writer, &message).await.is_ok(),
+            Ok(message) => write_message(&mut self.writer, &message).await.is_ok(),
             Err(error) => {
                 tracing::debug!(%error, "something that this side says was not sent");
                 true

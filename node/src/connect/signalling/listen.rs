@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Call, CallError,
     carry::{Begun, carry},
-    frames::{FrameReader, write_frame},
+    messages, write_message,
 };
 use crate::{
     base::data_dir::Admission,
@@ -123,7 +123,7 @@ impl Ringing {
     pub async fn answer(mut self, local: Streams) -> Result<Call, CallError> {
         let accepted = self.called.accept(&self.desk.secret, local).map_err(CallError::Own)?;
         let (remote, conversation, message) = accepted;
-        write_frame(&mut self.stream.io, &message).await?;
+        write_message(&mut self.stream.io, &message).await?;
         let CallStream { io: stream, via, .. } = self.stream;
         let begun = Begun { stream, conversation, role: Role::Controlled, remote, via, round_trip: None };
         Ok(carry(begun, self.desk.rendezvous.clone(), self.place))
@@ -158,7 +158,7 @@ impl Desk {
     /// Waits for the call that a stream begins with.
     async fn first_message(&self, stream: &mut CallStream) -> Option<Called> {
         let mut place = self.silent.enter(stream.host());
-        let mut frames = FrameReader::new();
+        let mut frames = messages();
         let message = tokio::select! {
             message = frames.next(&mut stream.io) => message.ok().flatten(),
             () = tokio::time::sleep(FIRST_MESSAGE_TIMEOUT) => None,
@@ -218,10 +218,10 @@ impl Drop for CallPlace {
 /// Sends a last message, and ends the stream.
 async fn hang_up(stream: &mut CallStream, message: &[u8]) {
     let last = async {
-        let _ = write_frame(&mut stream.io, message).await;
+        let _ = write_message(&mut stream.io, message).await;
         let _ = stream.io.shutdown().await;
         // The circuit is closed with the stream; the caller ends it when it has read the message.
-        let _ = FrameReader::new().next(&mut stream.io).await;
+        let _ = messages().next(&mut stream.io).await;
     };
     let _ = tokio::time::timeout(HANG_UP_TIMEOUT, last).await;
 }

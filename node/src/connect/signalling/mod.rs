@@ -13,24 +13,24 @@
 
 mod begin;
 mod carry;
-mod frames;
 mod listen;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use keyferry_ice::Role;
 use keyferry_proto::{
     identity::NodeKey,
-    signalling::{Refusal, SignallingError},
+    signalling::{MAX_MESSAGE_LEN, Refusal, SignallingError},
 };
 use libp2p::Multiaddr;
-use tokio::sync::watch;
+use tokio::{io::AsyncWrite, sync::watch};
 
 pub use self::{
     begin::{Line, call},
     listen::{Incoming, MAX_CALLS, Ringing, listen},
 };
 use crate::{
+    base::frame_io::{FrameReader, write_frame},
     connect::ice::{Dialogue, RelayedDialogue},
     reach::rendezvous::OpenError,
 };
@@ -39,6 +39,9 @@ use crate::{
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answered call lasts at most. A relay ends a circuit after two minutes.
 pub const MAX_CALL_TIME: Duration = Duration::from_secs(90);
+
+/// How long a message may take to be handed to the network.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is taken for the round trip of the signalling path until it has been measured.
 pub const ASSUMED_ROUND_TRIP: Duration = Duration::from_millis(200);
@@ -97,6 +100,17 @@ impl Call {
     pub fn round_trip(&self) -> Duration {
         *self.round_trip.borrow()
     }
+}
+
+/// A reader of the messages on a call's stream.
+const fn messages() -> FrameReader {
+    FrameReader::new(MAX_MESSAGE_LEN)
+}
+
+/// Writes one message and hands it to the network.
+async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
+    let written = tokio::time::timeout(WRITE_TIMEOUT, write_frame(stream, message)).await;
+    written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl From<OpenError> for CallError {

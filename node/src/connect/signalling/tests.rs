@@ -14,7 +14,7 @@ use libp2p::{PeerId, multiaddr::Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
 
-use super::{frames::write_frame, *};
+use super::*;
 use crate::{
     base::data_dir::{Admission, AdmissionPolicy, ContactsFile},
     net::port::Port,
@@ -228,15 +228,15 @@ async fn a_signal_that_is_replayed_ends_the_call() {
     let mut stream = raw(&caller, &callee).await;
     let channel = stream.outgoing_channel();
     let (calling, first) = Calling::new(&secret(1), secret(2).public(), channel, CallId([7; 16]), told()).unwrap();
-    write_frame(&mut stream.io, &first).await.unwrap();
+    write_message(&mut stream.io, &first).await.unwrap();
     let mut call_in = soon(incoming.next()).await.unwrap().answer(told()).await.unwrap();
-    let answer = frames::FrameReader::new().next(&mut stream.io).await.unwrap().unwrap();
+    let answer = messages().next(&mut stream.io).await.unwrap().unwrap();
     let Ok(Answered::Accepted(accepted)) = calling.on_answer(&answer) else { panic!("not accepted") };
     let mut conversation = accepted.1;
-    write_frame(&mut stream.io, &conversation.heard().unwrap()).await.unwrap();
+    write_message(&mut stream.io, &conversation.heard().unwrap()).await.unwrap();
     let message = conversation.send(Stream::Direct, signal(1)).unwrap();
-    write_frame(&mut stream.io, &message).await.unwrap();
-    write_frame(&mut stream.io, &message).await.unwrap();
+    write_message(&mut stream.io, &message).await.unwrap();
+    write_message(&mut stream.io, &message).await.unwrap();
     assert_eq!(heard(&mut call_in).await, Some(signal(1)));
     assert_eq!(heard(&mut call_in).await, None);
     assert_eq!(counted(&callee, "call_bad_message").await, 1);
@@ -255,7 +255,7 @@ async fn a_call_that_was_recorded_cannot_be_made_by_another_peer() {
         Calling::new(&secret(1), secret(2).public(), channel, CallId([7; 16]), told()).unwrap().1
     };
     let mut stream = raw(&thief, &callee).await;
-    write_frame(&mut stream.io, &recorded).await.unwrap();
+    write_message(&mut stream.io, &recorded).await.unwrap();
     assert!(rest(stream).await.is_empty());
     assert_eq!(counted(&callee, "call_bad_message").await, 1);
     assert!(incoming.next().now_or_never().is_none());

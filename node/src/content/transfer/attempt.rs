@@ -40,7 +40,7 @@ use self::{
     request::run_request,
 };
 use super::{
-    FetchError,
+    FetchError, HolderError, InternalError,
     fetch::{FetchProgress, Job, Ledger, blocking},
     plan::Plan,
     receive::{Assignment, Shared},
@@ -203,7 +203,7 @@ impl Attempt {
 
     /// The plan of an attempt that is complete.
     pub(super) fn plan(&self) -> Result<Arc<Plan>, FetchError> {
-        self.shared.plan.get().cloned().ok_or_else(|| FetchError::Internal("there is no plan".to_owned()))
+        self.shared.plan.get().cloned().ok_or_else(|| InternalError::NoPlan.into())
     }
 
     /// Removes what a plan staged of which nothing was verified.
@@ -228,7 +228,7 @@ impl Attempt {
     }
 
     fn input_at(&mut self, now: Instant, input: Input) -> Result<(), FetchError> {
-        self.schedule.handle_input(now, input).map_err(|error| FetchError::Internal(error.to_string()))
+        Ok(self.schedule.handle_input(now, input).map_err(InternalError::from)?)
     }
 
     fn drain_schedule(&mut self) -> Step {
@@ -241,11 +241,11 @@ impl Attempt {
                     }
                 }
                 Output::Drop { holder, why: DropReason::Stalled } => {
-                    self.ledger.setback = Some(Setback::Lost("it sends nothing".to_owned()));
+                    self.ledger.setback = Some(Setback::Failed(HolderError::Silent));
                     self.forget_requests_of(holder);
                 }
                 Output::Drop { holder, why: DropReason::Empty } => {
-                    self.ledger.setback.get_or_insert_with(|| Setback::Lost("its answers bring nothing".to_owned()));
+                    self.ledger.setback.get_or_insert(Setback::Failed(HolderError::Useless));
                     self.forget_requests_of(holder);
                 }
                 Output::Complete => return Step::Complete,

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FetchError,
+    FetchError, InternalError,
     attempt::{Attempt, Ended, Patience, Setback},
     plan::Plan,
     receive::Arrivals,
@@ -235,5 +235,5 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
 ) -> Result<T, FetchError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| FetchError::Internal(error.to_string()))?
+    done.map_err(InternalError::from)?
 }

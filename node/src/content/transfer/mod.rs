@@ -12,7 +12,12 @@ pub mod staging;
 
 use std::{io, path::PathBuf};
 
-use keyferry_proto::{collection::ManifestError, hash::ContentHash, message::Refusal, transfer::layout::LayoutError};
+use keyferry_proto::{
+    collection::{MAX_MANIFEST_LEN, ManifestError},
+    hash::{ContentFormat, ContentHash},
+    message::{MessageError, Refusal},
+    transfer::{groups::GroupError, layout::LayoutError, schedule::ScheduleError},
+};
 
 use crate::content::store::StoreError;
 
@@ -52,7 +57,8 @@ pub enum FetchError {
     #[error("no holder is left to fetch from: {last}")]
     NoHolder {
         /// What went wrong with the last one.
-        last: String,
+        #[source]
+        last: HolderError,
     },
     /// The network: no holder was found in time.
     #[error("no holder of {} was found", hash.short())]
@@ -63,9 +69,93 @@ pub enum FetchError {
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
-    /// A task of this program ended unexpectedly.
+    /// This program: something that cannot be.
     #[error("internal error: {0}")]
-    Internal(String),
+    Internal(#[from] InternalError),
+}
+
+/// What went wrong with a holder.
+#[derive(Debug, thiserror::Error)]
+pub enum HolderError {
+    /// The holder: it sent what is not the content that was asked for.
+    #[error(transparent)]
+    Lied(#[from] Lie),
+    /// Another holder described the content differently, and one of them lies.
+    #[error("it describes the content as {format:?} of {size} bytes, another holder differently")]
+    Disagrees {
+        /// The format that it says.
+        format: ContentFormat,
+        /// The size that it says.
+        size: u64,
+    },
+    /// The connection.
+    #[error("the connection was lost: {0}")]
+    Connection(#[source] io::Error),
+    /// Nothing has come for too long.
+    #[error("it sends nothing")]
+    Silent,
+    /// Its answers end, and nothing new is in them.
+    #[error("its answers bring nothing")]
+    Useless,
+}
+
+/// What a holder sent that is not the content that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Lie {
+    /// Another format than the publisher has signed.
+    #[error("it says {got:?} of what the publisher calls a {signed:?}")]
+    Format {
+        /// What it says.
+        got: ContentFormat,
+        /// What the publisher says.
+        signed: ContentFormat,
+    },
+    /// A header above the limit.
+    #[error("a header of {got} bytes, at most {limit} are allowed")]
+    LongHeader {
+        /// The announced length.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A header or a status that is none.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A size that cannot be.
+    #[error(transparent)]
+    Layout(LayoutError),
+    /// A list of files above the limit.
+    #[error("it claims a list of files of {got} bytes; at most {MAX_MANIFEST_LEN} are allowed")]
+    LongManifest {
+        /// The claimed size.
+        got: u64,
+    },
+    /// A list of files that is not acceptable.
+    #[error("the list of files is not acceptable: {0}")]
+    Manifest(#[source] ManifestError),
+    /// Bytes of another item.
+    #[error("the bytes do not hash to {}", expected.short())]
+    Hash {
+        /// The hash that they should have.
+        expected: ContentHash,
+    },
+    /// Groups that are not those of the item.
+    #[error(transparent)]
+    Groups(#[from] GroupError),
+}
+
+/// What cannot be, unless this program is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum InternalError {
+    /// A task ended unexpectedly.
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
+    /// The schedule was told what it does not know.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// An attempt is complete without a plan.
+    #[error("there is no plan")]
+    NoPlan,
 }
 
 #[cfg(test)]

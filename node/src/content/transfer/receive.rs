@@ -27,7 +27,7 @@ use tokio::{io::AsyncReadExt, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FetchError,
+    FetchError, HolderError, Lie,
     plan::Plan,
     sink::{Batch, REPORT_EVERY, UNIT, Writer},
     staging::Target,
@@ -88,26 +88,26 @@ pub(super) enum Progress {
 /// Why a request ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceiveError {
-    /// The peer's fault: it sent what is not the content that was asked for.
-    #[error("{0}")]
-    Hostile(String),
+    /// The peer's or the connection's fault.
+    #[error(transparent)]
+    Holder(#[from] HolderError),
     /// The peer will not give the content.
     #[error("it refuses: {0}")]
     Refused(Refusal),
-    /// Another holder described the content differently, and one of them lies.
-    #[error("it describes the content as {got_format:?} of {got_size} bytes, another holder differently")]
-    Disagrees { got_format: ContentFormat, got_size: u64 },
-    /// The connection's fault.
-    #[error("the connection was lost: {0}")]
-    Connection(io::Error),
     /// This machine's fault.
     #[error(transparent)]
     Local(#[from] FetchError),
 }
 
+impl From<Lie> for ReceiveError {
+    fn from(lie: Lie) -> Self {
+        Self::Holder(lie.into())
+    }
+}
+
 impl From<GroupError> for ReceiveError {
     fn from(error: GroupError) -> Self {
-        Self::Hostile(error.to_string())
+        Lie::from(error).into()
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) fn receive(
         ContentReply::Refused(refusal) => return Err(ReceiveError::Refused(refusal)),
     };
     if let Some(signed) = shared.format.filter(|signed| *signed != format) {
-        return Err(ReceiveError::Hostile(format!("it says {format:?} of what the publisher calls a {signed:?}")));
+        return Err(Lie::Format { got: format, signed }.into());
     }
     let (plan, first_item) = match shared.plan.get().cloned() {
         Some(plan) => (agreeing(plan, format, size)?, 0),
@@ -142,7 +142,7 @@ pub(super) fn receive(
 fn agreeing(plan: Arc<Plan>, format: ContentFormat, size: u64) -> Result<Arc<Plan>, ReceiveError> {
     match plan.agrees_with(format, size) {
         true => Ok(plan),
-        false => Err(ReceiveError::Disagrees { got_format: format, got_size: size }),
+        false => Err(HolderError::Disagrees { format, size }.into()),
     }
 }
 
@@ -159,12 +159,11 @@ impl<R: Read> Answer<'_, R> {
         self.read_exact(&mut len)?;
         let len = u32::from_le_bytes(len) as usize;
         if len > ContentReply::LIMIT {
-            let limit = ContentReply::LIMIT;
-            return Err(ReceiveError::Hostile(format!("a header of {len} bytes, at most {limit} are allowed")));
+            return Err(Lie::LongHeader { got: len, limit: ContentReply::LIMIT }.into());
         }
         let mut body = vec![0; len];
         self.read_exact(&mut body)?;
-        ContentReply::decode(&body).map_err(|error| ReceiveError::Hostile(error.to_string()))
+        Ok(ContentReply::decode(&body).map_err(Lie::from)?)
     }
 
     /// Makes the plan from a first answer, and says from which item on this answer is still wanted.
@@ -185,8 +184,8 @@ impl<R: Read> Answer<'_, R> {
         };
         let plan = plan.map_err(|error| match error {
             // Only this holder says that it is so.
-            FetchError::Layout(_) => ReceiveError::Hostile(error.to_string()),
-            FetchError::HostileManifest(_) if self.shared.format.is_none() => ReceiveError::Hostile(error.to_string()),
+            FetchError::Layout(error) => Lie::Layout(error).into(),
+            FetchError::HostileManifest(error) if self.shared.format.is_none() => Lie::Manifest(error).into(),
             other => ReceiveError::Local(other),
         })?;
         let have = plan.take_stock(&self.assignment.cancel)?;
@@ -234,7 +233,7 @@ impl<R: Read> Answer<'_, R> {
     fn read_status(&mut self) -> Result<Option<Refusal>, ReceiveError> {
         let mut status = [0];
         self.read_exact(&mut status)?;
-        match ItemStatus::from_byte(status[0]).map_err(|error| ReceiveError::Hostile(error.to_string()))? {
+        match ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
             ItemStatus::Data => Ok(None),
             ItemStatus::Refused(refusal) => Ok(Some(refusal)),
         }
@@ -244,7 +243,7 @@ impl<R: Read> Answer<'_, R> {
         let mut bytes = vec![0; item.size as usize];
         self.read_exact(&mut bytes)?;
         if ContentHash::of(&bytes) != item.hash {
-            return Err(ReceiveError::Hostile(format!("the bytes do not hash to {}", item.hash.short())));
+            return Err(Lie::Hash { expected: item.hash }.into());
         }
         self.first_byte();
         let file = plan.open_item(index)?;
@@ -303,9 +302,7 @@ impl<R: Read> Answer<'_, R> {
 
     fn receive_manifest(&mut self, root: ContentHash, size: u64) -> Result<Vec<u8>, ReceiveError> {
         if size > MAX_MANIFEST_LEN as u64 {
-            return Err(ReceiveError::Hostile(format!(
-                "it claims a list of files of {size} bytes; at most {MAX_MANIFEST_LEN} are allowed"
-            )));
+            return Err(Lie::LongManifest { got: size }.into());
         }
         match self.read_status()? {
             Some(refusal) => Err(ReceiveError::Refused(refusal)),
@@ -356,7 +353,7 @@ impl<R: Read> Answer<'_, R> {
 }
 
 fn read_exact(reader: &mut impl Read, shared: &Shared, bytes: &mut [u8]) -> Result<(), ReceiveError> {
-    reader.read_exact(bytes).map_err(ReceiveError::Connection)?;
+    reader.read_exact(bytes).map_err(HolderError::Connection)?;
     shared.arrivals.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(())
 }

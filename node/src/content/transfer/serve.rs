@@ -3,10 +3,10 @@
 //! What it is not: a keeper of sessions (`crate::net::session`), or of what is shared (`crate::content::store`).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,6 +32,7 @@ use tokio::{
 };
 
 use crate::{
+    base::counters::{Counter, counters},
     content::store::{Blob, BlobError, Root, Store, StoreError},
     net::session::{ReadError, Stream, read_message},
 };
@@ -62,6 +63,7 @@ pub struct Server {
     /// The places of one session.
     of_session: Arc<Semaphore>,
     counters: Arc<ServeCounters>,
+    sent_bytes: Arc<Counter>,
 }
 
 /// What all sessions share.
@@ -83,28 +85,15 @@ struct Described {
     layout: Layout,
 }
 
-/// What was served, and what could not be.
-#[derive(Debug, Default)]
-pub struct ServeCounters {
-    /// Content bytes handed to sessions.
-    pub sent_bytes: AtomicU64,
-    /// Requests that were malformed or late.
-    pub bad_requests: AtomicU64,
-    /// Requests for what is not here.
-    pub not_found: AtomicU64,
-    /// Files that changed or vanished since they were shared.
-    pub changed_sources: AtomicU64,
-}
-
-impl ServeCounters {
-    /// The counts by name, for `status`.
-    pub fn snapshot(&self) -> BTreeMap<String, u64> {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        BTreeMap::from([
-            ("requests_malformed".to_owned(), read(&self.bad_requests)),
-            ("requests_not_found".to_owned(), read(&self.not_found)),
-            ("sources_changed".to_owned(), read(&self.changed_sources)),
-        ])
+counters! {
+    /// What was served, and what could not be.
+    pub struct ServeCounters {
+        /// Requests that were malformed or late.
+        pub bad_requests = "requests_malformed",
+        /// Requests for what is not here.
+        pub not_found = "requests_not_found",
+        /// Files that changed or vanished since they were shared.
+        pub changed_sources = "sources_changed",
     }
 }
 
@@ -150,7 +139,14 @@ impl Server {
             folders: Mutex::default(),
         };
         let of_session = Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION));
-        Self { store, secret, limits: Arc::new(limits), of_session, counters: Arc::default() }
+        Self {
+            store,
+            secret,
+            limits: Arc::new(limits),
+            of_session,
+            counters: Arc::default(),
+            sent_bytes: Arc::default(),
+        }
     }
 
     /// The same server for one more session, which has places of its own.
@@ -164,6 +160,11 @@ impl Server {
         MAX_SERVED_AT_ONCE - self.limits.content.available_permits()
     }
 
+    /// Content bytes handed to sessions so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
     /// What has been served so far.
     pub fn counters(&self) -> &ServeCounters {
         &self.counters
@@ -173,7 +174,7 @@ impl Server {
     pub async fn serve(&self, mut stream: Stream) {
         if let Err(error) = self.answer(&mut stream).await {
             if matches!(error, ServeError::BadRequest(_) | ServeError::NoRequest | ServeError::SecondControl) {
-                self.counters.bad_requests.fetch_add(1, Ordering::Relaxed);
+                self.counters.bad_requests.add_one();
             }
             tracing::debug!(%error, "an answer ended early");
         }
@@ -247,7 +248,7 @@ impl Server {
         });
         while let Some(mut piece) = ready.recv().await {
             self.limits.send_in_turn(stream, &piece).await?;
-            self.counters.sent_bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.sent_bytes.add(piece.len() as u64);
             piece.clear();
             // A full channel only means that the producer has buffers enough.
             let _ = empties.try_send(piece);
@@ -332,7 +333,7 @@ impl ContentAnswer {
         let described = match self.describe(&request.root) {
             Ok(Some(described)) => described,
             Ok(None) => {
-                self.counters.not_found.fetch_add(1, Ordering::Relaxed);
+                self.counters.not_found.add_one();
                 return self.refuse(Refusal::NotFound);
             }
             Err(error @ ServeError::Store(StoreError::Changed { .. } | StoreError::Vanished { .. })) => {
@@ -357,7 +358,7 @@ impl ContentAnswer {
                     self.put(&[ItemStatus::Data.to_byte()]);
                     self.put_groups(&blob, &wanted).inspect_err(|error| {
                         if matches!(error, ServeError::Source(_)) {
-                            self.counters.changed_sources.fetch_add(1, Ordering::Relaxed);
+                            self.counters.changed_sources.add_one();
                             tracing::warn!(%error, "a shared file is not what was shared");
                         }
                     })?;
@@ -424,7 +425,7 @@ impl ContentAnswer {
     }
 
     fn note_changed(&self, error: &dyn std::error::Error) {
-        self.counters.changed_sources.fetch_add(1, Ordering::Relaxed);
+        self.counters.changed_sources.add_one();
         tracing::warn!(%error, "a shared file is not what was shared");
     }
 }

@@ -14,16 +14,7 @@ pub(crate) mod nat_lab;
 mod socket;
 mod undecided;
 
-use std::{
-    collections::BTreeMap,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -40,6 +31,7 @@ pub(crate) use self::{
     socket::{allow_sharing, new_socket},
     undecided::{Place, Undecided},
 };
+use crate::base::counters::counters;
 
 /// The port that a node listens on unless it is told otherwise, and where nodes of one machine look for each other.
 pub const DEFAULT_PORT: u16 = 41414;
@@ -113,19 +105,28 @@ pub struct Incoming {
 #[derive(Debug)]
 pub struct Port {
     local_addrs: Vec<SocketAddr>,
-    counters: Arc<Counters>,
+    counters: Arc<PortCounters>,
     accept_loops: Vec<AbortHandle>,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    libp2p: AtomicU64,
-    sessions: AtomicU64,
-    stun: AtomicU64,
-    unknown: AtomicU64,
-    silent: AtomicU64,
-    pushed_out: AtomicU64,
-    queue_full: AtomicU64,
+counters! {
+    /// What the port has seen: connections by protocol, and those that were closed with the reason.
+    pub struct PortCounters {
+        /// Handed to libp2p.
+        pub libp2p = "port_libp2p",
+        /// Handed to sessions.
+        pub sessions = "port_sessions",
+        /// Handed to STUN.
+        pub stun = "port_stun",
+        /// Closed: the first bytes are of no protocol that is spoken here.
+        pub unknown = "port_closed_unknown_protocol",
+        /// Closed: they showed nothing in time.
+        pub silent = "port_closed_silent",
+        /// Closed: they gave way to others.
+        pub pushed_out = "port_closed_too_many",
+        /// Closed: too many waited for their owner.
+        pub queue_full = "port_closed_queue_full",
+    }
 }
 
 #[derive(Clone)]
@@ -133,7 +134,7 @@ struct Owners {
     libp2p: mpsc::Sender<Accepted>,
     sessions: mpsc::Sender<Accepted>,
     stun: mpsc::Sender<Accepted>,
-    counters: Arc<Counters>,
+    counters: Arc<PortCounters>,
 }
 
 impl Port {
@@ -149,7 +150,7 @@ impl Port {
         let (libp2p, libp2p_receiver) = mpsc::channel(MAX_WAITING);
         let (sessions, sessions_receiver) = mpsc::channel(MAX_WAITING);
         let (stun, stun_receiver) = mpsc::channel(MAX_WAITING);
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(PortCounters::default());
         let owners = Owners { libp2p, sessions, stun, counters: counters.clone() };
         let undecided = Undecided::new(MAX_IN_ALL);
         let accept_loops = listeners
@@ -183,21 +184,9 @@ impl Port {
         bounded(socket::connect(source, remote)).await
     }
 
-    /// What the port has seen, by name: connections by protocol, and those that were closed with the reason.
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        let counters = &self.counters;
-        [
-            ("port_libp2p", &counters.libp2p),
-            ("port_sessions", &counters.sessions),
-            ("port_stun", &counters.stun),
-            ("port_closed_unknown_protocol", &counters.unknown),
-            ("port_closed_silent", &counters.silent),
-            ("port_closed_too_many", &counters.pushed_out),
-            ("port_closed_queue_full", &counters.queue_full),
-        ]
-        .into_iter()
-        .map(|(name, counter)| (name.to_owned(), counter.load(Ordering::Relaxed)))
-        .collect()
+    /// What the port has seen.
+    pub fn counters(&self) -> &PortCounters {
+        &self.counters
     }
 
     /// The local address from which `remote` can be reached: that of a listener of the same family.
@@ -283,7 +272,7 @@ async fn decide(stream: TcpStream, remote: SocketAddr, mut place: Place, owners:
     let verdict = tokio::select! {
         verdict = tokio::time::timeout(DECIDE_TIMEOUT, first_bytes(&stream)) => verdict.unwrap_or(Verdict::Undecided),
         _ = &mut place.pushed_out => {
-            counters.pushed_out.fetch_add(1, Ordering::Relaxed);
+            counters.pushed_out.add_one();
             return;
         }
     };
@@ -293,11 +282,11 @@ async fn decide(stream: TcpStream, remote: SocketAddr, mut place: Place, owners:
         Verdict::Tls => (&owners.sessions, &counters.sessions),
         Verdict::Stun => (&owners.stun, &counters.stun),
         Verdict::Unknown => {
-            counters.unknown.fetch_add(1, Ordering::Relaxed);
+            counters.unknown.add_one();
             return;
         }
         Verdict::Undecided => {
-            counters.silent.fetch_add(1, Ordering::Relaxed);
+            counters.silent.add_one();
             return;
         }
     };
@@ -305,8 +294,8 @@ async fn decide(stream: TcpStream, remote: SocketAddr, mut place: Place, owners:
     // Where the option cannot be set, the connection is slower and nothing else.
     let _ = stream.set_nodelay(true);
     match owner.try_send(Accepted { stream, remote, local }) {
-        Ok(()) => counter.fetch_add(1, Ordering::Relaxed),
-        Err(_) => counters.queue_full.fetch_add(1, Ordering::Relaxed),
+        Ok(()) => counter.add_one(),
+        Err(_) => counters.queue_full.add_one(),
     };
 }
 

@@ -35,7 +35,7 @@ async fn each_protocol_reaches_its_owner_with_all_of_its_bytes() {
         assert_eq!(accepted.remote, client.local_addr().unwrap());
         assert_eq!(accepted.local, addr);
     }
-    assert_eq!(port.counters()["port_sessions"], 1);
+    assert_eq!(port.counters().sessions.get(), 1);
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn garbage_is_closed_at_once_and_counted() {
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(1), client.read(&mut [0; 8])).await.expect("closed at once");
     assert!(matches!(ended, Ok(0) | Err(_)));
-    assert_eq!(port.counters()["port_closed_unknown_protocol"], 1);
+    assert_eq!(port.counters().unknown.get(), 1);
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_silent_connection_is_closed_after_the_time_to_decide() {
         let ended = tokio::time::timeout(limit, client.read(&mut [0; 8])).await.expect("closed in bounded time");
         assert!(matches!(ended, Ok(0) | Err(_)));
     }
-    assert_eq!(port.counters()["port_closed_silent"], 2);
+    assert_eq!(port.counters().silent.get(), 2);
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn five_hundred_half_open_connections_do_not_stop_a_real_one() {
     real.write_all(CLIENT_HELLO).await.unwrap();
     let accepted = tokio::time::timeout(Duration::from_secs(1), incoming.sessions.recv()).await;
     assert!(accepted.expect("the real one is served at once").is_some());
-    assert!(port.counters()["port_closed_too_many"] >= 400);
+    assert!(port.counters().pushed_out.get() >= 400);
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_full_queue_closes_further_connections_instead_of_growing() {
         clients.push(client);
     }
     soon(async {
-        while port.counters()["port_closed_queue_full"] < 10 {
+        while port.counters().queue_full.get() < 10 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
-    MAX_OUTBOUND_STREAMS, SessionEnd, SessionError, Traffic,
-    counters::{SessionCounters, add},
+    Breakage, MAX_OUTBOUND_STREAMS, ProtocolError, SessionEnd, SessionError, Traffic,
+    counters::SessionCounters,
     messages::{MessageReader, ReadError, read_message, write_message},
     silence::{HURRIED_LOOKS, Hurry, Look, MAX_HURRIED_MISSES, MAX_MISSED_PINGS, Pings},
 };
@@ -39,17 +39,33 @@ pub(super) async fn welcome(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) 
     match read_message(stream).await.map_err(wrong)? {
         Some(Request::Control(hello)) => {
             write_message(stream, &ControlMessage::Hello(our_hello())).await.map_err(broken)?;
-            check(hello)
+            check(&hello)?;
+            Ok(hello)
         }
-        Some(_) => Err(SessionError::Protocol("expected the control stream first, got another request".to_owned())),
+        Some(_) => Err(ProtocolError::NoControl.into()),
         None => Err(SessionError::Ended(SessionEnd::ClosedByPeer { reason: None })),
     }
 }
 
-fn check(hello: Hello) -> Result<Hello, SessionError> {
+/// The peer speaks this version of the protocol, which its hello names.
+struct OtherVersion(u16);
+
+fn check(hello: &Hello) -> Result<(), OtherVersion> {
     match hello.version {
-        VERSION => Ok(hello),
-        theirs => Err(SessionError::Version { ours: VERSION, theirs }),
+        VERSION => Ok(()),
+        theirs => Err(OtherVersion(theirs)),
+    }
+}
+
+impl From<OtherVersion> for SessionError {
+    fn from(OtherVersion(theirs): OtherVersion) -> Self {
+        Self::Version { ours: VERSION, theirs }
+    }
+}
+
+impl From<OtherVersion> for SessionEnd {
+    fn from(OtherVersion(theirs): OtherVersion) -> Self {
+        Breakage::Version { ours: VERSION, theirs }.into()
     }
 }
 
@@ -60,9 +76,14 @@ fn broken(error: io::Error) -> SessionError {
 fn wrong(error: ReadError) -> SessionError {
     match error {
         ReadError::Io(error) => broken(error),
-        ReadError::Frame(error) => SessionError::Protocol(error.to_string()),
-        ReadError::Message(error) => SessionError::Protocol(error.to_string()),
+        ReadError::Frame(error) => ProtocolError::from(error).into(),
+        ReadError::Message(error) => ProtocolError::from(error).into(),
     }
+}
+
+/// The end of a session whose peer broke the protocol.
+fn end_of(error: impl Into<ProtocolError>) -> SessionEnd {
+    Breakage::Protocol(error.into()).into()
 }
 
 /// How this side wants to end the session.
@@ -71,7 +92,7 @@ pub(super) enum Closing {
     /// In order, with a reason for the peer.
     Goodbye(Goodbye),
     /// At once: nothing gets through to the peer any more.
-    BreakOff(String),
+    BreakOff(&'static str),
 }
 
 /// What the task of the control stream listens to and tells.
@@ -123,7 +144,7 @@ async fn run_after<S: AsyncRead + AsyncWrite>(
                 }
                 SessionEnd::ClosedHere
             }
-            Closing::BreakOff(why) => SessionEnd::Broken(why),
+            Closing::BreakOff(why) => Breakage::BrokenOff(why).into(),
         },
         why = async {
             if let Some((heard, limit)) = awaited
@@ -134,10 +155,10 @@ async fn run_after<S: AsyncRead + AsyncWrite>(
             control.talk(ping_interval, &traffic).await
         } => {
             match &why {
-                SessionEnd::Silent(_) => add(&counters.silent_peers),
+                SessionEnd::Silent(_) => counters.silent_peers.add_one(),
                 SessionEnd::Broken(error) => {
-                    tracing::debug!(error, "the control stream went wrong");
-                    add(&counters.protocol_errors);
+                    tracing::debug!(%error, "the control stream went wrong");
+                    counters.protocol_errors.add_one();
                 }
                 SessionEnd::ClosedHere | SessionEnd::ClosedByPeer { .. } => {}
             }
@@ -169,14 +190,15 @@ impl<S: AsyncRead + AsyncWrite> Control<S> {
         let message = timeout(limit, self.messages.next(&mut self.reader)).await;
         match message.map_err(|_| SessionEnd::Silent(limit))? {
             Ok(Some(ControlMessage::Hello(hello))) => {
-                let hello = check(hello).map_err(|error| SessionEnd::Broken(error.to_string()))?;
+                check(&hello)?;
                 heard.send_replace(Some(hello));
                 Ok(())
             }
             Ok(Some(ControlMessage::Goodbye(why))) => Err(SessionEnd::ClosedByPeer { reason: Some(why) }),
-            Ok(Some(other)) => Err(SessionEnd::Broken(format!("expected a hello, got {other:?}"))),
+            Ok(Some(got)) => Err(end_of(ProtocolError::NoHello { got })),
             Ok(None) | Err(ReadError::Io(_)) => Err(SessionEnd::ClosedByPeer { reason: None }),
-            Err(error) => Err(SessionEnd::Broken(error.to_string())),
+            Err(ReadError::Frame(error)) => Err(end_of(error)),
+            Err(ReadError::Message(error)) => Err(end_of(error)),
         }
     }
 
@@ -200,9 +222,10 @@ impl<S: AsyncRead + AsyncWrite> Control<S> {
                         continue;
                     }
                     Ok(Some(ControlMessage::Goodbye(why))) => return SessionEnd::ClosedByPeer { reason: Some(why) },
-                    Ok(Some(ControlMessage::Hello(_))) => return SessionEnd::Broken("a second hello".to_owned()),
+                    Ok(Some(ControlMessage::Hello(_))) => return end_of(ProtocolError::SecondHello),
                     Ok(None) | Err(ReadError::Io(_)) => return SessionEnd::ClosedByPeer { reason: None },
-                    Err(error) => return SessionEnd::Broken(error.to_string()),
+                    Err(ReadError::Frame(error)) => return end_of(error),
+                    Err(ReadError::Message(error)) => return end_of(error),
                 },
                 _ = ticks.tick() => match pings.next(traffic.received()) {
                     Some(number) => ControlMessage::Ping(number),
@@ -297,7 +320,7 @@ mod tests {
     async fn a_peer_that_goes_silent_in_the_middle_of_an_answer_is_found_dead_early() {
         let mut running = start(SHORT * HURRIED_LOOKS);
         let _waiting = running.places.clone().try_acquire_owned().expect("a place");
-        assert_eq!(ended(&mut running).await, SessionEnd::Silent(SHORT * 4));
+        assert!(matches!(ended(&mut running).await, SessionEnd::Silent(after) if after == SHORT * 4));
     }
 
     #[tokio::test]
@@ -313,8 +336,8 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_is_broken_off_sends_nothing_more() {
         let mut running = start(PING_INTERVAL);
-        running.close.send_replace(Some(Closing::BreakOff("gone".to_owned())));
-        assert_eq!(ended(&mut running).await, SessionEnd::Broken("gone".to_owned()));
+        running.close.send_replace(Some(Closing::BreakOff("gone")));
+        assert!(matches!(ended(&mut running).await, SessionEnd::Broken(Breakage::BrokenOff("gone"))));
         let said: Option<ControlMessage> = read_message(&mut running.peer).await.expect("an end");
         assert_eq!(said, None);
     }
@@ -323,7 +346,7 @@ mod tests {
     async fn a_peer_that_answers_no_ping_is_dead() {
         let begin = Instant::now();
         let mut running = start(SHORT);
-        assert_eq!(ended(&mut running).await, SessionEnd::Silent(SHORT * 3));
+        assert!(matches!(ended(&mut running).await, SessionEnd::Silent(after) if after == SHORT * 3));
         assert!(begin.elapsed() >= SHORT * 3);
     }
 
@@ -341,7 +364,7 @@ mod tests {
     async fn a_peer_that_asks_and_never_reads_cannot_hold_the_session() {
         let mut running = start(SHORT);
         while write_message(&mut running.peer, &ControlMessage::Ping(1)).await.is_ok() {}
-        assert_eq!(ended(&mut running).await, SessionEnd::Silent(SHORT * 3));
+        assert!(matches!(ended(&mut running).await, SessionEnd::Silent(after) if after == SHORT * 3));
     }
 
     #[tokio::test]
@@ -350,8 +373,8 @@ mod tests {
         left.close.send_replace(Some(Closing::Goodbye(Goodbye::Stopping)));
         let said: Option<ControlMessage> = read_message(&mut left.peer).await.expect("a message");
         write_message(&mut right.peer, &said.expect("a goodbye")).await.expect("written");
-        assert_eq!(ended(&mut left).await, SessionEnd::ClosedHere);
-        assert_eq!(ended(&mut right).await, SessionEnd::ClosedByPeer { reason: Some(Goodbye::Stopping) });
+        assert!(matches!(ended(&mut left).await, SessionEnd::ClosedHere));
+        assert!(matches!(ended(&mut right).await, SessionEnd::ClosedByPeer { reason: Some(Goodbye::Stopping) }));
     }
 
     #[tokio::test]
@@ -383,11 +406,17 @@ mod tests {
             }
             ends.push((ended(&mut running).await, hello.borrow().is_some()));
         }
-        assert_eq!(ends[0], (SessionEnd::ClosedByPeer { reason: Some(Goodbye::Stopping) }, true));
-        assert!(matches!(&ends[1], (SessionEnd::Broken(why), false) if why.contains("version")), "{ends:?}");
-        assert!(matches!(&ends[2], (SessionEnd::Broken(_), false)), "{ends:?}");
-        assert_eq!(ends[3], (SessionEnd::ClosedByPeer { reason: Some(Goodbye::Busy) }, false));
-        assert_eq!(ends[4], (SessionEnd::Silent(SHORT), false));
+        assert!(matches!(ends[0], (SessionEnd::ClosedByPeer { reason: Some(Goodbye::Stopping) }, true)), "{ends:?}");
+        assert!(
+            matches!(&ends[1], (SessionEnd::Broken(Breakage::Version { theirs, .. }), false) if *theirs == VERSION + 1),
+            "{ends:?}"
+        );
+        assert!(
+            matches!(&ends[2], (SessionEnd::Broken(Breakage::Protocol(ProtocolError::NoHello { .. })), false)),
+            "{ends:?}"
+        );
+        assert!(matches!(ends[3], (SessionEnd::ClosedByPeer { reason: Some(Goodbye::Busy) }, false)), "{ends:?}");
+        assert!(matches!(ends[4], (SessionEnd::Silent(SHORT), false)), "{ends:?}");
     }
 
     #[tokio::test]

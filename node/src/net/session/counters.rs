@@ -3,48 +3,37 @@
 //! What it is not: a metrics library; whoever reports them reads them here.
 
 use std::{
-    collections::BTreeMap,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::{IdentityRefused, SessionError};
+use crate::base::counters::{Counter, counters};
 
-/// Counts of what went wrong or was refused, over all sessions of a node.
-#[derive(Debug, Default)]
-pub struct SessionCounters {
-    pub(super) wrong_identity: AtomicU64,
-    pub(super) tls_failures: AtomicU64,
-    pub(super) handshake_timeouts: AtomicU64,
-    pub(super) too_many_handshakes: AtomicU64,
-    pub(super) protocol_errors: AtomicU64,
-    pub(super) streams_refused: AtomicU64,
-    pub(super) silent_peers: AtomicU64,
+counters! {
+    /// Counts of what went wrong or was refused, over all sessions of a node.
+    pub struct SessionCounters {
+        /// Peers that proved to be somebody else.
+        pub wrong_identity = "session_wrong_identity",
+        /// TLS handshakes that failed.
+        pub tls_failures = "session_tls_failures",
+        /// Handshakes that took too long.
+        pub handshake_timeouts = "session_handshake_timeouts",
+        /// Connections that found too many handshakes under way.
+        pub too_many_handshakes = "session_too_many_handshakes",
+        /// Peers that broke the protocol.
+        pub protocol_errors = "session_protocol_errors",
+        /// Streams of peers that were refused.
+        pub streams_refused = "session_streams_refused",
+        /// Sessions whose peer fell silent.
+        pub silent_peers = "session_silent_peers",
+    }
 }
 
 impl SessionCounters {
-    /// The counts by name, for `status`.
-    pub fn snapshot(&self) -> BTreeMap<String, u64> {
-        [
-            ("session_wrong_identity", &self.wrong_identity),
-            ("session_tls_failures", &self.tls_failures),
-            ("session_handshake_timeouts", &self.handshake_timeouts),
-            ("session_too_many_handshakes", &self.too_many_handshakes),
-            ("session_protocol_errors", &self.protocol_errors),
-            ("session_streams_refused", &self.streams_refused),
-            ("session_silent_peers", &self.silent_peers),
-        ]
-        .into_iter()
-        .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
-        .collect()
-    }
-
     pub(super) fn count(&self, error: &SessionError) {
         let counter = match error {
             SessionError::Identity(IdentityRefused::Ourselves) | SessionError::Io(_) => return,
@@ -55,34 +44,30 @@ impl SessionCounters {
             SessionError::Protocol(_) | SessionError::Version { .. } => &self.protocol_errors,
             SessionError::Ended(_) | SessionError::OwnKey(_) => return,
         };
-        add(counter);
+        counter.add_one();
     }
-}
-
-pub(super) fn add(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Bytes that went over the socket of one session, TLS included.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    sent: AtomicU64,
-    received: AtomicU64,
+    sent: Counter,
+    received: Counter,
 }
 
 impl Traffic {
     /// Bytes written to the socket so far.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.sent.get()
     }
 
     /// Bytes read from the socket so far.
     pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+        self.received.get()
     }
 
     pub(super) fn count_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.received.add(bytes as u64);
     }
 }
 
@@ -110,7 +95,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
 impl<T: AsyncWrite + Unpin> Metered<T> {
     fn count_sent(&self, result: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
         if let Poll::Ready(Ok(n)) = &result {
-            self.traffic.sent.fetch_add(*n as u64, Ordering::Relaxed);
+            self.traffic.sent.add(*n as u64);
         }
         result
     }

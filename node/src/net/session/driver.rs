@@ -18,10 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    SessionEnd, Stream,
-    counters::{SessionCounters, add},
-};
+use super::{Breakage, SessionEnd, Stream, counters::SessionCounters};
 
 /// Streams that this node may have open towards the peer in one session.
 pub const MAX_OUTBOUND_STREAMS: usize = 16;
@@ -163,7 +160,7 @@ impl Driver {
     fn take_in(&mut self, stream: yamux::Stream) {
         let taken = self.places.clone().try_acquire_owned().ok().map(|place| Stream::new(stream, place));
         if taken.is_none_or(|stream| self.links.inbound.try_send(stream).is_err()) {
-            add(&self.links.counters.streams_refused);
+            self.links.counters.streams_refused.add_one();
             tracing::debug!(limit = MAX_INBOUND_STREAMS, "a stream of the peer was refused");
         }
     }
@@ -172,7 +169,7 @@ impl Driver {
 fn end_of(error: yamux::ConnectionError) -> SessionEnd {
     match error {
         yamux::ConnectionError::Closed => SessionEnd::ClosedByPeer { reason: None },
-        other => SessionEnd::Broken(other.to_string()),
+        other => Breakage::Multiplexer(Arc::new(other)).into(),
     }
 }
 

@@ -4,7 +4,11 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use keyferry_proto::identity::{NodeKey, NodeKeyError};
+use keyferry_proto::{
+    frame::FrameError,
+    identity::{NodeKey, NodeKeyError},
+    message::{ControlMessage, MessageError},
+};
 
 use crate::net::path::AddressRefusal;
 
@@ -53,7 +57,7 @@ pub enum SessionError {
     },
     /// The peer's first messages were wrong; the peer is at fault.
     #[error("the peer broke the protocol: {0}")]
-    Protocol(String),
+    Protocol(#[from] ProtocolError),
     /// The peer speaks another version of the protocol; the older program is to be updated.
     #[error("the peer speaks version {theirs} of the protocol, this node {ours}; update the older one")]
     Version {
@@ -96,6 +100,54 @@ impl SessionError {
             None => Self::Io(Arc::new(error)),
         }
     }
+}
+
+/// How a peer broke the protocol on its control stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// It sent what is no frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// It sent what is no message.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// It began with another request than that for the control stream.
+    #[error("expected the control stream first, got another request")]
+    NoControl,
+    /// It began with something else than a hello.
+    #[error("expected a hello, got {got:?}")]
+    NoHello {
+        /// What it said.
+        got: ControlMessage,
+    },
+    /// It said hello again.
+    #[error("a second hello")]
+    SecondHello,
+}
+
+/// How a session broke.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Breakage {
+    /// The multiplexer, or the connection under it.
+    #[error("{0}")]
+    Multiplexer(#[source] Arc<yamux::ConnectionError>),
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// The peer speaks another version of the protocol.
+    #[error("the peer speaks version {theirs} of the protocol, this node {ours}; update the older one")]
+    Version {
+        /// Our version.
+        ours: u16,
+        /// The peer's version.
+        theirs: u16,
+    },
+    /// This side broke it off.
+    #[error("{0}")]
+    BrokenOff(&'static str),
+    /// The task of the session is gone.
+    #[error("its task is gone")]
+    TaskGone,
 }
 
 /// Why no session with a peer could be made at any of its addresses.

@@ -5,13 +5,12 @@
 use std::io;
 
 use keyferry_proto::{
-    frame::{FrameDecoder, FrameError},
+    frame::FrameError,
     message::{Message, MessageError},
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-/// Bytes that are read at once; messages that need more are read in steps.
-const READ_STEP: usize = 4 * 1024;
+use crate::base::frame_io::{FrameReader, ReadFrameError};
 
 /// Why no message could be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,32 +26,31 @@ pub enum ReadError {
     Message(#[from] MessageError),
 }
 
+impl From<ReadFrameError> for ReadError {
+    fn from(error: ReadFrameError) -> Self {
+        match error {
+            ReadFrameError::Io(error) => Self::Io(error),
+            ReadFrameError::Frame(error) => Self::Frame(error),
+        }
+    }
+}
+
 /// Reads messages of one kind, and not one byte beyond the last one.
 #[derive(Debug)]
 pub struct MessageReader {
-    decoder: FrameDecoder,
+    frames: FrameReader,
 }
 
 impl MessageReader {
     /// A reader for the messages `M` and no others.
     pub fn new<M: Message>() -> Self {
-        Self { decoder: FrameDecoder::new(M::LIMIT) }
+        Self { frames: FrameReader::new(M::LIMIT) }
     }
 
     /// Waits for the next message; `None` if the stream has ended between two messages. Dropping the future loses nothing.
     pub async fn next<M: Message>(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>, ReadError> {
-        let mut buffer = [0; READ_STEP];
-        loop {
-            let wanted = self.decoder.wants().min(READ_STEP);
-            let n = stream.read(&mut buffer[..wanted]).await?;
-            if n == 0 {
-                self.decoder.finish()?;
-                return Ok(None);
-            }
-            if let Some(body) = self.decoder.accept(&mut &buffer[..n])? {
-                return Ok(Some(M::decode(&body)?));
-            }
-        }
+        let body = self.frames.next(stream).await?;
+        Ok(body.map(|body| M::decode(&body)).transpose()?)
     }
 }
 

@@ -41,7 +41,7 @@ pub use self::{
     counters::{SessionCounters, Traffic},
     driver::{MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, RECEIVE_MEMORY},
     early::EarlyDial,
-    error::{ConnectError, IdentityRefused, SessionError},
+    error::{Breakage, ConnectError, IdentityRefused, ProtocolError, SessionError},
     messages::{MessageReader, ReadError, read_message, write_message},
     silence::{MAX_MISSED_PINGS, PING_INTERVAL},
     stream::{InboundStreams, Stream},
@@ -102,7 +102,7 @@ impl fmt::Debug for SessionTls {
 }
 
 /// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum SessionEnd {
     /// This side closed it, or dropped every handle.
     #[error("closed by this side")]
@@ -118,7 +118,7 @@ pub enum SessionEnd {
     Silent(Duration),
     /// The connection broke, or the peer broke the protocol.
     #[error("the connection broke: {0}")]
-    Broken(String),
+    Broken(#[from] Breakage),
 }
 
 fn in_words(reason: &Option<Goodbye>) -> &'static str {
@@ -244,7 +244,7 @@ impl Session {
         async move {
             match ended.wait_for(Option::is_some).await {
                 Ok(end) => end.clone().unwrap_or(SessionEnd::ClosedHere),
-                Err(_) => SessionEnd::Broken("its task is gone".to_owned()),
+                Err(_) => Breakage::TaskGone.into(),
             }
         }
     }
@@ -266,8 +266,8 @@ impl Session {
     }
 
     /// Ends the session at once, with nothing said to the peer: for a path that is known to be dead.
-    pub fn break_off(&self, why: impl Into<String>) {
-        self.ask_to_close(Closing::BreakOff(why.into()));
+    pub fn break_off(&self, why: &'static str) {
+        self.ask_to_close(Closing::BreakOff(why));
     }
 
     fn ask_to_close(&self, how: Closing) {

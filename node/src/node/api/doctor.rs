@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use keyferry_ice::Mapping;
 use serde::{Deserialize, Serialize};
 
 use super::TurnInfo;
@@ -95,7 +96,17 @@ pub enum MappingInfo {
     EndpointDependent,
     /// Fewer than two hosts have told.
     #[default]
-    NotKnown,
+    Unknown,
+}
+
+impl From<Mapping> for MappingInfo {
+    fn from(mapping: Mapping) -> Self {
+        match mapping {
+            Mapping::EndpointIndependent => Self::EndpointIndependent,
+            Mapping::EndpointDependent => Self::EndpointDependent,
+            Mapping::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// Whom a NAT or a firewall lets in, as far as the tests tell. A host that was never contacted is nowhere at hand, so

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateInfo, PathInfo, TurnInfo};
+use super::{CandidateInfo, MappingInfo, PathInfo, TurnInfo};
 
 /// The state of a node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Status {
     /// Where it can be reached, as far as it knows; the best first.
     pub candidates: Vec<CandidateInfo>,
     /// How its NAT chooses outer ports: `endpoint-independent` (or there is no NAT), `endpoint-dependent` or `unknown`.
-    pub mapping: String,
+    pub mapping: MappingInfo,
     /// Where it can be called by those who cannot connect to it.
     pub circuits: Vec<String>,
     /// Whose calls it takes: `everyone`, `contacts` or `nobody`.

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     node::{
         NodeConfig,
-        api::{Command, Reach},
+        api::{Command, MappingInfo, Reach},
         runner::Runner,
     },
     reach::gather::tests::lab::{Lab, in_namespace},

@@ -204,7 +204,7 @@ mod tests {
     fn what_nobody_has_told_is_not_known() {
         let nothing = FamilyInfo::default();
         assert_eq!(judge(&nothing, &nothing, &PortMappingInfo::default()).reach, Reach::NotKnown);
-        let one = FamilyInfo { nat: Answer::Yes, ..behind_nat(MappingInfo::NotKnown) };
+        let one = FamilyInfo { nat: Answer::Yes, ..behind_nat(MappingInfo::Unknown) };
         let verdict = judge(&one, &nothing, &PortMappingInfo::default());
         assert_eq!(verdict.reach, Reach::NotKnown);
         assert!(verdict.because.contains("not enough"), "{}", verdict.because);

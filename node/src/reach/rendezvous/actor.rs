@@ -344,7 +344,7 @@ impl Actor {
             observed: self.observed.to_vec(),
             unreachable: self.unreachable.iter().copied().collect(),
             unconnected,
-            counters: own.chain(self.port.counters()).collect(),
+            counters: own.chain(self.port.counters().by_name()).collect(),
             peer: *self.swarm.local_peer_id(),
         };
         self.status.send_if_modified(|current| {

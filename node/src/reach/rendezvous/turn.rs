@@ -25,7 +25,7 @@ use keyferry_proto::{
     identity::{NodeKey, NodeSecret},
     offer::{RecordKey, publish_days, relay_record_key, relay_record_key_of},
     relaying::{
-        Channel, Issued, MAX_ADDRS, PROTOCOL, Refusal, RelayingError, Reply, anonymous_request, node_request,
+        Channel, MAX_ADDRS, PROTOCOL, Refusal, RelayCredentials, RelayingError, Reply, anonymous_request, node_request,
         verify_request,
     },
 };
@@ -74,7 +74,7 @@ pub struct Requester {
 pub trait CredentialIssuer: Send + Sync {
     /// Decides on a requester that is connected from `remote`, soon: it waits for a few seconds. Without addresses in the
     /// credentials, those are named at which others have reached this node.
-    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<Issued, Refusal>>;
+    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>>;
 }
 
 /// Whom a relay is announced to.
@@ -115,7 +115,7 @@ pub enum AskAs<'a> {
 #[derive(Debug, Clone)]
 pub struct Granted {
     /// The credentials. Their addresses are the relay's word.
-    pub issued: Issued,
+    pub issued: RelayCredentials,
     /// The other end of the connection over which they came.
     pub via: SocketAddr,
     /// Whether this node has dialled `via`, so that the relay's port is there.
@@ -181,7 +181,7 @@ struct Allowance {
 /// A request that has been decided on.
 pub(super) struct Decided {
     pub(super) channel: ResponseChannel<Vec<u8>>,
-    pub(super) decision: Result<Issued, Refusal>,
+    pub(super) decision: Result<RelayCredentials, Refusal>,
 }
 
 impl TurnService {
@@ -203,7 +203,7 @@ impl TurnService {
         own: PeerId,
         peer: PeerId,
         remote: IpAddr,
-    ) -> Result<BoxFuture<'static, Result<Issued, Refusal>>, RelayingError> {
+    ) -> Result<BoxFuture<'static, Result<RelayCredentials, Refusal>>, RelayingError> {
         let (Some(relay), Some(requester)) = (key_of_peer(&own), key_of_peer(&peer)) else {
             return Err(RelayingError::RequesterKey);
         };
@@ -261,7 +261,7 @@ impl Allowance {
 
 /// The answer to a decision, and the counter for it; no answer if no node would take it.
 pub(super) fn answer(
-    decision: Result<Issued, Refusal>,
+    decision: Result<RelayCredentials, Refusal>,
     reached_at: impl FnOnce() -> Vec<SocketAddr>,
 ) -> (Option<Vec<u8>>, &'static str) {
     let (reply, counter) = match decision {

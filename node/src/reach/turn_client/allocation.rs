@@ -6,10 +6,14 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
 };
 
 use keyferry_ice::ConnectFailure;
-use keyferry_turn::client::{AddressFamily, Allocated, Ending};
+use keyferry_turn::{
+    AddressFamily,
+    client::{Allocated, Ending},
+};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{ConnectError, TurnError, TurnServer, driver};
@@ -60,9 +64,14 @@ impl Allocation {
     /// Asks a server for a relayed address of this family.
     pub async fn make(server: &TurnServer, family: AddressFamily) -> Result<Self, TurnError> {
         let wanted = Arc::new(Wanted::default());
-        let driver::Started { allocated, connects, accepted, ended } =
-            driver::start(server, family, Arc::clone(&wanted)).await?;
-        Ok(Self { allocated, server: server.clone(), lease: Lease { connects, ended }, wanted, accepted })
+        let started = driver::start(server, family, Arc::clone(&wanted)).await?;
+        Ok(Self::of(started, server.clone(), wanted))
+    }
+
+    /// What callers hold of an allocation that stands.
+    pub(super) fn of(started: driver::Started, server: TurnServer, wanted: Arc<Wanted>) -> Self {
+        let driver::Started { allocated, connects, accepted, ended } = started;
+        Self { allocated, server, lease: Lease { connects, ended }, wanted, accepted }
     }
 
     /// The address at which peers reach this node.
@@ -98,6 +107,11 @@ impl Allocation {
     /// The next connection of a peer: bound, raw from here on. `None` when the allocation has ended.
     pub async fn accept(&mut self) -> Option<(PathStream, SocketAddr)> {
         self.accepted.recv().await
+    }
+
+    /// The same, for whoever waits for other things too.
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<(PathStream, SocketAddr)>> {
+        self.accepted.poll_recv(cx)
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
 };
 
 use keyferry_turn::{
-    client::{AddressFamily, Allocated, Client, ClientOptions, Config, ConnectId, DataId, Ending, Origin, Output},
+    AddressFamily,
+    client::{Allocated, Client, ClientOptions, Config, ConnectId, DataId, Ending, Origin, Output},
     framing::{FrameError, MAX_MESSAGE_LEN, MessageReader},
 };
 use tokio::{

@@ -18,20 +18,22 @@ mod proxy;
 mod ranking;
 mod relays;
 mod server;
+#[cfg(test)]
+pub(crate) mod test_relay;
 mod tls;
 mod uri;
 
 #[cfg(test)]
 mod tests;
 
-pub use keyferry_turn::client::AddressFamily;
+pub use keyferry_turn::AddressFamily;
 
 pub use self::{
     allocation::{Allocation, Connector, Lease},
     error::{ConnectError, TurnError},
     proxy::{Proxy, ProxyError},
     ranking::{MAX_CONFIGURED, MAX_FOUND},
-    relays::{RelayReport, RelaySearch, Relays, RelaysError},
+    relays::{RelayAllocator, RelayReport, RelaySearch, Relays, RelaysError},
     server::{Trust, TurnServer},
     tls::{Pin, TrustError},
     uri::UriError,

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use keyferry_turn::client::Ending;
 use tokio::{
     sync::{Notify, mpsc},
@@ -95,6 +95,14 @@ pub enum RelaysError {
         /// Each server, and why.
         failed: Vec<(String, TurnError)>,
     },
+}
+
+/// Whoever makes allocations on the relays that this node may use.
+pub trait RelayAllocator: Send + Sync {
+    /// Whether no relay is known.
+    fn is_empty(&self) -> bool;
+    /// Makes an allocation on the relay that answers first.
+    fn allocate(&self, family: AddressFamily) -> BoxFuture<'static, Result<Allocation, RelaysError>>;
 }
 
 impl Relays {
@@ -261,6 +269,17 @@ impl Relays {
                 shared.tell_of_failures();
             }
         });
+    }
+}
+
+impl RelayAllocator for Relays {
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn allocate(&self, family: AddressFamily) -> BoxFuture<'static, Result<Allocation, RelaysError>> {
+        let relays = self.clone();
+        async move { Self::allocate(&relays, family).await }.boxed()
     }
 }
 

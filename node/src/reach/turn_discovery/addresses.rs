@@ -44,7 +44,7 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use keyferry_net::time::UnixTime;
-    use keyferry_proto::relaying::Issued;
+    use keyferry_proto::relaying::RelayCredentials;
 
     use super::*;
 
@@ -53,7 +53,7 @@ mod tests {
     }
 
     fn granted(via: &str, is_dialled: bool, stated: &[&str]) -> Granted {
-        let issued = Issued {
+        let issued = RelayCredentials {
             realm: "r".to_owned(),
             username: "u".to_owned(),
             password: "p".to_owned(),

@@ -17,8 +17,10 @@ mod task;
 
 use std::net::SocketAddr;
 
-use keyferry_net::time::UnixTime;
-use keyferry_proto::identity::{NodeKey, NodeSecret};
+use keyferry_proto::{
+    identity::{NodeKey, NodeSecret},
+    relaying::RelayCredentials,
+};
 use libp2p::PeerId;
 use tokio::sync::{mpsc, watch};
 
@@ -52,16 +54,9 @@ pub struct FoundRelay {
     pub whose: Option<NodeKey>,
     /// Where it is, on the one port of its node, the surest first; never empty, and each may be dialled.
     pub addrs: Vec<SocketAddr>,
-    /// The realm of the credentials.
-    pub realm: String,
-    /// The username.
-    pub username: String,
-    /// The password.
-    pub password: String,
-    /// From this moment on the credentials are void. New ones come before.
-    pub expires: UnixTime,
-    /// The SHA-256 hash of the SubjectPublicKeyInfo of the certificate that it shows for `turns:`, if it has one.
-    pub tls_pin: Option<[u8; 32]>,
+    /// What it has issued. New credentials come before these are void. Their addresses are the relay's word; `addrs` are to
+    /// be used.
+    pub credentials: RelayCredentials,
 }
 
 /// The handle to the task that finds relays. The task ends with the last handle, or with the rendezvous.
@@ -109,7 +104,7 @@ impl std::fmt::Debug for FoundRelay {
         f.debug_struct("FoundRelay")
             .field("peer", &self.peer)
             .field("addrs", &self.addrs)
-            .field("expires", &self.expires)
+            .field("credentials", &self.credentials)
             .finish_non_exhaustive()
     }
 }

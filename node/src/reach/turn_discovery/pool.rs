@@ -83,7 +83,8 @@ impl Candidate {
 impl FoundRelay {
     /// Whether it is the same relay, whatever the credentials: who uses it need not hear of new ones before they are needed.
     fn is_as_good_as(&self, other: &Self) -> bool {
-        (self.peer, &self.addrs, &self.realm, self.tls_pin) == (other.peer, &other.addrs, &other.realm, other.tls_pin)
+        let (ours, theirs) = (&self.credentials, &other.credentials);
+        (self.peer, &self.addrs, &ours.realm, ours.tls_pin) == (other.peer, &other.addrs, &theirs.realm, theirs.tls_pin)
     }
 }
 
@@ -258,7 +259,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use keyferry_net::time::UnixTime;
-    use keyferry_proto::identity::NodeSecret;
+    use keyferry_proto::{identity::NodeSecret, relaying::RelayCredentials};
 
     use super::*;
 
@@ -275,11 +276,14 @@ mod tests {
             peer: of.peer(),
             whose: of.whose,
             addrs: of.provider.addrs.clone(),
-            realm: "r".to_owned(),
-            username: "u".to_owned(),
-            password: "p".to_owned(),
-            expires: UnixTime(0),
-            tls_pin: None,
+            credentials: RelayCredentials {
+                realm: "r".to_owned(),
+                username: "u".to_owned(),
+                password: "p".to_owned(),
+                expires: UnixTime(0),
+                addrs: Vec::new(),
+                tls_pin: None,
+            },
         }
     }
 
@@ -365,7 +369,8 @@ mod tests {
         ask_all(&mut pool, now);
         assert_eq!(pool.next_due(), Some(now + RENEW_AFTER));
         let due = pool.next_to_ask(now + RENEW_AFTER, true, |_| 0).unwrap();
-        let newer = FoundRelay { username: "newer".to_owned(), ..relay(&due) };
+        let mut newer = relay(&due);
+        newer.credentials.username = "newer".to_owned();
         pool.on_granted(newer.clone(), HOUR, now + RENEW_AFTER);
         assert_eq!(pool.relays(), [relay(&due)], "the old ones are good for long");
         let later = now + HOUR / 2;

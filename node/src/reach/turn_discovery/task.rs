@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use keyferry_proto::{identity::NodeSecret, relaying::Issued};
+use keyferry_proto::identity::NodeSecret;
 use tokio::{
     sync::{mpsc, watch},
     time::sleep_until,
@@ -179,10 +179,10 @@ impl Task {
         if addrs.is_empty() {
             return self.pool.on_failed(peer, Failure::Gone, now);
         }
-        let Issued { realm, username, password, expires, tls_pin, .. } = granted.issued;
-        let lifetime = expires.since(clock::now());
+        let credentials = granted.issued;
+        let lifetime = credentials.expires.since(clock::now());
         tracing::debug!(%peer, of_contact = candidate.whose.is_some(), ?lifetime, "leave to use a relay");
-        let relay = FoundRelay { peer, whose: candidate.whose, addrs, realm, username, password, expires, tls_pin };
+        let relay = FoundRelay { peer, whose: candidate.whose, addrs, credentials };
         self.pool.on_granted(relay, lifetime, now);
     }
 

@@ -7,8 +7,9 @@
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_turn::{
+    AddressFamily,
     peer_policy::PeerPolicy,
-    server::{AllocationId, Arrival, ClientId, ConnectFailed, Counters, Family, Holder, Output, PeerId, Server},
+    server::{AllocationId, Arrival, ClientId, ConnectFailed, Counters, Holder, Output, PeerId, Server},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -195,7 +196,7 @@ impl Actor {
         }
     }
 
-    fn listen(&mut self, allocation: AllocationId, family: Family, reached: SocketAddr) {
+    fn listen(&mut self, allocation: AllocationId, family: AddressFamily, reached: SocketAddr) {
         let listening = self.ports.listen(allocation, family, reached);
         let relayed = listening.map(|(listener, relayed)| {
             let task = accept(listener, allocation, self.inputs.clone());

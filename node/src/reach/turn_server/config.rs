@@ -5,7 +5,7 @@
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use keyferry_net::ip::{Class, Network};
-use keyferry_turn::server::{Family, Limits};
+use keyferry_turn::{AddressFamily, server::Limits};
 
 use crate::base::data_dir::AdmissionPolicy;
 
@@ -76,7 +76,8 @@ impl RelayConfig {
     pub(super) fn external(&self) -> Result<Vec<IpAddr>, IpAddr> {
         let mut told: Vec<IpAddr> = Vec::new();
         for ip in self.external.iter().map(IpAddr::to_canonical) {
-            if Class::of(ip) == Class::NoHost || told.iter().any(|other| Family::of(*other) == Family::of(ip)) {
+            let is_second = told.iter().any(|other| AddressFamily::of(*other) == AddressFamily::of(ip));
+            if Class::of(ip) == Class::NoHost || is_second {
                 return Err(ip);
             }
             told.push(ip);

@@ -5,34 +5,13 @@
 use std::{net::IpAddr, time::Duration};
 
 use keyferry_net::{ip::host_of, time::UnixTime};
-use keyferry_proto::identity::NodeKey;
+use keyferry_proto::{
+    identity::NodeKey,
+    relaying::{Refusal, RelayCredentials},
+};
 use keyferry_turn::rest_credentials::Secret;
 
 use crate::base::data_dir::{Admission, AdmissionPolicy, ContactsFile};
-
-/// What a client needs beside the relay's address.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RelayCredentials {
-    /// The username.
-    pub username: String,
-    /// The password.
-    pub password: String,
-    /// The realm.
-    pub realm: String,
-    /// When they run out.
-    pub expiry: UnixTime,
-}
-
-impl std::fmt::Debug for RelayCredentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RelayCredentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-/// This relay is not for who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this relay is not for that node")]
-pub struct Refused;
 
 /// Issues them.
 #[derive(Debug)]
@@ -41,6 +20,7 @@ pub(super) struct Issuer {
     secret: Secret,
     realm: String,
     lifetime: Duration,
+    tls_pin: Option<[u8; 32]>,
     /// What pseudonyms are made with.
     salt: [u8; 32],
 }
@@ -52,8 +32,9 @@ impl Issuer {
         secret: Secret,
         realm: String,
         lifetime: Duration,
+        tls_pin: Option<[u8; 32]>,
     ) -> Self {
-        Self { admission: Admission::new(policy, contacts), secret, realm, lifetime, salt: rand::random() }
+        Self { admission: Admission::new(policy, contacts), secret, realm, lifetime, tls_pin, salt: rand::random() }
     }
 
     pub(super) fn policy(&self) -> AdmissionPolicy {
@@ -65,17 +46,25 @@ impl Issuer {
         node: Option<NodeKey>,
         remote: IpAddr,
         now: UnixTime,
-    ) -> Result<RelayCredentials, Refused> {
+    ) -> Result<RelayCredentials, Refusal> {
         let is_admitted = match node {
             Some(node) => self.admission.admit(node).await,
             None => self.policy() == AdmissionPolicy::Everyone,
         };
         if !is_admitted {
-            return Err(Refused);
+            return Err(Refusal::Policy);
         }
-        let expiry = now.plus(self.lifetime);
-        let issued = self.secret.issue(&self.pseudonym(node, remote), expiry).ok_or(Refused)?;
-        Ok(RelayCredentials { username: issued.username, password: issued.password, realm: self.realm.clone(), expiry })
+        let expires = now.plus(self.lifetime);
+        let identity = self.pseudonym(node, remote);
+        let issued = self.secret.issue(&identity, expires).expect("hexadecimal digits are an identity");
+        Ok(RelayCredentials {
+            realm: self.realm.clone(),
+            username: issued.username().to_owned(),
+            password: issued.password().to_owned(),
+            expires,
+            addrs: Vec::new(),
+            tls_pin: self.tls_pin,
+        })
     }
 
     /// The identity of a client: the same for a node, or for a host of somebody who does not say who it is, as long as this relay

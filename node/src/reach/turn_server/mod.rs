@@ -25,18 +25,16 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use keyferry_net::time::UnixTime;
+use keyferry_proto::relaying::{Refusal, RelayCredentials};
 use keyferry_turn::{
     peer_policy::PeerPolicy,
     rest_credentials::Secret,
-    server::{Arrival, Config, Counters, Server, Users},
+    server::{Arrival, Config, Counters, Outcome, Server, Users},
 };
 use tokio::{
     net::TcpStream,
@@ -57,10 +55,12 @@ use self::{
 pub use self::{
     certificate::CertificateError,
     config::{PortRange, Rates, RelayConfig, RelayUser},
-    credentials::{Refused, RelayCredentials},
 };
 use crate::{
-    base::data_dir::{AdmissionPolicy, ContactsFile},
+    base::{
+        counters::counters,
+        data_dir::{AdmissionPolicy, ContactsFile},
+    },
     net::port::Undecided,
     reach::turn_client::Pin,
 };
@@ -111,13 +111,18 @@ pub struct Entrance {
     cancel: CancellationToken,
 }
 
-/// What the driver itself counts.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    pub(crate) spliced_bytes: AtomicU64,
-    pub(crate) copied_bytes: AtomicU64,
-    handshakes_failed: AtomicU64,
-    busy: AtomicU64,
+counters! {
+    /// What the driver itself counts.
+    pub(crate) struct Traffic {
+        /// Bytes relayed within the kernel.
+        pub(crate) spliced_bytes = "relay_spliced_bytes",
+        /// Bytes relayed through this process.
+        pub(crate) copied_bytes = "relay_copied_bytes",
+        /// Closed: the TLS handshake failed or took too long.
+        handshakes_failed = "relay_closed_handshake_failed",
+        /// Closed: too much waited for the relay.
+        busy = "relay_closed_busy",
+    }
 }
 
 impl Relay {
@@ -175,9 +180,16 @@ impl Relay {
             tasks: tasks.clone(),
             cancel: cancel.clone(),
         };
-        let issuer =
-            Issuer::new(config.policy, ContactsFile::of(&home), secret, config.realm, config.credentials_lifetime);
-        Ok(Self { entrance, issuer, pin: certificate.pin(), counters, traffic, cancel, tasks })
+        let pin = certificate.pin();
+        let issuer = Issuer::new(
+            config.policy,
+            ContactsFile::of(&home),
+            secret,
+            config.realm,
+            config.credentials_lifetime,
+            pin.map(|pin| *pin.as_bytes()),
+        );
+        Ok(Self { entrance, issuer, pin, counters, traffic, cancel, tasks })
     }
 
     /// Where connections for the relay come in.
@@ -185,13 +197,14 @@ impl Relay {
         self.entrance.clone()
     }
 
-    /// Issues credentials that run out, to a node that the policy allows, or to somebody at a host who does not say who it is.
+    /// Issues credentials that run out, to a node that the policy allows, or to somebody at a host who does not say who it is. Where
+    /// the relay is reached, they do not say.
     pub async fn credentials_for(
         &self,
         node: Option<keyferry_proto::identity::NodeKey>,
         remote: IpAddr,
         now: UnixTime,
-    ) -> Result<RelayCredentials, Refused> {
+    ) -> Result<RelayCredentials, Refusal> {
         self.issuer.credentials_for(node, remote, now).await
     }
 
@@ -205,17 +218,28 @@ impl Relay {
         self.pin
     }
 
-    /// What the relay has done and refused, by name.
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        let counted = *self.counters.borrow();
-        let traffic = [
-            ("relay_spliced_bytes", &self.traffic.spliced_bytes),
-            ("relay_copied_bytes", &self.traffic.copied_bytes),
-            ("relay_closed_handshake_failed", &self.traffic.handshakes_failed),
-            ("relay_closed_busy", &self.traffic.busy),
-        ];
-        let traffic = traffic.into_iter().map(|(name, counter)| (name, counter.load(Ordering::Relaxed)));
-        counted.named().chain(traffic).map(|(name, count)| (name.to_owned(), count)).collect()
+    /// What the relay has done and refused.
+    pub fn counters(&self) -> Counters {
+        *self.counters.borrow()
+    }
+
+    /// What the relay and its driver have done and refused, by name, for `status`.
+    pub fn counts_by_name(&self) -> impl Iterator<Item = (String, u64)> {
+        let named = self.counters().named().map(|(outcome, name, count)| match outcome {
+            Outcome::Done => (format!("relay_{name}"), count),
+            Outcome::Refused => (format!("relay_refused_{name}"), count),
+            Outcome::Closed => (format!("relay_closed_{name}"), count),
+        });
+        named.chain(self.traffic.by_name())
+    }
+
+    /// What the relay has refused or ended, by reason; those reasons alone that have occurred.
+    pub fn refused(&self) -> BTreeMap<String, u64> {
+        let driver = [("handshake_failed", &self.traffic.handshakes_failed), ("busy", &self.traffic.busy)];
+        let driver = driver.map(|(reason, counter)| (reason, counter.get()));
+        let server = self.counters().named().filter(|(outcome, ..)| *outcome != Outcome::Done);
+        let all = server.map(|(_, reason, count)| (reason, count)).chain(driver);
+        all.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.to_owned(), count)).collect()
     }
 
     /// Ends all that the relay does, and waits for it.
@@ -250,7 +274,7 @@ impl Entrance {
                 () = entrance.cancel.cancelled() => return,
             };
             let Ok(Ok(mut stream)) = accepted else {
-                entrance.traffic.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+                entrance.traffic.handshakes_failed.add_one();
                 return;
             };
             stream.get_mut().1.set_buffer_limit(Some(TLS_SEND_BUFFER));
@@ -260,7 +284,7 @@ impl Entrance {
 
     fn admit(&self, stream: ClientStream, arrival: Arrival, first: Option<Vec<u8>>) {
         if self.inputs.try_send(Input::Client { stream, arrival, first }).is_err() {
-            self.traffic.busy.fetch_add(1, Ordering::Relaxed);
+            self.traffic.busy.add_one();
         }
     }
 }

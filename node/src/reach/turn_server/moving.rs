@@ -31,6 +31,7 @@ use super::{
     client::{ClientStream, Joined, Link},
     rates::Share,
 };
+use crate::base::counters::Counter;
 
 /// How long a connection may carry nothing. What NATs keep for TCP (RFC 5382 §5: 2 h 4 min) is hardly longer; Keyferry's
 /// own sessions say something every 15 s.
@@ -112,8 +113,8 @@ impl<'a> Flow<'a> {
     }
 
     /// Counts bytes that were written, and lets others go on.
-    async fn moved(&self, turn: &mut Turn, bytes: usize, by: &AtomicU64) {
-        by.fetch_add(bytes as u64, Ordering::Relaxed);
+    async fn moved(&self, turn: &mut Turn, bytes: usize, by: &Counter) {
+        by.add(bytes as u64);
         *self.moved_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let untold = self.untold.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if untold >= TELL_AFTER {

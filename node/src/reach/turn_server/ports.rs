@@ -9,7 +9,10 @@ use std::{
 };
 
 use keyferry_net::ip::Class;
-use keyferry_turn::server::{AllocationId, Family, ListenFailure};
+use keyferry_turn::{
+    AddressFamily,
+    server::{AllocationId, ListenFailure},
+};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::PortRange;
@@ -51,11 +54,11 @@ impl Ports {
     pub(super) fn listen(
         &mut self,
         allocation: AllocationId,
-        family: Family,
+        family: AddressFamily,
         reached: SocketAddr,
     ) -> Result<(TcpListener, SocketAddr), ListenFailure> {
         let reached = reached.ip().to_canonical();
-        let ip = if Family::of(reached) == family { Some(reached) } else { other_family(family, reached) };
+        let ip = if AddressFamily::of(reached) == family { Some(reached) } else { other_family(family, reached) };
         let ip = ip.ok_or(ListenFailure::NoSuchFamily)?;
         let first = rand::random_range(0..=self.range.last - self.range.first);
         for number in 0..TRIES {
@@ -147,16 +150,17 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 /// An address of this machine of a family that the client has not reached: as near as the one it has reached.
-fn other_family(family: Family, reached: IpAddr) -> Option<IpAddr> {
+fn other_family(family: AddressFamily, reached: IpAddr) -> Option<IpAddr> {
     if reached.is_loopback() {
         return Some(match family {
-            Family::V4 => Ipv4Addr::LOCALHOST.into(),
-            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+            AddressFamily::V4 => Ipv4Addr::LOCALHOST.into(),
+            AddressFamily::V6 => Ipv6Addr::LOCALHOST.into(),
         });
     }
     let interfaces = if_addrs::get_if_addrs().ok()?;
     let ips = interfaces.iter().map(|interface| interface.ip());
-    let fits = |ip: &IpAddr| Family::of(*ip) == family && !matches!(Class::of(*ip), Class::Loopback | Class::LinkLocal);
+    let is_far = |ip: &IpAddr| !matches!(Class::of(*ip), Class::Loopback | Class::LinkLocal);
+    let fits = |ip: &IpAddr| AddressFamily::of(*ip) == family && is_far(ip);
     // Public ones before private ones.
     ips.filter(fits).min_by_key(|ip| Class::of(*ip) != Class::Global)
 }

@@ -36,6 +36,7 @@ pub use self::{
     counters::Counters,
     error::{ConnectRefusal, Ending, PermitRefusal, RequestError},
 };
+use crate::AddressFamily;
 
 /// One wish of the caller to connect to a peer. None is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,22 +45,6 @@ pub struct ConnectId(u64);
 /// One data connection to the server, or an attempt at one. None is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataId(u64);
-
-/// The address family of a relayed address (RFC 8656 §18.6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AddressFamily {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl AddressFamily {
-    /// The family of an address.
-    pub fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
 
 /// What the server has given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AllocationId, ClientId, Family, Identity, ListenFailure, Output, PeerId,
+    AddressFamily, AllocationId, ClientId, Identity, ListenFailure, Output, PeerId,
     answer::Ticket,
     quota::{Holder, Thing},
     request::Refusal,
@@ -22,7 +22,7 @@ use super::{
 pub(super) struct Allocation {
     pub(super) client: ClientId,
     pub(super) holder: Holder,
-    pub(super) family: Family,
+    pub(super) family: AddressFamily,
     pub(super) state: AllocationState,
     /// The peers that may connect, each until its time.
     pub(super) permissions: BTreeMap<IpAddr, Instant>,
@@ -51,7 +51,7 @@ impl Server {
         client: ClientId,
         identity: Identity,
         ticket: &Ticket,
-        family: Family,
+        family: AddressFamily,
         lifetime: Option<Duration>,
     ) -> Result<(), Refusal> {
         let known = self.clients.get(&client).ok_or(Refusal::Mismatch)?;
@@ -105,7 +105,7 @@ impl Server {
         client: ClientId,
         identity: &Identity,
         ticket: &Ticket,
-        family: Option<Family>,
+        family: Option<AddressFamily>,
         lifetime: Option<Duration>,
     ) -> Result<(), Refusal> {
         let allocation = self.standing(client, identity)?;
@@ -169,7 +169,7 @@ impl Server {
 
     pub(super) fn check_family(&self, allocation: AllocationId, peer: SocketAddr) -> Result<(), Refusal> {
         let family = self.allocations.get(&allocation).map(|known| known.family);
-        if family == Some(Family::of(peer.ip())) { Ok(()) } else { Err(Refusal::PeerFamilyMismatch) }
+        if family == Some(AddressFamily::of(peer.ip())) { Ok(()) } else { Err(Refusal::PeerFamilyMismatch) }
     }
 
     /// Whether a peer may connect to an allocation.

@@ -70,40 +70,84 @@ pub struct Counters {
     pub pushed_out: u64,
 }
 
+/// What came of what a counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done, or is how things go: every client begins without credentials.
+    Done,
+    /// A request was refused.
+    Refused,
+    /// A connection was closed.
+    Closed,
+}
+
 impl Counters {
-    /// Every counter with its name.
-    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// Every counter with what came of what it counts, and its name.
+    pub fn named(self) -> impl Iterator<Item = (Outcome, &'static str, u64)> {
+        // Without `..`, so that no counter is forgotten.
+        let Self {
+            allocations,
+            connections,
+            allocated,
+            joined,
+            bytes,
+            answered,
+            malformed,
+            unauthenticated,
+            expired,
+            forged,
+            stale_nonce,
+            bad_request,
+            mismatch,
+            unsupported,
+            peer_relay,
+            peer_loopback,
+            peer_link_local,
+            peer_not_public,
+            peer_port,
+            quota,
+            quota_bytes,
+            capacity,
+            connect_failed,
+            connected_already,
+            bad_bind,
+            unpermitted,
+            unbound,
+            unproven,
+            half_open,
+            pushed_out,
+        } = self;
         [
-            ("relay_allocations", self.allocations),
-            ("relay_connections", self.connections),
-            ("relay_allocated", self.allocated),
-            ("relay_joined", self.joined),
-            ("relay_bytes", self.bytes),
-            ("relay_answered", self.answered),
-            ("relay_closed_malformed", self.malformed),
-            ("relay_refused_unauthenticated", self.unauthenticated),
-            ("relay_refused_expired", self.expired),
-            ("relay_refused_forged", self.forged),
-            ("relay_refused_stale_nonce", self.stale_nonce),
-            ("relay_refused_bad_request", self.bad_request),
-            ("relay_refused_mismatch", self.mismatch),
-            ("relay_refused_unsupported", self.unsupported),
-            ("relay_refused_peer_relay", self.peer_relay),
-            ("relay_refused_peer_loopback", self.peer_loopback),
-            ("relay_refused_peer_link_local", self.peer_link_local),
-            ("relay_refused_peer_not_public", self.peer_not_public),
-            ("relay_refused_peer_port", self.peer_port),
-            ("relay_refused_quota", self.quota),
-            ("relay_closed_quota_bytes", self.quota_bytes),
-            ("relay_refused_capacity", self.capacity),
-            ("relay_connect_failed", self.connect_failed),
-            ("relay_refused_connected_already", self.connected_already),
-            ("relay_refused_bad_bind", self.bad_bind),
-            ("relay_closed_unpermitted", self.unpermitted),
-            ("relay_closed_unbound", self.unbound),
-            ("relay_closed_unproven", self.unproven),
-            ("relay_closed_half_open", self.half_open),
-            ("relay_closed_too_many", self.pushed_out),
+            (Outcome::Done, "allocations", allocations),
+            (Outcome::Done, "connections", connections),
+            (Outcome::Done, "allocated", allocated),
+            (Outcome::Done, "joined", joined),
+            (Outcome::Done, "bytes", bytes),
+            (Outcome::Done, "answered", answered),
+            (Outcome::Closed, "malformed", malformed),
+            (Outcome::Done, "unauthenticated", unauthenticated),
+            (Outcome::Refused, "expired", expired),
+            (Outcome::Refused, "forged", forged),
+            (Outcome::Refused, "stale_nonce", stale_nonce),
+            (Outcome::Refused, "bad_request", bad_request),
+            (Outcome::Refused, "mismatch", mismatch),
+            (Outcome::Refused, "unsupported", unsupported),
+            (Outcome::Refused, "peer_relay", peer_relay),
+            (Outcome::Refused, "peer_loopback", peer_loopback),
+            (Outcome::Refused, "peer_link_local", peer_link_local),
+            (Outcome::Refused, "peer_not_public", peer_not_public),
+            (Outcome::Refused, "peer_port", peer_port),
+            (Outcome::Refused, "quota", quota),
+            (Outcome::Closed, "quota_bytes", quota_bytes),
+            (Outcome::Refused, "capacity", capacity),
+            (Outcome::Done, "connect_failed", connect_failed),
+            (Outcome::Refused, "connected_already", connected_already),
+            (Outcome::Refused, "bad_bind", bad_bind),
+            (Outcome::Closed, "unpermitted", unpermitted),
+            (Outcome::Closed, "unbound", unbound),
+            (Outcome::Closed, "unproven", unproven),
+            (Outcome::Closed, "half_open", half_open),
+            (Outcome::Closed, "too_many", pushed_out),
         ]
         .into_iter()
     }

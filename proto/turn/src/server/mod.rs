@@ -35,12 +35,12 @@ use std::net::SocketAddr;
 
 pub use self::{
     config::{Config, Limits, Quota},
-    counters::Counters,
+    counters::{Counters, Outcome},
     quota::Holder,
-    request::Family,
     state::Server,
     users::{Identity, Users},
 };
+use crate::AddressFamily;
 
 /// The longest message that a client may send. With the longest username, realm and nonce, and a handful of peers, a request
 /// has less than this.
@@ -104,7 +104,7 @@ pub enum Output {
         /// For this allocation.
         allocation: AllocationId,
         /// Of this family.
-        family: Family,
+        family: AddressFamily,
         /// The address of this machine that the client has reached.
         reached: SocketAddr,
     },

@@ -9,10 +9,7 @@
 //! ```
 //! What it is not: who asks ([`super::users`]), and what comes of it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use stun_types::{
     attribute::{
@@ -29,7 +26,7 @@ use turn_types::{
     message::{ALLOCATE, CONNECT, CONNECTION_BIND, CREATE_PERMISSION, REFRESH},
 };
 
-use crate::peer_policy::PeerRefusal;
+use crate::{AddressFamily, peer_policy::PeerRefusal};
 
 /// Unknown attributes that an error response names; the rest is left out, so that an answer does not grow with what a
 /// stranger made up.
@@ -53,22 +50,6 @@ const COMPREHENDED: [AttributeType; 14] = [
     DontFragment::TYPE,
     ReservationToken::TYPE,
 ];
-
-/// The address family of a relayed address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// The family of an address.
-    pub fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
 
 /// Why a request is refused, with the code of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,8 +119,8 @@ impl Refusal {
 /// A request, as far as it can be understood by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
-    Allocate { family: Family, lifetime: Option<Duration> },
-    Refresh { family: Option<Family>, lifetime: Option<Duration> },
+    Allocate { family: AddressFamily, lifetime: Option<Duration> },
+    Refresh { family: Option<AddressFamily>, lifetime: Option<Duration> },
     CreatePermission { peers: Vec<SocketAddr> },
     Connect { peer: SocketAddr },
     ConnectionBind { connection: u32 },
@@ -183,7 +164,7 @@ fn allocate(message: &Message<'_>) -> Result<Request, Refusal> {
     if meaningless.iter().any(|kind| message.has_attribute(*kind)) {
         return Err(Refusal::BadRequest);
     }
-    let family = family(message)?.unwrap_or(Family::V4);
+    let family = family(message)?.unwrap_or(AddressFamily::V4);
     Ok(Request::Allocate { family, lifetime: lifetime(message)? })
 }
 
@@ -196,11 +177,11 @@ fn optional<'a, A: AttributeFromRaw<'a> + AttributeStaticType>(message: &'a Mess
 }
 
 /// REQUESTED-ADDRESS-FAMILY (RFC 8656 §18.6); a family that nobody knows is not a malformed one.
-fn family(message: &Message<'_>) -> Result<Option<Family>, Refusal> {
+fn family(message: &Message<'_>) -> Result<Option<AddressFamily>, Refusal> {
     let Some(attribute) = message.raw_attribute(RequestedAddressFamily::TYPE) else { return Ok(None) };
     match attribute.value[..] {
-        [1, _, _, _] => Ok(Some(Family::V4)),
-        [2, _, _, _] => Ok(Some(Family::V6)),
+        [1, _, _, _] => Ok(Some(AddressFamily::V4)),
+        [2, _, _, _] => Ok(Some(AddressFamily::V6)),
         [_, _, _, _] => Err(Refusal::Family),
         _ => Err(Refusal::BadRequest),
     }

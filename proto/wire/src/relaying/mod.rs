@@ -7,8 +7,8 @@
 //! claim      node key 32 | time u64 | signature 64
 //! signature  by the node key over "keyferry relay v1\0" | relay's rendezvous key 32 | requester's rendezvous key 32
 //!            | time u64
-//! reply      enum { Issued Issued, Refused enum { Policy, Busy } }                    (bincode, see `codec`), ≤ 765
-//! Issued     realm string | username string | password string | expires u64 | addrs list of address ≤ 8
+//! reply      enum { Issued RelayCredentials, Refused enum { Policy, Busy } }                    (bincode, see `codec`), ≤ 765
+//! RelayCredentials     realm string | username string | password string | expires u64 | addrs list of address ≤ 8
 //!            | tls_pin option 32
 //! ```
 //! A claim is sealed to the node key of the relay that is meant, because anybody may pose as the relay of a node: who asks
@@ -26,7 +26,9 @@ use std::time::Duration;
 
 pub use self::{
     error::RelayingError,
-    reply::{Issued, MAX_ADDRS, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN, MAX_USERNAME_LEN, Refusal, Reply},
+    reply::{
+        MAX_ADDRS, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN, MAX_USERNAME_LEN, Refusal, RelayCredentials, Reply,
+    },
     request::{MAX_REQUEST_LEN, anonymous_request, node_request, verify_request},
 };
 

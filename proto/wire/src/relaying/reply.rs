@@ -29,7 +29,7 @@ const ADDR_LEN: usize = 4 + 16 + 2;
 ///
 /// In hand it may hold anything; [`Reply::encode`] and [`Reply::parse`] are where its limits are checked.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Issued {
+pub struct RelayCredentials {
     /// The realm of the credentials (RFC 8489 §9.2).
     pub realm: String,
     /// The username.
@@ -60,7 +60,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The relay may be used.
-    Issued(Issued),
+    Issued(RelayCredentials),
     /// It may not.
     Refused(Refusal),
 }
@@ -90,7 +90,7 @@ impl Reply {
     }
 }
 
-impl Issued {
+impl RelayCredentials {
     fn check(&self, now: UnixTime) -> Result<(), RelayingError> {
         check_credential("realm", &self.realm, MAX_REALM_LEN)?;
         check_credential("username", &self.username, MAX_USERNAME_LEN)?;
@@ -107,10 +107,13 @@ impl Issued {
     }
 }
 
-impl fmt::Debug for Issued {
+impl fmt::Debug for RelayCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Neither the password nor who uses which relay has a place in a log.
-        f.debug_struct("Issued").field("realm", &self.realm).field("expires", &self.expires).finish_non_exhaustive()
+        f.debug_struct("RelayCredentials")
+            .field("realm", &self.realm)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
     }
 }
 

@@ -27,8 +27,8 @@ fn verified(message: &[u8]) -> Result<Option<NodeKey>, RelayingError> {
     verify_request(message, &secret(2), CHANNEL, NOW)
 }
 
-fn issued() -> Issued {
-    Issued {
+fn issued() -> RelayCredentials {
+    RelayCredentials {
         realm: "keyferry".to_owned(),
         username: "1800003600:someone".to_owned(),
         password: "c2VjcmV0".to_owned(),
@@ -113,7 +113,7 @@ fn replies_arrive_as_they_were_sent() {
 #[test]
 fn the_greatest_reply_is_as_long_as_a_reply_may_be() {
     let addr = |port| format!("[2001:db8::1]:{port}").parse().unwrap();
-    let most = Issued {
+    let most = RelayCredentials {
         realm: "r".repeat(MAX_REALM_LEN),
         username: "u".repeat(MAX_USERNAME_LEN),
         password: "p".repeat(MAX_PASSWORD_LEN),
@@ -130,7 +130,7 @@ fn the_greatest_reply_is_as_long_as_a_reply_may_be() {
 
 #[test]
 fn what_is_beyond_the_limits_is_neither_sent_nor_taken() {
-    let refused = |change: fn(&mut Issued)| {
+    let refused = |change: fn(&mut RelayCredentials)| {
         let mut changed = issued();
         change(&mut changed);
         let reply = Reply::Issued(changed);
@@ -147,8 +147,8 @@ fn what_is_beyond_the_limits_is_neither_sent_nor_taken() {
     assert_eq!(refused(|it| it.password = "\"".into()), credential("password", 1, 128));
     assert_eq!(refused(|it| it.password = "a\nb".into()), credential("password", 3, 128));
     let ports = |count: u16| (1..=count).map(|port| ([192, 0, 2, 1], port).into()).collect();
-    assert!(Reply::Issued(Issued { addrs: ports(8), ..issued() }).encode(NOW).is_ok());
-    let nine = Reply::Issued(Issued { addrs: ports(9), ..issued() });
+    assert!(Reply::Issued(RelayCredentials { addrs: ports(8), ..issued() }).encode(NOW).is_ok());
+    let nine = Reply::Issued(RelayCredentials { addrs: ports(9), ..issued() });
     assert_eq!(nine.encode(NOW), Err(RelayingError::Addrs { got: 9, limit: 8 }));
     assert!(matches!(Reply::parse(&codec::encode(&nine), NOW), Err(RelayingError::Codec(_))));
     assert_eq!(refused(|it| it.addrs[1] = "192.0.2.1:0".parse().unwrap()), RelayingError::Addr { index: 1 });
@@ -158,7 +158,7 @@ fn what_is_beyond_the_limits_is_neither_sent_nor_taken() {
     assert_eq!(refused(|it| it.expires = NOW), RelayingError::Expired { expires, now: NOW });
     let expires = UnixTime(NOW.plus(MAX_LIFETIME).plus(MAX_CLOCK_SKEW).0 + 1);
     assert_eq!(
-        Reply::Issued(Issued { expires, ..issued() }).encode(NOW),
+        Reply::Issued(RelayCredentials { expires, ..issued() }).encode(NOW),
         Err(RelayingError::FromTheFuture { expires, now: NOW })
     );
 }
@@ -168,7 +168,7 @@ fn passwords_are_not_printed() {
     assert!(!format!("{:?}", Reply::Issued(issued())).contains("c2VjcmV0"));
 }
 
-fn any_issued() -> impl Strategy<Value = Issued> {
+fn any_issued() -> impl Strategy<Value = RelayCredentials> {
     let text = |limit| prop::collection::vec(prop_oneof![b'a'..=b'z', b'0'..=b':'], 1..=limit);
     let text = move |limit| text(limit).prop_map(|bytes| String::from_utf8(bytes).expect("ASCII"));
     let addr = (any::<[u8; 4]>(), any::<[u8; 15]>(), any::<bool>()).prop_map(|(v4, v6, is_v4)| match is_v4 {
@@ -180,7 +180,7 @@ fn any_issued() -> impl Strategy<Value = Issued> {
     let addrs = addrs.prop_map(|addrs| addrs.into_iter().map(Into::into).collect());
     let lifetime = 1..=MAX_LIFETIME.as_secs();
     (text(MAX_REALM_LEN), text(MAX_USERNAME_LEN), text(MAX_PASSWORD_LEN), lifetime, addrs, any::<Option<[u8; 32]>>())
-        .prop_map(|(realm, username, password, lifetime, addrs, tls_pin)| Issued {
+        .prop_map(|(realm, username, password, lifetime, addrs, tls_pin)| RelayCredentials {
             realm,
             username,
             password,

@@ -4,7 +4,9 @@ use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::{
     identity::{NodeKey, NodeSecret},
     offer::{RecordKey, relay_record_key, relay_record_key_of},
-    relaying::{Channel, Issued, Refusal, RelayingError, Reply, anonymous_request, node_request, verify_request},
+    relaying::{
+        Channel, Refusal, RelayCredentials, RelayingError, Reply, anonymous_request, node_request, verify_request,
+    },
 };
 use serde_json::Value;
 
@@ -36,7 +38,7 @@ fn node(case: &Value) -> NodeKey {
 fn issued(case: &Value) -> Reply {
     let addrs = case["addrs"].as_array().expect("addresses");
     let addr = |addr: &Value| addr.as_str().and_then(|text| text.parse().ok()).expect("an address");
-    Reply::Issued(Issued {
+    Reply::Issued(RelayCredentials {
         realm: text(case, "realm").to_owned(),
         username: text(case, "username").to_owned(),
         password: text(case, "password").to_owned(),

@@ -10,6 +10,7 @@ use tokio::{io::AsyncReadExt, sync::watch};
 
 use super::*;
 use crate::{
+    base::counters::Counter,
     net::{
         port::{Connecting, Port},
         stun::Client,
@@ -34,8 +35,8 @@ async fn server(answers: bool) -> Server {
 }
 
 impl Server {
-    fn count(&self, name: &str) -> u64 {
-        self.front.counters()[name]
+    fn counters(&self) -> &StunCounters {
+        self.front.counters()
     }
 
     /// Connects from an address of loopback, which stands for a host.
@@ -45,13 +46,13 @@ impl Server {
     }
 
     /// Sends `bytes` and waits until the connection is closed, then looks at a counter.
-    async fn closed_after(&self, bytes: &[u8], counter: &str) {
-        let before = self.count(counter);
+    async fn closed_after(&self, bytes: &[u8], counter: impl Fn(&StunCounters) -> &Counter) {
+        let before = counter(self.counters()).get();
         let mut stream = self.connect([127, 0, 0, 1]).await;
         stream.write_all(bytes).await.unwrap();
         let _ = in_time(stream.read_to_end(&mut Vec::new())).await;
         in_time(async {
-            while self.count(counter) == before {
+            while counter(self.counters()).get() == before {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })
@@ -80,7 +81,7 @@ async fn a_client_learns_its_address_as_often_as_it_asks_on_one_connection() {
     for _ in 0..3 {
         assert_eq!(client.repeat().await.unwrap(), client.local());
     }
-    assert_eq!((client.server(), server.count("stun_answered")), (server.addr, 4));
+    assert_eq!((client.server(), server.counters().answered.get()), (server.addr, 4));
 }
 
 #[tokio::test]
@@ -89,7 +90,7 @@ async fn a_client_holds_its_mapping_until_the_server_is_gone() {
     let mut client = Client::connect(Source::AnyPort([127, 0, 0, 1].into()), server.addr).await.unwrap();
     let mut hold = Box::pin(client.hold(Duration::from_millis(5)));
     in_time(async {
-        while server.count("stun_answered") < 5 {
+        while server.counters().answered.get() < 5 {
             let held = timeout(Duration::from_millis(5), &mut hold).await;
             assert!(held.is_err(), "the mapping is the same all the time: {held:?}");
         }
@@ -105,25 +106,25 @@ async fn what_is_nobodys_is_closed_and_counted() {
     let allocate = Message::builder_request(Method::new(3), MessageWriteVec::new()).finish();
     let mut too_long = binding_request();
     too_long[2..4].copy_from_slice(&[0xff, 0xfc]);
-    server.closed_after(&allocate, "stun_closed_not_binding").await;
-    server.closed_after(&too_long, "stun_closed_malformed").await;
-    server.closed_after(&[&binding_request()[..], &[0x55; 30]].concat(), "stun_closed_malformed").await;
-    server.closed_after(&frame(&check("nobody:peer")).unwrap(), "stun_closed_unknown_negotiation").await;
-    server.closed_after(&frame(&binding_request()).unwrap(), "stun_closed_malformed").await;
-    server.closed_after(&frame(&check("no colon")).unwrap(), "stun_closed_malformed").await;
+    server.closed_after(&allocate, |counters| &counters.not_binding).await;
+    server.closed_after(&too_long, |counters| &counters.malformed).await;
+    server.closed_after(&[&binding_request()[..], &[0x55; 30]].concat(), |counters| &counters.malformed).await;
+    server.closed_after(&frame(&check("nobody:peer")).unwrap(), |counters| &counters.ice_unknown).await;
+    server.closed_after(&frame(&binding_request()).unwrap(), |counters| &counters.malformed).await;
+    server.closed_after(&frame(&check("no colon")).unwrap(), |counters| &counters.malformed).await;
 }
 
 #[tokio::test]
 async fn a_node_that_is_told_so_answers_nobody() {
     let server = server(false).await;
-    server.closed_after(&binding_request(), "stun_closed_not_binding").await;
-    assert_eq!(server.count("stun_answered"), 0);
+    server.closed_after(&binding_request(), |counters| &counters.not_binding).await;
+    assert_eq!(server.counters().answered.get(), 0);
 }
 
 #[tokio::test]
 async fn a_connection_that_shows_half_a_message_is_closed_in_time() {
     let server = server(true).await;
-    server.closed_after(&binding_request()[..10], "stun_closed_silent").await;
+    server.closed_after(&binding_request()[..10], |counters| &counters.silent).await;
 }
 
 #[tokio::test]
@@ -142,7 +143,7 @@ async fn a_check_reaches_its_negotiation_whole_and_what_is_behind_it_stays_unrea
     in_time(inbound.stream.read_exact(&mut behind)).await.unwrap();
     assert_eq!(&behind, b"raw bytes");
     drop(negotiation);
-    server.closed_after(&frame(&check).unwrap(), "stun_closed_unknown_negotiation").await;
+    server.closed_after(&frame(&check).unwrap(), |counters| &counters.ice_unknown).await;
 }
 
 #[tokio::test]
@@ -157,12 +158,12 @@ async fn a_negotiation_that_does_not_look_is_not_flooded() {
         held.push(stream);
     }
     in_time(async {
-        while server.count("stun_ice_checks") + server.count("stun_closed_negotiation_full") < 40 {
+        while server.counters().ice_checks.get() + server.counters().ice_full.get() < 40 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
     .await;
-    assert_eq!(server.count("stun_ice_checks"), 16);
+    assert_eq!(server.counters().ice_checks.get(), 16);
 }
 
 #[tokio::test]
@@ -171,7 +172,7 @@ async fn a_host_that_asks_too_much_is_turned_away_and_others_are_not() {
     let mut greedy = server.connect([127, 0, 0, 1]).await;
     greedy.write_all(&binding_request().repeat(500)).await.unwrap();
     let _ = in_time(greedy.read_to_end(&mut Vec::new())).await;
-    assert_eq!(server.count("stun_closed_rate_limited"), 1);
+    assert_eq!(server.counters().rate_limited.get(), 1);
     let other = Client::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
     assert_eq!(other.mapped(), other.local());
 }
@@ -187,7 +188,7 @@ async fn a_flood_of_connections_takes_the_places_of_its_own_host_only() {
         flood.push(stream);
     }
     in_time(async {
-        while server.count("stun_closed_too_many") < 100 {
+        while server.counters().pushed_out.get() < 100 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -1,13 +1,14 @@
 //! Relayed negotiations, with a relay of the test's own.
 
-use std::sync::atomic::Ordering;
-
 use keyferry_ice::FailureReason;
 
 use super::*;
 use crate::{
-    connect::ice::test_relay::{NoRelays, TestRelay, as_allocator},
     net::path::RelayWay,
+    reach::turn_client::{
+        RelayAllocator,
+        test_relay::{no_relays, silent_relay, test_relay},
+    },
 };
 
 /// Two ends of a call that is about the relayed stream.
@@ -36,10 +37,6 @@ fn relayed_dialogues() -> (RelayedDialogue, RelayedDialogue) {
     )
 }
 
-fn no_relays() -> Arc<dyn RelayAllocator> {
-    Arc::new(NoRelays)
-}
-
 async fn negotiate_by(
     [caller, callee]: [&Side; 2],
     relays: [&Arc<dyn RelayAllocator>; 2],
@@ -65,34 +62,34 @@ fn way(found: &Found) -> RelayWay {
 #[tokio::test]
 async fn the_peer_comes_in_at_the_relay_and_the_allocation_lasts_as_long_as_the_path() {
     let (caller, callee) = (Side::on_loopback().await, Side::on_loopback().await);
-    let (standing, _, relay) = as_allocator(TestRelay::default());
+    let (ours, relay) = test_relay();
     let [one, other] = negotiate_by([&caller, &callee], [&relay, &no_relays()], [false; 2]).await.map(Result::unwrap);
     assert_eq!([way(&one), way(&other)], [RelayWay::Accepted, RelayWay::ToTheirs]);
     assert!(one.path.report.kind.is_relayed());
-    assert_eq!(standing.load(Ordering::SeqCst), 1);
+    assert_eq!(ours.standing(), 1);
     let (mut one, mut other) = (one.path.stream, other.path.stream);
     one.write_all(b"by the relay").await.unwrap();
     let mut got = [0; 12];
     in_time(other.read_exact(&mut got)).await.unwrap();
     assert_eq!(&got, b"by the relay");
     drop(other);
-    assert_eq!(standing.load(Ordering::SeqCst), 1, "the peer's end is not this side's");
+    assert_eq!(ours.standing(), 1, "the peer's end is not this side's");
     drop(one);
-    assert_eq!(standing.load(Ordering::SeqCst), 0);
+    assert_eq!(ours.standing(), 0);
 }
 
 #[tokio::test]
 async fn two_sides_that_hide_their_addresses_meet_through_both_relays() {
     let (caller, callee) = (Side::on_loopback().await, Side::on_loopback().await);
-    let (standing, _, relay) = as_allocator(TestRelay::default());
-    let (their_standing, _, their_relay) = as_allocator(TestRelay::default());
+    let (ours, relay) = test_relay();
+    let (theirs, their_relay) = test_relay();
     let found = negotiate_by([&caller, &callee], [&relay, &their_relay], [true; 2]).await.map(Result::unwrap);
     let ways = found.each_ref().map(way);
     assert!(
         ways == [RelayWay::ThroughOurs, RelayWay::Accepted] || ways == [RelayWay::Accepted, RelayWay::ThroughOurs],
         "{ways:?}"
     );
-    assert_eq!(standing.load(Ordering::SeqCst) + their_standing.load(Ordering::SeqCst), 2);
+    assert_eq!(ours.standing() + theirs.standing(), 2);
     for pair in found.iter().flat_map(|found| &found.pairs) {
         assert_eq!((pair.local.kind, pair.remote.kind), (CandidateKind::Relayed, CandidateKind::Relayed));
     }
@@ -102,12 +99,12 @@ async fn two_sides_that_hide_their_addresses_meet_through_both_relays() {
 async fn an_allocation_that_is_of_no_use_is_given_back() {
     let (caller, callee) = (Side::on_loopback().await, Side::on_loopback().await);
     // Nothing that is hidden connects to anything, and the other side has no relay.
-    let (standing, relayed, relay) = as_allocator(TestRelay::default());
+    let (ours, relay) = test_relay();
     callee.gathered.send_replace(gathered(&[]));
     let [one, other] = negotiate_by([&caller, &callee], [&relay, &no_relays()], [true, true]).await;
     assert!(matches!(one.unwrap_err().reason, IceFailure::NoPath(FailureReason::NoPairs)));
     assert!(other.is_err());
-    assert_eq!((standing.load(Ordering::SeqCst), relayed.lock().unwrap().len()), (0, 1));
+    assert_eq!((ours.standing(), ours.relayed().len()), (0, 1));
 }
 
 #[tokio::test]
@@ -122,18 +119,18 @@ async fn without_a_relay_on_either_side_the_answer_is_there_at_once() {
 #[tokio::test]
 async fn a_relay_that_does_not_answer_stands_in_nobodys_way() {
     let (caller, callee) = (Side::on_loopback().await, Side::on_loopback().await);
-    let (_, _, silent) = as_allocator(TestRelay { silent: true, ..TestRelay::default() });
-    let (standing, _, relay) = as_allocator(TestRelay::default());
+    let (_, silent) = silent_relay();
+    let (ours, relay) = test_relay();
     let [one, other] = negotiate_by([&caller, &callee], [&silent, &relay], [false; 2]).await.map(Result::unwrap);
     assert_eq!([way(&one), way(&other)], [RelayWay::ToTheirs, RelayWay::Accepted]);
     drop((one, other));
-    assert_eq!(standing.load(Ordering::SeqCst), 0);
+    assert_eq!(ours.standing(), 0);
 }
 
 #[tokio::test]
 async fn who_reaches_the_relayed_address_without_the_password_is_not_the_peer() {
     let caller = Side::on_loopback().await;
-    let (standing, relayed, relay) = as_allocator(TestRelay::default());
+    let (ours, relay) = test_relay();
     let negotiation = caller.ice.begin_relayed(Role::Controlling, &relay, false).unwrap();
     let (mut dialogue, peer) = relayed_dialogues();
     dialogue.known = vec!["127.0.0.1".parse().unwrap()];
@@ -143,12 +140,12 @@ async fn who_reaches_the_relayed_address_without_the_password_is_not_the_peer() 
     peer.describe.send(Description { candidates: Vec::new(), complete: false, ..remote }).unwrap();
     let described = in_time(peer.remote).await.unwrap();
     in_time(async {
-        while relayed.lock().unwrap().is_empty() {
+        while ours.relayed().is_empty() {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    let addr = relayed.lock().unwrap()[0];
+    let addr = ours.relayed()[0];
 
     for _ in 0..20 {
         let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -161,13 +158,13 @@ async fn who_reaches_the_relayed_address_without_the_password_is_not_the_peer() 
     let error = in_time(running).await.unwrap().unwrap_err();
     assert_eq!(error.reason, IceFailure::PeerGone);
     assert!(error.pairs.iter().all(|pair| pair.state != PairState::Succeeded), "{error:?}");
-    assert_eq!(standing.load(Ordering::SeqCst), 0);
+    assert_eq!(ours.standing(), 0);
 }
 
 #[tokio::test]
 async fn a_node_has_only_so_many_allocations_at_once() {
     let caller = Side::on_loopback().await;
-    let (standing, _, relay) = as_allocator(TestRelay::default());
+    let (ours, relay) = test_relay();
     let mut begun = Vec::new();
     for _ in 0..MAX_NEGOTIATIONS {
         begun.push(caller.ice.begin_relayed(Role::Controlling, &relay, false).unwrap());
@@ -176,10 +173,10 @@ async fn a_node_has_only_so_many_allocations_at_once() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
-    assert!(standing.load(Ordering::SeqCst) <= super::super::relaying::MAX_ALLOCATIONS);
+    assert!(ours.standing() <= super::super::relaying::MAX_ALLOCATIONS);
     drop(begun);
     in_time(async {
-        while standing.load(Ordering::SeqCst) > 0 {
+        while ours.standing() > 0 {
             tokio::task::yield_now().await;
         }
     })

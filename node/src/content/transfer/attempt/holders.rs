@@ -13,7 +13,10 @@ use keyferry_proto::{
 };
 
 use super::{Attempt, Running};
-use crate::{content::transfer::FetchError, net::session::Session};
+use crate::{
+    content::transfer::{FetchError, InternalError},
+    net::session::Session,
+};
 
 /// How long a request may take to come to the end of what it is at, when its holder is asked over a better session: if the
 /// path that it came by brings nothing any more, it would never.
@@ -38,7 +41,7 @@ impl Attempt {
                 tracing::debug!(%error, "one more holder is left alone");
                 return Ok(());
             }
-            other => other.map_err(|error| FetchError::Internal(error.to_string()))?,
+            other => other.map_err(InternalError::from)?,
         }
         self.next_holder += 1;
         self.may_return.remove(&peer);

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use keyferry_proto::{hash::ContentFormat, identity::NodeKey, message::Refusal};
 
-use super::{super::FetchError, Attempt, Ended};
+use super::{
+    super::{FetchError, HolderError},
+    Attempt, Ended,
+};
 
 /// How long an attempt with nobody to ask waits for somebody.
 #[derive(Debug, Clone)]
@@ -29,8 +32,7 @@ impl Default for Patience {
 /// What last went wrong with a holder.
 pub(in crate::content::transfer) enum Setback {
     Refused(Refusal),
-    Lied(String),
-    Lost(String),
+    Failed(HolderError),
 }
 
 impl Attempt {
@@ -60,13 +62,13 @@ impl Attempt {
     }
 
     /// Why it was all in vain.
-    fn in_the_end(&self) -> FetchError {
+    fn in_the_end(&mut self) -> FetchError {
         let hash = self.shared.root;
-        match &self.ledger.setback {
-            Some(Setback::Refused(why)) => FetchError::Unavailable { hash, why: *why },
-            Some(Setback::Lied(last) | Setback::Lost(last)) => FetchError::NoHolder { last: last.clone() },
+        match self.ledger.setback.take() {
+            Some(Setback::Refused(why)) => FetchError::Unavailable { hash, why },
+            Some(Setback::Failed(last)) => FetchError::NoHolder { last },
             None if self.requests.is_empty() => FetchError::NotFound { hash },
-            None => FetchError::NoHolder { last: "it sends nothing".to_owned() },
+            None => FetchError::NoHolder { last: HolderError::Silent },
         }
     }
 

@@ -12,7 +12,7 @@ use keyferry_proto::transfer::{
 use super::{Attempt, Ended, Running, Setback};
 use crate::{
     content::transfer::{
-        FetchError,
+        FetchError, HolderError,
         receive::{Progress, ReceiveError},
     },
     net::session::Session,
@@ -146,9 +146,9 @@ impl Attempt {
         let why = match ended {
             Ok(()) => return Ok(self.input(ask_again)?),
             Err(ReceiveError::Local(error)) => return Err(Ended::Failed(error)),
-            Err(ReceiveError::Hostile(what)) => {
+            Err(ReceiveError::Holder(HolderError::Lied(what))) => {
                 tracing::debug!(%what, "a holder lied");
-                self.ledger.setback = Some(Setback::Lied(what));
+                self.ledger.setback = Some(Setback::Failed(what.into()));
                 if let Some(peer) = peer {
                     self.ban(peer);
                     // Whoever agreed with a false description lied as well, but is no reason to doubt it.
@@ -158,17 +158,17 @@ impl Attempt {
                 }
                 Why::Lied
             }
-            Err(error @ ReceiveError::Disagrees { .. }) => {
+            Err(ReceiveError::Holder(error @ HolderError::Disagrees { .. })) => {
                 self.someone_disagrees = true;
-                self.ledger.setback = Some(Setback::Lost(error.to_string()));
+                self.ledger.setback = Some(Setback::Failed(error));
                 Why::Failed
             }
             Err(ReceiveError::Refused(refusal)) => {
                 self.ledger.setback = Some(Setback::Refused(refusal));
                 Why::Failed
             }
-            Err(error @ ReceiveError::Connection(_)) => {
-                self.ledger.setback = Some(Setback::Lost(error.to_string()));
+            Err(ReceiveError::Holder(error)) => {
+                self.ledger.setback = Some(Setback::Failed(error));
                 // A holder whose file changed ends the stream; asked again, it says why.
                 if self.holders.get(&id).is_some_and(|session| session.end().is_none()) {
                     return Ok(self.input(ask_again)?);
@@ -184,5 +184,5 @@ impl Attempt {
 
 /// Whether a request ended for no fault of anybody's but the path's, or because it was told to.
 fn is_interruption(error: &ReceiveError) -> bool {
-    matches!(error, ReceiveError::Connection(_) | ReceiveError::Local(FetchError::Interrupted))
+    matches!(error, ReceiveError::Holder(HolderError::Connection(_)) | ReceiveError::Local(FetchError::Interrupted))
 }

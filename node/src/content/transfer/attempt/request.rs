@@ -8,7 +8,7 @@ use keyferry_proto::message::{ContentRequest, Message, Request};
 use tokio::{io::AsyncWriteExt, runtime::Handle};
 
 use super::super::{
-    FetchError,
+    FetchError, HolderError, InternalError,
     receive::{Assignment, Progress, ReceiveError, Shared, receive},
 };
 use crate::net::session::{Session, Stream};
@@ -28,12 +28,12 @@ pub(super) async fn run_request(
     drop(session);
     let runtime = Handle::current();
     let received = tokio::task::spawn_blocking(move || receive(stream, runtime, &shared, &assignment, &report));
-    received.await.unwrap_or_else(|error| Err(ReceiveError::Local(FetchError::Internal(error.to_string()))))
+    received.await.map_err(|error| FetchError::from(InternalError::from(error)))?
 }
 
 async fn ask(session: &Session, request: ContentRequest) -> Result<Stream, ReceiveError> {
-    let lost = |error| ReceiveError::Connection(std::io::Error::other(error));
+    let lost = |error| HolderError::Connection(std::io::Error::other(error));
     let mut stream = session.open().await.map_err(lost)?;
-    stream.write_all(&Request::Content(request).to_frame()).await.map_err(ReceiveError::Connection)?;
+    stream.write_all(&Request::Content(request).to_frame()).await.map_err(HolderError::Connection)?;
     Ok(stream)
 }

@@ -113,7 +113,7 @@ async fn of_two_relays_the_one_that_vanishes_is_dropped_and_the_next_that_comes_
     let both = found(&finding, |found| found.len() == 2).await;
     println!("two relays at hand after {:?}", began.elapsed());
     assert_eq!(hosts(&both), [2, 3]);
-    assert!(both.iter().all(|relay| relay.whose.is_none() && relay.tls_pin == Some([7; 32])));
+    assert!(both.iter().all(|relay| relay.whose.is_none() && relay.credentials.tls_pin == Some([7; 32])));
     let of = |node: &Node| both.iter().find(|relay| relay.addrs == [node.addr]).cloned().expect("its one port");
     let (first, _) = (of(&steady), of(&fleeting));
 
@@ -121,8 +121,9 @@ async fn of_two_relays_the_one_that_vanishes_is_dropped_and_the_next_that_comes_
     end(fleeting).await;
     let left = found(&finding, |found| found.len() == 1).await;
     assert_eq!(hosts(&left), [2]);
-    let renewed = found(&finding, |found| found.len() == 1 && found[0].expires > first.expires).await;
-    assert_ne!(renewed[0].username, first.username);
+    let renewed =
+        found(&finding, |found| found.len() == 1 && found[0].credentials.expires > first.credentials.expires).await;
+    assert_ne!(renewed[0].credentials.username, first.credentials.username);
 
     // One that its user finds broken is dropped at once.
     finding.lost(renewed[0].peer);

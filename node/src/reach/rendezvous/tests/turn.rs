@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt, StreamExt, future
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeKey,
-    relaying::{Channel, Issued, MAX_REQUEST_LEN, PROTOCOL, Refusal, Reply, node_request},
+    relaying::{Channel, MAX_REQUEST_LEN, PROTOCOL, Refusal, RelayCredentials, Reply, node_request},
 };
 use libp2p::{
     StreamProtocol, Swarm, Transport,
@@ -37,9 +37,9 @@ impl Issuer {
 }
 
 impl CredentialIssuer for Issuer {
-    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<Issued, Refusal>> {
+    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>> {
         self.asked.lock().unwrap().push((who, remote));
-        let issued = (self.policy)(who).map(|()| Issued {
+        let issued = (self.policy)(who).map(|()| RelayCredentials {
             realm: "keyferry".to_owned(),
             username: format!("{}:{}", clock::now().0, who.peer),
             password: "cGFzc3dvcmQ=".to_owned(),
@@ -217,8 +217,8 @@ async fn a_flood_of_requests_gets_a_few_answers_and_leaves_some_for_others() {
 async fn what_an_issuer_makes_that_nobody_would_take_is_not_sent() {
     struct Careless;
     impl CredentialIssuer for Careless {
-        fn issue(self: Arc<Self>, _: Requester, _: IpAddr) -> BoxFuture<'static, Result<Issued, Refusal>> {
-            let issued = Issued {
+        fn issue(self: Arc<Self>, _: Requester, _: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>> {
+            let issued = RelayCredentials {
                 realm: String::new(),
                 username: String::new(),
                 password: String::new(),

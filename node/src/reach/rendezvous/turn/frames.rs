@@ -4,12 +4,15 @@
 
 use std::io;
 
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::{AsyncRead, AsyncWrite};
 use keyferry_proto::{
-    frame::{FrameDecoder, FrameError, encode_frame},
+    frame::FrameError,
     relaying::{MAX_REPLY_LEN, MAX_REQUEST_LEN},
 };
 use libp2p::{StreamProtocol, request_response::Codec};
+use tokio_util::compat::{FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt};
+
+use crate::base::frame_io::{FrameReader, ReadFrameError, write_frame};
 
 /// The codec.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,8 +31,8 @@ impl Codec for Frames {
     ) -> io::Result<Self::Request> {
         match read_frame(io, MAX_REQUEST_LEN).await {
             Ok(message) => Ok(Ok(message)),
-            Err(ReadError::Frame(error)) => Ok(Err(error)),
-            Err(ReadError::Io(error)) => Err(error),
+            Err(ReadFrameError::Frame(error)) => Ok(Err(error)),
+            Err(ReadFrameError::Io(error)) => Err(error),
         }
     }
 
@@ -39,8 +42,8 @@ impl Codec for Frames {
         io: &mut T,
     ) -> io::Result<Vec<u8>> {
         read_frame(io, MAX_REPLY_LEN).await.map_err(|error| match error {
-            ReadError::Frame(error) => io::Error::new(io::ErrorKind::InvalidData, error),
-            ReadError::Io(error) => error,
+            ReadFrameError::Frame(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+            ReadFrameError::Io(error) => error,
         })
     }
 
@@ -51,7 +54,7 @@ impl Codec for Frames {
         request: Self::Request,
     ) -> io::Result<()> {
         let request = request.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        write_frame(io, &request).await
+        write_frame(&mut io.compat_write(), &request).await
     }
 
     async fn write_response<T: AsyncWrite + Unpin + Send>(
@@ -60,38 +63,11 @@ impl Codec for Frames {
         io: &mut T,
         reply: Vec<u8>,
     ) -> io::Result<()> {
-        write_frame(io, &reply).await
+        write_frame(&mut io.compat_write(), &reply).await
     }
 }
 
-/// Why no frame could be read.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-async fn read_frame(io: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<Vec<u8>, ReadError> {
-    let mut decoder = FrameDecoder::new(limit);
-    let mut buffer = [0; MAX_REPLY_LEN];
-    loop {
-        let wanted = decoder.wants().min(buffer.len());
-        let got = io.read(&mut buffer[..wanted]).await?;
-        if got == 0 {
-            decoder.finish()?;
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        if let Some(body) = decoder.accept(&mut &buffer[..got])? {
-            return Ok(body);
-        }
-    }
-}
-
-async fn write_frame(io: &mut (impl AsyncWrite + Unpin), body: &[u8]) -> io::Result<()> {
-    let mut frame = Vec::new();
-    encode_frame(body, &mut frame);
-    io.write_all(&frame).await?;
-    io.flush().await
+async fn read_frame(io: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<Vec<u8>, ReadFrameError> {
+    let body = FrameReader::new(limit).next(&mut io.compat()).await?;
+    body.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
 }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use keyferry_turn::{long_term::Credentials, server::Config};
+use keyferry_turn::{
+    long_term::Credentials,
+    server::{Config, Counters},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -88,14 +91,14 @@ impl Bench {
         in_time(Allocation::make(&server, AddressFamily::V4)).await.unwrap()
     }
 
-    pub(super) fn count(&self, name: &str) -> u64 {
-        self.relay.counters()[name]
+    pub(super) fn count(&self, counter: impl Fn(Counters) -> u64) -> u64 {
+        counter(self.relay.counters())
     }
 
     /// Waits for a counter.
-    pub(super) async fn until(&self, name: &str, is_so: impl Fn(u64) -> bool) {
+    pub(super) async fn until(&self, counter: impl Fn(Counters) -> u64, is_so: impl Fn(u64) -> bool) {
         in_time(async {
-            while !is_so(self.count(name)) {
+            while !is_so(self.count(&counter)) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })

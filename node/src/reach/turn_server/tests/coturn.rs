@@ -40,9 +40,9 @@ async fn its_clients_talk_through_this_relay_plain_and_by_tls() {
         let arguments = [&["-u", "ada", "-w", "lovelace", "-m", "2"], tls].concat();
         let Some(said) = uclient(&bench, &arguments).await else { return };
         assert_all_arrived(&said);
-        assert!(bench.count("relay_joined") >= 2, "{said}");
+        assert!(bench.count(|counters| counters.joined) >= 2, "{said}");
         // The last of them are counted when the connections end, which is no earlier than this.
-        bench.until("relay_bytes", |bytes| bytes >= 20 * 400).await;
+        bench.until(|counters| counters.bytes, |bytes| bytes >= 20 * 400).await;
     }
 }
 
@@ -50,7 +50,7 @@ async fn its_clients_talk_through_this_relay_plain_and_by_tls() {
 async fn its_clients_that_let_peers_connect_are_told_of_them() {
     let bench = Bench::new(config()).await;
     let Some(said) = uclient(&bench, &["-P", "-u", "ada", "-w", "lovelace", "-m", "2"]).await else { return };
-    assert!(bench.count("relay_joined") >= 1, "{said}");
+    assert!(bench.count(|counters| counters.joined) >= 1, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,13 +58,13 @@ async fn its_form_of_credentials_that_run_out_is_understood() {
     let bench = Bench::new(RelayConfig { allow_peers: Vec::new(), ..config() }).await;
     let Some(said) = uclient(&bench, &["-u", "carol", "-W", "north", "-m", "2"]).await else { return };
     assert_all_arrived(&said);
-    assert!(bench.count("relay_joined") >= 2, "{said}");
+    assert!(bench.count(|counters| counters.joined) >= 2, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_gets_it_nowhere() {
     let bench = Bench::new(config()).await;
     let Some(said) = uclient(&bench, &["-u", "ada", "-w", "wrong", "-m", "2"]).await else { return };
-    assert_eq!(bench.count("relay_allocated"), 0, "{said}");
-    bench.until("relay_refused_forged", |refused| refused > 0).await;
+    assert_eq!(bench.count(|counters| counters.allocated), 0, "{said}");
+    bench.until(|counters| counters.forged, |refused| refused > 0).await;
 }

@@ -26,7 +26,7 @@ async fn two_hundred_connections_at_once_all_arrive_and_none_is_starved() {
     for number in 0..CROWD {
         pairs.push(relayed(&allocations[number % 8]).await);
     }
-    assert_eq!(bench.count("relay_connections"), CROWD as u64);
+    assert_eq!(bench.count(|counters| counters.connections), CROWD as u64);
     let standing = memory();
     // One after the other they still carry what they should.
     for (client, peer) in &mut pairs {

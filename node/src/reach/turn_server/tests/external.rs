@@ -49,12 +49,12 @@ async fn without_a_permission_for_the_address_outside_a_client_of_the_same_relay
     let bob = bench.allocation_of(false, "bob", "builder").await;
     // Where the relay sees Ada's connection come from, which is no peer's address.
     bob.permit("127.0.0.1".parse().unwrap());
-    bench.until("relay_refused_peer_relay", |count| count == 1).await;
+    bench.until(|counters| counters.peer_relay, |count| count == 1).await;
 
     let (connector, addr) = (ada.connector(), bob.relayed());
     let connected = in_time(connector.connect(addr)).await;
 
-    bench.until("relay_closed_unpermitted", |count| count == 1).await;
+    bench.until(|counters| counters.unpermitted, |count| count == 1).await;
     drop(connected);
 }
 
@@ -68,7 +68,7 @@ async fn nothing_else_at_the_address_outside_is_reached() {
         let error = in_time(allocation.connector().connect((outside, port).into())).await.unwrap_err();
         assert_eq!(error, ConnectFailure::Refused);
     }
-    assert_eq!(bench.count("relay_refused_peer_relay"), 3);
+    assert_eq!(bench.count(|counters| counters.peer_relay), 3);
 }
 
 #[cfg(target_os = "linux")] // others have only one address of loopback

@@ -68,5 +68,5 @@ async fn a_peer_of_the_other_family_is_not_asked_for_and_is_refused_to_who_asks(
         assert_eq!((raw.connect_to(peer).await, raw.permit(peer).await), (0, 0));
         assert_eq!(raw.refresh(wire_family(family)).await, 0);
     }
-    assert_eq!(bench.count("relay_refused_mismatch"), 6);
+    assert_eq!(bench.count(|counters| counters.mismatch), 6);
 }

@@ -1,6 +1,6 @@
 //! Joined connections, one at a time.
 
-use keyferry_proto::identity::NodeSecret;
+use keyferry_proto::{identity::NodeSecret, relaying::Refusal};
 use keyferry_turn::server::Quota;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,7 +16,7 @@ use crate::{
     net::stun::Client,
     reach::{
         turn_client::{AddressFamily, Allocation},
-        turn_server::{Refused, RelayConfig},
+        turn_server::RelayConfig,
     },
 };
 
@@ -29,12 +29,13 @@ async fn a_client_connects_to_a_peer_plain_and_by_tls() {
         assert_eq!(peer.peer_addr().unwrap(), allocation.relayed(), "it comes from the relayed address");
         exchange(&mut client, &mut peer, 300_000).await;
         let copies = secure || cfg!(not(target_os = "linux"));
+        let traffic = &bench.relay.traffic;
         let (by, by_the_other) = match copies {
-            true => ("relay_copied_bytes", "relay_spliced_bytes"),
-            false => ("relay_spliced_bytes", "relay_copied_bytes"),
+            true => (&traffic.copied_bytes, &traffic.spliced_bytes),
+            false => (&traffic.spliced_bytes, &traffic.copied_bytes),
         };
-        bench.until(by, |bytes| bytes == 600_000).await;
-        assert_eq!(bench.count(by_the_other), 0);
+        bench.until(|_| by.get(), |bytes| bytes == 600_000).await;
+        assert_eq!(by_the_other.get(), 0);
     }
 }
 
@@ -45,7 +46,7 @@ async fn a_peer_connects_to_a_client_if_it_has_permission() {
         let mut allocation = bench.allocation(secure).await;
         let mut refused = TcpStream::connect(allocation.relayed()).await.unwrap();
         assert_eq!(in_time(refused.read(&mut [0])).await.unwrap_or(0), 0);
-        bench.until("relay_closed_unpermitted", |count| count == 1).await;
+        bench.until(|counters| counters.unpermitted, |count| count == 1).await;
         let (mut client, mut peer) = accepted(&mut allocation).await;
         exchange(&mut client, &mut peer, 100_000).await;
     }
@@ -84,8 +85,8 @@ async fn the_end_of_one_way_is_passed_on_and_the_other_goes_on() {
     let mut answer = Vec::new();
     in_time(client.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer, b"answer");
-    bench.until("relay_connections", |count| count == 0).await;
-    assert_eq!(bench.count("relay_bytes"), 14);
+    bench.until(|counters| counters.connections, |count| count == 0).await;
+    assert_eq!(bench.count(|counters| counters.bytes), 14);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +112,7 @@ async fn with_the_allocation_end_its_connections_and_its_port() {
     drop(allocation);
     assert_eq!(in_time(peer.read(&mut [0])).await.unwrap_or(0), 0);
     assert_eq!(in_time(client.read(&mut [0])).await.unwrap_or(0), 0);
-    bench.until("relay_allocations", |count| count == 0).await;
+    bench.until(|counters| counters.allocations, |count| count == 0).await;
     in_time(async {
         while TcpStream::connect(relayed_addr).await.is_ok() {
             tokio::task::yield_now().await;
@@ -129,13 +130,18 @@ async fn what_may_not_be_reached_is_not_and_is_counted() {
         assert!(in_time(allocation.connector().connect(peer)).await.is_err(), "{peer}");
     }
     let counters = bench.relay.counters();
-    let refused: u64 =
-        counters.iter().filter(|(name, _)| name.starts_with("relay_refused_peer_")).map(|(_, n)| n).sum();
-    assert_eq!(refused, 4, "{counters:?}");
+    let by_address = [
+        counters.peer_relay,
+        counters.peer_loopback,
+        counters.peer_link_local,
+        counters.peer_not_public,
+        counters.peer_port,
+    ];
+    assert_eq!(by_address.iter().sum::<u64>(), 4, "{counters:?}");
     let bench = Bench::new(config()).await;
     let allocation = bench.allocation(false).await;
     assert!(in_time(allocation.connector().connect(bench.addr)).await.is_err(), "the relay's own port, always");
-    assert_eq!(bench.count("relay_refused_peer_relay"), 1);
+    assert_eq!(bench.count(|counters| counters.peer_relay), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +161,7 @@ async fn the_bytes_of_a_quota_end_a_connection() {
     assert_eq!(in_time(reads.read(&mut buffer)).await.unwrap_or(0), 0);
     sending.abort();
     assert!((1_000_000..8_000_000).contains(&read), "{read}");
-    assert_eq!(bench.count("relay_closed_quota_bytes"), 1);
+    assert_eq!(bench.count(|counters| counters.quota_bytes), 1);
     let (_listener, addr) = listener().await;
     assert!(allocation.connector().connect(addr).await.is_err(), "and nothing new begins");
 }
@@ -166,20 +172,20 @@ async fn issued_credentials_are_good_for_those_whom_the_policy_allows() {
     let host = "203.0.113.7".parse().unwrap();
     let now = clock::now();
     let bench = Bench::new(RelayConfig { policy: AdmissionPolicy::Contacts, ..config() }).await;
-    assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await, Err(Refused));
+    assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await, Err(Refusal::Policy));
     ContactsFile::of(bench.home.path()).add(ada, Some("Ada")).unwrap();
     let issued = bench.relay.credentials_for(Some(ada), host, now).await.unwrap();
     assert!(!issued.username.contains(&ada.to_string()), "usernames cross the network in the clear");
     assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await.unwrap().username, issued.username);
-    assert_eq!(bench.relay.credentials_for(None, host, now).await, Err(Refused), "it has to say who it is");
+    assert_eq!(bench.relay.credentials_for(None, host, now).await, Err(Refusal::Policy), "it has to say who it is");
     let allocation = bench.allocation_of(false, &issued.username, &issued.password).await;
     let (mut client, mut peer) = relayed(&allocation).await;
     exchange(&mut client, &mut peer, 1000).await;
     let wrong = bench.server(false, &issued.username, "made up");
     assert!(in_time(Allocation::make(&wrong, AddressFamily::V4)).await.is_err());
-    assert_eq!(bench.count("relay_refused_forged"), 1);
+    assert_eq!(bench.count(|counters| counters.forged), 1);
     let nobody = Bench::new(RelayConfig { policy: AdmissionPolicy::Nobody, ..config() }).await;
-    assert_eq!(nobody.relay.credentials_for(Some(ada), host, now).await, Err(Refused));
+    assert_eq!(nobody.relay.credentials_for(Some(ada), host, now).await, Err(Refusal::Policy));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,7 @@ async fn stale_nonces_and_short_lifetimes_are_survived() {
     let mut allocation = bench.allocation(false).await;
     let started = Instant::now();
     let (mut held, mut held_peer) = relayed(&allocation).await;
-    while started.elapsed() < 2 * LIFETIME || bench.count("relay_refused_stale_nonce") < 3 {
+    while started.elapsed() < 2 * LIFETIME || bench.count(|counters| counters.stale_nonce) < 3 {
         sleep(Duration::from_secs(1)).await;
         // There can be one connection to an address of a peer (446).
         let (mut client, mut peer) = relayed(&allocation).await;
@@ -43,7 +43,7 @@ async fn stale_nonces_and_short_lifetimes_are_survived() {
     let (mut client, mut peer) = accepted(&mut allocation).await;
     exchange(&mut client, &mut peer, 1000).await;
     exchange(&mut held, &mut held_peer, 1000).await;
-    assert_eq!((bench.count("relay_allocated"), bench.count("relay_allocations")), (1, 1));
+    assert_eq!((bench.count(|counters| counters.allocated), bench.count(|counters| counters.allocations)), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn an_allocation_that_is_not_refreshed_ends() {
     let allocation = client.allocate(turn_types::AddressFamily::IPV4).await;
 
     assert_eq!(allocation.lifetime, 1);
-    bench.until("relay_allocations", |count| count == 0).await;
+    bench.until(|counters| counters.allocations, |count| count == 0).await;
     in_time(async {
         while TcpStream::connect(allocation.relayed).await.is_ok() {
             sleep(Duration::from_millis(5)).await;

@@ -6,6 +6,7 @@ use keyferry_turn::{
     client::{Ending, RequestError},
     long_term::Credentials,
     rest_credentials::Secret,
+    server::Counters,
 };
 use tokio::net::TcpSocket;
 
@@ -29,8 +30,8 @@ async fn a_peer_that_refuses_is_told_at_once() {
 
         assert_eq!(error, ConnectError::Failed(RequestError::PeerUnreachable));
         assert_eq!(ConnectFailure::from(error), ConnectFailure::Refused);
-        assert_eq!(bench.count("relay_connect_failed"), 1);
-        assert_eq!(bench.count("relay_connections"), 0);
+        assert_eq!(bench.count(|counters| counters.connect_failed), 1);
+        assert_eq!(bench.count(|counters| counters.connections), 0);
         // Which harms nobody else.
         let (mut client, mut peer) = relayed(&allocation).await;
         exchange(&mut client, &mut peer, 1000).await;
@@ -48,7 +49,7 @@ async fn a_second_connection_with_one_address_of_a_peer_is_refused_while_the_fir
 
     assert_eq!(error, ConnectError::Failed(RequestError::ConnectionExists));
     assert_eq!(ConnectFailure::from(error), ConnectFailure::AddrInUse);
-    assert_eq!(bench.count("relay_refused_connected_already"), 1);
+    assert_eq!(bench.count(|counters| counters.connected_already), 1);
     drop((client, peer));
 }
 
@@ -57,20 +58,15 @@ async fn wrong_unknown_expired_and_no_credentials_say_so_at_once() {
     let now = clock::now();
     let issue = |secret: &[u8], expiry| Secret::new(secret).issue("carol", UnixTime(expiry)).unwrap();
     let (expired, elsewhere) = (issue(b"north", now.0 - 1), issue(b"south", now.0 + 3600));
-    let cases = [
-        (None, RequestError::CredentialsNeeded, "relay_refused_unauthenticated"),
-        (Some(("ada", "wrong")), RequestError::WrongCredentials, "relay_refused_forged"),
-        (Some(("nobody", "lovelace")), RequestError::WrongCredentials, "relay_refused_forged"),
-        (
-            Some((expired.username.as_str(), expired.password.as_str())),
-            RequestError::WrongCredentials,
-            "relay_refused_expired",
-        ),
-        (
-            Some((elsewhere.username.as_str(), elsewhere.password.as_str())),
-            RequestError::WrongCredentials,
-            "relay_refused_forged",
-        ),
+    type Counted = fn(Counters) -> u64;
+    let cases: [(_, _, Counted); 5] = [
+        (None, RequestError::CredentialsNeeded, |counters| counters.unauthenticated),
+        (Some(("ada", "wrong")), RequestError::WrongCredentials, |counters| counters.forged),
+        (Some(("nobody", "lovelace")), RequestError::WrongCredentials, |counters| counters.forged),
+        (Some((expired.username(), expired.password())), RequestError::WrongCredentials, |counters| counters.expired),
+        (Some((elsewhere.username(), elsewhere.password())), RequestError::WrongCredentials, |counters| {
+            counters.forged
+        }),
     ];
     for secure in [false, true] {
         for (user, expected, counter) in &cases {
@@ -86,7 +82,7 @@ async fn wrong_unknown_expired_and_no_credentials_say_so_at_once() {
                 TurnError::Ended(Ending::Failed(error)) => assert_eq!(error, *expected, "{user:?}"),
                 other => panic!("{user:?}: {other}"),
             }
-            assert_eq!((bench.count(counter), bench.count("relay_allocated")), (1, 0), "{user:?}");
+            assert_eq!((bench.count(counter), bench.count(|counters| counters.allocated)), (1, 0), "{user:?}");
         }
     }
 }
@@ -97,7 +93,7 @@ async fn credentials_made_elsewhere_with_the_relays_secret_are_good_until_they_r
     let expiry = UnixTime(clock::now().0 + 3600);
     let issued = Secret::new(b"north").issue("carol", expiry).unwrap();
 
-    let allocation = bench.allocation_of(false, &issued.username, &issued.password).await;
+    let allocation = bench.allocation_of(false, issued.username(), issued.password()).await;
 
     let (mut client, mut peer) = relayed(&allocation).await;
     exchange(&mut client, &mut peer, 1000).await;

@@ -12,12 +12,15 @@ use turn_types::{
 };
 
 use super::relay::{PEER, Relay, User, request, tcp};
-use crate::server::{ClientId, Config, Family, Limits, Output, Quota};
+use crate::{
+    AddressFamily,
+    server::{ClientId, Config, Limits, Output, Quota},
+};
 
 /// Relayed by an IPv4 allocation, and by an IPv6 one.
-fn forbidden(family: Family) -> &'static [&'static str] {
+fn forbidden(family: AddressFamily) -> &'static [&'static str] {
     match family {
-        Family::V4 => &[
+        AddressFamily::V4 => &[
             "127.0.0.1:4600",
             "127.9.9.9:4600",
             "0.0.0.0:4600",
@@ -36,7 +39,7 @@ fn forbidden(family: Family) -> &'static [&'static str] {
             "192.0.2.5:25",
             "192.0.2.5:0",
         ],
-        Family::V6 => &[
+        AddressFamily::V6 => &[
             "[::1]:4600",
             "[::]:4600",
             "[fe80::1]:4600",
@@ -59,12 +62,12 @@ fn forbidden(family: Family) -> &'static [&'static str] {
 
 #[test]
 fn no_address_of_the_inside_is_reached_in_whatever_form() {
-    for family in [Family::V4, Family::V6] {
+    for family in [AddressFamily::V4, AddressFamily::V6] {
         let mut relay = Relay::new();
         let mut user = User::ada();
         let control = relay.client();
         relay.greet(control, &mut user);
-        let number = if family == Family::V4 { 1 } else { 2 };
+        let number = if family == AddressFamily::V4 { 1 } else { 2 };
         let asked = RawAttribute::new(AttributeType::new(0x0017), &[number, 0, 0, 0]).into_owned();
         assert_eq!(relay.ask(control, &user.request(ALLOCATE, &[&tcp(), &asked])).code(), 0);
         for peer in forbidden(family) {
@@ -98,8 +101,9 @@ fn no_permission_is_given_for_the_inside() {
     let mut relay = Relay::new();
     let mut user = User::ada();
     let control = relay.allocated(&mut user);
-    let hosts =
-        forbidden(Family::V4).iter().filter(|peer| !peer.starts_with("192.0.2") && !peer.starts_with("203.0.113"));
+    let hosts = forbidden(AddressFamily::V4)
+        .iter()
+        .filter(|peer| !peer.starts_with("192.0.2") && !peer.starts_with("203.0.113"));
     for peer in hosts {
         assert_eq!(relay.permit(control, &user, &[peer]).code(), 403, "{peer}");
     }

@@ -121,7 +121,7 @@ fn a_new_issue_of_ones_own_credentials_goes_on_where_the_old_one_ends() {
     let mut old = User::issued("carol");
     let client = relay.allocated(&mut old);
     let issued = super::relay::secret().issue("carol", super::relay::EPOCH.plus(Duration::from_secs(9999))).unwrap();
-    let new = User { nonce: old.nonce.clone(), ..User::named(&issued.username, &issued.password) };
+    let new = User { nonce: old.nonce.clone(), ..User::named(issued.username(), issued.password()) };
     assert_eq!(relay.refresh(client, &new, 600).code(), 0);
     let mut other = User::issued("dave");
     other.nonce = old.nonce;

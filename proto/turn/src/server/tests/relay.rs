@@ -26,7 +26,7 @@ use keyferry_net::time::UnixTime;
 
 use crate::{
     peer_policy::PeerPolicy,
-    rest_credentials::{Issued, Secret},
+    rest_credentials::Secret,
     server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, Output, PeerId, Server, Users},
 };
 
@@ -85,8 +85,8 @@ impl User {
 
     /// One to whom credentials were issued, for an hour.
     pub(super) fn issued(identity: &str) -> Self {
-        let Issued { username, password } = secret().issue(identity, EPOCH.plus(Duration::from_secs(3600))).unwrap();
-        Self::named(&username, &password)
+        let issued = secret().issue(identity, EPOCH.plus(Duration::from_secs(3600))).unwrap();
+        Self::named(issued.username(), issued.password())
     }
 
     /// Who its quotas are counted for, at the usual host.
@@ -222,8 +222,8 @@ impl Relay {
         while let Some(at) = self.outputs.iter().position(|output| matches!(output, Output::Listen { .. })) {
             let Some(Output::Listen { allocation, family, .. }) = self.outputs.remove(at) else { return };
             let ip = match family {
-                crate::server::Family::V4 => RELAY_IP,
-                crate::server::Family::V6 => "2001:db8:9::9",
+                crate::AddressFamily::V4 => RELAY_IP,
+                crate::AddressFamily::V6 => "2001:db8:9::9",
             };
             let relayed = SocketAddr::new(ip.parse().unwrap(), self.next_port);
             self.next_port += 1;
