@@ -3,6 +3,7 @@
 //! ```text
 //! identity.key   the node's secret (see `key_file`), mode 0600
 //! lock           held for as long as a process uses the folder
+//! sequence       the sequence number of the node's last offer (see `engine::announce`)
 //! contacts       nodes that the owner knows (see `contacts`)
 //! roots.json     what is shared; the rest of the content store is described in `store`
 //! ```

@@ -28,7 +28,7 @@ use tokio::{
 pub use self::error::FindError;
 use self::{
     error::Setbacks,
-    offers::{Ways, ways_to},
+    offers::{Found, Ways, ways_to},
 };
 pub(crate) use self::{
     error::{CallSetback, StreamSetbacks},
@@ -153,7 +153,8 @@ impl Finder {
                     }
                 },
                 offer = offers.recv(), if circuits.is_some() => match (offer, &circuits) {
-                    (Some(ways), Some(circuits)) => {
+                    (Some(Found::OtherVersion(got)), _) => setbacks.other_version = Some(got),
+                    (Some(Found::Ways(ways)), Some(circuits)) => {
                         setbacks.had_offer = true;
                         let (fresh, near) = race.take_new(ways, &policy);
                         if let Some(detail) = fresh.in_words() {
@@ -260,8 +261,9 @@ impl Finder {
 
     fn no_offer(&self, node: NodeKey) -> FindError {
         let status = self.rendezvous.status();
-        let known_peers = status.borrow().wan_peers + status.borrow().lan_peers;
-        FindError::NoOffer { node, known_peers }
+        let status = status.borrow();
+        let known_peers = status.wan_peers + status.lan_peers;
+        FindError::NoOffer { node, known_peers, other_versions: status.other_versions.iter().copied().collect() }
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! What it is not: the DHT (`crate::reach::rendezvous`), or the gathering of candidates (`crate::reach::gather`).
 
+mod schedule;
+mod sequence;
+
 use std::{
     collections::HashSet,
     net::SocketAddr,
@@ -10,16 +13,16 @@ use std::{
 };
 
 use keyferry_ice::candidate::{Candidate, CandidateKind, TcpType};
+use keyferry_net::time::UtcDay;
 use keyferry_proto::{
     identity::NodeSecret,
-    offer::{
-        MAX_CANDIDATES, MAX_SIGNALLING, Offer, OfferError, RecordKey, SignedOffer, content_record_key, ice_credentials,
-        publish_days, record_key, seal,
-    },
+    offer::{MAX_CANDIDATES, MAX_SIGNALLING, Offer, OfferError, RecordKey, SignedOffer, content_record_key, seal},
 };
 use libp2p::Multiaddr;
 use tokio::sync::{Notify, watch};
 
+use self::schedule::{REPUBLISH_EVERY, Schedule};
+pub(super) use self::sequence::Sequence;
 use crate::{
     base::clock,
     content::store::Store,
@@ -30,17 +33,14 @@ use crate::{
     },
 };
 
-/// An offer is made anew at least this often.
-const REPUBLISH_EVERY: Duration = Duration::from_secs(20 * 60);
 /// How long is waited for further changes of the node's addresses once there is one.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long the first offer waits for a way in from outside. One that names none would be found and believed by a peer that looks
 /// at that moment, and DHTs forget slowly.
 const FIRST_OFFER_PATIENCE: Duration = Duration::from_secs(2);
-/// How long an offer is good for; a little more than [`REPUBLISH_EVERY`] would do, but a node may sleep.
+/// How long an offer is good for; a little more than [`REPUBLISH_EVERY`] would do, but a node may sleep. Its record expires up to
+/// [`keyferry_proto::offer::MAX_EARLY`] before it.
 const OFFER_LIFETIME: Duration = Duration::from_secs(90 * 60);
-/// After a failed publication it is tried again this soon.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Roots that a node announces by their hash; further ones are reached by the node's key alone.
 const MAX_ANNOUNCED_ROOTS: usize = crate::reach::rendezvous::MAX_PROVIDED;
 
@@ -62,6 +62,7 @@ pub(crate) struct Announcer {
     /// Signalled when the store's roots have changed.
     pub(crate) roots_changed: Arc<Notify>,
     pub(crate) relay_mode: RelayMode,
+    pub(crate) sequence: Sequence,
 }
 
 /// What an offer says of where the node can be reached.
@@ -74,33 +75,37 @@ struct Reach {
 impl Announcer {
     /// Announces for as long as it is polled.
     pub(crate) async fn run(mut self) {
-        let mut sequence = 0;
         let mut announced = HashSet::new();
-        let mut last: Option<(Reach, Instant)> = None;
+        let mut schedule = Schedule::default();
+        let mut is_first = true;
         let mut status = self.rendezvous.status();
         let may_be_late = Instant::now() + FIRST_OFFER_PATIENCE;
         loop {
             let (reach, is_early) = {
                 let (gathered, status) = (self.gathered.borrow_and_update(), status.borrow_and_update());
                 let reach = reach(&gathered, &status.external, &status.circuits, self.relay_mode);
-                let is_early = last.is_none()
+                let is_early = is_first
                     && Instant::now() < may_be_late
                     && expects_more(&reach, status.public, status.connected, status.wan_peers);
                 (reach, is_early)
             };
-            let due = last.as_ref().is_none_or(|(before, at)| *before != reach || at.elapsed() >= REPUBLISH_EVERY);
             let mut pause = REPUBLISH_EVERY;
             if is_early {
                 pause = may_be_late.saturating_duration_since(Instant::now());
-            } else if due && reach != Reach::default() {
-                sequence = next_sequence(sequence, clock::now_ms());
-                match self.publish(&reach, sequence).await {
-                    Ok(()) => last = Some((reach, Instant::now())),
-                    Err(error) => {
-                        tracing::debug!(%error, "the offer was not published");
-                        pause = RETRY_AFTER;
+            } else if reach != Reach::default() {
+                schedule.update(Instant::now(), clock::now(), &reach, rand::random);
+                if let Some((day, due)) = schedule.next()
+                    && due <= Instant::now()
+                {
+                    let published = self.publish(&reach, day).await;
+                    schedule.done(Instant::now(), day, published.is_ok(), rand::random());
+                    match published {
+                        Ok(()) => is_first = false,
+                        Err(error) => tracing::debug!(%error, "the offer was not published"),
                     }
                 }
+                let due = schedule.next().map(|(_, due)| due.saturating_duration_since(Instant::now()));
+                pause = due.unwrap_or(REPUBLISH_EVERY);
             }
             self.announce_roots(&mut announced).await;
             tokio::select! {
@@ -113,22 +118,16 @@ impl Announcer {
         }
     }
 
-    async fn publish(&self, reach: &Reach, sequence: u64) -> Result<(), AnnounceError> {
-        let now = clock::now();
-        let (ufrag, password) = ice_credentials(&rand::random());
+    /// Publishes the offer of a day. Each is signed for its day alone, so that no two records have a sequence or an expiry in common.
+    async fn publish(&mut self, reach: &Reach, day: UtcDay) -> Result<(), AnnounceError> {
         let offer = Offer {
-            ufrag,
-            password,
             candidates: reach.candidates.clone(),
             signalling: reach.circuits.clone(),
-            sequence,
-            expires: now.plus(OFFER_LIFETIME),
+            sequence: self.sequence.next(clock::now_ms()).await,
+            expires: clock::now().plus(OFFER_LIFETIME),
         };
         let signed = SignedOffer::sign(offer, &self.secret)?;
-        for day in publish_days(now) {
-            let sealed = seal(&signed, &self.secret, day, rand::random())?;
-            self.rendezvous.publish(record_key(&self.secret.public(), day), sealed).await?;
-        }
+        self.rendezvous.publish(seal(&signed, &self.secret, day, rand::random())?).await?;
         tracing::info!(candidates = reach.candidates.len(), circuits = reach.circuits.len(), "published an offer");
         Ok(())
     }
@@ -185,11 +184,6 @@ fn expects_more(reach: &Reach, public: bool, connected: usize, wan_peers: usize)
     !has_way && (connected == 0 || wan_peers > 0)
 }
 
-/// A sequence number that grows over restarts, by the clock, and over a clock that is set back while the node runs.
-fn next_sequence(last: u64, clock: u64) -> u64 {
-    clock.max(last.saturating_add(1))
-}
-
 #[cfg(test)]
 mod tests {
     use keyferry_ice::LocalCandidate;
@@ -226,14 +220,5 @@ mod tests {
 
         assert_eq!((shown.candidates.len(), shown.circuits), (2, circuits.clone()));
         assert_eq!(hidden, Reach { candidates: Vec::new(), circuits });
-    }
-
-    #[test]
-    fn sequences_grow_also_when_the_clock_is_set_back() {
-        let first = next_sequence(0, 1_000);
-        let second = next_sequence(first, 10);
-
-        assert_eq!((first, second), (1_000, 1_001));
-        assert_eq!(next_sequence(second, 2_000), 2_000);
     }
 }

@@ -119,6 +119,10 @@ impl From<FindError> for Failure {
     fn from(error: FindError) -> Self {
         let failure = Self::network(error.to_string());
         match &error {
+            FindError::OtherVersion { .. } => failure.try_to("use the same version of keyferry on both nodes"),
+            FindError::NoOffer { known_peers: 0, other_versions, .. } if !other_versions.is_empty() => {
+                failure.try_to("use the same version of keyferry as the nodes of that network")
+            }
             FindError::NoOffer { known_peers: 0, .. } => failure.try_to(
                 "no other node answered: name one that is up with --bootstrap, or use the longer address with ?via= that \
                  `keyferry share` prints",

@@ -52,7 +52,10 @@ use crate::{
         sessions::Sessions,
         streams::StreamSettings,
     },
-    node::{announcer::Announcer, running::NodeConfig},
+    node::{
+        announcer::{Announcer, Sequence},
+        running::NodeConfig,
+    },
     reach::turn_service,
 };
 
@@ -136,7 +139,7 @@ impl Online {
         }
         if config.announce {
             online.take_calls(Admission::new(config.calls, ContactsFile::of(home.root())));
-            online.announce(store, roots_changed);
+            online.announce(store, roots_changed, home);
         }
         Ok(online)
     }
@@ -167,7 +170,7 @@ impl Online {
     }
 
     /// Keeps what the DHT says about this node up to date.
-    fn announce(&self, store: &Store, roots_changed: &Arc<Notify>) {
+    fn announce(&self, store: &Store, roots_changed: &Arc<Notify>, home: &Home) {
         let announcer = Announcer {
             gathered: self.gathered.clone(),
             rendezvous: self.rendezvous.clone(),
@@ -175,6 +178,7 @@ impl Online {
             store: store.clone(),
             roots_changed: Arc::clone(roots_changed),
             relay_mode: self.relay_mode,
+            sequence: Sequence::open(home.root()),
         };
         self.until_stopped(announcer.run().boxed());
     }

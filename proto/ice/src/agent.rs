@@ -15,6 +15,7 @@ use super::{
     attempts::Gone,
     checklist::Checklist,
     conn::{Conn, Stage, Standing},
+    credentials::check_credentials,
     ending::End,
     opening::Timing,
     pair::{Way, makes_sense},
@@ -167,13 +168,7 @@ impl Agent {
         if self.peer.is_some() {
             return Err(SignalError::DescribedTwice);
         }
-        let is_ice_char = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-        let is_valid = |text: &str, length: std::ops::RangeInclusive<usize>| {
-            length.contains(&text.len()) && text.bytes().all(is_ice_char)
-        };
-        if !is_valid(&remote.ufrag, crate::UFRAG_LEN) || !is_valid(&remote.password, crate::PASSWORD_LEN) {
-            return Err(SignalError::Credentials);
-        }
+        check_credentials(&remote.ufrag, &remote.password).map_err(|_| SignalError::Credentials)?;
         self.peer = Some(Peer {
             credentials: Credentials { ufrag: remote.ufrag, password: remote.password },
             mapping: remote.mapping,

@@ -20,6 +20,7 @@ mod checks;
 mod config;
 mod conn;
 mod counters;
+mod credentials;
 mod ending;
 mod framing;
 mod messages;
@@ -36,6 +37,7 @@ pub use self::{
     agent::{Agent, AgentOptions},
     config::Config,
     counters::Counters,
+    credentials::{Credentials, CredentialsError, PASSWORD_LEN, UFRAG_LEN, check_credentials},
     framing::{FrameError, FrameReader, MAX_MESSAGE_LEN, frame},
     messages::addressed_ufrag,
     outcome::{FailureReason, PairReport, PairState, Selected, Strategy},
@@ -45,12 +47,6 @@ pub use self::{
 use std::net::SocketAddr;
 
 use crate::candidate::Candidate;
-
-/// The allowed lengths of an ICE username fragment, in characters (RFC 8445 §5.3 asks for 4 at least).
-pub const UFRAG_LEN: std::ops::RangeInclusive<usize> = 4..=32;
-
-/// The allowed lengths of an ICE password, in characters (RFC 8445 §5.3 asks for 22 at least).
-pub const PASSWORD_LEN: std::ops::RangeInclusive<usize> = 22..=64;
 
 /// One TCP connection, or an attempt at one, of one agent. The agent hands them out; none is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,21 +87,6 @@ impl Role {
             Self::Controlling => Self::Controlled,
             Self::Controlled => Self::Controlling,
         }
-    }
-}
-
-/// The username fragment and password by which one side's checks are known (RFC 8445 §5.3).
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// The username fragment: [`UFRAG_LEN`] ICE characters.
-    pub ufrag: String,
-    /// The password: [`PASSWORD_LEN`] ICE characters.
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
     }
 }
 

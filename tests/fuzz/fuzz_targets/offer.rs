@@ -6,10 +6,15 @@
 
 use keyferry_proto::{catalogue::SignedEntry, identity::{NodeKey, NodeSecret}, offer::{RecordKey, SealedOffer, SignedOffer}};
 use keyferry_net::time::UnixTime;
+use keyferry_proto::{
+    catalogue::SignedEntry,
+    identity::{NodeKey, NodeSecret},
+    offer::{OFFER_VERSION, RecordKey, SealedOffer, SignedOffer, seal},
+};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: UnixTime = UnixTime(1_790_000_000);
-const OFFER_DOMAIN: &[u8] = b"keyferry offer v1\0";
+const OFFER_DOMAIN: &[u8] = b"keyferry offer v2\0";
 const ENTRY_DOMAIN: &[u8] = b"keyferry catalogue entry v1\0";
 
 fuzz_target!(|input: &[u8]| {
@@ -17,11 +22,15 @@ fuzz_target!(|input: &[u8]| {
     let node = secret.public();
     let _ = SignedOffer::decode(input, NOW);
     let signature = secret.sign(&[OFFER_DOMAIN, input].concat());
-    let signed = [&node.as_bytes()[..], input, &signature].concat();
+    let signed = [&[OFFER_VERSION], &node.as_bytes()[..], input, &signature].concat();
     if let Ok(offer) = SignedOffer::decode(&signed, NOW) {
         assert_eq!(offer.as_bytes(), signed);
         let again = SignedOffer::sign(offer.offer().clone(), &secret).expect("what was decoded can be signed");
         assert_eq!(again.offer(), offer.offer());
+        let sealed = seal(&again, &secret, NOW.day(), [0; 24]).expect("its own secret");
+        if let Ok(parsed) = SealedOffer::parse(sealed.as_bytes(), &sealed.key(), NOW) {
+            assert_eq!(parsed.open(&node, NOW).as_ref(), Ok(&offer));
+        }
     }
     if let Some((key, record)) = input.split_first_chunk::<32>() {
         if let Ok(sealed) = SealedOffer::parse(record, &RecordKey::from_bytes(*key), NOW) {

@@ -22,7 +22,7 @@ use keyferry_ice::{
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeSecret,
-    offer::{Offer, SignedOffer, publish_days, record_key, seal},
+    offer::{Offer, SignedOffer, publish_days, seal},
 };
 use keyferry_tests::{
     ice::node::{IceNode, dialogue},
@@ -158,8 +158,6 @@ async fn publish_a_lie(secret: &NodeSecret, bootstrap: &[String]) -> Result<Rend
     let now = UnixTime(now);
     let circuit = |addr: &str| format!("/ip4/{addr}/tcp/{TRAP}/p2p/{RELAY}/p2p-circuit").parse();
     let offer = Offer {
-        ufrag: "liar".to_owned(),
-        password: "0123456789012345678901".to_owned(),
         candidates: FORBIDDEN.iter().copied().chain([ALLOWED]).map(passive).collect(),
         signalling: ["127.0.0.1", "169.254.169.254", "10.66.1.1"].map(circuit).into_iter().collect::<Result<_, _>>()?,
         sequence: 1,
@@ -167,8 +165,7 @@ async fn publish_a_lie(secret: &NodeSecret, bootstrap: &[String]) -> Result<Rend
     };
     let signed = SignedOffer::sign(offer, secret)?;
     for day in publish_days(now) {
-        let report =
-            rendezvous.publish(record_key(&secret.public(), day), seal(&signed, secret, day, [1; 24])?).await?;
+        let report = rendezvous.publish(seal(&signed, secret, day, [1; 24])?).await?;
         ensure!(report.wan > 0, "nobody has taken the offer");
     }
     Ok(rendezvous)

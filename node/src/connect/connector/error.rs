@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use keyferry_ice::{FailureReason, PairReport, Stream};
-use keyferry_proto::identity::NodeKey;
+use keyferry_proto::{identity::NodeKey, offer::OFFER_VERSION};
 
 use super::super::streams::StreamSetback;
 
@@ -15,18 +15,29 @@ use crate::{
         signalling::CallError,
     },
     net::session::{ConnectError, SessionError},
+    reach::rendezvous,
 };
 
 /// Why there is no session with a node.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// Nothing is known of the node: no hint, and no offer in the DHT.
-    #[error("no offer of {node} was found")]
+    #[error("no offer of {node} was found{}", met_others(other_versions))]
     NoOffer {
         /// The node.
         node: NodeKey,
         /// Peers in the routing tables, of both networks.
         known_peers: usize,
+        /// Versions of the rendezvous that peers spoke and this program does not.
+        other_versions: Vec<u32>,
+    },
+    /// The node's offer is one that this program does not read. One of the two programs is too old.
+    #[error("the offer of {node} is of version {got}, this program reads version {OFFER_VERSION}")]
+    OtherVersion {
+        /// The node.
+        node: NodeKey,
+        /// The version of its offer.
+        got: u8,
     },
     /// The node's addresses are known, but it was not reached.
     #[error("{node} was not reached: {why}")]
@@ -84,6 +95,8 @@ pub enum FindError {
 pub(crate) struct Setbacks {
     /// Whether there was an offer.
     pub(crate) had_offer: bool,
+    /// The version of an offer that this program does not read.
+    pub(crate) other_version: Option<u8>,
     /// Of dialling.
     pub(crate) dial: Option<ConnectError>,
     /// Of calling.
@@ -175,11 +188,14 @@ impl Setbacks {
 
     /// The error for all of them; none if nothing was tried.
     pub(crate) fn into_error(self, node: NodeKey) -> Option<FindError> {
-        let Self { dial, call, .. } = self;
+        let Self { had_offer, other_version, dial, call } = self;
         if let Some(why) = &dial
             && why.other_node().is_some()
         {
             return dial.map(|why| FindError::Unreachable { node, why });
+        }
+        if let Some(got) = other_version.filter(|_| !had_offer) {
+            return Some(FindError::OtherVersion { node, got });
         }
         match call {
             Some(CallSetback::NoPath { direct: Some(IceError { reason, pairs }), relayed }) => {
@@ -205,6 +221,18 @@ impl Setbacks {
     }
 }
 
+fn met_others(versions: &[u32]) -> String {
+    let list: Vec<_> = versions.iter().map(ToString::to_string).collect();
+    match list.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; a peer speaks version {} of the rendezvous, this program speaks version {}",
+            list.join(" or "),
+            rendezvous::VERSION
+        ),
+    }
+}
+
 fn nor_by_relay(relayed: Option<&IceFailure>) -> String {
     match relayed {
         None | Some(IceFailure::NoPath(FailureReason::NoRelay)) => ", a relay would be needed".to_owned(),
@@ -220,7 +248,9 @@ mod tests {
 
     fn told(dial: Option<ConnectError>, call: Option<CallSetback>) -> String {
         let node = NodeSecret::from_bytes(&[1; 32]).public();
-        Setbacks { had_offer: true, dial, call }.into_error(node).map_or_else(String::new, |error| error.to_string())
+        Setbacks { had_offer: true, dial, call, ..Setbacks::default() }
+            .into_error(node)
+            .map_or_else(String::new, |error| error.to_string())
     }
 
     fn not_direct(error: IceError) -> CallSetback {
@@ -265,8 +295,30 @@ mod tests {
     }
 
     #[test]
+    fn other_versions_are_named() {
+        let node = NodeSecret::from_bytes(&[1; 32]).public();
+        let failed = || Some(ConnectError::AllFailed { failed: Vec::new(), refused: Vec::new() });
+        let told = |had_offer, dial| {
+            let setbacks = Setbacks { had_offer, dial, other_version: Some(3), ..Setbacks::default() };
+            setbacks.into_error(node).unwrap().to_string()
+        };
+        for dial in [None, failed()] {
+            assert!(told(false, dial).ends_with("is of version 3, this program reads version 2"));
+        }
+        assert!(told(true, failed()).contains("no address answered"));
+
+        let no_offer = |other_versions| FindError::NoOffer { node, known_peers: 0, other_versions }.to_string();
+        assert!(no_offer(vec![]).ends_with("was found"));
+        assert!(
+            no_offer(vec![1, 3])
+                .ends_with("was found; a peer speaks version 1 or 3 of the rendezvous, this program speaks version 2")
+        );
+    }
+
+    #[test]
     fn a_newer_offer_is_looked_for_only_where_the_node_itself_has_not_answered() {
-        let outdated = |had_offer, dial, call| Setbacks { had_offer, dial, call }.may_be_outdated();
+        let outdated =
+            |had_offer, dial, call| Setbacks { had_offer, dial, call, ..Setbacks::default() }.may_be_outdated();
         let failed = || Some(ConnectError::AllFailed { failed: Vec::new(), refused: Vec::new() });
         let no_path = || IceError { reason: FailureReason::NoPairWorks.into(), pairs: Vec::new() };
         assert!(outdated(true, failed(), None));

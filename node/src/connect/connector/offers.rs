@@ -1,13 +1,14 @@
-//! The ways to a node that its offers name.
+//! The ways to a node that its newest offer names.
 //!
 //! What it is not: going them, or the DHT that the offers come from.
 
 use std::net::SocketAddr;
 
+use futures::{StreamExt, stream};
 use keyferry_ice::candidate::{CandidateKind, TcpType};
 use keyferry_proto::{
     identity::NodeKey,
-    offer::{Offer, SealedOffer, record_key, resolve_days},
+    offer::{Offer, OfferError, OpenError, SealedOffer, record_key, resolve_days},
 };
 use libp2p::Multiaddr;
 use tokio::sync::mpsc;
@@ -26,34 +27,62 @@ pub(crate) struct Ways {
     pub(crate) circuits: Vec<Multiaddr>,
 }
 
-/// What the node's offers say, as they come in; those that are not the node's are left out.
-pub(crate) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayMode) -> mpsc::Receiver<Ways> {
+/// What a record of the node turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// An offer, newer than any before.
+    Ways(Ways),
+    /// An offer of a version that this program does not read.
+    OtherVersion(u8),
+}
+
+/// What the node's offers say, as they come in, of whatever day; those that are not the node's, or older than one before, are
+/// left out.
+pub(crate) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayMode) -> mpsc::Receiver<Found> {
     let (sender, receiver) = mpsc::channel(WAITING_OFFERS);
-    for day in resolve_days(clock::now()) {
-        let mut sealed = rendezvous.resolve(record_key(&node, day));
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while let Some(offer) = sealed.recv().await {
-                if let Some(ways) = read(&offer, &node, relay_mode)
-                    && sender.send(ways).await.is_err()
-                {
-                    return;
+    let mut records = stream::select_all(resolve_days(clock::now()).into_iter().map(|day| {
+        let mut records = rendezvous.resolve(record_key(&node, day));
+        stream::poll_fn(move |context| records.poll_recv(context))
+    }));
+    tokio::spawn(async move {
+        let mut newest = Newest::default();
+        loop {
+            tokio::select! {
+                record = records.next() => {
+                    let Some(sealed) = record else { return };
+                    if let Some(found) = newest.read(&sealed, &node, relay_mode)
+                        && sender.send(found).await.is_err()
+                    {
+                        return;
+                    }
                 }
+                () = sender.closed() => return,
             }
-        });
-    }
+        }
+    });
     receiver
 }
 
-fn read(sealed: &SealedOffer, node: &NodeKey, relay_mode: RelayMode) -> Option<Ways> {
-    let signed = match sealed.open(node, clock::now()) {
-        Ok(signed) => signed,
-        Err(error) => {
-            tracing::debug!(%error, "an offer does not open");
-            return None;
+/// The sequence number of the newest offer that was read. It is the one inside: that of a record says nothing about another
+/// day's.
+#[derive(Debug, Default)]
+struct Newest(Option<u64>);
+
+impl Newest {
+    fn read(&mut self, sealed: &SealedOffer, node: &NodeKey, relay_mode: RelayMode) -> Option<Found> {
+        match sealed.open(node, clock::now()) {
+            Ok(signed) if self.0.is_some_and(|newest| signed.offer().sequence <= newest) => None,
+            Ok(signed) => {
+                self.0 = Some(signed.offer().sequence);
+                Some(Found::Ways(ways_of(signed.offer(), relay_mode)))
+            }
+            Err(OpenError::Offer(OfferError::Version { got })) => Some(Found::OtherVersion(got)),
+            Err(error) => {
+                tracing::debug!(%error, "an offer does not open");
+                None
+            }
         }
-    };
-    Some(ways_of(signed.offer(), relay_mode))
+    }
 }
 
 /// What an offer says, without what this node may not use.
@@ -71,18 +100,44 @@ fn ways_of(offer: &Offer, relay_mode: RelayMode) -> Ways {
 #[cfg(test)]
 mod tests {
     use keyferry_ice::candidate::Candidate;
-    use keyferry_net::time::UnixTime;
-    use keyferry_proto::offer::ice_credentials;
+    use keyferry_net::time::{UnixTime, UtcDay};
+    use keyferry_proto::{
+        identity::NodeSecret,
+        offer::{SignedOffer, seal},
+    };
 
     use super::*;
 
     #[test]
+    fn of_the_offers_of_two_days_the_one_with_the_greater_sequence_inside_counts() {
+        let secret = NodeSecret::from_bytes(&[1; 32]);
+        let (node, today) = (secret.public(), clock::now().day().0);
+        let record = |day: u32, sequence, port: u16| {
+            let addr = SocketAddr::from(([192, 0, 2, 7], port));
+            let candidates = vec![Candidate::new(CandidateKind::Host, TcpType::Passive, addr, 1)];
+            let expires = clock::now().plus(std::time::Duration::from_secs(3600));
+            let offer = Offer { candidates, signalling: Vec::new(), sequence, expires };
+            seal(&SignedOffer::sign(offer, &secret).unwrap(), &secret, UtcDay(day), rand::random()).unwrap()
+        };
+        // Whichever of the two days' records has the greater number outside.
+        for (day, next) in (today..today + 10).map(|day| (day, day + 1)) {
+            let mut newest = Newest::default();
+            let mut port = |record| match newest.read(&record, &node, RelayMode::Both) {
+                Some(Found::Ways(ways)) => Some(ways.passive[0].port()),
+                _ => None,
+            };
+            assert_eq!(port(record(day, 5, 1)), Some(1));
+            assert_eq!(port(record(next, 4, 2)), None);
+            assert_eq!(port(record(next, 6, 3)), Some(3));
+            assert_eq!(port(record(day, 5, 1)), None);
+            assert_eq!(port(record(day, 7, 4)), Some(4));
+        }
+    }
+
+    #[test]
     fn relayed_addresses_of_a_peer_are_not_dialled_by_a_node_that_uses_no_relays() {
         let passive = |kind, addr: &str| Candidate::new(kind, TcpType::Passive, addr.parse().unwrap(), 1);
-        let (ufrag, password) = ice_credentials(&[0; 20]);
         let offer = Offer {
-            ufrag,
-            password,
             candidates: vec![
                 passive(CandidateKind::Relayed, "203.0.113.1:50000"),
                 passive(CandidateKind::Host, "192.0.2.7:4600"),

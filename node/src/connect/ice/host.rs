@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use keyferry_ice::{Config, Role, addressed_ufrag};
+use keyferry_ice::{Config, Credentials, Role, addressed_ufrag};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
-    Inbound, Negotiation, RelayedNegotiation, credentials,
+    Inbound, Negotiation, RelayedNegotiation,
     relaying::{MAX_ALLOCATIONS, Relaying},
 };
 use crate::{
@@ -92,7 +92,7 @@ impl IceHost {
 
     /// Begins a negotiation: from now on its checks are taken in.
     pub fn begin(self: &Arc<Self>, role: Role) -> Result<Negotiation, TooManyNegotiations> {
-        let credentials = credentials::new();
+        let credentials = Credentials::from_random(&rand::random());
         let (sender, inbound) = mpsc::channel(MAX_WAITING_INBOUND);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.len() >= MAX_NEGOTIATIONS || running.contains_key(&credentials.ufrag) {
@@ -118,7 +118,15 @@ impl IceHost {
         let (config, gathered) = (self.config.clone(), self.gathered.clone());
         let relaying = Relaying::new(allocator, &self.allocations, hidden);
         let host = Arc::clone(self);
-        Ok(RelayedNegotiation::new(host, role, credentials::new(), config, gathered, relaying, place))
+        Ok(RelayedNegotiation::new(
+            host,
+            role,
+            Credentials::from_random(&rand::random()),
+            config,
+            gathered,
+            relaying,
+            place,
+        ))
     }
 
     /// Gives a connection to the negotiation whose username fragment its first check names: the part of the USERNAME

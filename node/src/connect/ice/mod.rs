@@ -14,7 +14,6 @@
 //! What it is not: the protocol (the agent), the signalling, or proof of who the peer is (the session's TLS).
 
 mod admission;
-mod credentials;
 mod host;
 mod negotiation;
 mod relaying;

@@ -21,7 +21,7 @@ use std::{
 use keyferry_proto::{
     identity::NodeKey,
     transfer::{
-        schedule::{DropReason, HolderId, Input, Output, RequestId, Schedule, ScheduleConfig, Why},
+        schedule::{DropReason, HolderId, Input, Output, RequestId, Schedule, ScheduleConfig},
         units::UnitRanges,
     },
 };
@@ -258,7 +258,7 @@ impl Attempt {
     fn start_request(&mut self, holder: HolderId, request: RequestId, ranges: UnitRanges) {
         let Some(session) = self.holders.get(&holder).cloned() else {
             // Its session ended while it had nothing to do.
-            let lost = self.input(Input::HolderLost(holder, Why::Closed));
+            let lost = self.input(Input::HolderLost(holder));
             return lost.unwrap_or_else(|error| tracing::debug!(%error, "a holder that is gone is not given up"));
         };
         // Those that have ended leave nothing to be told.

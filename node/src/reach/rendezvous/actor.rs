@@ -70,6 +70,8 @@ pub(super) struct Actor {
     departures: Departures,
     observed: Observations,
     unreachable: BTreeSet<SocketAddr>,
+    /// Versions of the rendezvous that peers spoke and this node does not.
+    other_versions: BTreeSet<u32>,
     /// Addresses that were found reachable from outside, in that order.
     external: Vec<SocketAddr>,
     /// Set by the operator, and then never tested.
@@ -123,6 +125,7 @@ impl Actor {
             unreachable: Vec::new(),
             unconnected: Vec::new(),
             records: loaded,
+            other_versions: BTreeSet::new(),
             counters: BTreeMap::new(),
         });
         let mut actor = Self {
@@ -145,6 +148,7 @@ impl Actor {
             departures,
             observed: Observations::default(),
             unreachable: BTreeSet::new(),
+            other_versions: BTreeSet::new(),
             external: Vec::new(),
             public: config.public,
             hidden: config.hidden,
@@ -190,7 +194,7 @@ impl Actor {
     fn on_command(&mut self, command: Command) {
         let behaviour = self.swarm.behaviour_mut();
         match command {
-            Command::Publish { key, value, reply } => self.announcer.publish(behaviour, key, *value, reply),
+            Command::Publish { offer, reply } => self.announcer.publish(behaviour, *offer, reply),
             Command::Resolve { key, results } => {
                 let wanted = Wanted::Offer { best: None, results };
                 if !self.lookups.start(behaviour, key, wanted, clock::now()) {
@@ -342,6 +346,7 @@ impl Actor {
             external: self.external.clone(),
             circuits: self.reservations.circuits(),
             observed: self.observed.to_vec(),
+            other_versions: self.other_versions.clone(),
             unreachable: self.unreachable.iter().copied().collect(),
             unconnected,
             counters: own.chain(self.port.counters().by_name()).collect(),

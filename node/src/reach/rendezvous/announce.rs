@@ -1,7 +1,8 @@
 //! What this node announces in the DHTs: its offers, the contents that it holds, and that it is a relay.
 //!
 //! Everything is announced where there are peers, as soon as there are any, and again every
-//! [`super::REPUBLISH_INTERVAL`], a bounded number at a time.
+//! [`super::REPUBLISH_INTERVAL`], a bounded number at a time. Each offer keeps a time of its own, and one that is not of today
+//! is in no hurry: whoever sees two offers put at one moment would take them for those of one node.
 //!
 //! What it is not: a choice of what to announce; the engine makes that.
 
@@ -11,8 +12,12 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_proto::offer::{RecordKey, SealedOffer};
-use libp2p::kad::{PutRecordError, PutRecordResult, QueryId, Quorum, Record};
+use keyferry_proto::offer::{RecordKey, SealedOffer, supersedes};
+use libp2p::{
+    PeerId,
+    kad::{GetClosestPeersError, GetClosestPeersOk, GetClosestPeersResult, PutRecordError, PutRecordResult},
+    kad::{QueryId, Quorum, Record},
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -29,6 +34,8 @@ const MAX_RUNNING: usize = 16;
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long after a failure an announcement is tried again.
 const RETRY: Duration = Duration::from_secs(30);
+/// The longest that an offer of another day than today waits until it is put again where peers have come.
+const MAX_UNHURRIED: Duration = Duration::from_secs(5 * 60);
 
 /// One thing to announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +54,16 @@ struct Published {
     reply: Option<Reply>,
 }
 
+/// A query that is under way for an item.
+#[derive(Debug, Clone, Copy)]
+enum Running {
+    /// Looks for the peers that are to take the offer with this sequence number.
+    Finding(RecordKey, u64),
+    /// Puts that offer to so many peers.
+    Putting(RecordKey, u64, usize),
+    Providing(Item),
+}
+
 type Reply = oneshot::Sender<Result<PublishReport, PublishError>>;
 
 /// All that this node announces.
@@ -57,12 +74,13 @@ pub(super) struct Announcer {
     waiting: VecDeque<(Item, Scope)>,
     /// The items of `waiting`.
     queued: HashSet<(Item, Scope)>,
-    /// For an offer, with its sequence number.
-    running: HashMap<(Scope, QueryId), (Item, u64)>,
+    running: HashMap<(Scope, QueryId), Running>,
     /// What at least one peer has taken.
     taken: HashSet<(Item, Scope)>,
     /// When what nobody has taken is announced, by scope.
     settle_at: HashMap<Scope, Instant>,
+    /// When each offer is put again.
+    offers_due: HashMap<(RecordKey, Scope), Instant>,
     republish_at: Instant,
 }
 
@@ -77,27 +95,28 @@ impl Announcer {
             running: HashMap::new(),
             taken: HashSet::new(),
             settle_at: HashMap::new(),
+            offers_due: HashMap::new(),
             republish_at: now + REPUBLISH_INTERVAL,
         }
     }
 
     /// Publishes an offer; `reply` learns who took it.
-    pub(super) fn publish(&mut self, behaviour: &mut Behaviour, key: RecordKey, offer: SealedOffer, reply: Reply) {
-        let offer = match self.check(&key, offer, clock::now()) {
-            Ok(offer) => offer,
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return;
-            }
-        };
+    pub(super) fn publish(&mut self, behaviour: &mut Behaviour, offer: SealedOffer, reply: Reply) {
+        let key = offer.key();
+        if let Err(error) = self.check(&key, &offer, clock::now()) {
+            let _ = reply.send(Err(error));
+            return;
+        }
         if let Some(earlier) = self.offers.remove(&key) {
             earlier.answer();
         }
         let scopes = Scope::ALL.into_iter().filter(|scope| behaviour.peers(*scope) > 0).collect::<Vec<_>>();
         for scope in Scope::ALL {
-            // What is newer than our own in our own store was published by this same node key elsewhere, and stays.
-            let _ = behaviour.kad(scope).store_mut().accept(record(&key, &offer), clock::now());
+            if let Err(refusal) = behaviour.kad(scope).store_mut().keep_own(offer.clone(), clock::now()) {
+                tracing::debug!(?refusal, "an own offer is not kept");
+            }
             self.taken.remove(&(Item::Offer(key), scope));
+            self.offers_due.insert((key, scope), Instant::now() + own_interval());
         }
         let published =
             Published { offer, report: PublishReport::default(), outstanding: scopes.len(), reply: Some(reply) };
@@ -154,11 +173,35 @@ impl Announcer {
         self.taken.clear();
     }
 
-    /// Takes the outcome of publishing an offer.
+    /// Takes the peers that are to take an offer, and puts it to them. libp2p's own way to do both at once would name this node
+    /// as the record's publisher.
+    pub(super) fn on_closest(
+        &mut self,
+        behaviour: &mut Behaviour,
+        query: (Scope, QueryId),
+        result: GetClosestPeersResult,
+    ) {
+        let Some(Running::Finding(key, sequence)) = self.running.get(&query).copied() else { return };
+        let (Ok(GetClosestPeersOk { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. })) = result;
+        let peers: Vec<PeerId> = peers.into_iter().map(|peer| peer.peer_id).collect();
+        match self.offers.get(&key).filter(|own| own.offer.sequence() == sequence && !peers.is_empty()) {
+            Some(published) => {
+                self.running.remove(&query);
+                let (scope, asked) = (query.0, peers.len());
+                let record = record(&key, &published.offer);
+                let put = behaviour.kad(scope).put_record_to(record, peers.into_iter(), Quorum::All);
+                self.running.insert((scope, put), Running::Putting(key, sequence, asked));
+            }
+            None => self.ended(behaviour, query, 0),
+        }
+    }
+
+    /// Takes the outcome of putting an offer.
     pub(super) fn on_put(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId), result: &PutRecordResult) {
-        let takers = match result {
-            Ok(_) => copies(query.0).get(),
-            Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }) => {
+        let takers = match (result, self.running.get(&query)) {
+            (Ok(_), Some(Running::Putting(_, _, asked))) => *asked,
+            (Ok(_), _) => 0,
+            (Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }), _) => {
                 success.len()
             }
         };
@@ -172,7 +215,8 @@ impl Announcer {
 
     /// When [`Self::tick`] has something to do.
     pub(super) fn next_due(&self) -> Instant {
-        self.settle_at.values().copied().chain([self.republish_at]).min().unwrap_or(self.republish_at)
+        let due = self.settle_at.values().chain(self.offers_due.values()).copied();
+        due.min().map_or(self.republish_at, |due| due.min(self.republish_at))
     }
 
     /// Announces what is due.
@@ -180,26 +224,60 @@ impl Announcer {
         for scope in Scope::ALL {
             if self.settle_at.get(&scope).is_some_and(|due| *due <= now) {
                 self.settle_at.remove(&scope);
+                self.hurry_offers(scope, now);
                 self.enqueue_all(|announcer, item| !announcer.taken.contains(&(item, scope)), scope);
             }
         }
+        self.enqueue_due_offers(now);
         if self.republish_at <= now {
             self.republish_at = now + REPUBLISH_INTERVAL;
-            let clock = clock::now();
-            self.offers.retain(|_, published| published.offer.expires() > clock);
             Scope::ALL.into_iter().for_each(|scope| self.enqueue_all(|_, _| true, scope));
         }
         self.pump(behaviour);
     }
 
-    fn check(&self, key: &RecordKey, offer: SealedOffer, now: UnixTime) -> Result<SealedOffer, PublishError> {
-        let offer = SealedOffer::parse(offer.as_bytes(), key, now)?;
+    /// Lets the offers that nobody in a scope has taken be put again: that of today at once, others in a while.
+    fn hurry_offers(&mut self, scope: Scope, now: Instant) {
+        let today = clock::now().day();
+        for (key, published) in &self.offers {
+            if self.taken.contains(&(Item::Offer(*key), scope)) {
+                continue;
+            }
+            let due = match published.offer.day() == today {
+                true => now,
+                false => now + MAX_UNHURRIED.mul_f64(rand::random()),
+            };
+            self.offers_due.entry((*key, scope)).and_modify(|at| *at = (*at).min(due)).or_insert(due);
+        }
+    }
+
+    fn enqueue_due_offers(&mut self, now: Instant) {
+        let due: Vec<_> = self.offers_due.iter().filter(|(_, at)| **at <= now).map(|(offer, _)| *offer).collect();
+        if due.is_empty() {
+            return;
+        }
+        let clock = clock::now();
+        self.offers.retain(|_, published| published.offer.expires() > clock);
+        self.offers_due.retain(|(key, _), _| self.offers.contains_key(key));
+        for (key, scope) in due {
+            if let Some(at) = self.offers_due.get_mut(&(key, scope)) {
+                *at = now + own_interval();
+                self.enqueue(Item::Offer(key), scope);
+            }
+        }
+    }
+
+    /// An offer in hand is a sound one. What can have changed since it was made is the time.
+    fn check(&self, key: &RecordKey, offer: &SealedOffer, now: UnixTime) -> Result<(), PublishError> {
+        if offer.expires() <= now {
+            return Err(PublishError::Expired { expires: offer.expires(), now });
+        }
         match self.offers.get(key) {
-            Some(published) if published.offer.sequence() > offer.sequence() => {
+            Some(published) if supersedes(&published.offer, offer) => {
                 Err(PublishError::Older { published: published.offer.sequence(), got: offer.sequence() })
             }
             None if self.offers.len() >= MAX_PUBLISHED => Err(PublishError::TooMany { limit: MAX_PUBLISHED }),
-            _ => Ok(offer),
+            _ => Ok(()),
         }
     }
 
@@ -213,10 +291,10 @@ impl Announcer {
         }
     }
 
+    /// Enqueues contents and relays; offers have times of their own.
     fn enqueue_all(&mut self, which: impl Fn(&Self, Item) -> bool, scope: Scope) {
-        let items = self.offers.keys().map(|key| Item::Offer(*key));
         let relays = self.relays.iter().filter(|_| scope == Scope::Wan).map(|key| Item::Relay(*key));
-        let items: Vec<_> = items.chain(relays).chain(self.contents.iter().map(|key| Item::Content(*key))).collect();
+        let items: Vec<_> = relays.chain(self.contents.iter().map(|key| Item::Content(*key))).collect();
         for item in items {
             if which(self, item) {
                 self.enqueue(item, scope);
@@ -238,17 +316,20 @@ impl Announcer {
         match item {
             Item::Offer(key) => {
                 let Some(published) = self.offers.get_mut(&key) else { return };
-                let put = behaviour.kad(scope).put_record(record(&key, &published.offer), Quorum::All);
-                match put {
-                    Ok(query) => drop(self.running.insert((scope, query), (item, published.offer.sequence()))),
-                    // Our own store has a newer one, which somebody with the same node key published.
-                    Err(_) => published.scope_answered(scope, 0),
+                let newest = behaviour.kad(scope).store_mut().offer(&key, clock::now());
+                if newest.is_some_and(|newest| supersedes(&newest, &published.offer)) {
+                    // Somebody with the same node key has published that elsewhere.
+                    published.scope_answered(scope, 0);
+                    return;
                 }
+                let target = key.as_bytes().to_vec();
+                let query = behaviour.kad(scope).get_n_closest_peers(target, copies(scope));
+                self.running.insert((scope, query), Running::Finding(key, published.offer.sequence()));
             }
             Item::Content(key) | Item::Relay(key) if self.provides(item) => {
                 // Without peers this still lets those who come later ask us.
                 match behaviour.kad(scope).start_providing(kad_key_of(&key)) {
-                    Ok(query) if has_peers => drop(self.running.insert((scope, query), (item, 0))),
+                    Ok(query) if has_peers => drop(self.running.insert((scope, query), Running::Providing(item))),
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%error, "not announced"),
                 }
@@ -267,11 +348,14 @@ impl Announcer {
     }
 
     fn ended(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId), takers: usize) {
-        let Some((item, sequence)) = self.running.remove(&query) else { return };
+        let Some(running) = self.running.remove(&query) else { return };
         let scope = query.0;
-        let is_current = match item {
-            Item::Offer(key) => self.offers.get(&key).is_some_and(|own| own.offer.sequence() == sequence),
-            Item::Content(_) | Item::Relay(_) => self.provides(item),
+        let (item, is_current) = match running {
+            Running::Finding(key, sequence) | Running::Putting(key, sequence, _) => {
+                let is_current = self.offers.get(&key).is_some_and(|own| own.offer.sequence() == sequence);
+                (Item::Offer(key), is_current)
+            }
+            Running::Providing(item) => (item, self.provides(item)),
         };
         if is_current {
             if takers > 0 {
@@ -312,8 +396,53 @@ impl Published {
     }
 }
 
+/// How long after it was put an offer is put again, if the engine has not replaced it by then.
+fn own_interval() -> Duration {
+    REPUBLISH_INTERVAL.mul_f64(1.0 + rand::random::<f64>() / 4.0)
+}
+
 fn record(key: &RecordKey, offer: &SealedOffer) -> Record {
     let mut record = Record::new(kad_key_of(key), offer.as_bytes().to_vec());
     record.expires = Some(Instant::now() + offer.expires().since(clock::now()));
     record
+}
+
+#[cfg(test)]
+mod tests {
+    use keyferry_net::time::UtcDay;
+    use keyferry_proto::{
+        identity::NodeSecret,
+        offer::{Offer, SignedOffer, seal},
+    };
+
+    use super::*;
+
+    #[test]
+    fn where_peers_come_the_offer_of_today_goes_out_at_once_and_that_of_another_day_later() {
+        let (now, clock) = (Instant::now(), clock::now());
+        let mut announcer = Announcer::new(now);
+        let secret = NodeSecret::from_bytes(&[1; 32]);
+        let days = [clock.day(), UtcDay(clock.day().0 + 1)];
+        let keys = days.map(|day| {
+            let expires = clock.plus(Duration::from_secs(3600));
+            let offer = Offer { candidates: Vec::new(), signalling: Vec::new(), sequence: 1, expires };
+            let offer = seal(&SignedOffer::sign(offer, &secret).unwrap(), &secret, day, rand::random()).unwrap();
+            let key = offer.key();
+            let report = PublishReport::default();
+            announcer.offers.insert(key, Published { offer, report, outstanding: 0, reply: None });
+            key
+        });
+
+        announcer.hurry_offers(Scope::Lan, now);
+        let due = keys.map(|key| announcer.offers_due[&(key, Scope::Lan)]);
+        assert_eq!(due[0], now);
+        assert!(due[1] > now && due[1] <= now + MAX_UNHURRIED);
+
+        announcer.enqueue_due_offers(now);
+        assert_eq!(announcer.waiting, [(Item::Offer(keys[0]), Scope::Lan)]);
+        assert!(announcer.offers_due[&(keys[0], Scope::Lan)] >= now + REPUBLISH_INTERVAL);
+        announcer.taken.insert((Item::Offer(keys[1]), Scope::Wan));
+        announcer.hurry_offers(Scope::Wan, now);
+        assert!(!announcer.offers_due.contains_key(&(keys[1], Scope::Wan)));
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use keyferry_proto::offer::MAX_LIFETIME;
+use keyferry_proto::offer::{MAX_LIFETIME, RECORD_VERSION};
 use libp2p::{
     PeerId, StreamProtocol, Swarm, Transport, autonat, connection_limits,
     connection_limits::ConnectionLimits,
@@ -33,8 +33,12 @@ use super::{
 };
 use crate::net::port::{Accepted, Port};
 
+/// The version of the rendezvous: raised with that of the records in the DHT, which peers of another version do not take.
+pub const VERSION: u32 = RECORD_VERSION as u32;
 /// What identify tells others that we speak. A peer that says anything else is none of ours.
-pub(super) const PROTOCOL_VERSION: &str = "/keyferry/1";
+pub(super) const PROTOCOL_VERSION: &str = "/keyferry/2";
+/// What the [`PROTOCOL_VERSION`] of any version begins with.
+pub(super) const PROTOCOL_FAMILY: &str = "/keyferry/";
 /// The Kademlia protocol of the wide area.
 pub(super) const WAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/kad/1");
 /// The Kademlia protocol of the local network.

@@ -28,10 +28,16 @@ mod transport;
 mod turn;
 mod warm;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
+use keyferry_net::time::UnixTime;
 use keyferry_proto::{
-    offer::{RecordError, RecordKey, SealedOffer},
+    offer::{RecordKey, SealedOffer},
     relaying::Reply,
 };
 pub use libp2p::{Multiaddr, PeerId};
@@ -42,6 +48,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 pub use self::{
+    behaviour::VERSION,
     call_stream::{CallBytes, CallIo, CallStream, OpenError},
     calls::CallOver,
     observed::Observation,
@@ -115,13 +122,18 @@ pub enum RendezvousError {
 /// Why an offer or a provider record was not published. The fault is the caller's.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The offer is not one that any node would take.
-    #[error("the offer cannot be published: {0}")]
-    Refused(#[from] RecordError),
-    /// An offer with a greater sequence number is published under the same key.
-    #[error("an offer with sequence {published} is published already, this one has {got}")]
+    /// The offer has expired since it was made.
+    #[error("the offer expired at {expires:?}; it is {now:?} now")]
+    Expired {
+        /// When its record expired.
+        expires: UnixTime,
+        /// The time at which it was looked at.
+        now: UnixTime,
+    },
+    /// A record with a greater sequence number is published under the same key.
+    #[error("a record with sequence {published} is published already, this one has {got}")]
     Older {
-        /// The sequence number of the published offer.
+        /// The sequence number of the published record.
         published: u64,
         /// The sequence number of the refused one.
         got: u64,
@@ -184,6 +196,8 @@ pub struct RendezvousStatus {
     pub unreachable: Vec<SocketAddr>,
     /// Addresses of peers of the wide-area DHT that are not connected, so that this node's port is free to connect there.
     pub unconnected: Vec<SocketAddr>,
+    /// Versions of the rendezvous that peers spoke and this node does not, at most 4.
+    pub other_versions: BTreeSet<u32>,
     /// Records of others that are stored, of both DHTs.
     pub records: usize,
     /// Counters of bad input and of limits reached, by name.
@@ -200,7 +214,7 @@ pub struct Rendezvous {
 /// What a handle asks of the task.
 #[derive(Debug)]
 enum Command {
-    Publish { key: RecordKey, value: Box<SealedOffer>, reply: oneshot::Sender<Result<PublishReport, PublishError>> },
+    Publish { offer: Box<SealedOffer>, reply: oneshot::Sender<Result<PublishReport, PublishError>> },
     Resolve { key: RecordKey, results: mpsc::Sender<SealedOffer> },
     Provide { key: RecordKey, reply: oneshot::Sender<Result<(), PublishError>> },
     StopProviding { key: RecordKey },
@@ -243,11 +257,11 @@ impl Rendezvous {
         Ok((Rendezvous { commands, status }, task))
     }
 
-    /// Publishes an offer in both DHTs, in place of any earlier one under the key, and keeps it published until it
+    /// Publishes an offer in both DHTs, in place of any earlier one under its key, and keeps it published until it
     /// expires. Returns when those who are there have taken it, at once if nobody is there yet.
-    pub async fn publish(&self, key: RecordKey, value: SealedOffer) -> Result<PublishReport, PublishError> {
+    pub async fn publish(&self, offer: SealedOffer) -> Result<PublishReport, PublishError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Publish { key, value: Box::new(value), reply }).await?;
+        self.send(Command::Publish { offer: Box::new(offer), reply }).await?;
         answer.await.map_err(|_| PublishError::Ended)?
     }
 

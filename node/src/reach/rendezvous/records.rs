@@ -12,7 +12,7 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_proto::offer::{RecordError, RecordKey, SealedOffer};
+use keyferry_proto::offer::{RecordError, RecordKey, SealedOffer, supersedes};
 use libp2p::{
     PeerId,
     kad::{
@@ -24,7 +24,7 @@ use libp2p::{
 use super::MAX_PROVIDED;
 use crate::base::clock;
 
-/// Offers that a node stores for one DHT; each has at most 4 KiB.
+/// Offers that a node stores for one DHT; each has [`keyferry_proto::offer::SEALED_LEN`] bytes.
 pub(super) const MAX_RECORDS: usize = 4096;
 /// Contents for which a node stores providers, for one DHT.
 pub(super) const MAX_PROVIDER_KEYS: usize = 4096;
@@ -56,25 +56,34 @@ pub(super) struct Table {
     changes: BTreeMap<[u8; 32], Option<Vec<u8>>>,
 }
 
-/// A record with what is needed to compare it with others.
+/// An offer with what is needed to make room for others. Who put it is not kept, even where the record named a publisher.
 pub(super) struct Stored {
-    record: Record,
-    sequence: u64,
+    offer: SealedOffer,
+    expires: Instant,
     distance: KBucketDistance,
+    /// Whether this node published it itself.
+    is_own: bool,
+}
+
+impl Stored {
+    fn record(&self, key: &kad::RecordKey) -> Record {
+        Record { key: key.clone(), value: self.offer.as_bytes().to_vec(), publisher: None, expires: Some(self.expires) }
+    }
 }
 
 impl Refusal {
     /// The name of its counter.
     pub(super) fn counter(&self) -> &'static str {
         match self {
-            Refusal::Unsound(RecordError::TooLong { .. }) => "record_refused_too_long",
+            Refusal::Unsound(RecordError::Version { .. }) => "record_refused_version",
+            Refusal::Unsound(RecordError::Length { .. }) => "record_refused_length",
             Refusal::Unsound(RecordError::WrongKey { .. }) => "record_refused_wrong_key",
             Refusal::Unsound(RecordError::BadSignature) => "record_refused_bad_signature",
             Refusal::Unsound(RecordError::Expired { .. }) => "record_refused_expired",
             Refusal::Unsound(RecordError::FromTheFuture { .. } | RecordError::WrongDay { .. }) => {
                 "record_refused_wrong_time"
             }
-            Refusal::Unsound(RecordError::Malformed(_)) | Refusal::NotAKey => "record_refused_malformed",
+            Refusal::NotAKey => "record_refused_malformed",
             Refusal::NotNewer => "record_refused_not_newer",
             Refusal::Full => "record_refused_full",
         }
@@ -94,32 +103,41 @@ impl Table {
     }
 
     /// Takes a record if it is sound and newer than what is there. The same record again changes nothing.
-    pub(super) fn accept(&mut self, mut record: Record, now: UnixTime) -> Result<(), Refusal> {
+    pub(super) fn accept(&mut self, record: &Record, now: UnixTime) -> Result<(), Refusal> {
         let key = record_key_of(&record.key).ok_or(Refusal::NotAKey)?;
         let offer = SealedOffer::parse(&record.value, &key, now).map_err(Refusal::Unsound)?;
-        if let Some(stored) = self.offers.get(&record.key) {
-            if stored.record.value == record.value {
-                return Ok(());
-            }
-            if offer.sequence() <= stored.sequence {
-                return Err(Refusal::NotNewer);
-            }
+        self.insert(offer, now, false)
+    }
+
+    /// Takes an offer that this node publishes itself, unless there is a newer one: somebody with the same node key has published
+    /// that elsewhere, and it stays.
+    pub(super) fn keep_own(&mut self, offer: SealedOffer, now: UnixTime) -> Result<(), Refusal> {
+        self.insert(offer, now, true)
+    }
+
+    fn insert(&mut self, offer: SealedOffer, now: UnixTime, is_own: bool) -> Result<(), Refusal> {
+        let key = offer.key();
+        let kad_key = kad_key_of(&key);
+        match self.offers.get(&kad_key) {
+            Some(stored) if stored.offer == offer => return Ok(()),
+            Some(stored) if !supersedes(&offer, &stored.offer) => return Err(Refusal::NotNewer),
+            _ => {}
         }
-        let distance = self.own.distance(&KBucketKey::new(record.key.clone()));
-        if !self.offers.contains_key(&record.key) {
+        let distance = self.own.distance(&KBucketKey::new(kad_key.clone()));
+        if !self.offers.contains_key(&kad_key) {
             self.make_room(distance)?;
         }
-        record.expires = Some(Instant::now() + offer.expires().since(now));
+        let expires = Instant::now() + offer.expires().since(now);
         self.by_distance.insert((distance, *key.as_bytes()));
-        self.changes.insert(*key.as_bytes(), Some(record.value.clone()));
-        self.offers.insert(record.key.clone(), Stored { record, sequence: offer.sequence(), distance });
+        self.changes.insert(*key.as_bytes(), (!is_own).then(|| offer.as_bytes().to_vec()));
+        self.offers.insert(kad_key, Stored { offer, expires, distance, is_own });
         Ok(())
     }
 
     /// The offer under a key, if there is one that is still good.
     pub(super) fn offer(&self, key: &RecordKey, now: UnixTime) -> Option<SealedOffer> {
         let stored = self.offers.get(&kad_key_of(key))?;
-        SealedOffer::parse(&stored.record.value, key, now).ok()
+        (stored.offer.expires() > now).then(|| stored.offer.clone())
     }
 
     /// How many offers are stored.
@@ -130,12 +148,8 @@ impl Table {
     /// Forgets what has expired.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
-        let expired: Vec<_> = self
-            .offers
-            .values()
-            .filter(|stored| stored.record.is_expired(now))
-            .map(|stored| stored.record.key.clone())
-            .collect();
+        let expired: Vec<_> =
+            self.offers.iter().filter(|(_, stored)| stored.expires <= now).map(|(key, _)| key.clone()).collect();
         expired.iter().for_each(|key| self.remove(key));
         self.providers.retain(|_, list| {
             list.retain(|record| !record.is_expired(now));
@@ -169,22 +183,21 @@ impl Table {
 }
 
 impl RecordStore for Table {
-    type RecordsIter<'a> =
-        std::iter::Map<hash_map::Values<'a, kad::RecordKey, Stored>, fn(&'a Stored) -> Cow<'a, Record>>;
+    type RecordsIter<'a> = std::iter::FilterMap<
+        hash_map::Iter<'a, kad::RecordKey, Stored>,
+        fn((&'a kad::RecordKey, &'a Stored)) -> Option<Cow<'a, Record>>,
+    >;
     type ProvidedIter<'a> = std::iter::Map<
         hash_map::Values<'a, kad::RecordKey, ProviderRecord>,
         fn(&'a ProviderRecord) -> Cow<'a, ProviderRecord>,
     >;
 
     fn get(&self, key: &kad::RecordKey) -> Option<Cow<'_, Record>> {
-        self.offers.get(key).map(|stored| Cow::Borrowed(&stored.record))
+        self.offers.get(key).map(|stored| Cow::Owned(stored.record(key)))
     }
 
     fn put(&mut self, record: Record) -> StoreResult<()> {
-        self.accept(record, clock::now()).map_err(|refusal| match refusal {
-            Refusal::Unsound(RecordError::TooLong { .. }) => StoreError::ValueTooLarge,
-            _ => StoreError::MaxRecords,
-        })
+        self.accept(&record, clock::now()).map_err(|_| StoreError::MaxRecords)
     }
 
     fn remove(&mut self, key: &kad::RecordKey) {
@@ -194,8 +207,13 @@ impl RecordStore for Table {
         }
     }
 
+    /// What libp2p passes on to other nodes at regular times. Not what this node publishes itself: that it puts two days' offers
+    /// at one moment would show that they are of one node.
     fn records(&self) -> Self::RecordsIter<'_> {
-        self.offers.values().map(|stored| Cow::Borrowed(&stored.record))
+        self.offers.iter().filter_map(|(key, stored)| match stored.is_own {
+            true => None,
+            false => Some(Cow::Owned(stored.record(key))),
+        })
     }
 
     fn add_provider(&mut self, mut record: ProviderRecord) -> StoreResult<()> {
@@ -258,7 +276,7 @@ pub(super) fn record_key_of(key: &kad::RecordKey) -> Option<RecordKey> {
 mod tests {
     use std::time::Duration;
 
-    use keyferry_proto::identity::NodeSecret;
+    use keyferry_proto::identity::{NodeKey, NodeSecret};
 
     use super::*;
     use crate::reach::rendezvous::tests::sealed;
@@ -268,25 +286,48 @@ mod tests {
         Record::new(kad_key_of(&offer.key()), offer.as_bytes().to_vec())
     }
 
+    fn node(seed: u8) -> NodeKey {
+        NodeSecret::from_bytes(&[seed; 32]).public()
+    }
+
+    #[test]
+    fn a_publisher_that_a_record_names_is_forgotten() {
+        let mut table = Table::new(PeerId::random());
+        let named = Record { publisher: Some(PeerId::random()), ..record(1, 5) };
+        table.accept(&named, clock::now()).unwrap();
+        assert_eq!(table.get(&named.key).unwrap().publisher, None);
+        assert_eq!(table.records().map(|record| record.publisher).collect::<Vec<_>>(), [None]);
+    }
+
+    #[test]
+    fn what_this_node_publishes_itself_is_answered_with_but_not_passed_on_together() {
+        let mut table = Table::new(PeerId::random());
+        table.accept(&record(1, 5), clock::now()).unwrap();
+        let own = sealed(&NodeSecret::from_bytes(&[2; 32]), 1);
+        table.keep_own(own.clone(), clock::now()).unwrap();
+        assert_eq!(table.get(&kad_key_of(&own.key())).unwrap().value, own.as_bytes());
+        assert_eq!(table.records().map(|record| record.key.clone()).collect::<Vec<_>>(), [record(1, 5).key]);
+    }
+
     #[test]
     fn newer_records_replace_older_ones_and_never_the_other_way_round() {
         let mut table = Table::new(PeerId::random());
         let now = clock::now();
-        table.accept(record(1, 5), now).unwrap();
-        assert_eq!(table.accept(record(1, 4), now), Err(Refusal::NotNewer));
+        table.accept(&record(1, 5), now).unwrap();
+        assert_eq!(table.accept(&record(1, 4), now), Err(Refusal::NotNewer));
         // Sealed again, the same sequence has other bytes.
-        assert_eq!(table.accept(record(1, 5), now), Err(Refusal::NotNewer));
-        table.accept(record(1, 6), now).unwrap();
+        assert_eq!(table.accept(&record(1, 5), now), Err(Refusal::NotNewer));
+        table.accept(&record(1, 6), now).unwrap();
         let key = record_key_of(&record(1, 6).key).unwrap();
-        assert_eq!(table.offer(&key, now).unwrap().sequence(), 6);
+        assert_eq!(table.offer(&key, now).unwrap().open(&node(1), now).unwrap().offer().sequence, 6);
     }
 
     #[test]
     fn the_same_record_again_is_no_error() {
         let mut table = Table::new(PeerId::random());
         let same = record(1, 5);
-        table.accept(same.clone(), clock::now()).unwrap();
-        assert_eq!(table.accept(same, clock::now()), Ok(()));
+        table.accept(&same, clock::now()).unwrap();
+        assert_eq!(table.accept(&same, clock::now()), Ok(()));
         assert_eq!(table.len(), 1);
     }
 
@@ -296,15 +337,17 @@ mod tests {
         let now = clock::now();
         let mut forged = record(1, 1);
         *forged.value.last_mut().unwrap() ^= 1;
-        assert_eq!(table.accept(forged, now).unwrap_err().counter(), "record_refused_bad_signature");
+        assert_eq!(table.accept(&forged, now).unwrap_err().counter(), "record_refused_bad_signature");
         let misplaced = Record { key: record(2, 1).key, ..record(1, 1) };
-        assert_eq!(table.accept(misplaced, now).unwrap_err().counter(), "record_refused_wrong_key");
-        let oversized = Record { value: vec![0; 4097], ..record(1, 1) };
-        assert_eq!(table.accept(oversized, now).unwrap_err().counter(), "record_refused_too_long");
+        assert_eq!(table.accept(&misplaced, now).unwrap_err().counter(), "record_refused_wrong_key");
+        let oversized = Record { value: [&record(1, 1).value[..], &[0]].concat(), ..record(1, 1) };
+        assert_eq!(table.accept(&oversized, now).unwrap_err().counter(), "record_refused_length");
+        let of_later = Record { value: vec![3; 4097], ..record(1, 1) };
+        assert_eq!(table.accept(&of_later, now).unwrap_err().counter(), "record_refused_version");
         let keyless = Record { key: kad::RecordKey::new(b"short"), ..record(1, 1) };
-        assert_eq!(table.accept(keyless, now), Err(Refusal::NotAKey));
+        assert_eq!(table.accept(&keyless, now), Err(Refusal::NotAKey));
         let much_later = now.plus(Duration::from_secs(3 * 60 * 60));
-        assert_eq!(table.accept(record(1, 1), much_later).unwrap_err().counter(), "record_refused_expired");
+        assert_eq!(table.accept(&record(1, 1), much_later).unwrap_err().counter(), "record_refused_expired");
         assert_eq!(table.len(), 0);
     }
 
@@ -312,20 +355,22 @@ mod tests {
     fn a_full_table_keeps_what_is_closest() {
         let own = PeerId::random();
         let mut table = Table::new(own);
+        let offer = sealed(&NodeSecret::from_bytes(&[99; 32]), 1);
         for number in 0..MAX_RECORDS {
             // Records of this many keys would take long to sign; the table's bookkeeping does not look into them.
             let bytes = *blake3::hash(&number.to_le_bytes()).as_bytes();
             let key = kad::RecordKey::new(&bytes);
             let distance = KBucketKey::from(own).distance(&KBucketKey::new(key.clone()));
             table.by_distance.insert((distance, bytes));
-            table.offers.insert(key.clone(), Stored { record: Record::new(key, vec![]), sequence: 0, distance });
+            let stored = Stored { offer: offer.clone(), expires: Instant::now(), distance, is_own: false };
+            table.offers.insert(key, stored);
         }
         let farthest = *table.by_distance.last().unwrap();
         for seed in 0..20 {
             let new = record(seed, 1);
             let distance = KBucketKey::from(own).distance(&KBucketKey::new(new.key.clone()));
             let last = table.by_distance.last().unwrap().0;
-            assert_eq!(table.accept(new, clock::now()).is_ok(), distance < last);
+            assert_eq!(table.accept(&new, clock::now()).is_ok(), distance < last);
         }
         assert_eq!((table.len(), table.by_distance.len()), (MAX_RECORDS, MAX_RECORDS));
         assert!(*table.by_distance.last().unwrap() < farthest);

@@ -35,7 +35,7 @@ impl Shelf {
             let Ok((key, value)) = entry else { break };
             let sound = split_key(&key).is_some_and(|(scope, record_key)| {
                 let record = Record::new(kad_key_of(&record_key), value.to_vec());
-                behaviour.kad(scope).store_mut().accept(record, clock::now()).is_ok()
+                behaviour.kad(scope).store_mut().accept(&record, clock::now()).is_ok()
             });
             if sound {
                 loaded += 1;

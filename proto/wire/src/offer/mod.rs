@@ -1,14 +1,15 @@
 //! Offers: what a peer needs to reach a node now, signed by the node, blinded and sealed for the DHT.
 //!
 //! ```text
-//! Offer         ufrag string | password string | candidates list ≤ 32 | signalling list ≤ 4 of byte lists
-//!               | sequence u64 | expires u64                                     (bincode, see `codec`)
-//! SignedOffer   node key 32 | Offer | signature 64 by the node key over "keyferry offer v1\0" Offer
-//! SealedOffer   blinded key 32 | day u32 | sequence u64 | expires u64 | nonce 24 | ciphertext byte list
-//!               | signature 64 by the blinded key over "keyferry sealed offer v1\0" and all before it
+//! Offer         candidates list ≤ 32 | signalling list ≤ 4 of byte lists | sequence u64 | expires u64
+//!                                                                                  (bincode, see `codec`)
+//! SignedOffer   version u8 = 2 | node key 32 | Offer | signature 64 by the node key over "keyferry offer v2\0" Offer
+//! SealedOffer   version u8 = 2 | blinded key 32 | day u32 | sequence u64 | expires u64 | nonce 24 | ciphertext 2320
+//!               | signature 64 by the blinded key over "keyferry sealed offer v2\0" and all before it
 //! ```
 //! The DHT holds a [`SealedOffer`] under a [`RecordKey`]. Whoever does not know the node key can check that only its
-//! owner made the record, and learns nothing of who or where the owner is.
+//! owner made the record, learns nothing of who or where the owner is, and cannot tell that two days' records have one
+//! owner: sequence and expiry in the clear are veiled for each day (see `veil`).
 //!
 //! What it is not: the DHT that carries it, or the rules by which its candidates are dialled.
 
@@ -16,6 +17,7 @@ mod blind;
 mod record;
 mod sealed;
 mod signed;
+mod veil;
 
 use std::time::Duration;
 
@@ -25,8 +27,9 @@ pub use self::{
     record::{
         RecordKey, content_record_key, publish_days, record_key, relay_record_key, relay_record_key_of, resolve_days,
     },
-    sealed::{MAX_SEALED_LEN, OpenError, RecordError, SealedOffer, seal, supersedes},
-    signed::{MAX_SIGNED_LEN, SignedOffer},
+    sealed::{OpenError, RECORD_VERSION, RecordError, SEALED_LEN, SealedOffer, seal, supersedes},
+    signed::{MAX_SIGNED_LEN, OFFER_VERSION, SignedOffer},
+    veil::MAX_EARLY,
 };
 use keyferry_ice::candidate::Candidate;
 use keyferry_net::time::UnixTime;
@@ -48,20 +51,19 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 /// How far the clocks of two nodes may be apart before they refuse each other's offers.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
 
+/// The greatest sequence number of an offer: it and what veils it fit into 64 bits together.
+pub const MAX_SEQUENCE: u64 = u64::MAX / 2;
+
 /// What a peer needs to reach a node now.
 ///
 /// In hand it may hold anything; [`SignedOffer::sign`] and [`SignedOffer::decode`] are where its limits are checked.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The ICE username fragment: [`keyferry_ice::UFRAG_LEN`] letters, digits, `+` or `/`.
-    pub ufrag: String,
-    /// The ICE password: [`keyferry_ice::PASSWORD_LEN`] letters, digits, `+` or `/`.
-    pub password: String,
     /// Where the node may be reached; at most [`MAX_CANDIDATES`].
     pub candidates: Vec<Candidate>,
     /// Circuits at which the node may be called; at most [`MAX_SIGNALLING`].
     pub signalling: Vec<Multiaddr>,
-    /// Greater in each offer that a node makes: of two, the greater one counts.
+    /// Greater in each offer that a node makes, whatever the day: of two, the greater one counts. At most [`MAX_SEQUENCE`].
     pub sequence: u64,
     /// From this moment on the offer is void; at most [`MAX_LIFETIME`] ahead.
     pub expires: UnixTime,
@@ -78,7 +80,13 @@ pub enum OfferError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// Fewer bytes than a key and a signature take.
+    /// The offer is of another version than this one, and nothing more of it was read.
+    #[error("the offer is of version {got}, this program reads version {OFFER_VERSION}")]
+    Version {
+        /// The version of the offer.
+        got: u8,
+    },
+    /// Fewer bytes than a version, a key and a signature take.
     #[error("a signed offer of {got} bytes is too short")]
     TooShort {
         /// Length, in bytes.
@@ -93,18 +101,6 @@ pub enum OfferError {
     /// The offer does not decode.
     #[error("the offer is {0}")]
     Malformed(#[from] CodecError),
-    /// The username fragment or the password has a wrong length or a character that ICE does not allow.
-    #[error("the ICE {field} must have {min} to {max} letters, digits, + or /; this one of {got} bytes does not")]
-    Credential {
-        /// `ufrag` or `password`.
-        field: &'static str,
-        /// The least length, in characters.
-        min: usize,
-        /// The greatest length, in characters.
-        max: usize,
-        /// Length found, in bytes.
-        got: usize,
-    },
     /// Too many candidates.
     #[error("{got} candidates where at most {MAX_CANDIDATES} are allowed")]
     Candidates {
@@ -122,6 +118,12 @@ pub enum OfferError {
     SignallingAddr {
         /// Its place in the list, from 0.
         index: usize,
+    },
+    /// The sequence number is greater than one can be.
+    #[error("the sequence number {got} is greater than {MAX_SEQUENCE}")]
+    Sequence {
+        /// The sequence number.
+        got: u64,
     },
     /// The offer is no longer valid.
     #[error("the offer expired at {expires:?}; it is {now:?} now")]
@@ -144,13 +146,14 @@ pub enum OfferError {
 impl Offer {
     /// Checks everything about the offer that does not depend on the time.
     fn check_form(&self) -> Result<(), OfferError> {
-        check_credential("ufrag", &self.ufrag, keyferry_ice::UFRAG_LEN)?;
-        check_credential("password", &self.password, keyferry_ice::PASSWORD_LEN)?;
         if self.candidates.len() > MAX_CANDIDATES {
             return Err(OfferError::Candidates { got: self.candidates.len() });
         }
         if self.signalling.len() > MAX_SIGNALLING {
             return Err(OfferError::Signalling { got: self.signalling.len() });
+        }
+        if self.sequence > MAX_SEQUENCE {
+            return Err(OfferError::Sequence { got: self.sequence });
         }
         match self.signalling.iter().position(|addr| !is_plain_multiaddr(addr)) {
             Some(index) => Err(OfferError::SignallingAddr { index }),
@@ -171,26 +174,6 @@ impl Offer {
     }
 }
 
-impl std::fmt::Debug for Offer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The password would let a reader of a log pass this node's connectivity checks.
-        f.debug_struct("Offer")
-            .field("ufrag", &self.ufrag)
-            .field("candidates", &self.candidates)
-            .field("signalling", &self.signalling)
-            .field("sequence", &self.sequence)
-            .field("expires", &self.expires)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Makes an ICE username fragment (8 characters) and a password (32 characters) of 20 random bytes.
-pub fn ice_credentials(random: &[u8; 20]) -> (String, String) {
-    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (ufrag, password) = hex.split_at(8);
-    (ufrag.to_owned(), password.to_owned())
-}
-
 /// Whether a multiaddr is safe to print and to parse again: 1 to [`MAX_MULTIADDR_LEN`] bytes, printable ASCII text that
 /// means the same address.
 pub(crate) fn is_plain_multiaddr(addr: &Multiaddr) -> bool {
@@ -204,18 +187,6 @@ pub(crate) fn is_plain_multiaddr(addr: &Multiaddr) -> bool {
 /// The latest expiry that an offer can have which was made by `now`, with allowance for clocks.
 fn latest_expiry(now: UnixTime) -> UnixTime {
     now.plus(MAX_LIFETIME).plus(MAX_CLOCK_SKEW)
-}
-
-fn check_credential(
-    field: &'static str,
-    text: &str,
-    allowed: std::ops::RangeInclusive<usize>,
-) -> Result<(), OfferError> {
-    let is_ice = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
-    if is_ice && allowed.contains(&text.len()) {
-        return Ok(());
-    }
-    Err(OfferError::Credential { field, min: *allowed.start(), max: *allowed.end(), got: text.len() })
 }
 
 #[cfg(test)]

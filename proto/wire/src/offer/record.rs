@@ -1,7 +1,7 @@
 //! The keys under which the DHT holds things, and the days for which offers are published.
 //!
 //! ```text
-//! offer     BLAKE3 derive_key("keyferry 2026 offer record v1", A')
+//! offer     BLAKE3 derive_key("keyferry 2026 offer record v2", A')
 //! content   BLAKE3 derive_key("keyferry 2026 provider record v1", content hash)
 //! relays    BLAKE3 derive_key("keyferry 2026 relay record v1", "everyone")
 //! relay     BLAKE3 derive_key("keyferry 2026 relay of node record v1", A | day u32 LE)
@@ -17,7 +17,7 @@ use keyferry_net::time::{UnixTime, UtcDay};
 
 use crate::{hash::ContentHash, identity::NodeKey};
 
-const OFFER_CONTEXT: &str = "keyferry 2026 offer record v1";
+const OFFER_CONTEXT: &str = "keyferry 2026 offer record v2";
 const CONTENT_CONTEXT: &str = "keyferry 2026 provider record v1";
 const RELAY_CONTEXT: &str = "keyferry 2026 relay record v1";
 const RELAY_OF_CONTEXT: &str = "keyferry 2026 relay of node record v1";

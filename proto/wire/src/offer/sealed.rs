@@ -1,11 +1,12 @@
-//! A sealed offer: the record that the DHT holds.
+//! A sealed offer: the record that the DHT holds. All of them have one length.
 //!
 //! ```text
-//! body       blinded key A' 32 | day u32 | sequence u64 | expires u64 | nonce 24 | ciphertext byte list
-//! record     body | signature 64 by a' over "keyferry sealed offer v1\0" body
-//! plaintext  length u32 LE | SignedOffer | zeros up to a multiple of 512 bytes
-//! ciphertext XChaCha20-Poly1305(BLAKE3 derive_key("keyferry 2026 offer seal v1", A | day u32 LE), nonce,
-//!            plaintext, associated data = the first 52 bytes of the body)
+//! header     version u8 = 2 | blinded key A' 32 | day u32 | sequence u64 | expires u64              53 bytes
+//! record     header | nonce 24 | ciphertext 2320 | signature 64                                   2461 bytes
+//! signature  by a' over "keyferry sealed offer v2\0" and all before it
+//! plaintext  length u32 LE | SignedOffer | zeros up to 2304 bytes
+//! ciphertext XChaCha20-Poly1305(BLAKE3 derive_key("keyferry 2026 offer seal v2", A | day u32 LE), nonce,
+//!            plaintext, associated data = header)
 //! ```
 //! What it is not: the store of such records. It asks [`supersedes`] which of two to keep.
 
@@ -21,44 +22,41 @@ use super::{
     latest_expiry,
     record::{acceptable_days, of_blinded},
     signed::MAX_SIGNED_LEN,
+    veil::Veil,
 };
 use keyferry_net::time::{UnixTime, UtcDay};
 
 use crate::{
-    codec::{self, CodecError},
+    codec,
     identity::{NodeKey, NodeSecret},
 };
 
-/// The greatest length of a sealed offer, in bytes; what is longer is refused unread.
-pub const MAX_SEALED_LEN: usize = 4096;
+/// The length of a sealed offer, in bytes; what has another one is refused unread.
+pub const SEALED_LEN: usize = HEADER_LEN + NONCE_LEN + CIPHERTEXT_LEN + SIGNATURE_LEN;
 
-const DOMAIN: &[u8] = b"keyferry sealed offer v1\0";
-const SEAL_CONTEXT: &str = "keyferry 2026 offer seal v1";
+/// The version of the records that this program makes, stores and reads. What is sealed in one has a version of its own.
+pub const RECORD_VERSION: u8 = 2;
+
+const DOMAIN: &[u8] = b"keyferry sealed offer v2\0";
+const SEAL_CONTEXT: &str = "keyferry 2026 offer seal v2";
+const HEADER_LEN: usize = 53;
+const NONCE_LEN: usize = 24;
+/// Every plaintext has this length, so that the size of a record tells nothing about what is in it.
+const PLAINTEXT_LEN: usize = 4 + MAX_SIGNED_LEN;
+const CIPHERTEXT_LEN: usize = PLAINTEXT_LEN + 16;
 const SIGNATURE_LEN: usize = 64;
-const TAG_LEN: usize = 16;
-/// The sizes of plaintexts are multiples of this, so that the size of a record tells little about what is in it.
-const PADDING: usize = 512;
-const MAX_CIPHERTEXT_LEN: usize = (4 + MAX_SIGNED_LEN).next_multiple_of(PADDING) + TAG_LEN;
-const _: () = assert!(84 + MAX_CIPHERTEXT_LEN + SIGNATURE_LEN <= MAX_SEALED_LEN);
 
 /// A record of the DHT, checked as far as one can who does not know the node key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedOffer {
-    body: Body,
-    bytes: Vec<u8>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Body {
     header: Header,
-    nonce: [u8; 24],
-    #[serde(deserialize_with = "codec::at_most::<MAX_CIPHERTEXT_LEN, _, _>")]
-    ciphertext: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 /// What of a record is in the clear, and bound to the ciphertext as its associated data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
+    version: u8,
     blinded: [u8; 32],
     day: UtcDay,
     sequence: u64,
@@ -68,17 +66,18 @@ struct Header {
 /// Why some bytes are not a record that belongs under a key. The fault lies with whoever put them there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// More bytes than a record may have; nothing was parsed.
-    #[error("a record of {got} bytes where at most {limit} are allowed")]
-    TooLong {
+    /// The record is of another version than this one, and nothing more of it was read.
+    #[error("the record is of version {got}, this program reads version {RECORD_VERSION}")]
+    Version {
+        /// The version of the record.
+        got: u8,
+    },
+    /// Records have one length, and this one has another; nothing was parsed.
+    #[error("a record of {got} bytes where {SEALED_LEN} are needed")]
+    Length {
         /// Length, in bytes.
         got: usize,
-        /// The limit, in bytes.
-        limit: usize,
     },
-    /// The bytes do not decode.
-    #[error("the record is {0}")]
-    Malformed(#[from] CodecError),
     /// The record belongs under another key.
     #[error("the record belongs under {expected}, it was found under {got}")]
     WrongKey {
@@ -127,7 +126,7 @@ pub enum OpenError {
     /// The ciphertext is not authentic.
     #[error("the record does not decrypt")]
     Undecryptable,
-    /// The plaintext is not a length, that many bytes, and zeros.
+    /// The plaintext is not a length, that many bytes, and zeros to the end.
     #[error("the decrypted record is not padded as it should be")]
     Padding,
     /// The offer inside is not acceptable.
@@ -136,100 +135,117 @@ pub enum OpenError {
     /// The offer inside is one of another node.
     #[error("the record holds an offer that was signed by another node")]
     SignedByAnother,
-    /// Sequence or expiry in the clear differ from those of the offer inside.
-    #[error("the record's sequence or expiry differs from that of the offer inside")]
+    /// Sequence or expiry in the clear are not those of the offer inside, veiled for the day.
+    #[error("the record's sequence or expiry does not follow from that of the offer inside")]
     HeaderMismatch,
 }
 
 /// Seals a signed offer for a day.
 ///
 /// `secret` must be the one that signed the offer, else the offer's own check fails with [`OfferError::BadSignature`].
-/// `nonce` must be random, fresh for every call.
-pub fn seal(offer: &SignedOffer, secret: &NodeSecret, day: UtcDay, nonce: [u8; 24]) -> Result<SealedOffer, OfferError> {
+/// `nonce` must be random, fresh for every call. An offer that was sealed for one day must not be sealed for another one:
+/// whoever stores both could tell by what their sequences and expiries add from one record to the next.
+pub fn seal(
+    offer: &SignedOffer,
+    secret: &NodeSecret,
+    day: UtcDay,
+    nonce: [u8; NONCE_LEN],
+) -> Result<SealedOffer, OfferError> {
     let node = secret.public();
     if offer.node() != node {
         return Err(OfferError::BadSignature);
     }
     let pair = BlindedSecret::derive(secret, day);
-    let header =
-        Header { blinded: *pair.public(), day, sequence: offer.offer().sequence, expires: offer.offer().expires };
+    let veil = Veil::new(&node, day);
+    let header = Header {
+        version: RECORD_VERSION,
+        blinded: *pair.public(),
+        day,
+        sequence: veil.sequence(offer.offer().sequence),
+        expires: veil.expires(offer.offer().expires),
+    };
+    let encoded = codec::encode(&header);
     let ciphertext = cipher(&node, day)
-        .encrypt(&nonce.into(), Payload { msg: &pad(offer.as_bytes()), aad: &codec::encode(&header) })
+        .encrypt(&nonce.into(), Payload { msg: &pad(offer.as_bytes()), aad: &encoded })
         .expect("a plaintext of a few kilobytes is within the cipher's limit");
-    let body = Body { header, nonce, ciphertext };
-    let encoded = codec::encode(&body);
-    let signature = pair.sign(&[DOMAIN, &encoded].concat());
-    Ok(SealedOffer { body, bytes: [&encoded[..], &signature].concat() })
+    let body = [&encoded[..], &nonce, &ciphertext].concat();
+    let signature = pair.sign(&[DOMAIN, &body].concat());
+    Ok(SealedOffer { header, bytes: [&body[..], &signature].concat() })
 }
 
 /// Whether a record replaces another one under the same key: only by a greater sequence number.
 ///
 /// An equal one with other bytes never does, or two holders could differ for good, and a replayed one changes nothing.
+/// Sequences of records under two keys say nothing about each other: those of the offers inside do.
 pub fn supersedes(new: &SealedOffer, old: &SealedOffer) -> bool {
     new.sequence() > old.sequence()
 }
 
 impl SealedOffer {
-    /// Checks a record as any node of the DHT does, on put and on get: length before all else, then form, key,
-    /// signature, expiry and day as of `now`.
+    /// Checks a record as any node of the DHT does, on put and on get: version and length before all else, then key,
+    /// expiry and day as of `now`, and signature.
     pub fn parse(bytes: &[u8], key: &RecordKey, now: UnixTime) -> Result<Self, RecordError> {
-        if bytes.len() > MAX_SEALED_LEN {
-            return Err(RecordError::TooLong { got: bytes.len(), limit: MAX_SEALED_LEN });
+        match bytes.first() {
+            Some(&RECORD_VERSION) | None => {}
+            Some(&got) => return Err(RecordError::Version { got }),
         }
-        let (encoded, signature) = bytes
-            .split_last_chunk::<SIGNATURE_LEN>()
-            .ok_or_else(|| CodecError::Malformed(format!("{} bytes are too few", bytes.len())))?;
-        let body: Body = codec::decode(encoded, MAX_SEALED_LEN)?;
-        let header = body.header;
+        let wrong_length = RecordError::Length { got: bytes.len() };
+        let bytes: &[u8; SEALED_LEN] = bytes.try_into().map_err(|_| wrong_length.clone())?;
+        let (encoded, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(wrong_length.clone())?;
+        let (_, signature) = rest.split_last_chunk::<SIGNATURE_LEN>().ok_or(wrong_length)?;
+        let header: Header = codec::decode(encoded, HEADER_LEN).expect("integers of a fixed width decode");
         let expected = of_blinded(&header.blinded);
         if expected != *key {
             return Err(RecordError::WrongKey { expected, got: *key });
         }
         header.check_time(now)?;
         let blinded = NodeKey::from_bytes(&header.blinded).map_err(|_| RecordError::BadSignature)?;
-        if !blinded.verifies(&[DOMAIN, encoded].concat(), signature) {
+        if !blinded.verifies(&[DOMAIN, &bytes[..SEALED_LEN - SIGNATURE_LEN]].concat(), signature) {
             return Err(RecordError::BadSignature);
         }
-        Ok(Self { body, bytes: bytes.to_vec() })
+        Ok(Self { header, bytes: bytes.to_vec() })
     }
 
     /// Opens the record as the offer of `node`, and checks that it is one.
     pub fn open(&self, node: &NodeKey, now: UnixTime) -> Result<SignedOffer, OpenError> {
-        let Body { header, nonce, ciphertext } = &self.body;
+        let header = &self.header;
         if blinded_key(node, header.day) != header.blinded {
             return Err(OpenError::AnotherNode);
         }
+        let (encoded, rest) = self.bytes.split_at(HEADER_LEN);
+        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Undecryptable)?;
         let plaintext = cipher(node, header.day)
-            .decrypt(nonce.into(), Payload { msg: ciphertext, aad: &codec::encode(header) })
+            .decrypt(nonce.into(), Payload { msg: &rest[..CIPHERTEXT_LEN], aad: encoded })
             .map_err(|_| OpenError::Undecryptable)?;
-        let offer = SignedOffer::decode(unpad(&plaintext)?, now)?;
-        if offer.node() != *node {
+        let signed = SignedOffer::decode(unpad(&plaintext)?, now)?;
+        if signed.node() != *node {
             return Err(OpenError::SignedByAnother);
         }
-        if (offer.offer().sequence, offer.offer().expires) != (header.sequence, header.expires) {
+        let (offer, veil) = (signed.offer(), Veil::new(node, header.day));
+        if (veil.sequence(offer.sequence), veil.expires(offer.expires)) != (header.sequence, header.expires) {
             return Err(OpenError::HeaderMismatch);
         }
-        Ok(offer)
+        Ok(signed)
     }
 
     /// The key under which the record belongs.
     pub fn key(&self) -> RecordKey {
-        of_blinded(&self.body.header.blinded)
+        of_blinded(&self.header.blinded)
     }
 
     /// The day for which it was made.
     pub fn day(&self) -> UtcDay {
-        self.body.header.day
+        self.header.day
     }
 
-    /// The sequence number: of two records under one key, the greater one counts; see [`supersedes`].
+    /// The sequence number in the clear: of two records under one key, the greater one counts; see [`supersedes`].
     pub fn sequence(&self) -> u64 {
-        self.body.header.sequence
+        self.header.sequence
     }
 
     /// From this moment on the record is void.
     pub fn expires(&self) -> UnixTime {
-        self.body.header.expires
+        self.header.expires
     }
 
     /// The record's bytes, for the DHT and for [`Self::parse`].
@@ -264,7 +280,7 @@ fn cipher(node: &NodeKey, day: UtcDay) -> XChaCha20Poly1305 {
 fn pad(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("a signed offer is a few kilobytes");
     let mut padded = [&length.to_le_bytes(), message].concat();
-    padded.resize(padded.len().next_multiple_of(PADDING), 0);
+    padded.resize(PLAINTEXT_LEN, 0);
     padded
 }
 
@@ -272,9 +288,8 @@ fn unpad(padded: &[u8]) -> Result<&[u8], OpenError> {
     let (length, rest) = padded.split_first_chunk::<4>().ok_or(OpenError::Padding)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| OpenError::Padding)?;
     let (message, zeros) = rest.split_at_checked(length).ok_or(OpenError::Padding)?;
-    let is_shortest = padded.len() == (4 + length).next_multiple_of(PADDING);
-    if !is_shortest || zeros.iter().any(|byte| *byte != 0) {
-        return Err(OpenError::Padding);
+    match zeros.iter().all(|byte| *byte == 0) {
+        true => Ok(message),
+        false => Err(OpenError::Padding),
     }
-    Ok(message)
 }

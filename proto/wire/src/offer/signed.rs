@@ -15,9 +15,12 @@ use crate::{
 };
 
 /// The greatest length of a signed offer, in bytes.
-pub const MAX_SIGNED_LEN: usize = 2560;
+pub const MAX_SIGNED_LEN: usize = 2300;
 
-const DOMAIN: &[u8] = b"keyferry offer v1\0";
+/// The version of the offers that this program makes and reads.
+pub const OFFER_VERSION: u8 = 2;
+
+const DOMAIN: &[u8] = b"keyferry offer v2\0";
 const KEY_LEN: usize = 32;
 const SIGNATURE_LEN: usize = 64;
 
@@ -32,8 +35,6 @@ pub struct SignedOffer {
 /// The offer as it is encoded. It has no invariants, which is why it stays in here.
 #[derive(Serialize, Deserialize)]
 struct WireOffer {
-    ufrag: String,
-    password: String,
     #[serde(deserialize_with = "codec::at_most::<MAX_CANDIDATES, _, _>")]
     candidates: Vec<Candidate>,
     #[serde(deserialize_with = "codec::at_most::<MAX_SIGNALLING, _, _>")]
@@ -49,7 +50,7 @@ impl SignedOffer {
         let body = encode(&offer);
         let node = secret.public();
         let signature = secret.sign(&[DOMAIN, &body].concat());
-        let bytes = [node.as_bytes(), &body[..], &signature].concat();
+        let bytes = [&[OFFER_VERSION], &node.as_bytes()[..], &body, &signature].concat();
         if bytes.len() > MAX_SIGNED_LEN {
             return Err(OfferError::TooLong { got: bytes.len(), limit: MAX_SIGNED_LEN });
         }
@@ -62,7 +63,11 @@ impl SignedOffer {
             return Err(OfferError::TooLong { got: bytes.len(), limit: MAX_SIGNED_LEN });
         }
         let too_short = OfferError::TooShort { got: bytes.len() };
-        let (key, rest) = bytes.split_first_chunk::<KEY_LEN>().ok_or(too_short.clone())?;
+        let (&version, rest) = bytes.split_first().ok_or(too_short.clone())?;
+        if version != OFFER_VERSION {
+            return Err(OfferError::Version { got: version });
+        }
+        let (key, rest) = rest.split_first_chunk::<KEY_LEN>().ok_or(too_short.clone())?;
         let (body, signature) = rest.split_last_chunk::<SIGNATURE_LEN>().ok_or(too_short)?;
         let node = NodeKey::from_bytes(key)?;
         if !node.verifies(&[DOMAIN, body].concat(), signature) {
@@ -92,8 +97,6 @@ impl SignedOffer {
 
 fn encode(offer: &Offer) -> Vec<u8> {
     codec::encode(&WireOffer {
-        ufrag: offer.ufrag.clone(),
-        password: offer.password.clone(),
         candidates: offer.candidates.clone(),
         signalling: offer.signalling.iter().map(Multiaddr::to_vec).collect(),
         sequence: offer.sequence,
@@ -107,19 +110,12 @@ fn decode(body: &[u8]) -> Result<Offer, OfferError> {
         .zip(wire.signalling)
         .map(|(index, bytes)| Multiaddr::try_from(bytes).map_err(|_| OfferError::SignallingAddr { index }))
         .collect::<Result<_, _>>()?;
-    Ok(Offer {
-        ufrag: wire.ufrag,
-        password: wire.password,
-        candidates: wire.candidates,
-        signalling,
-        sequence: wire.sequence,
-        expires: wire.expires,
-    })
+    Ok(Offer { candidates: wire.candidates, signalling, sequence: wire.sequence, expires: wire.expires })
 }
 
 /// Any bytes behind a good signature: what a hostile owner can send.
 #[cfg(test)]
 pub(super) fn sign_any(body: &[u8], secret: &NodeSecret) -> Vec<u8> {
     let signature = secret.sign(&[DOMAIN, body].concat());
-    [secret.public().as_bytes(), body, &signature].concat()
+    [&[OFFER_VERSION], &secret.public().as_bytes()[..], body, &signature].concat()
 }

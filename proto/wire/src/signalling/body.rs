@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_MESSAGE_LEN, SignallingError};
-use keyferry_ice::{Description, MAX_SIGNALLED_CANDIDATES, Signal, Stream};
+use keyferry_ice::{CredentialsError, Description, MAX_SIGNALLED_CANDIDATES, Signal, Stream, check_credentials};
 
 use crate::codec;
 
@@ -125,8 +125,8 @@ impl Body {
             _ => None,
         };
         if let Some(description) = description {
-            check_credential("username fragment", &description.ufrag, &keyferry_ice::UFRAG_LEN)?;
-            check_credential("password", &description.password, &keyferry_ice::PASSWORD_LEN)?;
+            check_credentials(&description.ufrag, &description.password)
+                .map_err(|CredentialsError { field }| SignallingError::Credential { field })?;
         }
         if self.candidates() > MAX_SIGNALLED_CANDIDATES {
             return Err(SignallingError::Candidates { got: self.candidates() });
@@ -137,18 +137,5 @@ impl Body {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Characters and lengths of RFC 8445 §5.3.
-fn check_credential(
-    field: &'static str,
-    text: &str,
-    allowed: &std::ops::RangeInclusive<usize>,
-) -> Result<(), SignallingError> {
-    let is_ice = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
-    match is_ice && allowed.contains(&text.len()) {
-        true => Ok(()),
-        false => Err(SignallingError::Credential { field }),
     }
 }

@@ -4,7 +4,8 @@
 //!   holder is asked for what nobody is asked for; if there is nothing, it takes over the tail of the request that would
 //!   take longest: half of it, or by the measured rates. No two are asked for the same unit.
 //! - A holder to which there is a better path is asked over that: its request ends where it is, and the rest is asked anew.
-//! - A holder that brings nothing for a while is dropped. One that lies is dropped by the driver, which notices.
+//! - A holder that brings nothing for a while is dropped. One that lies is dropped by the driver, which notices, and does not add
+//!   it again.
 //! - A holder may refuse items: others are asked for them. When nobody is left to ask, the schedule is stuck, and goes
 //!   on when another holder comes.
 //!
@@ -14,12 +15,12 @@ mod api;
 mod split;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     time::{Duration, Instant},
 };
 
-pub use self::api::{DropReason, HolderId, Input, Output, RequestId, ScheduleConfig, ScheduleError, Why};
+pub use self::api::{DropReason, HolderId, Input, Output, RequestId, ScheduleConfig, ScheduleError};
 use crate::transfer::units::{MAX_WIRE_RANGES, OPEN_END, UnitRanges};
 
 /// How many requests in a row a holder may end early without bringing anything.
@@ -28,15 +29,11 @@ pub const MAX_EMPTY_REQUESTS: u32 = 3;
 /// How often the split is thought over while a holder is idle.
 pub const RECHECK: Duration = Duration::from_secs(1);
 
-/// How many holders that lied are remembered.
-pub const MAX_BANNED: usize = 1024;
-
 /// The state machine: see the module.
 #[derive(Debug)]
 pub struct Schedule {
     config: ScheduleConfig,
     holders: BTreeMap<HolderId, Holder>,
-    banned: BTreeSet<HolderId>,
     /// None until the layout is known.
     total_units: Option<u64>,
     missing: UnitRanges,
@@ -83,7 +80,6 @@ impl Schedule {
         Self {
             config,
             holders: BTreeMap::new(),
-            banned: BTreeSet::new(),
             total_units: None,
             missing: UnitRanges::all(),
             outputs: VecDeque::new(),
@@ -100,7 +96,7 @@ impl Schedule {
     pub fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), ScheduleError> {
         match input {
             Input::HolderAdded(holder) => self.add_holder(holder)?,
-            Input::HolderLost(holder, why) => self.lose_holder(holder, why),
+            Input::HolderLost(holder) => drop(self.holders.remove(&holder)),
             Input::HolderMoved(holder) => self.move_holder(holder),
             Input::Planned { total_units, have } => self.plan(total_units, &have)?,
             Input::Verified { holder, units } => {
@@ -148,12 +144,6 @@ impl Schedule {
     }
 
     fn add_holder(&mut self, id: HolderId) -> Result<(), ScheduleError> {
-        if self.banned.contains(&id) {
-            return Err(ScheduleError::Banned(id));
-        }
-        if self.holders.contains_key(&id) {
-            return Err(ScheduleError::Duplicate(id));
-        }
         if self.holders.len() >= self.config.max_holders {
             return Err(ScheduleError::TooManyHolders { limit: self.config.max_holders });
         }
@@ -161,13 +151,6 @@ impl Schedule {
         self.had_holder = true;
         self.stuck = false;
         Ok(())
-    }
-
-    fn lose_holder(&mut self, id: HolderId, why: Why) {
-        self.holders.remove(&id);
-        if why == Why::Lied && self.banned.len() < MAX_BANNED {
-            self.banned.insert(id);
-        }
     }
 
     /// What the running request has not brought stays its own until it ends: it may still bring the unit that it is at.

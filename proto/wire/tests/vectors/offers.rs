@@ -7,9 +7,7 @@ use keyferry_proto::{
     catalogue::{CatalogueEntry, SignedEntry},
     hash::ContentHash,
     identity::{NodeKey, NodeSecret},
-    offer::{
-        MAX_SEALED_LEN, Offer, RecordKey, SealedOffer, SignedOffer, content_record_key, record_key, seal, supersedes,
-    },
+    offer::{Offer, RecordKey, SEALED_LEN, SealedOffer, SignedOffer, content_record_key, record_key, seal, supersedes},
 };
 use serde_json::Value;
 
@@ -117,8 +115,6 @@ fn candidate(case: &Value) -> Candidate {
 
 fn offer(case: &Value) -> Offer {
     Offer {
-        ufrag: text(case, "ufrag").into(),
-        password: text(case, "password").into(),
         candidates: case["candidates"].as_array().expect("a list").iter().map(candidate).collect(),
         signalling: case["signalling"]
             .as_array()
@@ -157,7 +153,7 @@ fn sealed_offers() {
         let signed = SignedOffer::decode(&bytes(case, "signed"), now(case)).expect("a sound offer");
         let sealed = seal(&signed, &secret(case), day(case), array(case, "nonce")).expect("its own secret");
         assert_eq!(sealed.as_bytes(), bytes(case, "bytes"));
-        assert!(sealed.as_bytes().len() <= MAX_SEALED_LEN);
+        assert_eq!(sealed.as_bytes().len(), SEALED_LEN);
         let parsed = SealedOffer::parse(&bytes(case, "bytes"), &key(case), now(case)).expect("a sound record");
         assert_eq!((parsed.key(), parsed.day(), &parsed), (key(case), day(case), &sealed));
         assert_eq!(record_key(&node(case), day(case)), key(case));
@@ -174,6 +170,26 @@ fn sealed_offers() {
             .find_map(|at| SealedOffer::parse(&bytes(case, "bytes"), &key(case), at).ok())
             .unwrap_or_else(|| panic!("{} is refused before it is opened", case["why"]));
         assert_refused(sealed.open(&node(case), now(case)), case);
+    }
+}
+
+#[test]
+fn sequences_and_expiries_are_veiled_for_each_day() {
+    let vectors = vectors("offer");
+    let veils = cases(&vectors, "/veils");
+    let secrets: Vec<NodeSecret> = cases(&vectors, "/blinding").iter().map(secret).collect();
+    for case in veils {
+        let secret = secrets.iter().find(|secret| secret.public() == node(case)).expect("a known node");
+        let of_case = Offer {
+            candidates: vec![],
+            signalling: vec![],
+            sequence: number(case, "sequence"),
+            expires: UnixTime(number(case, "expires")),
+        };
+        let signed = SignedOffer::sign(of_case, secret).expect("a sound offer");
+        let sealed = seal(&signed, secret, day(case), [0; 24]).expect("its own secret");
+        let expected = (number(case, "record_sequence"), UnixTime(number(case, "record_expires")));
+        assert_eq!((sealed.sequence(), sealed.expires()), expected);
     }
 }
 

@@ -1,19 +1,25 @@
 use std::future::poll_fn;
 
-use keyferry_ice::{Agent, AgentOptions, Config, Mapping, Role};
+use keyferry_ice::{Agent, AgentOptions, Config, Credentials, Mapping, Role};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
 };
 
 use super::*;
-use crate::connect::ice::credentials;
 
 /// Some connection ids: only an agent makes them.
 fn ids(count: usize) -> Vec<ConnId> {
     let now = std::time::Instant::now();
     let options = AgentOptions { stream: keyferry_ice::Stream::Direct, mapping: Mapping::Unknown, opening: false };
-    let mut agent = Agent::new(Config::default(), Role::Controlled, credentials::new(), options, [0; 32], now);
+    let mut agent = Agent::new(
+        Config::default(),
+        Role::Controlled,
+        Credentials::from_random(&rand::random()),
+        options,
+        [0; 32],
+        now,
+    );
     let addr: SocketAddr = "127.0.0.1:1".parse().unwrap();
     (0..count).map(|_| agent.accepted(now, addr, addr).unwrap()).collect()
 }

@@ -5,7 +5,7 @@
 use std::{ops::Range, time::Instant};
 
 use keyferry_proto::transfer::{
-    schedule::{HolderId, Input, RequestId, Why},
+    schedule::{HolderId, Input, RequestId},
     units::UnitRanges,
 };
 
@@ -143,7 +143,7 @@ impl Attempt {
     fn on_ended(&mut self, id: HolderId, request: RequestId, ended: Result<(), ReceiveError>) -> Result<(), Ended> {
         let ask_again = Input::RequestEnded { holder: id, request };
         let peer = self.holders.get(&id).map(Session::peer);
-        let why = match ended {
+        match ended {
             Ok(()) => return Ok(self.input(ask_again)?),
             Err(ReceiveError::Local(error)) => return Err(Ended::Failed(error)),
             Err(ReceiveError::Holder(HolderError::Lied(what))) => {
@@ -156,16 +156,13 @@ impl Attempt {
                         return Err(Ended::PlanWasWrong);
                     }
                 }
-                Why::Lied
             }
             Err(ReceiveError::Holder(error @ HolderError::Disagrees { .. })) => {
                 self.someone_disagrees = true;
                 self.ledger.setback = Some(Setback::Failed(error));
-                Why::Failed
             }
             Err(ReceiveError::Refused(refusal)) => {
                 self.ledger.setback = Some(Setback::Refused(refusal));
-                Why::Failed
             }
             Err(ReceiveError::Holder(error)) => {
                 self.ledger.setback = Some(Setback::Failed(error));
@@ -174,11 +171,10 @@ impl Attempt {
                     return Ok(self.input(ask_again)?);
                 }
                 self.may_return.extend(peer);
-                Why::Closed
             }
-        };
+        }
         self.forget_requests_of(id);
-        Ok(self.input(Input::HolderLost(id, why))?)
+        Ok(self.input(Input::HolderLost(id))?)
     }
 }
 

@@ -118,7 +118,7 @@ impl Actor {
                 self.add_to_table(peer, address);
             }
             kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), .. } } => {
-                let stored = self.swarm.behaviour_mut().kad(scope).store_mut().accept(record, clock::now());
+                let stored = self.swarm.behaviour_mut().kad(scope).store_mut().accept(&record, clock::now());
                 match stored {
                     Ok(()) => self.records_may_have_changed(),
                     Err(refusal) => {
@@ -164,6 +164,7 @@ impl Actor {
                     self.lookups.on_query_ended(behaviour, query);
                 }
             }
+            QueryResult::GetClosestPeers(result) if last => self.announcer.on_closest(behaviour, query, result),
             QueryResult::PutRecord(result) => self.announcer.on_put(behaviour, query, &result),
             QueryResult::StartProviding(result) => self.announcer.on_provided(behaviour, query, result.is_ok()),
             _ => {}

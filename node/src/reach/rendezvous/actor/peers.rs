@@ -18,7 +18,7 @@ use libp2p::{
 
 use super::Actor;
 use crate::reach::rendezvous::{
-    behaviour::{LAN_PROTOCOL, PROTOCOL_VERSION, WAN_PROTOCOL, protocol},
+    behaviour::{LAN_PROTOCOL, PROTOCOL_FAMILY, PROTOCOL_VERSION, VERSION, WAN_PROTOCOL, protocol},
     circuit::is_circuit,
     observed::Observation,
     records::record_key_of,
@@ -31,6 +31,8 @@ const MAX_PEER_ADDRS: usize = 8;
 const MAX_DISCOVERED: usize = 32;
 /// Addresses of this node that others tried in vain and that are remembered.
 const MAX_UNREACHABLE: usize = 16;
+/// Other versions that the status names.
+const MAX_OTHER_VERSIONS: usize = 4;
 /// Addresses of unconnected peers that the status names.
 const MAX_UNCONNECTED: usize = 16;
 
@@ -38,7 +40,10 @@ impl Actor {
     /// Puts the addresses that a peer states about itself into the routing tables where they belong.
     pub(super) fn on_identified(&mut self, id: ConnectionId, peer: PeerId, info: identify::Info) {
         if info.protocol_version != PROTOCOL_VERSION {
-            self.count("peer_of_another_network");
+            match info.protocol_version.strip_prefix(PROTOCOL_FAMILY).and_then(|version| version.parse().ok()) {
+                Some(version) => self.on_other_version(version),
+                None => self.count("peer_of_another_network"),
+            }
             self.remove_from_tables(peer, &Scope::ALL);
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
@@ -64,6 +69,14 @@ impl Actor {
         }
         if was_alone {
             self.on_network_joined();
+        }
+    }
+
+    /// Notes that a peer is of another version, so that the user hears of it where nothing is found.
+    fn on_other_version(&mut self, version: u32) {
+        self.count("peer_of_another_version");
+        if self.other_versions.len() < MAX_OTHER_VERSIONS && self.other_versions.insert(version) {
+            tracing::warn!("a peer speaks version {version} of the rendezvous, this program speaks version {VERSION}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::reach::rendezvous::{
-    behaviour::{LAN_PROTOCOL, PROTOCOL_VERSION},
+    behaviour::{LAN_PROTOCOL, PROTOCOL_FAMILY, PROTOCOL_VERSION},
     handshake::Handshakes,
     observed::Departures,
     records::kad_key_of,
@@ -110,11 +110,11 @@ async fn forged_oversized_misplaced_older_and_replayed_records_are_refused_and_c
     hostile.put(key, newest.as_bytes().to_vec()).await;
     hostile.put(key, sealed(&secret(1), 4).as_bytes().to_vec()).await;
     hostile.put(key, forged).await;
-    hostile.put(key, vec![7; 6000]).await;
+    hostile.put(key, vec![2; 6000]).await;
     hostile.put(key, vec![7; 100]).await;
     hostile.put(key, sealed(&secret(2), 9).as_bytes().to_vec()).await;
     let status = victim.until(|status| counter(status, "record_refused_wrong_key") == 1).await;
-    for name in ["not_newer", "bad_signature", "too_long", "malformed"] {
+    for name in ["not_newer", "bad_signature", "length", "version"] {
         assert_eq!(counter(&status, &format!("record_refused_{name}")), 1, "{name}");
     }
     assert_eq!(status.records, 1);
@@ -159,6 +159,43 @@ async fn addresses_that_a_provider_cannot_have_are_dropped() {
     })
     .await;
     assert_eq!(provider.addrs, [addr]);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_record_is_put_without_its_publisher() {
+    let node = start(quiet_config(&[])).await;
+    let mut hostile = Hostile::beside(&node).await;
+    node.until(|status| status.lan_peers == 1).await;
+    let publishing = tokio::spawn({
+        let rendezvous = node.rendezvous.clone();
+        async move { rendezvous.publish(sealed(&secret(1), 1)).await }
+    });
+    let key = kad_key_of(&key_of(&secret(1)));
+    let stored = soon(async {
+        loop {
+            hostile.swarm.select_next_some().await;
+            if let Some(record) = hostile.swarm.behaviour_mut().kad.store_mut().get(&key) {
+                return record.into_owned();
+            }
+        }
+    })
+    .await;
+    assert_eq!(stored.publisher, None);
+    assert_eq!(stored.value.len(), keyferry_proto::offer::SEALED_LEN);
+    let task = hostile.in_the_background();
+    assert_eq!(soon(publishing).await.unwrap().unwrap(), PublishReport { lan: 1, wan: 0 });
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_peer_of_another_version_is_sent_away_and_named() {
+    assert_eq!(PROTOCOL_VERSION, format!("{PROTOCOL_FAMILY}{VERSION}"));
+    let victim = start(quiet_config(&[])).await;
+    let task = Hostile::speaking("/keyferry/1", LAN_PROTOCOL, &victim).await.in_the_background();
+    let status = victim.until(|status| counter(status, "peer_of_another_version") == 1 && status.connected == 0).await;
+    assert_eq!(status.other_versions, [1].into());
+    assert_eq!(status.lan_peers, 0);
     task.abort();
 }
 

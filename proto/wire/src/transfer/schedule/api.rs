@@ -36,17 +36,6 @@ impl Default for ScheduleConfig {
     }
 }
 
-/// Why the driver gives a holder up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The session is gone. The holder may be added again.
-    Closed,
-    /// It broke the protocol or refused as a whole. It may be added again.
-    Failed,
-    /// It sent what does not hash to what was asked for. It is not taken again.
-    Lied,
-}
-
 /// Why the schedule gives a holder up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
@@ -59,10 +48,10 @@ pub enum DropReason {
 /// What the driver tells the schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// A holder can be asked.
+    /// A holder can be asked: one that is not there.
     HolderAdded(HolderId),
-    /// A holder can no longer be asked; its request has ended.
-    HolderLost(HolderId, Why),
+    /// A holder can no longer be asked; its request has ended. It may be added again.
+    HolderLost(HolderId),
     /// The holder is asked over another session from now on, by a better path. Its running request is to end where it is; what
     /// it has brought so far says nothing of how quick it will be.
     HolderMoved(HolderId),
@@ -143,12 +132,6 @@ pub enum Output {
 /// What the driver should not have told. Each is the driver's fault, and changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// The holder is there already.
-    #[error("{0:?} was added twice")]
-    Duplicate(HolderId),
-    /// The holder lied before.
-    #[error("{0:?} lied before and is not asked again")]
-    Banned(HolderId),
     /// There are enough holders.
     #[error("{limit} holders are enough")]
     TooManyHolders {

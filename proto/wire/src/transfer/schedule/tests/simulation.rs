@@ -195,11 +195,11 @@ impl Simulation {
             Behaviour::Dies if is_bad => {
                 peer.stream = None;
                 peer.comes_back = Some(self.now + Duration::from_secs(5));
-                self.tell(Input::HolderLost(id, Why::Closed));
+                self.tell(Input::HolderLost(id));
             }
             Behaviour::Lies if is_bad => {
                 peer.stream = None;
-                self.tell(Input::HolderLost(id, Why::Lied));
+                self.tell(Input::HolderLost(id));
             }
             Behaviour::Refuses if unit < third => {
                 ranges.remove(0..third);

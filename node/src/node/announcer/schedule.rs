@@ -1,0 +1,154 @@
+//! When which offer is published: one for each day that somebody may ask for, each at times of its own.
+//!
+//! The offer of today goes out at once, and with each change. That of tomorrow, near midnight, goes out some time before, and
+//! follows changes when it pleases: until then nobody asks for it alone, and who saw both put at one moment, again and again,
+//! would know that they are of one node.
+//!
+//! What it is not: the publishing.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use keyferry_net::time::{UnixTime, UtcDay};
+use keyferry_proto::offer::publish_days;
+
+use super::Reach;
+
+/// An offer is made anew at least this often.
+pub(super) const REPUBLISH_EVERY: Duration = Duration::from_secs(20 * 60);
+/// The longest that the first offer of tomorrow waits. It is told of 130 minutes before midnight.
+const MAX_FIRST_DELAY: Duration = Duration::from_secs(90 * 60);
+/// The longest that a change waits for the offer of tomorrow.
+const MAX_CHANGE_DELAY: Duration = Duration::from_secs(10 * 60);
+/// After a failed publication it is tried again this soon.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The offers, by day.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    days: BTreeMap<UtcDay, Planned>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    due: Instant,
+    /// What the next offer says, so that a change is noticed once.
+    reach: Reach,
+}
+
+impl Schedule {
+    /// Takes in what the time is, and where the node can be reached. `random` gives numbers from 0 to 1.
+    pub(super) fn update(&mut self, now: Instant, clock: UnixTime, reach: &Reach, mut random: impl FnMut() -> f64) {
+        let days = publish_days(clock);
+        self.days.retain(|day, _| days.contains(day));
+        for day in days {
+            let until_day = Duration::from_secs((u64::from(day.0) * 86_400).saturating_sub(clock.0));
+            let mut after = |most: Duration| now + most.min(until_day).mul_f64(random());
+            match self.days.get_mut(&day) {
+                None => {
+                    let due = after(MAX_FIRST_DELAY);
+                    self.days.insert(day, Planned { due, reach: reach.clone() });
+                }
+                Some(planned) if planned.reach != *reach => {
+                    planned.due = planned.due.min(after(MAX_CHANGE_DELAY));
+                    planned.reach = reach.clone();
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The day whose offer is due next, and when.
+    pub(super) fn next(&self) -> Option<(UtcDay, Instant)> {
+        self.days.iter().map(|(day, planned)| (*day, planned.due)).min_by_key(|(_, due)| *due)
+    }
+
+    /// Notes that the offer of a day was published, or that it failed.
+    pub(super) fn done(&mut self, now: Instant, day: UtcDay, is_published: bool, random: f64) {
+        if let Some(planned) = self.days.get_mut(&day) {
+            planned.due = now
+                + match is_published {
+                    true => REPUBLISH_EVERY.mul_f64(1.0 - random / 4.0),
+                    false => RETRY_AFTER,
+                };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIDNIGHT: UnixTime = UnixTime(20_001 * 86_400);
+    const TODAY: UtcDay = UtcDay(20_000);
+    const TOMORROW: UtcDay = UtcDay(20_001);
+
+    fn before_midnight(minutes: u64) -> UnixTime {
+        UnixTime(MIDNIGHT.0 - minutes * 60)
+    }
+
+    fn elsewhere() -> Reach {
+        Reach { circuits: vec!["/ip4/192.0.2.1/tcp/443".parse().unwrap()], ..Reach::default() }
+    }
+
+    fn minutes(count: u64) -> Duration {
+        Duration::from_secs(count * 60)
+    }
+
+    #[test]
+    fn the_offer_of_today_is_due_at_once_and_with_each_change() {
+        let mut schedule = Schedule::default();
+        let now = Instant::now();
+        schedule.update(now, before_midnight(600), &Reach::default(), || 0.5);
+        assert_eq!(schedule.next(), Some((TODAY, now)));
+        schedule.done(now, TODAY, true, 0.0);
+        assert_eq!(schedule.next(), Some((TODAY, now + REPUBLISH_EVERY)));
+        schedule.update(now + minutes(1), before_midnight(599), &Reach::default(), || 0.5);
+        assert_eq!(schedule.next(), Some((TODAY, now + REPUBLISH_EVERY)));
+        schedule.update(now + minutes(2), before_midnight(598), &elsewhere(), || 0.5);
+        assert_eq!(schedule.next(), Some((TODAY, now + minutes(2))));
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_soon() {
+        let mut schedule = Schedule::default();
+        let now = Instant::now();
+        schedule.update(now, before_midnight(600), &Reach::default(), || 0.5);
+        schedule.done(now, TODAY, false, 0.0);
+        assert_eq!(schedule.next(), Some((TODAY, now + RETRY_AFTER)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_offer_of_tomorrow_is_out_by_midnight_and_moves_apart_from_that_of_today(
+            left in 2_u64..=120,
+            first in 0.01..1.0,
+            change in 0.01..1.0,
+        ) {
+            let mut schedule = Schedule::default();
+            let (now, clock) = (Instant::now(), before_midnight(left));
+            schedule.update(now, clock, &Reach::default(), || first);
+            prop_assert_eq!(schedule.next(), Some((TODAY, now)));
+            schedule.done(now, TODAY, true, first);
+
+            let due = schedule.days[&TOMORROW].due;
+            prop_assert!(due > now && due <= now + minutes(left));
+
+            schedule.done(due, TOMORROW, true, change);
+            let moved = now + Duration::from_secs(1);
+            schedule.update(moved, UnixTime(clock.0 + 1), &elsewhere(), || change);
+            prop_assert_eq!(schedule.next(), Some((TODAY, moved)));
+            let followed = schedule.days[&TOMORROW].due;
+            prop_assert!(followed > moved && followed <= now + minutes(left));
+
+            // The day begins: the offer goes on as it was planned, and that of yesterday is done with.
+            schedule.update(now + minutes(left), MIDNIGHT, &elsewhere(), || change);
+            schedule.update(now + minutes(left + 1), UnixTime(MIDNIGHT.0 + 60), &elsewhere(), || change);
+            prop_assert_eq!(schedule.next(), Some((TOMORROW, followed)));
+        }
+    }
+}
