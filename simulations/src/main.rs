@@ -78,7 +78,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("keyferry-sim: {error:#}");
-            ExitCode::FAILURE
+            // What could not start is told from what went wrong.
+            if error.is::<nat::Lacking>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

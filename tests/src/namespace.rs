@@ -19,14 +19,20 @@ fn arguments(kind: &'static str, script: &str) -> Option<Vec<&'static str>> {
 }
 
 /// Runs `body`, the rest of the test with this full name, in a network namespace that has nothing but loopback, after a
-/// shell script has put up what else it needs. Where that is not allowed it prints why, and the test passes.
+/// shell script has put up what else it needs. Where that is not allowed, the test is skipped.
 pub fn with_network(test: &str, script: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     if env::var_os(INSIDE).is_some_and(|inside| inside == test) {
         return body();
     }
+    if keyferry_needs::lacks(&["unshare", "ip"]) {
+        return Ok(());
+    }
     let script = format!("set -e; ip link set lo up; {script}");
     let Some(arguments) = arguments("--net", &script) else {
-        println!("skipped: this machine does not allow a network namespace (root or user namespaces, and iproute2)");
+        keyferry_needs::skip(
+            "namespaces",
+            "this machine lets neither root nor a user namespace make a network namespace",
+        );
         return Ok(());
     };
     let output = Command::new("unshare")
@@ -43,10 +49,13 @@ pub fn with_network(test: &str, script: &str, body: impl FnOnce() -> Result<()>)
 }
 
 /// A command that first runs a shell script, in which `$1` is `dir`, in a mount namespace of its own, and then becomes
-/// `program` with the arguments that are added to it. None, with a printed reason, where that is not allowed.
+/// `program` with the arguments that are added to it. None, with the test skipped, where that is not allowed.
 pub fn with_mounts(script: &str, dir: &Path, program: &OsStr) -> Option<Command> {
+    if keyferry_needs::lacks(&["unshare"]) {
+        return None;
+    }
     let Some(arguments) = arguments("--mount", "mount -t tmpfs -o size=64k none /mnt") else {
-        println!("skipped: this machine does not allow a mount namespace (root or user namespaces are needed)");
+        keyferry_needs::skip("namespaces", "this machine lets neither root nor a user namespace mount a folder");
         return None;
     };
     let mut command = Command::new("unshare");

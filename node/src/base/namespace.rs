@@ -1,5 +1,4 @@
-//! Tests that need a network of their own: each runs itself again in a new network namespace. Without the right to make one, it says so
-//! and does nothing.
+//! Tests that need a network of their own: each runs itself again in a new network namespace. Without the right to make one, it is skipped.
 //!
 //! What it is not: what is in that network, which each test sets up.
 
@@ -13,10 +12,11 @@ pub(crate) fn in_namespace(name: &str, programs: &[&str], set_up: &str) -> bool 
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    let missing = programs.iter().find(|program| !succeeds("which", &[program]));
-    let may = succeeds("unshare", &["-n", "sh", "-c", "ip link add v0 type veth peer name v1"]);
-    if missing.is_some() || !may {
-        println!("skipped: {name} needs the right to make a network namespace, iproute2, and {programs:?}");
+    if keyferry_needs::lacks(&[&["unshare", "ip"], programs].concat()) {
+        return false;
+    }
+    if !succeeds("unshare", &["-n", "sh", "-c", "ip link add v0 type veth peer name v1"]) {
+        keyferry_needs::skip("namespaces", "root alone may make network namespaces, where the machine allows it");
         return false;
     }
     let output = Command::new("unshare")

@@ -61,6 +61,7 @@ use self::{
 use crate::{lab::keyferry_binary, measure::parse_size};
 
 pub(crate) use image::{Options as ImageOptions, make as make_image};
+pub(crate) use namespaces::Lacking;
 pub(crate) use probe::obey as run_probe;
 
 /// What to run.
@@ -143,7 +144,7 @@ enum EngineKind {
 
 /// Runs the lab and prints what came of it.
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
-    namespaces::ensure_possible()?;
+    namespaces::ensure_possible(&options.programs())?;
     end_tidily_on_signals()?;
     let left = namespaces::sweep_dead();
     if left > 0 {
@@ -249,8 +250,21 @@ const SMOKE: [Cell; 10] = [
 ];
 
 impl Options {
-    fn tasks(&self) -> Result<Vec<Task>> {
-        ensure!((0.0..=0.5).contains(&self.loss), "--loss takes a part from 0 to 0.5");
+    /// Programs besides those of all labs.
+    fn programs(&self) -> Vec<&'static str> {
+        let maps_ports = self.self_test
+            || match (self.hold, self.moving || self.losing) {
+                (Some(cell), _) => cell.has(Site::PortMapping),
+                (None, true) => false,
+                (None, false) => self.throughput || self.chosen_cells().iter().any(|cell| cell.has(Site::PortMapping)),
+            };
+        let relays = if self.losing { self.relays.to_lose() } else { vec![self.relays] };
+        let has_coturn = relays.into_iter().any(|relays| relays.coturns() > 0);
+        let wanted = [(maps_ports, &["miniupnpd"][..]), (has_coturn, &["turnserver", "bash"])];
+        wanted.into_iter().filter(|(is_wanted, _)| *is_wanted).flat_map(|(_, programs)| programs).copied().collect()
+    }
+
+    fn chosen_cells(&self) -> Vec<Cell> {
         let cells = match () {
             () if !self.cells.is_empty() => self.cells.clone(),
             () if self.smoke => SMOKE.to_vec(),
@@ -258,7 +272,12 @@ impl Options {
             () => Cell::all(),
         };
         let chosen = |cell: &Cell| self.only.as_ref().is_none_or(|only| cell.to_string().contains(only.as_str()));
-        let cells: Vec<Cell> = cells.into_iter().filter(chosen).collect();
+        cells.into_iter().filter(chosen).collect()
+    }
+
+    fn tasks(&self) -> Result<Vec<Task>> {
+        ensure!((0.0..=0.5).contains(&self.loss), "--loss takes a part from 0 to 0.5");
+        let cells = self.chosen_cells();
         ensure!(!cells.is_empty(), "no cell has {:?} in its name", self.only.as_deref().unwrap_or_default());
         let round_trips = match &self.rtt_ms[..] {
             [] if self.smoke || self.latency => &[latency::ROUND_TRIP_MS][..],
@@ -298,4 +317,35 @@ fn end_tidily_on_signals() -> Result<()> {
         });
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn programs(line: &str) -> Vec<&'static str> {
+        Cli::try_parse_from(["nat-matrix"].into_iter().chain(line.split_whitespace())).unwrap().options.programs()
+    }
+
+    #[test]
+    fn the_lab_needs_what_its_cells_and_relays_run() {
+        let (mapping, coturn) = (["miniupnpd"], ["turnserver", "bash"]);
+        for line in ["", "--self-test", "--smoke", "--throughput", "--cells sym:upnp", "--hold upnp:apdf"] {
+            assert_eq!(programs(line), mapping, "{line}");
+        }
+        for line in ["--cells apdf:sym", "--only cgn:cgn", "--moving", "--losing --relays found", "--hold sym:sym"] {
+            assert!(programs(line).is_empty(), "{line}");
+        }
+        for line in ["--losing", "--losing --relays coturn", "--relays coturn --cells apdf:sym"] {
+            assert_eq!(programs(line), coturn, "{line}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fmt, fs,
     io::Write,
     path::Path,
     process::{Command, Stdio},
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::engine::{Engine, containers, remove_containers};
@@ -39,16 +39,28 @@ pub(crate) struct Namespaces {
     engine: Engine,
 }
 
-/// Fails in one line if this machine or this user cannot make the lab.
-pub(crate) fn ensure_possible() -> Result<()> {
-    let root = fs::read_to_string("/proc/self/status")?.lines().any(|line| line.starts_with("Uid:\t0\t"));
-    ensure!(root, "the lab makes network namespaces: run it as root (sudo keyferry-sim nat-matrix …)");
-    ensure!(Path::new("/dev/net/tun").exists(), "the lab needs /dev/net/tun: load the module tun");
-    for tool in ["ip", "nft"] {
-        let found = Command::new(tool).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        ensure!(found.is_ok(), "the lab needs `{tool}`: install iproute2 and nftables");
+/// What the machine or the user lacks for a lab, in one line.
+#[derive(Debug)]
+pub(crate) struct Lacking(String);
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the lab cannot start: {}", self.0)
     }
-    Ok(())
+}
+
+impl std::error::Error for Lacking {}
+
+/// Fails if this machine or this user cannot make the lab, which will start these programs besides those of all labs.
+pub(crate) fn ensure_possible(programs: &[&str]) -> Result<(), Lacking> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !status.lines().any(|line| line.starts_with("Uid:\t0\t")) {
+        return Err(Lacking("it makes network namespaces; run it as root (sudo keyferry-sim nat-matrix …)".to_owned()));
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Err(Lacking("there is no /dev/net/tun; load the module tun".to_owned()));
+    }
+    keyferry_needs::ensure(&[&["ip", "nft", "sysctl"], programs].concat()).map_err(Lacking)
 }
 
 /// Removes what labs have left whose process is dead. Gives their number.

@@ -189,6 +189,11 @@ impl Cell {
         cells
     }
 
+    /// Whether one of the two is there.
+    pub(crate) fn has(self, site: Site) -> bool {
+        matches!(self, Cell::Apart(a, b) if a == site || b == site)
+    }
+
     /// The sharer's site, as reports have it.
     pub(crate) fn a(self) -> &'static str {
         match self {

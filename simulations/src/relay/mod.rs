@@ -14,7 +14,7 @@ mod programs;
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
@@ -63,6 +63,7 @@ struct Report {
 
 /// Measures and prints.
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
+    keyferry_needs::ensure(&["socat"]).map_err(Error::msg)?;
     let dir = tempfile::Builder::new().prefix("keyferry-relay-").tempdir()?;
     let relay = KeyferryRelay::start(dir.path())?;
     // More than can be carried in the time.
@@ -83,7 +84,7 @@ fn in_turns(options: &Options, relay: &KeyferryRelay, endless: &Server, dir: &Pa
     let size = options.size;
     let source = Server::start(&["--zeros".as_ref(), size.to_string().as_ref()])?;
     let socat = Socat::start(source.port())?;
-    let coturn = Coturn::start(dir)?;
+    let coturn = if keyferry_needs::lacks(&["turnserver"]) { None } else { Some(Coturn::start(dir)?) };
     let mut report = Report {
         ratio: 0.0,
         coturn_ratio: None,

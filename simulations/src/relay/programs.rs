@@ -111,11 +111,11 @@ pub(super) struct Coturn {
 }
 
 impl Coturn {
-    /// Starts it with a user, and lets it connect to this machine. None where it is not installed.
-    pub(super) fn start(dir: &Path) -> Result<Option<Self>> {
+    /// Starts it with a user, and lets it connect to this machine.
+    pub(super) fn start(dir: &Path) -> Result<Self> {
         let port = free_port()?;
         let log = File::create(dir.join("coturn.log"))?;
-        let spawned = Command::new("turnserver")
+        let process = Command::new("turnserver")
             .args(["-n", "--lt-cred-mech", "--realm", "sim", "--user", USER, "--no-cli", "--no-tls", "--no-dtls"])
             .args(["--no-udp", "--listening-ip", "127.0.0.1", "--relay-ip", "127.0.0.1", "--allow-loopback-peers"])
             .args(["--listening-port", &port.to_string(), "--log-file", "stdout"])
@@ -124,16 +124,11 @@ impl Coturn {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .spawn();
-        match spawned {
-            Ok(child) => {
-                let process = Running(child);
-                wait_for_port(port)?;
-                Ok(Some(Self { _process: process, uri: format!("turn:{USER}@127.0.0.1:{port}") }))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).context("cannot start turnserver"),
-        }
+            .spawn()
+            .context("cannot start turnserver (Debian: coturn)")?;
+        let process = Running(process);
+        wait_for_port(port)?;
+        Ok(Self { _process: process, uri: format!("turn:{USER}@127.0.0.1:{port}") })
     }
 
     /// How to reach it.

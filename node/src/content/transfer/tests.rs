@@ -34,6 +34,8 @@ use crate::{
 };
 
 const GROUP: u64 = 64 * 1024;
+/// Groups that are just so many as two writes take: they are counted when the next one is due, even if it never comes.
+const WRITTEN: u64 = 16;
 
 /// A shared file or folder.
 struct Source {
@@ -133,6 +135,20 @@ impl Getter {
         let fetching = fetch_with(self.job(root), &self.patience, holders, tell, self.cancel.clone());
         tokio::time::timeout(Duration::from_secs(60), fetching).await.expect("the fetch ends in time")
     }
+
+    /// Waits until so much is verified.
+    async fn has(&self, bytes: u64) {
+        until(|| self.progress.lock().unwrap().done_bytes >= bytes).await;
+    }
+}
+
+async fn until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("in time");
 }
 
 fn givers(outcome: &Outcome) -> Vec<keyferry_proto::identity::NodeKey> {
@@ -229,11 +245,15 @@ async fn a_holder_that_is_lost_goes_on_when_it_is_back() {
     let source = Source::file(40 * GROUP);
     let getter = Getter::new();
     let (found, holders) = mpsc::channel(4);
-    let breaks = source.holder(1, Behaviour::CloseAfter { groups: 15 }).await;
-    found.send(breaks.session().await).await.unwrap();
+    let breaks = source.holder(1, Behaviour::HangAfter { groups: WRITTEN as usize }).await;
+    let breaking = breaks.session().await;
+    let lost = breaking.closed();
+    found.send(breaking).await.unwrap();
     let back = source.holder(1, Behaviour::Honest).await;
     let later = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        getter.has(WRITTEN * GROUP).await;
+        breaks.cut();
+        lost.await;
         found.send(back.session().await).await.unwrap();
     };
 
@@ -243,7 +263,7 @@ async fn a_holder_that_is_lost_goes_on_when_it_is_back() {
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(40 * GROUP));
     // One node, at two addresses.
     assert_eq!((outcome.resumed_bytes, givers(&outcome)), (0, vec![back.node(); 2]));
-    assert_eq!(outcome.from.iter().map(|given| given.bytes).collect::<Vec<_>>(), [25 * GROUP, 15 * GROUP]);
+    assert_eq!(outcome.from.iter().map(|given| given.bytes).collect::<Vec<_>>(), [24 * GROUP, WRITTEN * GROUP]);
     let received = outcome.received_bytes;
     assert!(received < 42 * GROUP, "what came before the loss was fetched again: {received}");
 }
@@ -252,23 +272,22 @@ async fn a_holder_that_is_lost_goes_on_when_it_is_back() {
 async fn what_was_verified_when_the_user_stops_it_is_kept() {
     let source = Source::file(40 * GROUP);
     let mut getter = Getter::new();
-    let stuck = source.holder(1, Behaviour::HangAfter { groups: 3 }).await;
-    let stop = getter.cancel.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        stop.cancel();
-    });
+    let stuck = source.holder(1, Behaviour::HangAfter { groups: WRITTEN as usize }).await;
+    let stop = async {
+        getter.has(WRITTEN * GROUP).await;
+        getter.cancel.cancel();
+    };
     let begin = Instant::now();
 
-    let stopped = getter.fetch_from(source.root, vec![stuck.session().await]).await;
+    let (stopped, ()) = tokio::join!(getter.fetch_from(source.root, vec![stuck.session().await]), stop);
 
     assert!(matches!(stopped, Err(FetchError::Interrupted)), "{stopped:?}");
     assert!(begin.elapsed() < SOON);
     getter.cancel = CancellationToken::new();
     let honest = source.holder(2, Behaviour::Honest).await;
     let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
-    assert_eq!(outcome.resumed_bytes, 3 * GROUP);
-    assert_eq!(outcome.from[0].bytes, 37 * GROUP);
+    assert_eq!(outcome.resumed_bytes, WRITTEN * GROUP);
+    assert_eq!(outcome.from[0].bytes, 24 * GROUP);
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(40 * GROUP));
 }
 
@@ -279,11 +298,8 @@ async fn what_a_slow_holder_brings_counts_soon() {
     // Far less than what is gathered for one write.
     let slow = source.holder(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(600) }).await;
     let watched = async {
-        let begin = Instant::now();
         // All of it takes 24 s.
-        while getter.progress.lock().unwrap().done_bytes == 0 && begin.elapsed() < Duration::from_secs(12) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let _ = tokio::time::timeout(Duration::from_secs(12), getter.has(1)).await;
         getter.cancel.cancel();
         getter.progress.lock().unwrap().done_bytes
     };
@@ -304,13 +320,14 @@ async fn a_folder_with_copies_and_empty_files_counts_right_at_first_and_resumed(
         done_files: 6,
         total_files: 6,
     };
-    let stuck = source.holder(1, Behaviour::HangAfter { groups: 6 }).await;
-    let stop = getter.cancel.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        stop.cancel();
-    });
-    getter.fetch_from(source.root, vec![stuck.session().await]).await.unwrap_err();
+    // Slow enough to be counted while it comes.
+    let slow = source.holder(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(300) }).await;
+    let stop = async {
+        getter.has(4 * GROUP).await;
+        getter.cancel.cancel();
+    };
+    let (stopped, ()) = tokio::join!(getter.fetch_from(source.root, vec![slow.session().await]), stop);
+    stopped.unwrap_err();
     getter.cancel = CancellationToken::new();
     let honest = source.holder(2, Behaviour::Honest).await;
 
@@ -378,7 +395,8 @@ async fn a_fetch_that_finds_nobody_or_is_refused_by_all_ends_soon() {
 async fn a_holder_that_comes_and_goes_without_giving_anything_is_not_waited_for_forever() {
     let source = Source::file(40 * GROUP);
     let getter = Getter::new();
-    let breaks = source.holder(1, Behaviour::CloseAfter { groups: 0 }).await;
+    let breaks = source.holder(1, Behaviour::HangAfter { groups: 0 }).await;
+    breaks.cut();
     let (found, holders) = mpsc::channel(4);
     let again = async {
         while found.send(breaks.session().await).await.is_ok() {
@@ -402,15 +420,15 @@ async fn a_fetch_that_is_dropped_stops_reading() {
     let session = slow.session().await;
     let closed = session.closed();
 
-    let dropped = tokio::time::timeout(Duration::from_millis(500), getter.fetch_from(source.root, vec![session])).await;
-
-    assert!(dropped.is_err());
-    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("nothing holds the session any more");
-    let begin = Instant::now();
-    while slow.open_answers() > 0 {
-        assert!(begin.elapsed() < Duration::from_secs(5), "the holder still answers");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::select! {
+        ended = getter.fetch_from(source.root, vec![session]) => panic!("{ended:?}"),
+        () = getter.has(1) => {}
     }
+
+    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("nothing holds the session any more");
+    // Far less than the 40 s that all of it would take.
+    let stops = until(|| slow.open_answers() == 0);
+    tokio::time::timeout(Duration::from_secs(5), stops).await.expect("the holder still answers");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -463,7 +481,7 @@ async fn a_session_cannot_take_all_places_of_a_server() {
     for _ in 0..16 {
         unread.push(holder::ask_for_all(&greedy, source.root).await);
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until(|| holder.open_answers() == 16 && holder.places_taken() > 0).await;
     let getter = Getter::new();
 
     let outcome = getter.fetch_from(source.root, vec![holder.session().await]).await.unwrap();

@@ -68,17 +68,20 @@ pub(crate) struct NatLab {
 }
 
 impl NatLab {
-    /// Builds the lab; `None`, with a line that says why, where namespaces cannot be made.
+    /// Builds the lab; `None`, with the test skipped, where namespaces cannot be made.
     pub(crate) fn build() -> Option<Self> {
         static BUILT: AtomicU32 = AtomicU32::new(0);
+        if keyferry_needs::lacks(&["ip", "nft", "sysctl"]) {
+            return None;
+        }
         if std::fs::metadata("/proc/self").map_or(true, |own| own.uid() != 0) {
-            println!("skipped: network namespaces need root");
+            keyferry_needs::skip("root", "named network namespaces need root");
             return None;
         }
         let prefix = format!("kfp{}-{}", std::process::id(), BUILT.fetch_add(1, Ordering::Relaxed));
         let lab = Self { prefix };
         if !run(&["ip", "netns", "add", &lab.namespace("a")], "") {
-            println!("skipped: this machine does not allow network namespaces");
+            keyferry_needs::skip("namespaces", "this machine does not allow network namespaces");
             return None;
         }
         for member in &MEMBERS[1..] {

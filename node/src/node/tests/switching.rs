@@ -109,7 +109,9 @@ async fn a_get_that_starts_over_a_relay_goes_on_directly_and_lets_the_relay_go()
     let relayed = getter.relayed_session(&way, &sharer).await;
     let ended = relayed.closed();
     let until_used = async move {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        while relayed.traffic().received() < 4 * GROUP {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         drop(relayed);
     };
 

@@ -287,12 +287,22 @@ async fn a_node_that_lost_all_its_peers_joins_again_by_itself() {
     assert!(second.resolve(key_of(&secret(1))).await.is_some());
 }
 
+/// Waits until all have the connections that they want: for a while, none comes or goes.
+async fn has_settled(nodes: &[Node]) {
+    let connections = || nodes.iter().map(|node| node.rendezvous.status().borrow().connected).sum::<usize>();
+    let mut before = 0;
+    while before != connections() {
+        before = connections();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
 /// The times are printed and not judged: fifty nodes in one unoptimised process make a busy machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_of_fifty_answers_members_and_newcomers() {
     let before = resident_kib();
     let nodes = network(50).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    has_settled(&nodes).await;
     let per_node = (resident_kib() - before) / nodes.len();
     let began = Instant::now();
     let report = nodes[7].publish(&secret(1), 1).await;

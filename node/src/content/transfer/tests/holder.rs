@@ -25,6 +25,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::super::serve::Server;
 use crate::{
     content::store::Store,
@@ -56,12 +58,8 @@ pub(super) enum Behaviour {
         groups: usize,
         pause: Duration,
     },
-    /// So many groups, and then nothing more.
+    /// So many groups, and then nothing more, until the connection is cut.
     HangAfter {
-        groups: usize,
-    },
-    /// So many groups, and then the connection is cut.
-    CloseAfter {
         groups: usize,
     },
 }
@@ -71,6 +69,7 @@ pub(super) struct Holder {
     addr: SocketAddr,
     server: Server,
     answers: Arc<AtomicUsize>,
+    cut: CancellationToken,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -86,9 +85,9 @@ impl Holder {
         let tls = SessionTls::new(&secret).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let answers = Arc::new(AtomicUsize::new(0));
+        let (answers, cut) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let server = Server::new(store.clone(), secret.clone());
-        let (to_serve, count) = (server.clone(), Arc::clone(&answers));
+        let (to_serve, count, until) = (server.clone(), Arc::clone(&answers), cut.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((stream, remote)) = listener.accept().await {
                 let report = PathReport::accepted(remote, &AddressPolicy::for_listeners(&[addr]).unwrap());
@@ -99,20 +98,22 @@ impl Holder {
                 // Whoever has dialled may be gone again by now.
                 let Ok((session, mut inbound)) = Session::accept(path, &tls).await else { continue };
                 let (store, server, count) = (store.clone(), to_serve.for_session(), Arc::clone(&count));
+                let cut = until.clone();
                 tokio::spawn(async move {
                     while let Some(stream) = inbound.next().await {
                         let (store, server, count) = (store.clone(), server.clone(), Arc::clone(&count));
-                        let (session, socket) = (session.clone(), Arc::clone(&socket));
+                        let (session, socket, cut) = (session.clone(), Arc::clone(&socket), cut.clone());
                         tokio::spawn(async move {
                             count.fetch_add(1, Ordering::SeqCst);
-                            answer(&session, &socket, stream, &store, &server, behaviour).await;
+                            let answering = answer(&session, &socket, &cut, stream, &store, &server, behaviour);
+                            answering.await;
                             count.fetch_sub(1, Ordering::SeqCst);
                         });
                     }
                 });
             }
         });
-        Self { secret, addr, server, answers, accepting }
+        Self { secret, addr, server, answers, cut, accepting }
     }
 
     pub(super) fn node(&self) -> NodeKey {
@@ -136,6 +137,11 @@ impl Holder {
         session
     }
 
+    /// Cuts the connections of those who got all that this holder gives before it hangs, and from now on at once.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
+    }
+
     /// Requests that are being answered.
     pub(super) fn open_answers(&self) -> usize {
         self.answers.load(Ordering::SeqCst)
@@ -157,6 +163,7 @@ pub(super) async fn ask_for_all(session: &Session, root: ContentHash) -> Stream 
 async fn answer(
     session: &Session,
     socket: &std::net::TcpStream,
+    cut: &CancellationToken,
     mut stream: Stream,
     store: &Store,
     server: &Server,
@@ -185,7 +192,6 @@ async fn answer(
         Behaviour::Slow { groups } => (groups, Some(groups), Duration::from_millis(100)),
         Behaviour::Drip { groups, pause } => (groups, Some(groups), pause),
         Behaviour::HangAfter { groups } => (groups, None, Duration::from_secs(600)),
-        Behaviour::CloseAfter { groups } => (groups, None, Duration::ZERO),
     };
     if stream.write_all(&header).await.is_err() {
         return;
@@ -193,14 +199,10 @@ async fn answer(
     let (mut groups, mut next) = (0, first);
     for (bytes, is_group) in body {
         if groups == next && is_group {
-            if let Behaviour::CloseAfter { .. } = behaviour {
-                // What was sent is to arrive first.
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                return socket.shutdown(std::net::Shutdown::Both).unwrap_or_default();
-            }
             let gone = session.closed();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = cut.cancelled() => return socket.shutdown(std::net::Shutdown::Both).unwrap_or_default(),
                 _ = gone => return,
             }
             next += rest.unwrap_or(usize::MAX / 2);

@@ -16,9 +16,7 @@ fn relayed() -> PathKind {
 
 /// Waits until the fetch has come so far, then gives it a further session.
 async fn give_at(getter: &Getter, done: u64, session: Session, found: &mpsc::Sender<Session>) {
-    while getter.progress.lock().unwrap().done_bytes < done {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    getter.has(done).await;
     found.send(session).await.unwrap();
 }
 
@@ -54,11 +52,13 @@ async fn a_fetch_moves_from_a_relay_to_a_direct_path_and_lets_the_relay_go() {
 async fn a_relay_that_brings_nothing_more_does_not_hold_up_the_direct_path() {
     let source = Source::file(LEN);
     let getter = Getter::new();
-    let (by_relay, direct) =
-        (source.holder(1, Behaviour::HangAfter { groups: 37 }).await, source.holder(1, Behaviour::Honest).await);
+    let (by_relay, direct) = (
+        source.holder(1, Behaviour::HangAfter { groups: 2 * WRITTEN as usize }).await,
+        source.holder(1, Behaviour::Honest).await,
+    );
     let (found, holders) = mpsc::channel(4);
     found.send(by_relay.session_by(relayed()).await).await.unwrap();
-    let (later, begin) = (give_at(&getter, 30 * GROUP, direct.session().await, &found), Instant::now());
+    let (later, begin) = (give_at(&getter, 2 * WRITTEN * GROUP, direct.session().await, &found), Instant::now());
 
     let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
 
@@ -66,20 +66,24 @@ async fn a_relay_that_brings_nothing_more_does_not_hold_up_the_direct_path() {
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(LEN));
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     assert!(outcome.received_bytes < LEN + SLACK, "fetched twice: {}", outcome.received_bytes);
-    assert_eq!((kept_by(&outcome, true), kept_by(&outcome, false)), (37 * GROUP, LEN - 37 * GROUP));
+    assert_eq!((kept_by(&outcome, true), kept_by(&outcome, false)), (2 * WRITTEN * GROUP, LEN - 2 * WRITTEN * GROUP));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_goes_on_by_a_relay_when_the_direct_path_dies() {
     let source = Source::file(LEN);
     let getter = Getter::new();
-    let (direct, by_relay) =
-        (source.holder(1, Behaviour::CloseAfter { groups: 60 }).await, source.holder(1, Behaviour::Serve).await);
+    let (direct, by_relay) = (
+        source.holder(1, Behaviour::HangAfter { groups: 4 * WRITTEN as usize }).await,
+        source.holder(1, Behaviour::Serve).await,
+    );
     let (found, holders) = mpsc::channel(4);
     let dying = direct.session().await;
     let dead = dying.closed();
     found.send(dying).await.unwrap();
     let later = async {
+        getter.has(4 * WRITTEN * GROUP).await;
+        direct.cut();
         dead.await;
         found.send(by_relay.session_by(relayed()).await).await.unwrap();
     };
@@ -89,7 +93,7 @@ async fn a_fetch_goes_on_by_a_relay_when_the_direct_path_dies() {
     let outcome = outcome.unwrap();
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(LEN));
     assert!(outcome.received_bytes < LEN + SLACK, "fetched twice: {}", outcome.received_bytes);
-    assert_eq!((kept_by(&outcome, false), kept_by(&outcome, true)), (60 * GROUP, LEN - 60 * GROUP));
+    assert_eq!((kept_by(&outcome, false), kept_by(&outcome, true)), (4 * WRITTEN * GROUP, LEN - 4 * WRITTEN * GROUP));
 }
 
 #[tokio::test(flavor = "multi_thread")]

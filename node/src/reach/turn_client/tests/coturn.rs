@@ -36,11 +36,7 @@ pub(super) struct Coturn {
 
 /// Skips a test where there is no coturn.
 pub(super) fn is_missing() -> bool {
-    let found = Command::new("turnserver").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_err() {
-        println!("skipped: there is no turnserver (Debian's package coturn)");
-    }
-    found.is_err()
+    keyferry_needs::lacks(&["turnserver"])
 }
 
 impl Coturn {

@@ -13,9 +13,7 @@ const MESSAGES: &str = "20";
 /// what it prints, or none when it is not there.
 async fn uclient(bench: &Bench, arguments: &[&str]) -> Option<String> {
     let port = bench.addr.port().to_string();
-    let is_there = Command::new("which").arg(PROGRAM).output().is_ok_and(|output| output.status.success());
-    if !is_there {
-        println!("skipped: needs coturn's {PROGRAM}");
+    if keyferry_needs::lacks(&[PROGRAM]) {
         return None;
     }
     let mut command = Command::new("timeout");
