@@ -3,9 +3,9 @@
 pub(crate) mod atomic_file;
 pub(crate) mod clock;
 pub(crate) mod counters;
-pub(crate) mod frame_io;
 pub mod data_dir;
 pub(crate) mod durations;
+pub(crate) mod frame_io;
 #[cfg(test)]
 pub(crate) mod namespace;
 pub(crate) mod rate_limit;

@@ -8,11 +8,11 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use keyferry_proto::identity::NodeKey;
 use tokio::{sync::watch, time::timeout};
 
+use crate::net::path::info::PathInfo;
 use crate::net::{
     path::{PathKind, PathReport, RelayReason},
     session::{Session, WeakSession},
 };
-use crate::node::api::PathInfo;
 
 /// How long a session that is to be used again may take to show that it is alive.
 const ALIVE_PATIENCE: Duration = Duration::from_secs(1);

@@ -62,7 +62,7 @@ pub(crate) struct Announcer {
     /// Signalled when the store's roots have changed.
     pub(crate) roots_changed: Arc<Notify>,
     pub(crate) relay_mode: RelayMode,
-    pub(crate) sequence: Sequence,
+    pub(super) sequence: Sequence,
 }
 
 /// What an offer says of where the node can be reached.

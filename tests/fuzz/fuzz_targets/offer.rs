@@ -4,7 +4,6 @@
 
 #![no_main]
 
-use keyferry_proto::{catalogue::SignedEntry, identity::{NodeKey, NodeSecret}, offer::{RecordKey, SealedOffer, SignedOffer}};
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     catalogue::SignedEntry,
