@@ -24,6 +24,8 @@ use super::{Credentials, Role};
 
 /// RFC 8445 §16.1.
 const PRIORITY: AttributeType = AttributeType::new(0x0024);
+/// The priorities that a candidate can have (RFC 8445 §5.1.2).
+const ALLOWED_PRIORITIES: std::ops::Range<u32> = 1..1 << 31;
 const USE_CANDIDATE: AttributeType = AttributeType::new(0x0025);
 const ICE_CONTROLLED: AttributeType = AttributeType::new(0x8029);
 const ICE_CONTROLLING: AttributeType = AttributeType::new(0x802a);
@@ -171,7 +173,8 @@ impl Request<'_> {
         if self.unknown().next().is_some() {
             return Err(Refusal::UnknownAttribute);
         }
-        let priority = self.number(PRIORITY).ok().flatten().ok_or(Refusal::BadRequest)?;
+        let priority = self.number(PRIORITY).ok().flatten().map(u32::from_be_bytes);
+        let priority = priority.filter(|priority| ALLOWED_PRIORITIES.contains(priority)).ok_or(Refusal::BadRequest)?;
         let role = match (self.number(ICE_CONTROLLING)?, self.number(ICE_CONTROLLED)?) {
             (Some(_), Some(_)) => return Err(Refusal::BadRequest),
             (Some(tie_breaker), None) => Some((Role::Controlling, u64::from_be_bytes(tie_breaker))),
@@ -179,7 +182,7 @@ impl Request<'_> {
             (None, None) => None,
         };
         let nominates = self.0.raw_attribute(USE_CANDIDATE).is_some();
-        Ok(Check { priority: u32::from_be_bytes(priority), role, nominates })
+        Ok(Check { priority, role, nominates })
     }
 
     /// The answer that the check has arrived, from this address.
@@ -350,7 +353,10 @@ mod tests {
         let own = credentials("peer");
         let bytes = with_attributes("peerfrag:own", None, &[(0x24, &[0, 0, 0, 1])]);
         assert_eq!(request(&bytes).check(&own), Err(Refusal::BadRequest));
-        for attributes in [&[] as &[(u16, &[u8])], &[(0x24, &[0, 1])], &[(0x24, &[0, 0, 0, 1]), (0x8029, &[1])]] {
+        let no_candidate_has_it: [&[(u16, &[u8])]; 3] =
+            [&[(0x24, &[0; 4])], &[(0x24, &[0x80, 0, 0, 0])], &[(0x24, &[0xff; 4])]];
+        let malformed: [&[(u16, &[u8])]; 3] = [&[], &[(0x24, &[0, 1])], &[(0x24, &[0, 0, 0, 1]), (0x8029, &[1])]];
+        for attributes in malformed.into_iter().chain(no_candidate_has_it) {
             let bytes = with_attributes("peerfrag:own", Some(&own.password), attributes);
             assert_eq!(request(&bytes).check(&own), Err(Refusal::BadRequest), "{attributes:?}");
         }
@@ -360,9 +366,9 @@ mod tests {
     fn an_unknown_attribute_is_refused_by_name_if_it_must_be_understood() {
         let own = credentials("peer");
         let bytes =
-            with_attributes("peerfrag:own", Some(&own.password), &[(0x24, &[0; 4]), (0xc001, b"gladly ignored")]);
+            with_attributes("peerfrag:own", Some(&own.password), &[(0x24, &[0, 0, 0, 1]), (0xc001, b"gladly ignored")]);
         assert!(request(&bytes).check(&own).is_ok());
-        let bytes = with_attributes("peerfrag:own", Some(&own.password), &[(0x24, &[0; 4]), (0x7ffe, b"vital")]);
+        let bytes = with_attributes("peerfrag:own", Some(&own.password), &[(0x24, &[0, 0, 0, 1]), (0x7ffe, b"vital")]);
         assert_eq!(request(&bytes).check(&own), Err(Refusal::UnknownAttribute));
         let refusal = request(&bytes).refusal(Refusal::UnknownAttribute, &own);
         assert_eq!(answer(&refusal).outcome(&own), Ok(Outcome::Error { code: 420 }));
