@@ -1,4 +1,4 @@
-//! One `proto::ice::Agent` over real sockets of one address, for tests against other agents and against liars.
+//! One `keyferry_ice::Agent` over real sockets of one address, for tests against other agents and against liars.
 //!
 //! What it is not: the node's own driver (`keyferry::connect::ice`), which shares its port with everything else. This one is as small
 //! as the agent allows, and so shows what a driver has to do.

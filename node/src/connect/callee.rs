@@ -11,9 +11,10 @@ use keyferry_proto::signalling::{Refusal, Streams};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::streams::{self, PeerEnd, Search, StreamSetback, StreamSettings};
-use crate::connect::{acceptor::SessionHost, call_arbiter::Turns};
 use crate::{
     connect::{
+        acceptor::SessionHost,
+        call_arbiter::Turns,
         ice::{IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation, TooManyNegotiations},
         signalling::{Incoming, Ringing},
     },

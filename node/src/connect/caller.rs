@@ -22,17 +22,13 @@ use super::{
     trace::Trace,
 };
 use crate::{
-    connect::trace::StageName,
     connect::{
         acceptor::SessionHost,
         call_arbiter::{Outgoing, Turns},
         connector::{CallSetback, StreamSetbacks},
-    },
-};
-use crate::{
-    connect::{
         ice::{IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation},
         signalling::{Call, CallError, Line},
+        trace::StageName,
     },
     net::{
         path::AddressPolicy,

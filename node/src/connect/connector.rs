@@ -36,10 +36,10 @@ pub(crate) use self::{
 };
 use super::{dialling::Dialler, sessions::Sessions, trace::Trace};
 use crate::{
-    connect::caller::{Caller, Circuit, MAX_CIRCUITS},
-    connect::trace::StageName,
-};
-use crate::{
+    connect::{
+        caller::{Caller, Circuit, MAX_CIRCUITS},
+        trace::StageName,
+    },
     net::{
         path::{AddressPolicy, Admitted, RelayMode, Scope},
         port::Port,

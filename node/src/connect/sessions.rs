@@ -8,9 +8,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use keyferry_proto::identity::NodeKey;
 use tokio::{sync::watch, time::timeout};
 
-use crate::net::path::info::PathInfo;
 use crate::net::{
-    path::{PathKind, PathReport, RelayReason},
+    path::{PathKind, PathReport, RelayReason, info::PathInfo},
     session::{Session, WeakSession},
 };
 

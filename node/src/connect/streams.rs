@@ -17,7 +17,6 @@ use keyferry_ice::{PairReport, Role, Stream};
 use keyferry_proto::{identity::NodeKey, signalling::Streams};
 
 use super::trace::Trace;
-use crate::connect::trace::StageName;
 use crate::{
     connect::{
         ice::{
@@ -25,6 +24,7 @@ use crate::{
             TooManyNegotiations,
         },
         signalling::Call,
+        trace::StageName,
     },
     net::{
         path::{AddressPolicy, Path, PathKind, RelayMode, RelayReason},

@@ -25,11 +25,11 @@ use super::{
     api::{Command, Event, Failure, PingStage, RelayInfo, RootInfo, Shared, Status},
     runner::Runner,
 };
-use crate::node::network::Online;
 use crate::{
     connect::trace::{Step, StepSink},
     content::store::{Damage, ImportMode, Origin, Root, Store, UNFINISHED_GRACE, VerifyProgress},
     net::path::host_candidates,
+    node::network::Online,
     reach::{rendezvous::multiaddr_of, turn_server::Relay},
 };
 

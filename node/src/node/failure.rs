@@ -9,10 +9,9 @@ use keyferry_proto::{
 };
 
 use super::api::{Command, Failure, FailureKind};
-use crate::connect::connector::FindError;
 use crate::{
     base::data_dir::{ContactsError, HomeError},
-    connect::signalling::CallError,
+    connect::{connector::FindError, signalling::CallError},
     content::{
         store::StoreError,
         transfer::{FetchError, staging::StagingError},

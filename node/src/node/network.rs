@@ -26,21 +26,6 @@ use zeroize::Zeroizing;
 use super::api::Failure;
 use crate::{
     base::data_dir::{Admission, ContactsFile, Home},
-    connect::{ice::IceHost, signalling},
-    content::{store::Store, transfer::serve::Server},
-    net::{
-        path::RelayMode,
-        port::{Accepted, DEFAULT_PORT, Incoming, Port, PortError},
-        session::SessionTls,
-    },
-    reach::{
-        gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
-        rendezvous::{Rendezvous, RendezvousConfig, TurnService},
-        turn_client::{Proxy, Relays, TurnServer},
-        turn_server::Relay,
-    },
-};
-use crate::{
     connect::{
         acceptor::SessionHost,
         call_arbiter::Turns,
@@ -49,14 +34,28 @@ use crate::{
         connector::Finder,
         demux::{self, alpn},
         dialling::{Dialler, RelayDialler},
+        ice::IceHost,
         sessions::Sessions,
+        signalling,
         streams::StreamSettings,
+    },
+    content::{store::Store, transfer::serve::Server},
+    net::{
+        path::RelayMode,
+        port::{Accepted, DEFAULT_PORT, Incoming, Port, PortError},
+        session::SessionTls,
     },
     node::{
         announcer::{Announcer, Sequence},
         running::NodeConfig,
     },
-    reach::turn_service,
+    reach::{
+        gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
+        rendezvous::{Rendezvous, RendezvousConfig, TurnService},
+        turn_client::{Proxy, Relays, TurnServer},
+        turn_server::Relay,
+        turn_service,
+    },
 };
 
 /// How long it may take to give back what the router maps when the node stops.

@@ -13,8 +13,7 @@ use super::{
     commands::{Events, steps_to, tell},
     remote::parse_node,
 };
-use crate::net::session::Session;
-use crate::{connect::trace::Trace, node::network::Online};
+use crate::{connect::trace::Trace, net::session::Session, node::network::Online};
 
 /// Round trips that one `ping` may measure.
 pub const MAX_PINGS: u32 = 10_000;

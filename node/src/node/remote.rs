@@ -25,13 +25,14 @@ use super::{
     commands::{Events, steps_to, tell},
     told::Told,
 };
-use crate::{connect::trace::Trace, node::network::Online};
 use crate::{
+    connect::trace::Trace,
     content::transfer::{
         fetch::{FetchProgress, Given, Job, fetch},
         staging::Target,
     },
     net::session::{Session, Stream, read_message},
+    node::network::Online,
 };
 
 /// How long a peer may take for a short answer.

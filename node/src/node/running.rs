@@ -13,11 +13,11 @@ use libp2p::Multiaddr;
 use tokio::sync::Notify;
 
 use super::api::Failure;
-use crate::node::network::Online;
 use crate::{
     base::data_dir::{AdmissionPolicy, Home},
     content::{store::Store, transfer::serve::Server},
     net::path::RelayMode,
+    node::network::Online,
     reach::{gather::StunServer, turn_server::RelayConfig},
 };
 

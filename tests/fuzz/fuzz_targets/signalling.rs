@@ -136,7 +136,7 @@ fn check(remote: &Description) {
     assert!((4..=32).contains(&remote.ufrag.len()) && (22..=64).contains(&remote.password.len()));
 }
 
-/// `body | signature`, as `proto::signalling` says.
+/// `body | signature`, as `keyferry_proto::signalling` says.
 fn seal(sender: &NodeSecret, [caller, callee]: [&NodeSecret; 2], direction: u8, number: u32, body: &[u8]) -> Vec<u8> {
     let (caller, callee) = (caller.public(), callee.public());
     let signed = [

@@ -27,14 +27,16 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::net::stun::read::{self, First};
 use crate::{
     base::{
         counters::counters,
         rate_limit::{HostLimiter, Rate},
     },
     connect::ice::{IceHost, Inbound, Unclaimed},
-    net::port::{Accepted, Undecided},
+    net::{
+        port::{Accepted, Undecided},
+        stun::read::{self, First},
+    },
     reach::turn_server::Entrance,
 };
 

@@ -13,8 +13,8 @@ use super::*;
 
 mod relayed;
 
-use crate::connect::demux::stun::Front;
 use crate::{
+    connect::demux::stun::Front,
     net::{
         path::{AddressPolicy, Path, PathKind},
         port::Port,

@@ -14,8 +14,10 @@ use keyferry_ice::{
 use keyferry_proto::identity::NodeKey;
 use serde::{Deserialize, Serialize};
 
-use crate::base::durations::millis;
-use crate::net::path::{PathKind, PathReport, RelayWay};
+use crate::{
+    base::durations::millis,
+    net::path::{PathKind, PathReport, RelayWay},
+};
 
 /// How a connection came about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

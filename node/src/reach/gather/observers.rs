@@ -284,8 +284,11 @@ async fn keep_asking(port: Arc<Port>, addr: SocketAddr, again: bool, words: mpsc
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect::demux::stun::Front;
-    use crate::{connect::ice::IceHost, net::port::Incoming, reach::gather::Gathered};
+    use crate::{
+        connect::{demux::stun::Front, ice::IceHost},
+        net::port::Incoming,
+        reach::gather::Gathered,
+    };
 
     async fn loopback() -> (Arc<Port>, Incoming) {
         let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();

@@ -12,12 +12,14 @@ use libp2p::{
 };
 
 use super::Actor;
-use crate::base::clock;
-use crate::reach::rendezvous::{
-    behaviour::BehaviourEvent,
-    calls::CallsEvent,
-    circuit::is_circuit,
-    scope::{Scope, socket_addr_of},
+use crate::{
+    base::clock,
+    reach::rendezvous::{
+        behaviour::BehaviourEvent,
+        calls::CallsEvent,
+        circuit::is_circuit,
+        scope::{Scope, socket_addr_of},
+    },
 };
 
 impl Actor {

@@ -14,10 +14,12 @@ use libp2p::{
 };
 
 use super::Actor;
-use crate::base::clock;
-use crate::reach::rendezvous::{
-    scope::{Scope, multiaddr_of, socket_addr_of},
-    turn::{self, Answer, AskError, AskReply, Decided, MAX_ASKED, MAX_DIALLED},
+use crate::{
+    base::clock,
+    reach::rendezvous::{
+        scope::{Scope, multiaddr_of, socket_addr_of},
+        turn::{self, Answer, AskError, AskReply, Decided, MAX_ASKED, MAX_DIALLED},
+    },
 };
 
 impl Actor {

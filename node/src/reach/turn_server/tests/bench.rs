@@ -13,9 +13,8 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::connect::demux::stun::Front;
 use crate::{
-    connect::ice::IceHost,
+    connect::{demux::stun::Front, ice::IceHost},
     net::{path::PathStream, port::Port},
     reach::{
         gather::Gathered,
