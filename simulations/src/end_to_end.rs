@@ -21,6 +21,9 @@ use crate::{
     measure::{MIB, Usage, parse_size},
 };
 
+/// Fetches by hash that are tried.
+const TRIES: u64 = 10;
+
 /// What to move.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -70,13 +73,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     sharer.stop()?;
     for (source, shared) in paths.iter().zip(&shared) {
         let address = format!("keyferry:{}", shared.hash);
-        // The second holder's provider record takes a moment to be found.
-        let mut tries = (0..10).map(|round| {
-            std::thread::sleep(Duration::from_secs(round.min(2)));
-            fetch(&lab, "third", &address, source, shared, "hash, from the second holder")
-        });
-        let row = tries.find(|result| result.is_ok()).context("no fetch by hash in ten tries")?;
-        rows.push(row?);
+        rows.push(fetch_by_hash(&lab, &address, source, shared)?);
     }
     sound(&lab, "third")?;
     if json {
@@ -97,6 +94,19 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     }
     println!("  sender: {:.1} MiB resident at most", sender.peak_resident_bytes as f64 / MIB);
     Ok(())
+}
+
+/// Fetches from the second holder, whose provider record takes a moment to be found.
+fn fetch_by_hash(lab: &Lab, address: &str, source: &Path, shared: &Shared) -> Result<Row> {
+    let mut last = None;
+    for round in 0..TRIES {
+        std::thread::sleep(Duration::from_secs(round.min(2)));
+        match fetch(lab, "third", address, source, shared, "hash, from the second holder") {
+            Ok(row) => return Ok(row),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.context("nothing was tried")?.context(format!("no fetch by hash in {TRIES} tries; the last one")))
 }
 
 fn fetch(lab: &Lab, node: &str, address: &str, source: &Path, shared: &Shared, what: &str) -> Result<Row> {
