@@ -13,7 +13,6 @@ mod ping;
 mod remote;
 pub mod runner;
 mod running;
-mod told;
 
 pub use self::{
     ping::MAX_PINGS,
