@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     address::{Address, ShareName},
     hash::ContentHash,
@@ -26,7 +26,7 @@ use super::{
     runner::Runner,
 };
 use crate::{
-    connect::trace::{Step, StepSink},
+    connect::trace::{PathSink, Step, StepSink},
     content::store::{Damage, ImportMode, Origin, Root, Store, UNFINISHED_GRACE, VerifyProgress},
     net::path::host_candidates,
     node::network::Online,
@@ -52,6 +52,15 @@ pub(crate) fn steps_to(events: &Events) -> StepSink {
             }
         };
         let _ = events.try_send(event);
+    })
+}
+
+/// Tells the paths of sessions as events.
+pub(crate) fn paths_to(events: &Events) -> PathSink {
+    let events = events.clone();
+    Arc::new(move |path| {
+        let events = events.clone();
+        async move { tell(&events, Event::Connected(path)).await }.boxed()
     })
 }
 

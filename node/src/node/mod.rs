@@ -14,7 +14,6 @@ mod ping;
 mod remote;
 pub mod runner;
 mod running;
-mod told;
 
 pub use self::{
     error::{Error, Offence},

@@ -1,6 +1,6 @@
 //! Carrying out `ping`: reaches a node, tells each step, and measures round trips.
 //!
-//! What it is not: the steps themselves (`finder`, `calling`).
+//! What it is not: the steps themselves (`crate::connect`).
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node,
-    api::{Event, NodeAddress, PingReply, Pinged},
+    api::{Event, NodeAddress, PathInfo, PingReply, Pinged},
     commands::{Events, steps_to, tell},
 };
 use crate::{connect::trace::Trace, net::session::Session, node::network::Online};
@@ -43,7 +43,7 @@ impl Node {
             let total = began.elapsed();
             let session = settle(online, session, events).await;
             let round_trip = measure(&session, count.min(MAX_PINGS), events).await?;
-            let path = online.sessions.path_of(&session);
+            let path = PathInfo::new(&session.peer(), &session.path());
             tell(events, Event::Pinged(Pinged { node: node.to_string(), path, total, round_trip })).await;
             Ok(())
         };
@@ -54,18 +54,16 @@ impl Node {
     }
 }
 
-/// Waits until it is known whether a session that stands by a relay remains so: a direct one may follow, or it becomes known why not.
+/// Waits until it is known whether a relayed session stays relayed: a direct one may follow, or the reason why there is none.
 async fn settle(online: &Online, session: Session, events: &Events) -> Session {
-    let mut changes = online.sessions.changes();
-    let is_settled = || !session.path().kind.is_relayed() || online.sessions.path_of(&session).why.is_some();
-    if is_settled() {
+    let mut path = session.watch_path();
+    if path.borrow().kind.is_settled() {
         return session;
     }
     tell(events, Event::Stage { message: "reached by a relay; looking for a direct path".to_owned() }).await;
     let explained = async {
-        while !is_settled() {
-            changes.next().await;
-        }
+        // It does not fail: the session is held here.
+        let _ = path.wait_for(|path| path.kind.is_settled()).await;
     };
     tokio::select! {
         direct = online.sessions.direct(session.peer()) => direct,

@@ -22,8 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Node, Offence,
     api::{Entry, Event, Fetched, NodeAddress, PathInfo, SourceInfo},
-    commands::{Events, steps_to, tell},
-    told::Told,
+    commands::{Events, paths_to, steps_to, tell},
 };
 use crate::{
     connect::trace::Trace,
@@ -74,40 +73,18 @@ impl Node {
             root_size: resolved.root_size,
             target: Target { out_dir, name: resolved.name, overwrite },
         };
-        let (found, mut holders) = mpsc::channel(MAX_WAITING_HOLDERS);
-        let (told, to_fetch) = mpsc::channel(MAX_WAITING_HOLDERS);
+        let (found, holders) = mpsc::channel(MAX_WAITING_HOLDERS);
         let node = address.node().filter(|node| *node != self.key());
         let hints = address.hints().to_vec();
-        let finding = online.finder.clone().find_holders(resolved.hash, node, hints, resolved.session, found);
-        let paths = Told::default();
-        let tell_path = async |path: PathInfo| {
-            paths.note(path.clone());
-            tell(events, Event::Connected(path)).await;
-        };
-        let telling = async {
-            while let Some(session) = holders.recv().await {
-                tell_path(online.sessions.path_of(&session)).await;
-                if told.send(session).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let explaining = async {
-            let mut changes = online.sessions.changes();
-            loop {
-                for path in paths.better_known(changes.next().await) {
-                    tell_path(path).await;
-                }
-            }
-        };
+        let finding =
+            online.finder.clone().find_holders(resolved.hash, node, hints, resolved.session, found, paths_to(events));
         let progress = |FetchProgress { done_bytes, total_bytes, done_files, total_files }| {
             // A front end that is behind misses some progress, no more.
             let _ = events.try_send(Event::Fetching { done_bytes, total_bytes, done_files, total_files });
         };
-        let outcome = tokio::select! {
-            outcome = fetch(job, to_fetch, progress, cancel.clone()) => outcome?,
-            () = async { tokio::join!(finding, telling, explaining); } => unreachable!("it does not end"),
-        };
+        // The finding ends when the fetch takes no more sessions.
+        let (outcome, ()) = tokio::join!(fetch(job, holders, progress, cancel.clone()), finding);
+        let outcome = outcome?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.roots_changed.notify_one();
         Ok(Fetched {
@@ -118,7 +95,7 @@ impl Node {
             files: outcome.files,
             received_bytes: outcome.received_bytes,
             resumed_bytes: outcome.resumed_bytes,
-            from: outcome.from.iter().map(|given| source(given, &paths)).collect(),
+            from: outcome.from.iter().map(source).collect(),
             took: started.elapsed(),
             first_byte: outcome.first_byte.map(|at| at.duration_since(started)),
         })
@@ -250,10 +227,10 @@ fn entry_event(entry: CatalogueEntry) -> Event {
     Event::Entry(Entry { name, hash, format, size, files })
 }
 
-fn source(given: &Given, paths: &Told) -> SourceInfo {
-    SourceInfo { path: paths.latest(PathInfo::new(&given.node, &given.path)), bytes: given.bytes }
+fn source(given: &Given) -> SourceInfo {
+    SourceInfo { path: PathInfo::new(&given.node, &given.path), bytes: given.bytes }
 }
 
 fn path_info(session: &Session) -> PathInfo {
-    PathInfo::new(&session.peer(), session.path())
+    PathInfo::new(&session.peer(), &session.path())
 }

@@ -1,6 +1,6 @@
 mod switching;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use keyferry_proto::address::Address;
 use tempfile::TempDir;
@@ -222,7 +222,7 @@ async fn a_holder_that_comes_back_elsewhere_is_found_again() {
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let finder = getter.node.online.as_ref().unwrap().finder.clone();
     let (found, mut holders) = mpsc::channel(4);
-    tokio::spawn(finder.find_holders(root, Some(key), sharer.addrs(), None, found));
+    tokio::spawn(finder.find_holders(root, Some(key), sharer.addrs(), None, found, Arc::new(|_| Box::pin(async {}))));
     let first = holders.recv().await.unwrap();
     let before = first.path().remote;
     drop(first);
@@ -274,7 +274,14 @@ async fn a_holder_is_connected_to_again_when_the_address_of_its_session_goes_awa
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let online = getter.node.online.as_ref().unwrap();
     let (found, mut holders) = mpsc::channel(4);
-    tokio::spawn(online.finder.clone().find_holders(root, Some(sharer.node.key()), sharer.addrs(), None, found));
+    tokio::spawn(online.finder.clone().find_holders(
+        root,
+        Some(sharer.node.key()),
+        sharer.addrs(),
+        None,
+        found,
+        Arc::new(|_| Box::pin(async {})),
+    ));
     let first = holders.recv().await.unwrap();
 
     online.sessions.break_off_from(&["192.0.2.1".parse().unwrap()]);

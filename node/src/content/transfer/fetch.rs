@@ -20,7 +20,7 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     identity::NodeKey,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -142,13 +142,32 @@ pub(super) struct Ledger {
     /// Those who sent what does not hash to what was asked for; they are not asked again.
     pub(super) banned: HashSet<NodeKey>,
     /// What was kept of whom. No session: one that is left for a better one is to end.
-    given: Vec<Given>,
+    given: Vec<Kept>,
     /// Bytes of content that were here before the first attempt.
     pub(super) resumed_bytes: u64,
     /// What last went wrong with a holder.
     pub(super) setback: Option<Setback>,
     /// When there was last something to be glad of.
     pub(super) last_gain: Instant,
+}
+
+/// What was kept of what came from a holder by one path, of which more may still become known.
+struct Kept {
+    node: NodeKey,
+    path: watch::Receiver<PathReport>,
+    bytes: u64,
+}
+
+impl Kept {
+    /// Whether a session is with this holder, by this path.
+    fn is_of(&self, session: &Session) -> bool {
+        let (known, path) = (self.path.borrow(), session.path());
+        self.node == session.peer() && known.remote == path.remote && known.kind.is_relayed() == path.kind.is_relayed()
+    }
+
+    fn into_given(self) -> Given {
+        Given { node: self.node, path: self.path.borrow().clone(), bytes: self.bytes }
+    }
 }
 
 impl Ledger {
@@ -165,21 +184,20 @@ impl Ledger {
 
     /// Bytes of content that came over the network and were kept.
     pub(super) fn given_bytes(&self) -> u64 {
-        self.given.iter().map(|given| given.bytes).sum()
+        self.given.iter().map(|kept| kept.bytes).sum()
     }
 
     /// Notes that bytes were kept which came over a session.
     pub(super) fn give(&mut self, session: &Session, bytes: u64) {
-        let (node, path) = (session.peer(), session.path());
         // The same path may be made several times.
-        let same = |given: &&mut Given| {
-            given.node == node
-                && given.path.remote == path.remote
-                && given.path.kind.is_relayed() == path.kind.is_relayed()
-        };
-        match self.given.iter_mut().find(same) {
-            Some(given) => given.bytes += bytes,
-            None => self.given.push(Given { node, path: path.clone(), bytes }),
+        match self.given.iter_mut().find(|kept| kept.is_of(session)) {
+            Some(kept) => {
+                kept.bytes += bytes;
+                if !kept.path.borrow().kind.is_settled() {
+                    kept.path = session.watch_path();
+                }
+            }
+            None => self.given.push(Kept { node: session.peer(), path: session.watch_path(), bytes }),
         }
     }
 }
@@ -216,7 +234,7 @@ async fn finish(job: &Job, plan: Arc<Plan>, ledger: Ledger) -> Result<Outcome, F
         Ok((plan, path))
     })
     .await?;
-    let mut from = ledger.given;
+    let mut from: Vec<Given> = ledger.given.into_iter().map(Kept::into_given).collect();
     from.sort_by_key(|given| std::cmp::Reverse(given.bytes));
     Ok(Outcome {
         format: plan.format,

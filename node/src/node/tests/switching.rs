@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use keyferry_ice::FailureReason;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -126,6 +127,37 @@ async fn a_get_that_starts_over_a_relay_goes_on_directly_and_lets_the_relay_go()
     assert_eq!(gave, [PathClass::Relay, PathClass::Direct]);
     assert_eq!(fetched.from.iter().map(|source| source.bytes).sum::<u64>(), LEN);
     tokio::time::timeout(Duration::from_secs(5), ended).await.expect("nobody uses the relay any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_tells_again_of_a_relayed_path_when_it_is_known_why_it_is_relayed() {
+    let (files, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (sharer, shared, _) = sharer(&files).await;
+    let getter = Peer::start(Vec::new()).await;
+    let way = SlowWay::to(sharer.node.local_addrs()[0]).await;
+    let relayed = getter.relayed_session(&way, &sharer).await;
+    let explaining = async move {
+        while relayed.traffic().received() < 4 * GROUP {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        relayed.explain_relay(FailureReason::BothMapByDestination.into());
+    };
+    let command = Command::Get { address: shared.address_with_hints, out_dir: out.path().to_owned(), overwrite: false };
+
+    let (events, ()) = tokio::join!(getter.run(command), explaining);
+
+    let events = events.unwrap();
+    let Some(Event::Fetched(fetched)) = events.last() else { panic!("{events:?}") };
+    let path = |event: &Event| match event {
+        Event::Connected(path) => Some((path.path, path.why.clone())),
+        _ => None,
+    };
+    let told: Vec<_> = events.iter().filter_map(path).collect();
+    let why = Some("both NATs map by destination".to_owned());
+    let of_relay = [(PathClass::Relay, None), (PathClass::Relay, why.clone()), (PathClass::Direct, None)];
+    assert_eq!(told, of_relay);
+    let given_by_relay = fetched.from.iter().find(|source| source.path.path == PathClass::Relay).unwrap();
+    assert_eq!(given_by_relay.path.why, why);
 }
 
 #[tokio::test(flavor = "multi_thread")]
