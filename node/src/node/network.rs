@@ -96,7 +96,8 @@ impl Online {
         let (rendezvous, _) =
             Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)
                 .map_err(|error| Failure::local(error.to_string()))?;
-        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status());
+        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status())
+            .map_err(|error| Failure::usage(error.to_string()))?;
         let (gathered, network) = (gatherer.gathered(), gatherer.network());
         let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
         let answers_stun = config.announce || relay.is_some();

@@ -2,7 +2,7 @@
 //!
 //! What it is not: what is done with their events; see [`super::actor`].
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use keyferry_proto::offer::{MAX_LIFETIME, RECORD_VERSION};
 use libp2p::{
@@ -11,8 +11,8 @@ use libp2p::{
     core::{transport::OrTransport, upgrade::Version},
     identify,
     identity::Keypair,
-    kad, mdns, memory_connection_limits, noise, ping, relay, request_response,
-    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
+    kad, memory_connection_limits, noise, ping, relay, request_response,
+    swarm::{self, NetworkBehaviour},
     yamux,
 };
 use tokio::sync::mpsc;
@@ -22,6 +22,7 @@ use super::{
     calls::Calls,
     fenced::Fenced,
     handshake::{Handshakes, MAX_HANDSHAKES},
+    multicast::{self, Multicast},
     observed::Departures,
     records::Table,
     relaying,
@@ -82,9 +83,7 @@ pub(super) struct Behaviour {
     warm: Warm,
     identify: Scoped<identify::Behaviour>,
     ping: Scoped<ping::Behaviour>,
-    /// Multicast over IPv4, and over IPv6: each instance of it speaks one of them only.
-    mdns: Toggle<mdns::tokio::Behaviour>,
-    mdns6: Toggle<mdns::tokio::Behaviour>,
+    multicast: Multicast,
     pub(super) lan: Scoped<Kademlia>,
     pub(super) wan: Scoped<Kademlia>,
     pub(super) reachable: Scoped<autonat::v2::client::Behaviour>,
@@ -147,8 +146,7 @@ pub(super) fn swarm(
         ping: Scoped::direct(ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         )),
-        mdns: mdns_behaviour(config.mdns && listens(&port, SocketAddr::is_ipv4), peer, false),
-        mdns6: mdns_behaviour(config.mdns && listens(&port, SocketAddr::is_ipv6), peer, true),
+        multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
         lan: Scoped::new(Scope::Lan, kademlia(peer, Scope::Lan, mode(!config.hidden))),
         wan: Scoped::new(Scope::Wan, kademlia(peer, Scope::Wan, mode(config.public))),
         reachable: Scoped::new(Scope::Wan, autonat_client()),
@@ -187,21 +185,6 @@ fn autonat_client() -> autonat::v2::client::Behaviour {
     let config =
         autonat::v2::client::Config::default().with_max_candidates(MAX_PROBED).with_probe_interval(PROBE_INTERVAL);
     autonat::v2::client::Behaviour::new(rand::make_rng(), config)
-}
-
-fn listens(port: &Port, family: fn(&SocketAddr) -> bool) -> bool {
-    port.local_addrs().iter().any(family)
-}
-
-fn mdns_behaviour(wanted: bool, peer: PeerId, enable_ipv6: bool) -> Toggle<mdns::tokio::Behaviour> {
-    let made =
-        wanted.then(|| mdns::tokio::Behaviour::new(mdns::Config { enable_ipv6, ..mdns::Config::default() }, peer));
-    Toggle::from(made.and_then(|made| {
-        made.inspect_err(
-            |error| tracing::info!(%error, enable_ipv6, "peers of the local network cannot be found by multicast"),
-        )
-        .ok()
-    }))
 }
 
 /// Copies of a record that are made in the DHT of a scope, which is also how many peers a query wants to find. Peers of

@@ -17,6 +17,11 @@ mod contacts;
 mod fenced;
 mod handshake;
 mod lookup;
+#[cfg(feature = "mdns")]
+mod multicast;
+#[cfg(not(feature = "mdns"))]
+#[path = "without_multicast.rs"]
+mod multicast;
 mod observed;
 mod records;
 mod relaying;
@@ -91,7 +96,7 @@ pub struct RendezvousConfig {
     pub secret: Zeroizing<[u8; 32]>,
     /// Where to enter the DHT: multiaddrs with or without `/p2p/…` (which is ignored, because it changes at a restart).
     pub bootstrap: Vec<Multiaddr>,
-    /// Whether to find peers of the local network by multicast.
+    /// Whether to find peers of the local network by multicast. This needs the feature `mdns`.
     pub mdns: bool,
     /// Whether to try [`crate::net::port::DEFAULT_PORT`] of this machine, where another node may be.
     pub local_bootstrap: bool,
@@ -117,6 +122,9 @@ pub enum RendezvousError {
     /// libp2p refuses its configuration.
     #[error("libp2p cannot be set up: {0}")]
     Setup(String),
+    /// Multicast is wanted, and this build has none.
+    #[error("nodes on the local network cannot be found: keyferry was built without its feature `mdns`")]
+    WithoutMdns,
 }
 
 /// Why an offer or a provider record was not published. The fault is the caller's.
@@ -233,7 +241,7 @@ impl RendezvousConfig {
         Self {
             secret,
             bootstrap: Vec::new(),
-            mdns: true,
+            mdns: cfg!(feature = "mdns"),
             local_bootstrap: true,
             public: false,
             hidden: false,
