@@ -41,7 +41,7 @@ pub fn spawn(
     let (gathered, gathered_receiver) = watch::channel(Gathered::default());
     let (changes, network) = watch::channel(NetworkChange::default());
     let mapping = config.port_mapping.then(|| MappedPort::start(port.local_addrs(), network.clone())).transpose()?;
-    let task = Task {
+    let task = GatherTask {
         observers: Observers::new(port.clone(), config.stun),
         mapping,
         hidden: config.hidden,
@@ -58,7 +58,7 @@ pub fn spawn(
     Ok(Gatherer { gathered: gathered_receiver, network, end, task })
 }
 
-struct Task {
+struct GatherTask {
     port: Arc<Port>,
     /// The addresses at which the node listens.
     hosts: Vec<SocketAddr>,
@@ -71,7 +71,7 @@ struct Task {
     complete_at: Instant,
 }
 
-impl Task {
+impl GatherTask {
     async fn run(mut self, mut ended: oneshot::Receiver<()>) {
         let mut interfaces = Interfaces::new();
         let mut has_rendezvous = true;

@@ -20,17 +20,17 @@ use tokio::sync::mpsc;
 use super::{
     RendezvousConfig, RendezvousError,
     calls::Calls,
-    fenced::Fenced,
+    circuit_relay,
     handshake::{Handshakes, MAX_HANDSHAKES},
+    keep_alive::KeepAlive,
     multicast::{self, Multicast},
     observed::Departures,
+    panic_guard::PanicGuard,
     records::Table,
-    relaying,
     scope::Scope,
-    scoped::Scoped,
+    scope_filter::ScopeFilter,
     transport::PortTransport,
     turn::{self, Frames},
-    warm::Warm,
 };
 use crate::net::port::{Accepted, Port};
 
@@ -80,30 +80,30 @@ pub(super) type Kademlia = kad::Behaviour<Table>;
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    warm: Warm,
-    identify: Scoped<identify::Behaviour>,
-    ping: Scoped<ping::Behaviour>,
+    keep_alive: KeepAlive,
+    identify: ScopeFilter<identify::Behaviour>,
+    ping: ScopeFilter<ping::Behaviour>,
     multicast: Multicast,
-    pub(super) lan: Scoped<Kademlia>,
-    pub(super) wan: Scoped<Kademlia>,
-    pub(super) reachable: Scoped<autonat::v2::client::Behaviour>,
-    dial_back: Scoped<autonat::v2::server::Behaviour>,
-    pub(super) relay: Scoped<relay::Behaviour>,
+    pub(super) lan: ScopeFilter<Kademlia>,
+    pub(super) wan: ScopeFilter<Kademlia>,
+    pub(super) reachable: ScopeFilter<autonat::v2::client::Behaviour>,
+    dial_back: ScopeFilter<autonat::v2::server::Behaviour>,
+    pub(super) relay: ScopeFilter<relay::Behaviour>,
     /// Makes and takes circuits: the other half of the transport's.
-    relay_client: Fenced<relay::client::Behaviour>,
+    relay_client: PanicGuard<relay::client::Behaviour>,
     pub(super) calls: Calls,
     /// Credentials for TURN relays.
-    pub(super) turn: Scoped<request_response::Behaviour<Frames>>,
+    pub(super) turn: ScopeFilter<request_response::Behaviour<Frames>>,
 }
 
 impl Behaviour {
     /// The DHT of a scope.
     pub(super) fn kad(&mut self, scope: Scope) -> &mut Kademlia {
-        &mut self.scoped_kad(scope).inner
+        &mut self.filtered_kad(scope).inner
     }
 
     /// The DHT of a scope, with its filter.
-    pub(super) fn scoped_kad(&mut self, scope: Scope) -> &mut Scoped<Kademlia> {
+    pub(super) fn filtered_kad(&mut self, scope: Scope) -> &mut ScopeFilter<Kademlia> {
         match scope {
             Scope::Lan => &mut self.lan,
             Scope::Wan => &mut self.wan,
@@ -141,20 +141,20 @@ pub(super) fn swarm(
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits()),
         memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_limit),
-        warm: Warm::default(),
-        identify: Scoped::direct(identify_behaviour(&keys)),
-        ping: Scoped::direct(ping::Behaviour::new(
+        keep_alive: KeepAlive::default(),
+        identify: ScopeFilter::direct(identify_behaviour(&keys)),
+        ping: ScopeFilter::direct(ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         )),
         multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
-        lan: Scoped::new(Scope::Lan, kademlia(peer, Scope::Lan, mode(!config.hidden))),
-        wan: Scoped::new(Scope::Wan, kademlia(peer, Scope::Wan, mode(config.public))),
-        reachable: Scoped::new(Scope::Wan, autonat_client()),
-        dial_back: Scoped::direct(autonat::v2::server::Behaviour::default()),
-        relay: Scoped::new(Scope::Wan, relaying::relay(peer)),
-        relay_client: Fenced::new(relay_client),
+        lan: ScopeFilter::new(Scope::Lan, kademlia(peer, Scope::Lan, mode(!config.hidden))),
+        wan: ScopeFilter::new(Scope::Wan, kademlia(peer, Scope::Wan, mode(config.public))),
+        reachable: ScopeFilter::new(Scope::Wan, autonat_client()),
+        dial_back: ScopeFilter::direct(autonat::v2::server::Behaviour::default()),
+        relay: ScopeFilter::new(Scope::Wan, circuit_relay::relay(peer)),
+        relay_client: PanicGuard::new(relay_client),
         calls: Calls::new(peer, config.hidden),
-        turn: Scoped::direct(turn::behaviour(config.turn.as_ref())),
+        turn: ScopeFilter::direct(turn::behaviour(config.turn.as_ref())),
     };
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)

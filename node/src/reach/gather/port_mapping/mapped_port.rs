@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     MappingProtocol, PortMapping, RouterProtocols,
-    lease::{self, Lease},
+    lease::{self, MappingLease},
     router::Router,
 };
 use crate::reach::gather::{GatherError, NetworkChange};
@@ -99,7 +99,7 @@ async fn keep(
 }
 
 /// Asks for a port and renews it for as long as this is polled. Returns when the router has taken it away.
-async fn hold(listeners: &[SocketAddr], state: &watch::Sender<PortMapping>, held: &mut Option<Lease>) {
+async fn hold(listeners: &[SocketAddr], state: &watch::Sender<PortMapping>, held: &mut Option<MappingLease>) {
     let (router, mut protocols) = loop {
         match ask(listeners).await {
             Ok((router, protocols, lease)) => {
@@ -131,19 +131,19 @@ async fn hold(listeners: &[SocketAddr], state: &watch::Sender<PortMapping>, held
     }
 }
 
-async fn ask(listeners: &[SocketAddr]) -> Result<(Router, RouterProtocols, Lease), PortMapping> {
+async fn ask(listeners: &[SocketAddr]) -> Result<(Router, RouterProtocols, MappingLease), PortMapping> {
     let listeners = listeners.to_vec();
     let no_answer = |error: &dyn fmt::Display| PortMapping::NoAnswer { reason: error.to_string() };
     let found = tokio::task::spawn_blocking(move || Router::find(&listeners)).await;
     let router = found.map_err(|error| no_answer(&error))?.map_err(|error| no_answer(&error))?;
-    match Lease::ask(&router).await {
+    match MappingLease::ask(&router).await {
         (protocols, Ok(lease)) => Ok((router, protocols, lease)),
         (protocols, Err(error)) if protocols == RouterProtocols::default() => Err(no_answer(&error)),
         (protocols, Err(error)) => Err(PortMapping::Refused { protocols, reason: error.to_string() }),
     }
 }
 
-async fn release(lease: Lease) {
+async fn release(lease: MappingLease) {
     match timeout(RELEASE_TIMEOUT, lease.release()).await {
         Ok(Ok(())) => tracing::debug!("the mapped port is given back"),
         Ok(Err(error)) => tracing::debug!(%error, "the router did not take the mapped port back"),
