@@ -95,7 +95,7 @@ impl Online {
         let turn = relay.as_ref().and_then(|relay| turn_service::service(relay, secret));
         let (rendezvous, _) =
             Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)?;
-        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status());
+        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status())?;
         let (gathered, network) = (gatherer.gathered(), gatherer.network());
         let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
         let answers_stun = config.announce || relay.is_some();

@@ -34,11 +34,11 @@ pub struct NodeConfig {
     pub public: bool,
     /// Nodes through which to find the others.
     pub bootstrap: Vec<Multiaddr>,
-    /// Whether to look for nodes on the local network.
+    /// Whether to look for nodes on the local network. Fails without the feature `mdns`.
     pub mdns: bool,
     /// Servers that tell how this node's NAT works, beside the peers that do.
     pub stun: Vec<StunServer>,
-    /// Whether to ask the router for a port.
+    /// Whether to ask the router for a port. Fails without the feature `port-mapping`.
     pub port_mapping: bool,
     /// Whether relays are used, and whether anything else is.
     pub relay_mode: RelayMode,
@@ -50,7 +50,7 @@ pub struct NodeConfig {
     pub calls: AdmissionPolicy,
     /// Whether to say in the DHT where this node is and what it has. A node that only fetches need not.
     pub announce: bool,
-    /// How to relay for others, if it does.
+    /// How to relay for others, if it does. Without the feature `turn-server`, no [`RelayConfig`] can be made.
     pub relay: Option<RelayConfig>,
     /// Whether to do without any network: for commands that concern only the data folder.
     pub offline: bool,

@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     FetchError, InternalError,
-    attempt::{Attempt, Ended, Patience, Setback},
+    attempt::{Attempt, AttemptError, Patience, Setback},
     plan::Plan,
-    receive::Arrivals,
+    receive::Received,
     staging::Target,
 };
 use crate::{
@@ -129,8 +129,8 @@ pub(super) async fn fetch_with(
                     return finish(&job, plan, attempt.into_ledger()).await;
                 }
             }
-            Err(Ended::Failed(error)) => return Err(error),
-            Err(Ended::PlanWasWrong) => attempt.discard_if_empty().await,
+            Err(AttemptError::Failed(error)) => return Err(error),
+            Err(AttemptError::PlanWasWrong) => attempt.discard_if_empty().await,
         }
         (ledger, sessions) = attempt.into_parts();
     }
@@ -138,7 +138,7 @@ pub(super) async fn fetch_with(
 
 /// What one fetch keeps over its attempts.
 pub(super) struct Ledger {
-    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) arrivals: Arc<Received>,
     /// Those who sent what does not hash to what was asked for; they are not asked again.
     pub(super) banned: HashSet<NodeKey>,
     /// What was kept of whom. No session: one that is left for a better one is to end.
