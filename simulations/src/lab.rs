@@ -121,7 +121,7 @@ pub(crate) fn keyferry_binary() -> Result<PathBuf> {
     let path = env::current_exe()?.with_file_name("keyferry");
     ensure!(
         path.is_file(),
-        "there is no keyferry binary at {}; build it with `cargo build --release -p keyferry -p keyferry-sim`",
+        "there is no keyferry binary at {}; build it with `cargo build --release -p keyferry-cli -p keyferry-sim`",
         path.display()
     );
     Ok(path)
