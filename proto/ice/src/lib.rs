@@ -14,7 +14,7 @@
 
 mod agent;
 mod attempts;
-pub mod candidate;
+mod candidate;
 mod checklist;
 mod checks;
 mod config;
@@ -35,6 +35,7 @@ mod tests;
 
 pub use self::{
     agent::{Agent, AgentOptions},
+    candidate::{Candidate, CandidateKind, TcpType},
     config::Config,
     counters::Counters,
     credentials::{Credentials, CredentialsError, PASSWORD_LEN, UFRAG_LEN, check_credentials},
@@ -45,8 +46,6 @@ pub use self::{
 };
 
 use std::net::SocketAddr;
-
-use crate::candidate::Candidate;
 
 /// One TCP connection, or an attempt at one, of one agent. The agent hands them out; none is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

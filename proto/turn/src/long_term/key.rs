@@ -5,9 +5,9 @@
 //!
 //! What it is not: a choice between the two kinds of proof; see [`Authorization`](super::Authorization) and [`Claim`](super::Claim).
 
-use hmac::{Hmac, KeyInit, Mac};
-use md5::{Digest as _, Md5};
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, Mac};
+use md5::{Digest, Md5};
+use sha2::Sha256;
 use stun_types::{
     attribute::{AttributeStaticType, MessageIntegrity, MessageIntegritySha256},
     message::{

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use keyferry_ice::{
-    Description, Mapping, OpenTurn, Signal, Stream,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, Description, Mapping, OpenTurn, Signal, Stream, TcpType};
 use keyferry_proto::{
     identity::NodeSecret,
     signalling::{Answered, CallId, Called, Calling, Channel, Conversation, Received, Refusal, Streams},
