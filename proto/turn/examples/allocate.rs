@@ -23,11 +23,11 @@ use std::{
 
 use keyferry_turn::{
     AddressFamily, UnixTime,
-    client::{self, Client, ClientOptions, DataId, Ending},
+    client::{self, Client, ClientOptions, ClientOutput, DataId, Ending},
     framing::MessageReader,
     long_term::Credentials,
     peer_policy::PeerPolicy,
-    server::{self, Arrival, ConnectFailed, ListenFailure, Server, Users},
+    server::{self, Arrival, ConnectFailed, ListenFailure, Server, ServerOutput, Users},
 };
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -64,40 +64,40 @@ fn use_relay(relay: SocketAddr, credentials: Credentials) -> Result<()> {
         // 1. Do what the client wants done.
         while let Some(output) = client.poll_output() {
             match output {
-                client::Output::Send { message } => control.socket.write_all(&message)?,
-                client::Output::Allocated(allocated) => {
+                ClientOutput::Send { message } => control.socket.write_all(&message)?,
+                ClientOutput::Allocated(allocated) => {
                     println!("allocated {}", allocated.relayed);
                     relayed = allocated.relayed;
                     // The peer is on this machine, so the relay sees it come from where it sees us come from.
                     client.permit(now, allocated.mapped.ip())?;
                 }
-                client::Output::Permitted { peer: ip } => {
+                ClientOutput::Permitted { peer: ip } => {
                     println!("let in {ip}");
                     peer = Some(thread::spawn(move || connect_as_peer(relayed)));
                 }
-                client::Output::OpenData { data: id } => {
+                ClientOutput::OpenData { data: id } => {
                     data.insert(id, Connection::open(relay)?);
                     client.data_connected(now, id);
                 }
-                client::Output::SendData { data: id, message } => {
+                ClientOutput::SendData { data: id, message } => {
                     data.get_mut(&id).ok_or("no such data connection")?.socket.write_all(&message)?;
                 }
-                client::Output::CloseData { data: id } => drop(data.remove(&id)),
-                client::Output::Bound { data: id, .. } => {
+                ClientOutput::CloseData { data: id } => drop(data.remove(&id)),
+                ClientOutput::Bound { data: id, .. } => {
                     echo(&data.remove(&id).ok_or("no such data connection")?.socket)?;
                     let peer = peer.take().ok_or("there is no peer yet")?;
                     peer.join().map_err(|_| "the peer has panicked")??;
                     println!("the peer got its line back");
                     client.release(now);
                 }
-                client::Output::Ended(Ending::Released) => {
+                ClientOutput::Ended(Ending::Released) => {
                     println!("given back");
                     return Ok(());
                 }
-                client::Output::PermissionRefused { error, .. } | client::Output::ConnectFailed { error, .. } => {
+                ClientOutput::PermissionRefused { error, .. } | ClientOutput::ConnectFailed { error, .. } => {
                     return Err(error.into());
                 }
-                client::Output::Ended(ending) => return Err(ending.into()),
+                ClientOutput::Ended(ending) => return Err(ending.into()),
             }
         }
         // 2. Pass on what has come in, and the time.
@@ -157,12 +157,12 @@ fn run_relay(mut server: Server, listener: &TcpListener) -> Result<()> {
         // 1. Do what the server wants done.
         while let Some(output) = server.poll_output() {
             match output {
-                server::Output::Send { client, message } => {
+                ServerOutput::Send { client, message } => {
                     // A connection that breaks is noticed when it is read.
                     clients.get_mut(&client).map(|known: &mut Connection| known.socket.write_all(&message));
                 }
-                server::Output::Close { client } => drop(clients.remove(&client)),
-                server::Output::Listen { allocation, reached, .. } => {
+                ServerOutput::Close { client } => drop(clients.remove(&client)),
+                ServerOutput::Listen { allocation, reached, .. } => {
                     let opened = TcpListener::bind((reached.ip(), 0)).and_then(|listener| {
                         listener.set_nonblocking(true)?;
                         Ok((listener.local_addr()?, listener))
@@ -170,14 +170,14 @@ fn run_relay(mut server: Server, listener: &TcpListener) -> Result<()> {
                     let relayed = opened.map(|(addr, listener)| (addr, listeners.insert(allocation, listener)).0);
                     server.listening(now, allocation, relayed.map_err(|_| ListenFailure::NoPort));
                 }
-                server::Output::StopListening { allocation } => drop(listeners.remove(&allocation)),
-                server::Output::Connect { peer, to, .. } => {
+                ServerOutput::StopListening { allocation } => drop(listeners.remove(&allocation)),
+                ServerOutput::Connect { peer, to, .. } => {
                     let opened = TcpStream::connect_timeout(&to, Duration::from_secs(1));
                     let result = opened.map(|socket| drop(peers.insert(peer, socket))).map_err(|_| ConnectFailed);
                     server.peer_connected(now, peer, result);
                 }
-                server::Output::ClosePeer { peer } => drop(peers.remove(&peer)),
-                server::Output::Join { client, peer, holder } => {
+                ServerOutput::ClosePeer { peer } => drop(peers.remove(&peer)),
+                ServerOutput::Join { client, peer, holder } => {
                     let (one, other) = (clients.remove(&client), peers.remove(&peer));
                     let (one, other) = (one.ok_or("no client")?.socket, other.ok_or("no peer")?);
                     let over = over.clone();

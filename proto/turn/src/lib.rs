@@ -18,7 +18,7 @@
 //!
 //! ```
 //! use std::time::Instant;
-//! use keyferry_turn::{AddressFamily, client::{Client, ClientOptions, Config, Output}, long_term::Credentials};
+//! use keyferry_turn::{AddressFamily, client::{Client, ClientOptions, ClientOutput, Config}, long_term::Credentials};
 //!
 //! let now = Instant::now();
 //! let options = ClientOptions {
@@ -32,9 +32,9 @@
 //! let mut sent = Vec::new();
 //! while let Some(output) = client.poll_output() {
 //!     match output {
-//!         Output::Send { message } => sent.push(message), // to the control connection
-//!         Output::Allocated(allocated) => println!("peers reach this side at {}", allocated.relayed),
-//!         Output::Ended(ending) => println!("no allocation: {ending}"),
+//!         ClientOutput::Send { message } => sent.push(message), // to the control connection
+//!         ClientOutput::Allocated(allocated) => println!("peers reach this side at {}", allocated.relayed),
+//!         ClientOutput::Ended(ending) => println!("no allocation: {ending}"),
 //!         _ => {} // data connections, permissions
 //!     }
 //! }

@@ -4,8 +4,8 @@ use std::{path::PathBuf, process::Command};
 
 /// The built example, beside which this test was built: `cargo test` and `cargo nextest` build the examples of a package too.
 fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name)
+    let test = std::env::current_exe().expect("this test has a path");
+    test.parent().and_then(|deps| deps.parent()).expect("it is in target/…/deps").join("examples").join(name)
 }
 
 fn run(name: &str) -> String {
