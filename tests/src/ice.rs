@@ -17,9 +17,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use keyferry_ice::{
-    Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, FailureReason, LocalCandidate,
-    Mapping, Output, Role, Selected, Signal, Source, Stream,
-    candidate::{Candidate, CandidateKind, TcpType},
+    Agent, AgentOptions, Candidate, CandidateKind, Config, ConnId, ConnectFailure, ConnectMethod, Credentials,
+    FailureReason, LocalCandidate, Mapping, Output, Role, Selected, Signal, Source, Stream, TcpType,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

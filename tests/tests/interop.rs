@@ -11,10 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use keyferry_ice::{
-    Config, Credentials, Description, Mapping, Role, Strategy,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, Config, Credentials, Description, Mapping, Role, Strategy, TcpType};
 use keyferry_tests::ice::{Ended, IcePeer, read_frame, write_frame};
 use tempfile::TempDir;
 

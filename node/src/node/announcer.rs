@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_ice::candidate::{Candidate, CandidateKind, TcpType};
+use keyferry_ice::{Candidate, CandidateKind, TcpType};
 use keyferry_net::time::UtcDay;
 use keyferry_proto::{
     identity::NodeSecret,

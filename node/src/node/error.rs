@@ -21,6 +21,7 @@ use crate::{
         session::{ReadError, SessionError},
     },
     reach::{
+        gather::GatherError,
         rendezvous::RendezvousError,
         turn_client::{ProxyError, UriError},
         turn_server::RelayError,
@@ -120,6 +121,9 @@ pub enum Error {
     /// This machine: the node's certificate.
     #[error("the node's certificate cannot be made: {0}")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The caller: the build lacks what was asked for.
+    #[error(transparent)]
+    Gather(#[from] GatherError),
     /// This machine: the part in the DHT.
     #[error(transparent)]
     Rendezvous(#[from] RendezvousError),

@@ -88,6 +88,7 @@ impl From<Error> for Failure {
             | Error::ProtocolTaken { .. }
             | Error::Offline
             | Error::Proxy(_)
+            | Error::Gather(_)
             | Error::TurnServer(_) => Self::usage(message),
             Error::Interrupted => Self::interrupted(),
             Error::Tls(_) | Error::Rendezvous(_) | Error::Relay(_) | Error::Task(_) => Self::local(message),

@@ -9,7 +9,7 @@ use super::{
     Agent, ConnId, LocalCandidate, Output, PairState, Role, Strategy,
     attempts::Gone,
     conn::{Conn, Pending},
-    messages::{self, Check, Incoming, MessageError, Outcome, Refusal, Request},
+    messages::{self, AnswerOutcome, Check, Incoming, MessageError, Refusal, Request},
     pair::{Pair, PairId, Way, is_from_simultaneous_open, is_inside},
 };
 use crate::candidate::{Candidate, CandidateKind, TcpType};
@@ -135,9 +135,9 @@ impl Agent {
         };
         let Some(peer) = &self.peer else { return };
         match answer.outcome(&peer.credentials) {
-            Ok(Outcome::Success { mapped }) => self.succeed(now, id, pending, mapped),
-            Ok(Outcome::RoleConflict) => self.yield_role(now, id, pending),
-            Ok(Outcome::Error { .. }) => self.close(now, id, Gone::Disproven),
+            Ok(AnswerOutcome::Success { mapped }) => self.succeed(now, id, pending, mapped),
+            Ok(AnswerOutcome::RoleConflict) => self.yield_role(now, id, pending),
+            Ok(AnswerOutcome::Error { .. }) => self.close(now, id, Gone::Disproven),
             Err(MessageError::Unauthentic) => {
                 self.counters.unauthentic += 1;
                 self.close(now, id, Gone::Disproven);

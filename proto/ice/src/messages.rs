@@ -93,7 +93,7 @@ pub(super) struct Answer<'a>(Message<'a>);
 
 /// What an authentic answer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum AnswerOutcome {
     /// The check has succeeded; the peer saw this address.
     Success { mapped: SocketAddr },
     /// The peer has the same role (487).
@@ -230,18 +230,18 @@ impl Answer<'_> {
     }
 
     /// What the answer says, if it proves that its sender knows its own password.
-    pub(super) fn outcome(&self, peer: &Credentials) -> Result<Outcome, MessageError> {
+    pub(super) fn outcome(&self, peer: &Credentials) -> Result<AnswerOutcome, MessageError> {
         if !is_authentic(&self.0, &peer.password) {
             return Err(MessageError::Unauthentic);
         }
         if self.0.has_class(MessageClass::Success) {
             let mapped = self.0.attribute::<XorMappedAddress>().map_err(|_| MessageError::Garbage)?;
-            return Ok(Outcome::Success { mapped: mapped.addr(self.transaction_id()) });
+            return Ok(AnswerOutcome::Success { mapped: mapped.addr(self.transaction_id()) });
         }
         let error = self.0.attribute::<ErrorCode>().map_err(|_| MessageError::Garbage)?;
         Ok(match error.code() {
-            ErrorCode::ROLE_CONFLICT => Outcome::RoleConflict,
-            code => Outcome::Error { code },
+            ErrorCode::ROLE_CONFLICT => AnswerOutcome::RoleConflict,
+            code => AnswerOutcome::Error { code },
         })
     }
 }
@@ -335,7 +335,7 @@ mod tests {
             let (bytes, from) = (check_bytes(), from.parse().unwrap());
             let success = request(&bytes).success(from, &credentials("peer"));
             assert_eq!(answer(&success).transaction_id(), ID.into());
-            assert_eq!(answer(&success).outcome(&credentials("peer")), Ok(Outcome::Success { mapped: from }));
+            assert_eq!(answer(&success).outcome(&credentials("peer")), Ok(AnswerOutcome::Success { mapped: from }));
             assert_eq!(answer(&success).outcome(&credentials("own")), Err(MessageError::Unauthentic));
         }
     }
@@ -371,7 +371,7 @@ mod tests {
         let bytes = with_attributes("peerfrag:own", Some(&own.password), &[(0x24, &[0, 0, 0, 1]), (0x7ffe, b"vital")]);
         assert_eq!(request(&bytes).check(&own), Err(Refusal::UnknownAttribute));
         let refusal = request(&bytes).refusal(Refusal::UnknownAttribute, &own);
-        assert_eq!(answer(&refusal).outcome(&own), Ok(Outcome::Error { code: 420 }));
+        assert_eq!(answer(&refusal).outcome(&own), Ok(AnswerOutcome::Error { code: 420 }));
         let unknown = answer(&refusal).0.attribute::<UnknownAttributes>().unwrap();
         assert!(unknown.has_attribute(AttributeType::new(0x7ffe)));
     }
@@ -380,7 +380,7 @@ mod tests {
     fn refusals_are_proven_as_soon_as_the_asker_is() {
         let (bytes, own) = (check_bytes(), credentials("peer"));
         let conflict = request(&bytes).refusal(Refusal::RoleConflict, &own);
-        assert_eq!(answer(&conflict).outcome(&own), Ok(Outcome::RoleConflict));
+        assert_eq!(answer(&conflict).outcome(&own), Ok(AnswerOutcome::RoleConflict));
         for refusal in [Refusal::BadRequest, Refusal::Unauthenticated] {
             let refused = request(&bytes).refusal(refusal, &own);
             assert_eq!(answer(&refused).outcome(&own), Err(MessageError::Unauthentic));

@@ -11,7 +11,7 @@
 //! but letters, digits, `-`, `.`, `_` and `~` are percent-encoded, in MULTIADDR all but those, `/` and `:`. Every address
 //! has one text form, and only that is accepted.
 //!
-//! What it is not: a transport address; see [`keyferry_ice::candidate`].
+//! What it is not: a transport address; see [`keyferry_ice::Candidate`].
 
 mod name;
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_ice::{candidate::{Candidate, CandidateKind, TcpType}, Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, Description, LocalCandidate, Mapping, OpenTurn, Output, Role, Signal, Source, Stream};
+use keyferry_ice::{Candidate, CandidateKind, TcpType, Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, Description, LocalCandidate, Mapping, OpenTurn, Output, Role, Signal, Source, Stream};
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
     fuzz_target,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_ice::{candidate::Candidate, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream};
+use keyferry_ice::{Candidate, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream};
 use keyferry_proto::{identity::NodeSecret, signalling::{Answered, CallId, Called, Calling, Channel, Conversation, MAX_CROSSING_DELAY, MAX_SIGNALS, Received, Streams}};
 use libfuzzer_sys::fuzz_target;
 

@@ -12,7 +12,7 @@ use std::{
 
 use keyferry_turn::{
     AddressFamily,
-    client::{Client, ClientOptions, Config, ConnectId, DataId, Origin, Output},
+    client::{Client, ClientOptions, Config, ConnectId, DataId, Origin, ClientOutput},
     framing::{MAX_MESSAGE_LEN, MessageReader},
     long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures},
 };
@@ -273,28 +273,28 @@ impl World {
         assert!(held <= self.config.max_connects + self.config.max_unbound, "{held} data connections");
     }
 
-    fn obey(&mut self, output: Output) {
+    fn obey(&mut self, output: ClientOutput) {
         match output {
-            Output::Send { message } => self.sent.push((None, whole(message))),
-            Output::SendData { data, message } => {
+            ClientOutput::Send { message } => self.sent.push((None, whole(message))),
+            ClientOutput::SendData { data, message } => {
                 assert_eq!(self.data.get(&data), Some(&true), "sent to a connection that is none");
                 self.sent.push((Some(data), whole(message)));
             }
-            Output::OpenData { data } => assert_eq!(self.data.insert(data, true), None, "opened twice"),
-            Output::CloseData { data } => self.forget(data),
-            Output::Bound { data, origin } => {
+            ClientOutput::OpenData { data } => assert_eq!(self.data.insert(data, true), None, "opened twice"),
+            ClientOutput::CloseData { data } => self.forget(data),
+            ClientOutput::Bound { data, origin } => {
                 self.forget(data);
                 if let Origin::Connect { connect, .. } = origin {
                     assert!(self.connects.contains(&connect), "nobody wished for it");
                 }
             }
-            Output::Allocated(allocated) => {
+            ClientOutput::Allocated(allocated) => {
                 assert!(!std::mem::replace(&mut self.allocated, true), "allocated twice");
                 assert!(allocated.relayed.port() != 0 && !allocated.lifetime.is_zero());
             }
-            Output::ConnectFailed { connect, .. } => assert!(self.connects.contains(&connect), "nobody wished for it"),
-            Output::Permitted { .. } | Output::PermissionRefused { .. } => {}
-            Output::Ended(_) => self.ended = true,
+            ClientOutput::ConnectFailed { connect, .. } => assert!(self.connects.contains(&connect), "nobody wished for it"),
+            ClientOutput::Permitted { .. } | ClientOutput::PermissionRefused { .. } => {}
+            ClientOutput::Ended(_) => self.ended = true,
         }
         // What is older is answered no more.
         if self.sent.len() > 64 {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_turn::{long_term::{AlgorithmList, Authorization, Challenge, Credentials}, peer_policy::PeerPolicy, server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, Limits, Output, PeerId, Quota, Server, Users}};
+use keyferry_turn::{long_term::{AlgorithmList, Authorization, Challenge, Credentials}, peer_policy::PeerPolicy, server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, Limits, ServerOutput, PeerId, Quota, Server, Users}};
 use libfuzzer_sys::fuzz_target;
 use stun_types::{
     attribute::{AttributeType, RawAttribute},
@@ -147,18 +147,18 @@ impl World {
     fn look(&mut self) {
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::Listen { allocation, .. } => {
+                ServerOutput::Listen { allocation, .. } => {
                     self.ports = self.ports.wrapping_add(1);
                     self.allocations.push(allocation);
                     let relayed = SocketAddr::from(([203, 0, 113, 9], self.ports));
                     self.server.listening(self.now, allocation, Ok(relayed));
                 }
-                Output::StopListening { allocation } => self.allocations.retain(|known| *known != allocation),
-                Output::Connect { peer, .. } => self.peers.push(peer),
-                Output::ClosePeer { peer } => self.peers.retain(|known| *known != peer),
-                Output::Close { client } => self.clients.retain(|known| *known != client),
-                Output::Join { .. } => {}
-                Output::Send { message, .. } => self.read(&message),
+                ServerOutput::StopListening { allocation } => self.allocations.retain(|known| *known != allocation),
+                ServerOutput::Connect { peer, .. } => self.peers.push(peer),
+                ServerOutput::ClosePeer { peer } => self.peers.retain(|known| *known != peer),
+                ServerOutput::Close { client } => self.clients.retain(|known| *known != client),
+                ServerOutput::Join { .. } => {}
+                ServerOutput::Send { message, .. } => self.read(&message),
             }
         }
         let counters = self.server.counters();

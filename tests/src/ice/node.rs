@@ -15,10 +15,7 @@ use keyferry::{
     },
     reach::gather::{Gathered, PortMapping},
 };
-use keyferry_ice::{
-    Config, Description, LocalCandidate, Mapping, Role, Signal,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, Config, Description, LocalCandidate, Mapping, Role, Signal, TcpType};
 use tokio::sync::{mpsc, watch};
 
 /// The port of candidates that have none (RFC 6544 §4.5).

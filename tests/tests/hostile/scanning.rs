@@ -16,8 +16,7 @@ use keyferry::{
     reach::rendezvous::{Rendezvous, RendezvousConfig},
 };
 use keyferry_ice::{
-    Config, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Role, Signal,
-    candidate::{Candidate, CandidateKind, TcpType},
+    Candidate, CandidateKind, Config, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Role, Signal, TcpType,
 };
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{

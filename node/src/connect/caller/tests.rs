@@ -1,9 +1,6 @@
 //! Calls between two whole nodes on loopback, which are connected by libp2p, with a relay of the test's own.
 
-use keyferry_ice::{
-    Config, LocalCandidate,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, Config, LocalCandidate, TcpType};
 use libp2p::PeerId;
 use tempfile::TempDir;
 

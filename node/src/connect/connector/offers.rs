@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use futures::{StreamExt, stream};
-use keyferry_ice::candidate::{CandidateKind, TcpType};
+use keyferry_ice::{CandidateKind, TcpType};
 use keyferry_proto::{
     identity::NodeKey,
     offer::{Offer, OfferError, OpenError, SealedOffer, record_key, resolve_days},
@@ -99,7 +99,7 @@ fn ways_of(offer: &Offer, relay_mode: RelayMode) -> Ways {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_ice::candidate::Candidate;
+    use keyferry_ice::Candidate;
     use keyferry_net::time::{UnixTime, UtcDay};
     use keyferry_proto::{
         identity::NodeSecret,

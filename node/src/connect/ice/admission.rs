@@ -2,7 +2,7 @@
 //!
 //! What it is not: the rules; see [`AddressPolicy`].
 
-use keyferry_ice::{Description, Signal, candidate::Candidate};
+use keyferry_ice::{Candidate, Description, Signal};
 
 use crate::net::path::{AddressPolicy, AddressSource};
 
@@ -39,10 +39,7 @@ fn admit(policy: &AddressPolicy, candidates: &mut Vec<Candidate>) -> usize {
 mod tests {
     use std::{net::SocketAddr, time::Duration};
 
-    use keyferry_ice::{
-        OpenTurn,
-        candidate::{CandidateKind, TcpType},
-    };
+    use keyferry_ice::{CandidateKind, OpenTurn, TcpType};
 
     use super::*;
 

@@ -12,10 +12,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_ice::{
-    ConnectFailure, LocalCandidate,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, ConnectFailure, LocalCandidate, TcpType};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,

@@ -5,9 +5,8 @@
 use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_ice::{
-    Agent, ConnId, ConnectMethod, Description, FailureReason, LocalCandidate, Output, Selected, Signal, SignalError,
-    Source, Strategy,
-    candidate::{Candidate, CandidateKind},
+    Agent, Candidate, CandidateKind, ConnId, ConnectMethod, Description, FailureReason, LocalCandidate, Output,
+    Selected, Signal, SignalError, Source, Strategy,
 };
 use tokio::{
     sync::{mpsc, watch},

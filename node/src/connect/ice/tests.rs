@@ -1,9 +1,6 @@
 use std::sync::Arc;
 
-use keyferry_ice::{
-    Config, LocalCandidate, Mapping, PairState, Role, Strategy,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, Config, LocalCandidate, Mapping, PairState, Role, Strategy, TcpType};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedWriteHalf},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use if_addrs::Interface;
-use keyferry_ice::candidate::Candidate;
+use keyferry_ice::Candidate;
 use keyferry_net::ip::Class;
 
 /// How many host candidates are gathered at most.

@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_ice::{
-    Strategy,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, Strategy, TcpType};
 use keyferry_proto::identity::NodeKey;
 use serde::{Deserialize, Serialize};
 

@@ -4,10 +4,7 @@
 
 use std::{io, net::SocketAddr};
 
-use keyferry_ice::{
-    LocalCandidate,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, LocalCandidate, TcpType};
 
 use crate::{net::path::host_candidates, reach::rendezvous::Scope};
 

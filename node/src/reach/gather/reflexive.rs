@@ -10,10 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use keyferry_ice::{
-    LocalCandidate, Mapping,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, LocalCandidate, Mapping, TcpType};
 use keyferry_net::ip::host_of;
 
 use crate::reach::rendezvous::{Observation, Scope};

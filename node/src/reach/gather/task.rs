@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_ice::{
-    LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping, TcpType};
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, sleep_until},

@@ -8,7 +8,7 @@ mod router;
 
 use std::time::Duration;
 
-use keyferry_ice::{Mapping, candidate::CandidateKind};
+use keyferry_ice::{CandidateKind, Mapping};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -55,7 +55,7 @@ fn addrs_of(gathered: &Gathered, kind: CandidateKind) -> Vec<String> {
     let mut found: Vec<String> = gathered
         .candidates
         .iter()
-        .filter(|own| own.candidate.kind == kind && own.candidate.tcp_type != keyferry_ice::candidate::TcpType::Active)
+        .filter(|own| own.candidate.kind == kind && own.candidate.tcp_type != keyferry_ice::TcpType::Active)
         .map(|own| own.candidate.addr.to_string())
         .collect();
     found.sort();

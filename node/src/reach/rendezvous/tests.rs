@@ -11,7 +11,7 @@ mod turn;
 
 use std::time::Instant;
 
-use keyferry_ice::candidate::Candidate;
+use keyferry_ice::Candidate;
 use keyferry_proto::{
     hash::ContentHash,
     identity::NodeSecret,

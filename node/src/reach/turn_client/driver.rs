@@ -12,7 +12,7 @@ use std::{
 
 use keyferry_turn::{
     AddressFamily,
-    client::{Allocated, Client, ClientOptions, Config, ConnectId, DataId, Ending, Origin, Output},
+    client::{Allocated, Client, ClientOptions, ClientOutput, Config, ConnectId, DataId, Ending, Origin},
     framing::{FrameError, MAX_MESSAGE_LEN, MessageReader},
 };
 use tokio::{
@@ -151,23 +151,25 @@ impl AllocationDriver {
     async fn obey(&mut self) -> bool {
         while let Some(output) = self.client.poll_output() {
             match output {
-                Output::Send { message } => {
+                ClientOutput::Send { message } => {
                     if let Err(error) = write_message(&mut self.control, &message).await {
                         tracing::debug!(server = %self.server, %error, "the control connection ended");
                         self.client.control_closed();
                     }
                 }
-                Output::OpenData { data } => self.open(data),
-                Output::SendData { data, message } => self.exchange(data, message),
-                Output::CloseData { data } => self.close(data),
-                Output::Bound { data, origin } => self.hand_over(data, origin),
-                Output::Allocated(allocated) => self.allocated(allocated),
-                Output::Permitted { peer } => tracing::debug!(server = %self.server, %peer, "the relay lets a peer in"),
-                Output::PermissionRefused { peer, error } => {
+                ClientOutput::OpenData { data } => self.open(data),
+                ClientOutput::SendData { data, message } => self.exchange(data, message),
+                ClientOutput::CloseData { data } => self.close(data),
+                ClientOutput::Bound { data, origin } => self.hand_over(data, origin),
+                ClientOutput::Allocated(allocated) => self.allocated(allocated),
+                ClientOutput::Permitted { peer } => {
+                    tracing::debug!(server = %self.server, %peer, "the relay lets a peer in")
+                }
+                ClientOutput::PermissionRefused { peer, error } => {
                     tracing::debug!(server = %self.server, %peer, %error, "the relay does not let a peer in");
                 }
-                Output::ConnectFailed { connect, error } => self.reply(connect, Err(error.into())),
-                Output::Ended(ending) => {
+                ClientOutput::ConnectFailed { connect, error } => self.reply(connect, Err(error.into())),
+                ClientOutput::Ended(ending) => {
                     tracing::info!(server = %self.server, %ending, "an allocation on a relay has ended");
                     tracing::debug!(server = %self.server, counters = ?self.client.counters(), "what it has counted");
                     self.ended.send_replace(Some(ending));

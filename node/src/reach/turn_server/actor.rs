@@ -9,7 +9,7 @@ use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use keyferry_turn::{
     AddressFamily,
     peer_policy::PeerPolicy,
-    server::{AllocationId, Arrival, ClientId, ConnectFailed, Counters, Holder, Output, PeerId, Server},
+    server::{AllocationId, Arrival, ClientId, ConnectFailed, Holder, PeerId, Server, ServerCounters, ServerOutput},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -62,7 +62,7 @@ pub(super) struct RelayActor {
     peers: HashMap<PeerId, TcpStream>,
     connects: HashMap<PeerId, AbortHandle>,
     inputs: mpsc::Sender<Input>,
-    counted: watch::Sender<Counters>,
+    counted: watch::Sender<ServerCounters>,
     traffic: Arc<RelayTraffic>,
     tasks: TaskTracker,
 }
@@ -75,7 +75,7 @@ impl RelayActor {
         ports: Ports,
         shares: Shares,
         inputs: mpsc::Sender<Input>,
-        counted: watch::Sender<Counters>,
+        counted: watch::Sender<ServerCounters>,
         traffic: Arc<RelayTraffic>,
         tasks: TaskTracker,
     ) -> Self {
@@ -160,22 +160,22 @@ impl RelayActor {
         self.publish();
         while let Some(output) = self.server.poll_output() {
             match output {
-                Output::Send { client, message } => self.command(client, ClientCommand::Send(message)),
-                Output::Close { client } => {
+                ServerOutput::Send { client, message } => self.command(client, ClientCommand::Send(message)),
+                ServerOutput::Close { client } => {
                     self.command(client, ClientCommand::Close);
                     self.clients.remove(&client);
                 }
-                Output::Listen { allocation, family, reached } => self.listen(allocation, family, reached),
-                Output::StopListening { allocation } => {
+                ServerOutput::Listen { allocation, family, reached } => self.listen(allocation, family, reached),
+                ServerOutput::StopListening { allocation } => {
                     self.ports.forget(allocation);
                     self.listeners.remove(&allocation).inspect(AbortHandle::abort);
                 }
-                Output::Connect { peer, allocation, to } => self.connect(peer, allocation, to),
-                Output::ClosePeer { peer } => {
+                ServerOutput::Connect { peer, allocation, to } => self.connect(peer, allocation, to),
+                ServerOutput::ClosePeer { peer } => {
                     self.peers.remove(&peer);
                     self.connects.remove(&peer).inspect(AbortHandle::abort);
                 }
-                Output::Join { client, peer, holder } => match self.peers.remove(&peer) {
+                ServerOutput::Join { client, peer, holder } => match self.peers.remove(&peer) {
                     Some(peer) => {
                         let share = self.shares.of(&holder);
                         self.command(client, ClientCommand::Join(Joined { peer, share, holder }));

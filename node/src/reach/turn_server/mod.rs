@@ -34,7 +34,7 @@ use keyferry_proto::relaying::{Refusal, RelayCredentials};
 use keyferry_turn::{
     peer_policy::PeerPolicy,
     rest_credentials::Secret,
-    server::{Arrival, Config, Counters, Outcome, Server, Users},
+    server::{Arrival, Config, Outcome, Server, ServerCounters, Users},
 };
 use tokio::{
     net::TcpStream,
@@ -94,7 +94,7 @@ pub struct Relay {
     entrance: Entrance,
     issuer: Issuer,
     pin: Option<Pin>,
-    counters: watch::Receiver<Counters>,
+    counters: watch::Receiver<ServerCounters>,
     traffic: Arc<RelayTraffic>,
     cancel: CancellationToken,
     tasks: TaskTracker,
@@ -158,7 +158,7 @@ impl Relay {
         let now = tokio::time::Instant::now().into_std();
         let server = Server::new(core, users, policy.clone(), rand::random(), now);
         let (inputs, received) = mpsc::channel(MAX_INPUTS);
-        let (counted, counters) = watch::channel(Counters::default());
+        let (counted, counters) = watch::channel(ServerCounters::default());
         let (tasks, cancel, traffic) =
             (TaskTracker::new(), CancellationToken::new(), Arc::new(RelayTraffic::default()));
         let actor = RelayActor::new(
@@ -220,7 +220,7 @@ impl Relay {
     }
 
     /// What the relay has done and refused.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> ServerCounters {
         *self.counters.borrow()
     }
 

@@ -18,7 +18,7 @@ pub(super) enum Direction {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum EntryState {
     New,
     /// The first side's SYN was seen.
     SynSent {
@@ -42,12 +42,12 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Tracked {
     began: Direction,
-    state: State,
+    state: EntryState,
 }
 
 impl Tracked {
     pub(super) fn new(began: Direction) -> Self {
-        Self { began, state: State::New }
+        Self { began, state: EntryState::New }
     }
 
     pub(super) fn began(&self, direction: Direction) -> bool {
@@ -55,7 +55,7 @@ impl Tracked {
     }
 
     pub(super) fn has_expired(&self, now: Duration) -> bool {
-        matches!(self.state, State::Closed { until } if until <= now)
+        matches!(self.state, EntryState::Closed { until } if until <= now)
     }
 
     /// Takes in a segment; false when it is invalid, and must not pass.
@@ -74,50 +74,54 @@ impl Tracked {
         next.is_some()
     }
 
-    fn syn_of_the_first(&self, seq: u64) -> Option<State> {
+    fn syn_of_the_first(&self, seq: u64) -> Option<EntryState> {
         match self.state {
-            State::New | State::Closed { .. } => Some(State::SynSent { first: seq }),
-            State::SynSent { first } => (seq >= first).then_some(State::SynSent { first: seq }),
-            State::Crossed { first, .. } => (seq == first).then_some(self.state),
-            State::SynReceived { .. } | State::Established => Some(self.state),
+            EntryState::New | EntryState::Closed { .. } => Some(EntryState::SynSent { first: seq }),
+            EntryState::SynSent { first } => (seq >= first).then_some(EntryState::SynSent { first: seq }),
+            EntryState::Crossed { first, .. } => (seq == first).then_some(self.state),
+            EntryState::SynReceived { .. } | EntryState::Established => Some(self.state),
         }
     }
 
-    fn syn_of_the_second(&self, seq: u64) -> Option<State> {
+    fn syn_of_the_second(&self, seq: u64) -> Option<EntryState> {
         match self.state {
-            State::SynSent { first } => Some(State::Crossed { first, second: seq }),
-            State::Crossed { second, .. } => (seq == second).then_some(self.state),
+            EntryState::SynSent { first } => Some(EntryState::Crossed { first, second: seq }),
+            EntryState::Crossed { second, .. } => (seq == second).then_some(self.state),
             _ => None,
         }
     }
 
-    fn syn_ack(&self, forward: bool, segment: &Segment) -> Option<State> {
+    fn syn_ack(&self, forward: bool, segment: &Segment) -> Option<EntryState> {
         match (self.state, forward) {
-            (State::SynSent { first }, false) => (segment.ack == first + 1).then_some(State::SynReceived { first }),
-            (State::Crossed { first, .. }, true) => (segment.seq == first).then_some(State::SynReceived { first }),
-            (State::Crossed { first, second }, false) => {
-                (segment.seq == second).then_some(State::SynReceived { first })
+            (EntryState::SynSent { first }, false) => {
+                (segment.ack == first + 1).then_some(EntryState::SynReceived { first })
             }
-            (State::SynReceived { first }, true) => (segment.seq == first).then_some(self.state),
-            (State::SynReceived { .. } | State::Established, false) => Some(self.state),
+            (EntryState::Crossed { first, .. }, true) => {
+                (segment.seq == first).then_some(EntryState::SynReceived { first })
+            }
+            (EntryState::Crossed { first, second }, false) => {
+                (segment.seq == second).then_some(EntryState::SynReceived { first })
+            }
+            (EntryState::SynReceived { first }, true) => (segment.seq == first).then_some(self.state),
+            (EntryState::SynReceived { .. } | EntryState::Established, false) => Some(self.state),
             _ => None,
         }
     }
 
-    fn ack(&self, forward: bool) -> Option<State> {
+    fn ack(&self, forward: bool) -> Option<EntryState> {
         match self.state {
-            State::SynReceived { .. } if forward => Some(State::Established),
-            State::SynReceived { .. } | State::Established | State::Closed { .. } => Some(self.state),
+            EntryState::SynReceived { .. } if forward => Some(EntryState::Established),
+            EntryState::SynReceived { .. } | EntryState::Established | EntryState::Closed { .. } => Some(self.state),
             _ => None,
         }
     }
 
-    fn rst(&self, now: Duration, forward: bool, segment: &Segment) -> Option<State> {
+    fn rst(&self, now: Duration, forward: bool, segment: &Segment) -> Option<EntryState> {
         let answers = match self.state {
-            State::New => false,
-            State::SynSent { first } if !forward => segment.ack == first + 1,
+            EntryState::New => false,
+            EntryState::SynSent { first } if !forward => segment.ack == first + 1,
             _ => true,
         };
-        answers.then_some(State::Closed { until: now + CLOSED_FOR })
+        answers.then_some(EntryState::Closed { until: now + CLOSED_FOR })
     }
 }

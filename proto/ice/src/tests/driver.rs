@@ -28,7 +28,7 @@ pub(super) enum Ended {
 
 /// One connection of a side.
 #[derive(Debug, Default)]
-struct Conn {
+struct SideConn {
     id: Option<ConnId>,
     reader: FrameReader,
     unread: VecDeque<u8>,
@@ -62,7 +62,7 @@ pub(super) struct Driver {
     /// The host's addresses.
     pub(super) ips: Vec<IpAddr>,
     start: Instant,
-    conns: BTreeMap<Tuple, Conn>,
+    conns: BTreeMap<Tuple, SideConn>,
     tuples: BTreeMap<ConnId, Tuple>,
     pub(super) ended: Ended,
     pub(super) ended_at: Option<Duration>,
@@ -135,7 +135,7 @@ impl Driver {
                 }
             }
             TcpEvent::Accepted(tuple) if self.ended == Ended::NotYet => {
-                self.conns.insert(tuple, Conn::default());
+                self.conns.insert(tuple, SideConn::default());
             }
             TcpEvent::Accepted(tuple) => net.abort(self.host, tuple),
             TcpEvent::Bytes(tuple, bytes) => {
@@ -192,7 +192,7 @@ impl Driver {
             Purpose::Connect(id) => Some(id),
             Purpose::Accept { .. } => None,
         };
-        self.conns.insert(tuple, Conn { id, ..Conn::default() });
+        self.conns.insert(tuple, SideConn { id, ..SideConn::default() });
         self.tuples.extend(id.map(|id| (id, tuple)));
     }
 
@@ -314,7 +314,7 @@ impl Driver {
         };
         match net.connect(self.host, tuple, ttl) {
             Ok(()) => {
-                self.conns.insert(tuple, Conn { id: Some(id), ..Conn::default() });
+                self.conns.insert(tuple, SideConn { id: Some(id), ..SideConn::default() });
                 self.tuples.insert(id, tuple);
                 if ttl != FULL_TTL {
                     self.agent.opened(now, id);

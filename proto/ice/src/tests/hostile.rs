@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Config, ConnId, ConnectFailure, FailureReason, MAX_SIGNALLED_CANDIDATES, OpenTurn, Output, Role, Signal,
     candidate::{Candidate, CandidateKind, TcpType},
-    messages::{Check, Outcome},
+    messages::{AnswerOutcome, Check},
     tests::driver::Ended,
 };
 
@@ -54,7 +54,7 @@ fn the_raw_connection_is_handed_over_right_behind_the_last_answer() {
     let handed_over = solo.outputs.iter().position(|output| matches!(output, Output::Selected(_))).unwrap();
     let last_sent = solo.outputs.iter().rposition(|output| matches!(output, Output::Send { .. })).unwrap();
     assert!(last_sent < handed_over);
-    assert!(matches!(solo.answers().last(), Some(Some(Outcome::Success { .. }))));
+    assert!(matches!(solo.answers().last(), Some(Some(AnswerOutcome::Success { .. }))));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_check_with_a_wrong_password_proves_nothing() {
     assert!(solo.selected().is_empty());
     assert_eq!(solo.failed().len(), 1);
     assert_eq!(solo.agent.counters().unauthentic, 1);
-    assert!(solo.answers().iter().all(|answer| !matches!(answer, Some(Outcome::Success { .. }))));
+    assert!(solo.answers().iter().all(|answer| !matches!(answer, Some(AnswerOutcome::Success { .. }))));
     assert!(solo.closed().contains(&conn));
 }
 

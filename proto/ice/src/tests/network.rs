@@ -54,7 +54,7 @@ struct Router {
 
 /// Where a segment arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Whereabouts {
     Host(HostId),
     Inside(RouterId),
     Outside(RouterId),
@@ -69,7 +69,7 @@ pub(super) struct Network {
     hosts: Vec<Host>,
     routers: Vec<Router>,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
-    arrivals: BTreeMap<u64, (Place, Segment)>,
+    arrivals: BTreeMap<u64, (Whereabouts, Segment)>,
     sent: u64,
 }
 
@@ -191,33 +191,33 @@ impl Network {
     fn send_from_inside(&mut self, router: Option<RouterId>, segment: Segment) {
         match (self.child(router, segment.to.ip()), router) {
             (Some(neighbour), Some(_)) => self.send(LAN_LATENCY, neighbour, segment),
-            (_, Some(router)) => self.send(LAN_LATENCY, Place::Inside(router), segment),
+            (_, Some(router)) => self.send(LAN_LATENCY, Whereabouts::Inside(router), segment),
             (_, None) => {
                 let lost = self.core.loss_one_in > 0 && self.rng.one_in(self.core.loss_one_in);
                 let jitter = self.rng.below(u64::try_from(self.core.jitter.as_nanos()).unwrap() + 1);
                 if !lost {
-                    self.send(self.core.latency + Duration::from_nanos(jitter), Place::Core, segment);
+                    self.send(self.core.latency + Duration::from_nanos(jitter), Whereabouts::Core, segment);
                 }
             }
         }
     }
 
-    fn send(&mut self, delay: Duration, place: Place, segment: Segment) {
+    fn send(&mut self, delay: Duration, place: Whereabouts, segment: Segment) {
         self.sent += 1;
         self.queue.push(Reverse((self.now + delay, self.sent)));
         self.arrivals.insert(self.sent, (place, segment));
     }
 
-    fn arrive(&mut self, place: Place, segment: Segment) {
+    fn arrive(&mut self, place: Whereabouts, segment: Segment) {
         match place {
-            Place::Host(host) => {
+            Whereabouts::Host(host) => {
                 let now = self.now;
                 self.stack(host).receive(now, segment);
                 self.flush(host);
             }
-            Place::Inside(router) => self.go_out(router, segment),
-            Place::Outside(router) => self.come_in(router, segment),
-            Place::Core => {
+            Whereabouts::Inside(router) => self.go_out(router, segment),
+            Whereabouts::Outside(router) => self.come_in(router, segment),
+            Whereabouts::Core => {
                 if let (Some(ttl), Some(next)) = (hop(segment.ttl, self.core.hops), self.child(None, segment.to.ip())) {
                     self.arrive(next, Segment { ttl, ..segment });
                 }
@@ -279,9 +279,9 @@ impl Network {
     }
 
     /// What behind `router` (None: at the core) leads to this address.
-    fn child(&self, router: Option<RouterId>, addr: IpAddr) -> Option<Place> {
+    fn child(&self, router: Option<RouterId>, addr: IpAddr) -> Option<Whereabouts> {
         let host = self.hosts.iter().position(|host| host.behind == router && host.addrs.contains(&addr));
-        host.map(|host| Place::Host(HostId(host))).or_else(|| {
+        host.map(|host| Whereabouts::Host(HostId(host))).or_else(|| {
             let leads = |id: &usize| {
                 self.routers[*id].behind == router
                     && match addr {
@@ -289,7 +289,7 @@ impl Network {
                         IpAddr::V6(_) => self.child(Some(RouterId(*id)), addr).is_some(),
                     }
             };
-            (0..self.routers.len()).find(leads).map(|id| Place::Outside(RouterId(id)))
+            (0..self.routers.len()).find(leads).map(|id| Whereabouts::Outside(RouterId(id)))
         })
     }
 }

@@ -96,7 +96,7 @@ impl Scene {
     }
 
     pub(super) fn run(&self) -> Outcome {
-        let mut pair = Pair::new(self);
+        let mut pair = TwoAgents::new(self);
         pair.run(self);
         pair.judge(self)
     }
@@ -135,7 +135,7 @@ enum Message {
     Signal(Signal),
 }
 
-pub(super) struct Pair {
+pub(super) struct TwoAgents {
     net: Network,
     sides: [Driver; 2],
     start: Instant,
@@ -147,7 +147,7 @@ pub(super) struct Pair {
     late: Option<Duration>,
 }
 
-impl Pair {
+impl TwoAgents {
     fn new(scene: &Scene) -> Self {
         let (mut net, gathered) = scene.topology.build(scene.core, scene.seed);
         let start = start();

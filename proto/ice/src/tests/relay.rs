@@ -46,12 +46,12 @@ pub(super) enum Told {
 }
 
 /// One end of a connection that the relay has.
-type End = (HostId, Tuple);
+type RelayEnd = (HostId, Tuple);
 
 /// A connection with a peer that waits for its data connection.
 #[derive(Debug)]
 struct Waiting {
-    end: End,
+    end: RelayEnd,
     unread: Vec<u8>,
 }
 
@@ -67,11 +67,11 @@ pub(super) struct Relay {
     asked: VecDeque<(Duration, IpAddr)>,
     /// Connections that the client has asked for, likewise.
     wanted: VecDeque<(Duration, ConnId, SocketAddr, SocketAddr)>,
-    connecting: BTreeMap<End, ConnId>,
+    connecting: BTreeMap<RelayEnd, ConnId>,
     waiting: BTreeMap<u64, Waiting>,
     /// Data connections that have not said what they are for.
     unbound: BTreeMap<Tuple, Vec<u8>>,
-    bridges: BTreeMap<End, End>,
+    bridges: BTreeMap<RelayEnd, RelayEnd>,
     last_number: u64,
     /// What is on its way to the client.
     told: VecDeque<(Duration, Told)>,
@@ -225,7 +225,7 @@ impl Relay {
         self.unbound.remove(&tuple);
     }
 
-    fn close(&mut self, net: &mut Network, end: End) {
+    fn close(&mut self, net: &mut Network, end: RelayEnd) {
         net.abort(end.0, end.1);
         self.unbound.remove(&end.1);
         self.waiting.retain(|_, waiting| waiting.end != end);
@@ -236,7 +236,7 @@ impl Relay {
         }
     }
 
-    fn wait(&mut self, end: End) -> u64 {
+    fn wait(&mut self, end: RelayEnd) -> u64 {
         self.last_number += 1;
         self.waiting.insert(self.last_number, Waiting { end, unread: Vec::new() });
         self.last_number

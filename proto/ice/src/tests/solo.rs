@@ -12,7 +12,7 @@ use crate::{
     Agent, AgentOptions, Config, ConnId, Description, FailureReason, LocalCandidate, Mapping, Output, Role, Selected,
     Stream,
     candidate::{Candidate, CandidateKind, TcpType},
-    messages::{Check, Incoming, Outcome, check, read},
+    messages::{AnswerOutcome, Check, Incoming, check, read},
 };
 
 pub(super) const HERE: &str = "192.0.2.10:4001";
@@ -128,7 +128,7 @@ impl Solo {
     }
 
     /// The successes and errors that the agent has sent.
-    pub(super) fn answers(&self) -> Vec<Option<Outcome>> {
+    pub(super) fn answers(&self) -> Vec<Option<AnswerOutcome>> {
         let sent = self.outputs.iter().filter_map(|output| match output {
             Output::Send { message, .. } => read(message).ok(),
             _ => None,

@@ -5,7 +5,7 @@ use data_encoding::HEXLOWER;
 use crate::{
     Credentials, Role, addressed_ufrag,
     candidate::{Candidate, CandidateKind, TcpType},
-    messages::{Check, Incoming, MessageError, Outcome, Refusal, read},
+    messages::{AnswerOutcome, Check, Incoming, MessageError, Refusal, read},
 };
 
 /// RFC 5769 §2.1: the only password of the examples that is short-term.
@@ -58,7 +58,7 @@ fn the_sample_responses_are_authentic_and_tell_their_addresses() {
     for (response, mapped) in cases {
         let message = bytes(response);
         let Ok(Incoming::Answer(answer)) = read(&message) else { panic!("an answer") };
-        assert_eq!(answer.outcome(&known(PASSWORD)), Ok(Outcome::Success { mapped: mapped.parse().unwrap() }));
+        assert_eq!(answer.outcome(&known(PASSWORD)), Ok(AnswerOutcome::Success { mapped: mapped.parse().unwrap() }));
         assert_eq!(answer.outcome(&known("another password of 22")), Err(MessageError::Unauthentic));
     }
 }

@@ -4,7 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AddressFamily, Allocated, Client, Ending, Output, RequestError, requests::Request, transactions::Purpose};
+use super::{
+    AddressFamily, Allocated, Client, ClientOutput, Ending, RequestError, requests::OutgoingRequest,
+    transactions::Purpose,
+};
 
 /// How far the allocation is.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Phase {
 
 impl Client {
     pub(super) fn allocate(&mut self, now: Instant) {
-        let request = Request::Allocate { family: self.family, lifetime: self.config.lifetime };
+        let request = OutgoingRequest::Allocate { family: self.family, lifetime: self.config.lifetime };
         self.request(now, Purpose::Allocate, request);
     }
 
@@ -50,7 +53,7 @@ impl Client {
             return Err(RequestError::Malformed("its relayed address is of another family"));
         }
         self.stand(now, allocated.lifetime);
-        self.outputs.push_back(Output::Allocated(allocated));
+        self.outputs.push_back(ClientOutput::Allocated(allocated));
         self.ask_for_permissions(now);
         Ok(())
     }
@@ -87,7 +90,7 @@ impl Client {
         }
         if standing.refresh_at.is_some_and(|at| at <= now) {
             standing.refresh_at = None;
-            self.request(now, Purpose::Refresh, Request::Refresh { lifetime: self.config.lifetime });
+            self.request(now, Purpose::Refresh, OutgoingRequest::Refresh { lifetime: self.config.lifetime });
         }
     }
 
@@ -100,7 +103,7 @@ impl Client {
                 self.permissions.clear();
                 self.drop_connections();
                 self.phase = Phase::Releasing;
-                self.request(now, Purpose::Release, Request::Refresh { lifetime: Duration::ZERO });
+                self.request(now, Purpose::Release, OutgoingRequest::Refresh { lifetime: Duration::ZERO });
             }
             Phase::Releasing | Phase::Ended => {}
         }
@@ -121,7 +124,7 @@ impl Client {
         self.transactions.clear();
         self.permissions.clear();
         self.drop_connections();
-        self.outputs.push_back(Output::Ended(ending));
+        self.outputs.push_back(ClientOutput::Ended(ending));
     }
 
     fn stand(&mut self, now: Instant, lifetime: Duration) {

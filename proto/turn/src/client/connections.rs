@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use super::{
-    Client, ConnectId, ConnectRefusal, DataId, Origin, Output, RequestError, allocation::Phase, requests::Request,
-    transactions::Purpose,
+    Client, ClientOutput, ConnectId, ConnectRefusal, DataId, Origin, RequestError, allocation::Phase,
+    requests::OutgoingRequest, transactions::Purpose,
 };
 
 /// Wishes of which the server has not answered, and data connections that are not bound.
@@ -63,7 +63,7 @@ impl Client {
         self.connections.last_connect += 1;
         let connect = ConnectId(self.connections.last_connect);
         self.connections.asked.insert(connect, peer);
-        self.request(now, Purpose::Connect(connect), Request::Connect { peer });
+        self.request(now, Purpose::Connect(connect), OutgoingRequest::Connect { peer });
         Ok(connect)
     }
 
@@ -76,7 +76,7 @@ impl Client {
 
     pub(super) fn connect_failed(&mut self, connect: ConnectId, error: RequestError) {
         if self.connections.asked.remove(&connect).is_some() {
-            self.outputs.push_back(Output::ConnectFailed { connect, error });
+            self.outputs.push_back(ClientOutput::ConnectFailed { connect, error });
         }
     }
 
@@ -88,7 +88,7 @@ impl Client {
         let data = self.connections.unbound.iter().find(|(_, unbound)| unbound.connect() == Some(connect));
         if let Some(data) = data.map(|(data, _)| *data) {
             self.forget_data(data);
-            self.outputs.push_back(Output::CloseData { data });
+            self.outputs.push_back(ClientOutput::CloseData { data });
         }
     }
 
@@ -112,7 +112,7 @@ impl Client {
         let data = DataId(self.connections.last_data);
         let deadline = now + self.config.bind_timeout;
         self.connections.unbound.insert(data, Unbound { connection, origin, deadline, is_asked: false });
-        self.outputs.push_back(Output::OpenData { data });
+        self.outputs.push_back(ClientOutput::OpenData { data });
     }
 
     /// The data connection stands.
@@ -120,7 +120,7 @@ impl Client {
         let Some(unbound) = self.connections.unbound.get_mut(&data) else { return };
         if !std::mem::replace(&mut unbound.is_asked, true) {
             let connection = unbound.connection;
-            self.request(now, Purpose::Bind(data), Request::ConnectionBind { connection });
+            self.request(now, Purpose::Bind(data), OutgoingRequest::ConnectionBind { connection });
         }
     }
 
@@ -128,21 +128,21 @@ impl Client {
     pub(super) fn bound(&mut self, data: DataId) {
         if let Some(unbound) = self.forget_data(data) {
             self.counters.bound += 1;
-            self.outputs.push_back(Output::Bound { data, origin: unbound.origin });
+            self.outputs.push_back(ClientOutput::Bound { data, origin: unbound.origin });
         }
     }
 
     /// The data connection has ended by itself.
     pub(super) fn lose_data(&mut self, data: DataId, error: RequestError) {
         if let Some(Origin::Connect { connect, .. }) = self.forget_data(data).map(|unbound| unbound.origin) {
-            self.outputs.push_back(Output::ConnectFailed { connect, error });
+            self.outputs.push_back(ClientOutput::ConnectFailed { connect, error });
         }
     }
 
     /// The data connection is of no use.
     pub(super) fn give_up_data(&mut self, data: DataId, error: RequestError) {
         if self.connections.unbound.contains_key(&data) {
-            self.outputs.push_back(Output::CloseData { data });
+            self.outputs.push_back(ClientOutput::CloseData { data });
             self.lose_data(data, error);
         }
     }
@@ -160,7 +160,7 @@ impl Client {
     pub(super) fn drop_connections(&mut self) {
         self.connections.asked.clear();
         for data in std::mem::take(&mut self.connections.unbound).into_keys() {
-            self.outputs.push_back(Output::CloseData { data });
+            self.outputs.push_back(ClientOutput::CloseData { data });
         }
     }
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    AddressFamily, Config, ConnectId, ConnectRefusal, Counters, DataId, Ending, Output, PermitRefusal, RequestError,
+    AddressFamily, ClientCounters, ClientOutput, Config, ConnectId, ConnectRefusal, DataId, Ending, PermitRefusal,
+    RequestError,
     allocation::Phase,
     answers::{self, Incoming},
     connections::Connections,
@@ -43,8 +44,8 @@ pub struct Client {
     pub(super) permissions: Permissions,
     pub(super) connections: Connections,
     pub(super) ids: TransactionIds,
-    pub(super) outputs: VecDeque<Output>,
-    pub(super) counters: Counters,
+    pub(super) outputs: VecDeque<ClientOutput>,
+    pub(super) counters: ClientCounters,
 }
 
 impl Client {
@@ -59,7 +60,7 @@ impl Client {
             connections: Connections::default(),
             ids: TransactionIds::new(options.seed),
             outputs: VecDeque::new(),
-            counters: Counters::default(),
+            counters: ClientCounters::default(),
             config: options.config,
         };
         client.allocate(now);
@@ -158,12 +159,12 @@ impl Client {
     }
 
     /// What is to be done next; `None` until the next call.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<ClientOutput> {
         self.outputs.pop_front()
     }
 
     /// What has been counted so far.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> ClientCounters {
         self.counters
     }
 

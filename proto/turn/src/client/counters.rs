@@ -4,7 +4,7 @@
 
 /// Numbers of one allocation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct ClientCounters {
     /// Requests sent, repeated ones among them.
     pub requests: u64,
     /// Requests that were repeated with a new nonce.

@@ -33,7 +33,7 @@ use std::{
 pub use self::{
     config::Config,
     core::{Client, ClientOptions},
-    counters::Counters,
+    counters::ClientCounters,
     error::{ConnectRefusal, Ending, PermitRefusal, RequestError},
 };
 use crate::AddressFamily;
@@ -76,7 +76,7 @@ pub enum Origin {
 
 /// What the client wants done, or has to tell. Drained by [`Client::poll_output`] after each call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
+pub enum ClientOutput {
     /// Write this to the control connection.
     Send {
         /// A whole message.

@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use super::{
-    Client, Ending, Output, PermitRefusal, RequestError, allocation::Phase, requests::Request, transactions::Purpose,
+    Client, ClientOutput, Ending, PermitRefusal, RequestError, allocation::Phase, requests::OutgoingRequest,
+    transactions::Purpose,
 };
 
 /// What is known of each peer.
@@ -88,7 +89,7 @@ impl Client {
             })
             .collect();
         for peer in due {
-            self.request(now, Purpose::Permission(peer), Request::CreatePermission { peer });
+            self.request(now, Purpose::Permission(peer), OutgoingRequest::CreatePermission { peer });
         }
     }
 
@@ -97,7 +98,7 @@ impl Client {
         let granted = Permission::Granted { refresh_at: now + self.config.permission_refresh };
         let before = self.permissions.peers.insert(peer, granted);
         if before == Some(Permission::Asked) {
-            self.outputs.push_back(Output::Permitted { peer });
+            self.outputs.push_back(ClientOutput::Permitted { peer });
         }
     }
 
@@ -107,7 +108,7 @@ impl Client {
             RequestError::Silent | RequestError::AllocationMismatch => self.end(Ending::Failed(error)),
             _ => {
                 self.permissions.peers.remove(&peer);
-                self.outputs.push_back(Output::PermissionRefused { peer, error });
+                self.outputs.push_back(ClientOutput::PermissionRefused { peer, error });
             }
         }
     }

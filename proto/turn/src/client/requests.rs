@@ -26,7 +26,7 @@ use super::AddressFamily;
 
 /// A request, but for what proves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum OutgoingRequest {
     Allocate { family: AddressFamily, lifetime: Duration },
     Refresh { lifetime: Duration },
     CreatePermission { peer: IpAddr },
@@ -34,7 +34,7 @@ pub(super) enum Request {
     ConnectionBind { connection: u32 },
 }
 
-impl Request {
+impl OutgoingRequest {
     pub(super) fn method(self) -> Method {
         match self {
             Self::Allocate { .. } => ALLOCATE,

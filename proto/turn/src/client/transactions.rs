@@ -12,7 +12,7 @@ use stun_types::{
     message::{MessageWrite, TransactionId},
 };
 
-use super::{Client, ConnectId, DataId, Output, RequestError, answers::Answer, requests::Request};
+use super::{Client, ClientOutput, ConnectId, DataId, RequestError, answers::Answer, requests::OutgoingRequest};
 use crate::long_term::{Authorization, Credentials};
 
 /// What this side can prove.
@@ -47,7 +47,7 @@ pub(super) enum Channel {
 #[derive(Debug)]
 struct Transaction {
     purpose: Purpose,
-    request: Request,
+    request: OutgoingRequest,
     deadline: Instant,
     /// Nonces of this request that were called stale.
     stale_nonces: u8,
@@ -93,7 +93,7 @@ impl Purpose {
 
 impl Client {
     /// Sends a request.
-    pub(super) fn request(&mut self, now: Instant, purpose: Purpose, request: Request) {
+    pub(super) fn request(&mut self, now: Instant, purpose: Purpose, request: OutgoingRequest) {
         let patience = match purpose {
             Purpose::Connect(_) => self.config.connect_timeout,
             Purpose::Release => self.config.release_timeout,
@@ -115,8 +115,8 @@ impl Client {
         };
         self.counters.requests += 1;
         self.outputs.push_back(match transaction.purpose.channel() {
-            Channel::Control => Output::Send { message },
-            Channel::Data(data) => Output::SendData { data, message },
+            Channel::Control => ClientOutput::Send { message },
+            Channel::Data(data) => ClientOutput::SendData { data, message },
         });
         self.transactions.pending.insert(id, transaction);
     }

@@ -5,9 +5,9 @@
 //!
 //! What it is not: a choice between the two kinds of proof; see [`Authorization`](super::Authorization) and [`Claim`](super::Claim).
 
-use hmac::{Hmac, KeyInit, Mac};
-use md5::{Digest as _, Md5};
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, Mac};
+use md5::{Digest, Md5};
+use sha2::Sha256;
 use stun_types::{
     attribute::{AttributeStaticType, MessageIntegrity, MessageIntegritySha256},
     message::{
@@ -35,13 +35,13 @@ pub enum Protection {
 #[derive(Clone)]
 pub struct Key {
     protection: Protection,
-    secret: Secret,
+    secret: KeyMaterial,
 }
 
 #[derive(Clone)]
-enum Secret {
+enum KeyMaterial {
     Sha1(IntegrityKey),
-    Sha256(Hmac<Sha256>),
+    Sha256(Box<Hmac<Sha256>>),
 }
 
 impl Key {
@@ -50,10 +50,11 @@ impl Key {
         let secret = match protection {
             Protection::Sha1 => {
                 let text = LongTermKeyCredentials::new(username.to_owned(), password.to_owned(), realm.to_owned());
-                Secret::Sha1(text.make_key(IntegrityAlgorithm::Sha1))
+                KeyMaterial::Sha1(text.make_key(IntegrityAlgorithm::Sha1))
             }
             Protection::Sha256(algorithm) => {
-                Secret::Sha256(hmac_sha256(&derived(algorithm, &[username, ":", realm, ":", password])))
+                let key = derived(algorithm, &[username, ":", realm, ":", password]);
+                KeyMaterial::Sha256(Box::new(hmac_sha256(&key)))
             }
         };
         Self { protection, secret }
@@ -67,22 +68,22 @@ impl Key {
     /// Finishes a message with the proof of this key.
     pub fn sign(&self, mut message: MessageWriteVec) -> Vec<u8> {
         match &self.secret {
-            Secret::Sha1(key) => {
+            KeyMaterial::Sha1(key) => {
                 let added = message.add_message_integrity_with_key(key, IntegrityAlgorithm::Sha1);
                 debug_assert!(added.is_ok(), "there is none yet: {added:?}");
                 message.finish()
             }
-            Secret::Sha256(hmac) => signed_sha256(message.finish(), hmac.clone()),
+            KeyMaterial::Sha256(hmac) => signed_sha256(message.finish(), hmac.as_ref().clone()),
         }
     }
 
     /// Whether whoever made a message has this key.
     pub fn proves(&self, message: &Message<'_>) -> bool {
         match &self.secret {
-            Secret::Sha1(key) => {
+            KeyMaterial::Sha1(key) => {
                 message.has_attribute(MessageIntegrity::TYPE) && message.validate_integrity_with_key(key).is_ok()
             }
-            Secret::Sha256(hmac) => proves_sha256(message, hmac.clone()),
+            KeyMaterial::Sha256(hmac) => proves_sha256(message, hmac.as_ref().clone()),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AddressFamily, AllocationId, ClientId, Identity, ListenFailure, Output, PeerId,
+    AddressFamily, AllocationId, ClientId, Identity, ListenFailure, PeerId, ServerOutput,
     answer::Ticket,
     quota::{Holder, Thing},
     request::Refusal,
@@ -67,11 +67,11 @@ impl Server {
         let state = AllocationState::Opening { ticket: ticket.clone(), lifetime };
         let new = Allocation { client, holder, family, state, permissions: BTreeMap::new(), peers: BTreeSet::new() };
         self.allocations.insert(allocation, new);
-        self.outputs.push_back(Output::Listen { allocation, family, reached: arrival.local });
+        self.outputs.push_back(ServerOutput::Listen { allocation, family, reached: arrival.local });
         Ok(())
     }
 
-    /// What has become of [`Output::Listen`]: the relayed address, as clients are to be told.
+    /// What has become of [`ServerOutput::Listen`]: the relayed address, as clients are to be told.
     pub fn listening(&mut self, now: Instant, allocation: AllocationId, relayed: Result<SocketAddr, ListenFailure>) {
         self.expire(now);
         let Some(known) = self.allocations.get_mut(&allocation) else { return };
@@ -188,7 +188,7 @@ impl Server {
             self.relayed.remove(&relayed);
         }
         self.usage.give_back(&known.holder, Thing::Allocation);
-        self.outputs.push_back(Output::StopListening { allocation });
+        self.outputs.push_back(ServerOutput::StopListening { allocation });
     }
 
     /// Whether an address is one that this relay gives to its clients: those of one relay may reach each other.

@@ -10,7 +10,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use super::{
-    AllocationId, ClientId, ConnectFailed, Identity, Output, PeerId,
+    AllocationId, ClientId, ConnectFailed, Identity, PeerId, ServerOutput,
     allocation::{Allocation, AllocationState},
     answer::{Ticket, connection_attempt},
     quota::Thing,
@@ -63,11 +63,11 @@ impl Server {
         let state = PeerState::Connecting { ticket: ticket.clone(), until };
         let peer = self.new_peer(at.now, allocation, to, state).ok_or(Refusal::Quota)?;
         self.due(until);
-        self.outputs.push_back(Output::Connect { peer, allocation, to });
+        self.outputs.push_back(ServerOutput::Connect { peer, allocation, to });
         Ok(())
     }
 
-    /// What has become of [`Output::Connect`].
+    /// What has become of [`ServerOutput::Connect`].
     pub fn peer_connected(&mut self, now: Instant, peer: PeerId, result: Result<(), ConnectFailed>) {
         self.expire(now);
         let Some(known) = self.peers.get(&peer) else { return };
@@ -105,7 +105,7 @@ impl Server {
         let connection = self.wait_for_client(now, peer);
         let transaction = self.random.next_u128();
         let message = connection_attempt(transaction, connection, remote);
-        self.outputs.push_back(Output::Send { client, message });
+        self.outputs.push_back(ServerOutput::Send { client, message });
         Some(peer)
     }
 
@@ -129,7 +129,7 @@ impl Server {
         self.set_stage(client, Stage::Data(peer));
         self.counters.joined += 1;
         self.succeed(client, ticket.done());
-        self.outputs.push_back(Output::Join { client, peer, holder });
+        self.outputs.push_back(ServerOutput::Join { client, peer, holder });
         Ok(())
     }
 
@@ -138,10 +138,10 @@ impl Server {
         match self.forget_peer(peer).map(|known| known.state) {
             Some(PeerState::Joined { client }) => {
                 self.clients.remove(&client);
-                self.outputs.push_back(Output::Close { client });
+                self.outputs.push_back(ServerOutput::Close { client });
             }
             Some(PeerState::Connecting { .. } | PeerState::Waiting { .. }) => {
-                self.outputs.push_back(Output::ClosePeer { peer });
+                self.outputs.push_back(ServerOutput::ClosePeer { peer });
             }
             None => {}
         }

@@ -7,7 +7,7 @@ use crate::peer_policy::PeerRefusal;
 
 /// Numbers since the start, but for the first two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct ServerCounters {
     /// Allocations now.
     pub allocations: u64,
     /// Connections with peers now.
@@ -81,7 +81,7 @@ pub enum Outcome {
     Closed,
 }
 
-impl Counters {
+impl ServerCounters {
     /// Every counter with what came of what it counts, and its name.
     pub fn named(self) -> impl Iterator<Item = (Outcome, &'static str, u64)> {
         // Without `..`, so that no counter is forgotten.

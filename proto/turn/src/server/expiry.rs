@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::{
-    AllocationId, ClientId, Output, PeerId,
+    AllocationId, ClientId, PeerId, ServerOutput,
     allocation::AllocationState,
     connect::PeerState,
     request::Refusal,
@@ -30,7 +30,7 @@ impl Server {
             self.peers.iter().filter(|(_, peer)| is_over(&peer.state)).map(|(peer, _)| *peer).collect();
         for peer in over {
             let Some(known) = self.forget_peer(peer) else { continue };
-            self.outputs.push_back(Output::ClosePeer { peer });
+            self.outputs.push_back(ServerOutput::ClosePeer { peer });
             match (known.state, self.allocations.get(&known.allocation).map(|allocation| allocation.client)) {
                 (PeerState::Connecting { ticket, .. }, Some(client)) => {
                     self.refuse(client, &ticket, &Refusal::ConnectFailed);

@@ -35,7 +35,7 @@ use std::net::SocketAddr;
 
 pub use self::{
     config::{Config, Limits, Quota},
-    counters::{Counters, Outcome},
+    counters::{Outcome, ServerCounters},
     quota::Holder,
     state::Server,
     users::{Identity, Users},
@@ -85,7 +85,7 @@ pub struct ConnectFailed;
 
 /// What the server wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
+pub enum ServerOutput {
     /// Write a message to a client.
     Send {
         /// The client's connection.

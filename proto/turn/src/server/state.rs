@@ -11,7 +11,7 @@ use std::{
 use stun_types::message::{BINDING, Message, MessageClass, MessageHeader};
 
 use super::{
-    AllocationId, Arrival, ClientId, Config, Counters, MAX_MESSAGE_LEN, Output, PeerId, Users,
+    AllocationId, Arrival, ClientId, Config, MAX_MESSAGE_LEN, PeerId, ServerCounters, ServerOutput, Users,
     allocation::Allocation,
     answer::Ticket,
     connect::Peer,
@@ -36,7 +36,7 @@ pub struct Server {
     pub(super) policy: PeerPolicy,
     pub(super) nonces: Nonces,
     pub(super) random: Random,
-    pub(super) clients: BTreeMap<ClientId, Client>,
+    pub(super) clients: BTreeMap<ClientId, ClientConn>,
     pub(super) half_open: HalfOpen,
     pub(super) allocations: BTreeMap<AllocationId, Allocation>,
     /// The relayed addresses of all allocations: the only addresses of this machine that are peers.
@@ -45,8 +45,8 @@ pub struct Server {
     /// The peers that wait for their client, by CONNECTION-ID.
     pub(super) waiting: BTreeMap<u32, PeerId>,
     pub(super) usage: Usage,
-    pub(super) outputs: VecDeque<Output>,
-    pub(super) counters: Counters,
+    pub(super) outputs: VecDeque<ServerOutput>,
+    pub(super) counters: ServerCounters,
     /// Something may be due at this time, and nothing before.
     pub(super) next_due: Option<Instant>,
     last_id: u64,
@@ -54,7 +54,7 @@ pub struct Server {
 
 /// A connection from a client.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct ClientConn {
     pub(super) arrival: Arrival,
     pub(super) stage: Stage,
     /// How often in a row it was told to authenticate.
@@ -90,7 +90,7 @@ impl Server {
             peers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             outputs: VecDeque::new(),
-            counters: Counters::default(),
+            counters: ServerCounters::default(),
             next_due: None,
             last_id: 0,
         }
@@ -105,13 +105,13 @@ impl Server {
     pub fn connected(&mut self, now: Instant, arrival: Arrival) -> ClientId {
         let client = ClientId(self.next_id());
         let stage = Stage::HalfOpen { until: now + self.config.half_open_timeout };
-        self.clients.insert(client, Client { arrival, stage, challenged: 0 });
+        self.clients.insert(client, ClientConn { arrival, stage, challenged: 0 });
         self.enter_half_open(now, client);
         client
     }
 
     /// One whole message has come from a client. Drain [`Server::poll_output`] before the next is read: after
-    /// [`Output::Join`] there are no messages any more.
+    /// [`ServerOutput::Join`] there are no messages any more.
     pub fn message(&mut self, now: Instant, unix: UnixTime, client: ClientId, bytes: &[u8]) {
         self.expire(now);
         let Some(known) = self.clients.get(&client) else { return };
@@ -125,7 +125,7 @@ impl Server {
             MessageClass::Indication => {}
             MessageClass::Success | MessageClass::Error => self.close_malformed(client),
             MessageClass::Request if message.has_method(BINDING) => match binding::reply(bytes, arrival.remote) {
-                Reply::Answer(message) => self.outputs.push_back(Output::Send { client, message }),
+                Reply::Answer(message) => self.outputs.push_back(ServerOutput::Send { client, message }),
                 Reply::Nothing | Reply::NotBinding | Reply::Malformed => self.close_malformed(client),
             },
             MessageClass::Request => self.request(At { now, unix, host: arrival.remote.ip() }, client, &message),
@@ -155,7 +155,7 @@ impl Server {
     }
 
     /// What is to be done next.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<ServerOutput> {
         self.outputs.pop_front()
     }
 
@@ -165,9 +165,9 @@ impl Server {
     }
 
     /// What has been counted.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> ServerCounters {
         let (allocations, connections) = self.usage.in_use();
-        Counters { allocations: allocations as u64, connections: connections as u64, ..self.counters }
+        ServerCounters { allocations: allocations as u64, connections: connections as u64, ..self.counters }
     }
 
     fn request(&mut self, at: At, client: ClientId, message: &Message<'_>) {
@@ -198,7 +198,7 @@ impl Server {
         self.counters.count(refusal);
         let nonce = self.nonces.make(at.now, at.host);
         let message = ticket.challenged(refusal, &self.config.realm, &nonce);
-        self.outputs.push_back(Output::Send { client, message });
+        self.outputs.push_back(ServerOutput::Send { client, message });
         let Some(known) = self.clients.get_mut(&client) else { return };
         known.challenged = known.challenged.saturating_add(1);
         if known.challenged >= self.config.limits.challenges {
@@ -209,7 +209,7 @@ impl Server {
 
     pub(super) fn refuse(&mut self, client: ClientId, ticket: &Ticket, refusal: &Refusal) {
         self.counters.count(refusal);
-        self.outputs.push_back(Output::Send { client, message: ticket.refused(refusal) });
+        self.outputs.push_back(ServerOutput::Send { client, message: ticket.refused(refusal) });
     }
 
     pub(super) fn succeed(&mut self, client: ClientId, message: Vec<u8>) {
@@ -217,7 +217,7 @@ impl Server {
         if let Some(known) = self.clients.get_mut(&client) {
             known.challenged = 0;
         }
-        self.outputs.push_back(Output::Send { client, message });
+        self.outputs.push_back(ServerOutput::Send { client, message });
     }
 
     fn close_malformed(&mut self, client: ClientId) {
@@ -228,13 +228,13 @@ impl Server {
     /// Closes a client's connection and all that hangs on it.
     pub(super) fn close(&mut self, client: ClientId) {
         if self.forget_client(client) {
-            self.outputs.push_back(Output::Close { client });
+            self.outputs.push_back(ServerOutput::Close { client });
         }
     }
 
     /// Whether there was such a connection.
     fn forget_client(&mut self, client: ClientId) -> bool {
-        let Some(Client { arrival, stage, .. }) = self.clients.remove(&client) else { return false };
+        let Some(ClientConn { arrival, stage, .. }) = self.clients.remove(&client) else { return false };
         match stage {
             Stage::HalfOpen { .. } => self.half_open.leave(arrival.remote.ip(), client),
             Stage::Control(allocation) => self.delete(allocation),

@@ -31,7 +31,7 @@ pub use self::{
     signed::{MAX_SIGNED_LEN, OFFER_VERSION, SignedOffer},
     veil::MAX_EARLY,
 };
-use keyferry_ice::candidate::Candidate;
+use keyferry_ice::Candidate;
 use keyferry_net::time::UnixTime;
 
 use crate::{codec::CodecError, identity::NodeKeyError};

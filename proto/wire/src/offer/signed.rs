@@ -6,7 +6,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_CANDIDATES, MAX_SIGNALLING, Offer, OfferError};
-use keyferry_ice::candidate::Candidate;
+use keyferry_ice::Candidate;
 use keyferry_net::time::UnixTime;
 
 use crate::{

@@ -143,15 +143,15 @@ fn a_clock_that_is_ten_minutes_wrong_either_way_is_borne_and_no_more() {
 fn any_offer() -> impl Strategy<Value = Offer> {
     let addr = any::<(std::net::IpAddr, u16)>().prop_map(std::net::SocketAddr::from);
     let kind = prop::sample::select(vec![
-        keyferry_ice::candidate::CandidateKind::Host,
-        keyferry_ice::candidate::CandidateKind::ServerReflexive,
-        keyferry_ice::candidate::CandidateKind::PortMapped,
-        keyferry_ice::candidate::CandidateKind::Relayed,
+        keyferry_ice::CandidateKind::Host,
+        keyferry_ice::CandidateKind::ServerReflexive,
+        keyferry_ice::CandidateKind::PortMapped,
+        keyferry_ice::CandidateKind::Relayed,
     ]);
     let tcp_type = prop::sample::select(vec![
-        keyferry_ice::candidate::TcpType::Active,
-        keyferry_ice::candidate::TcpType::Passive,
-        keyferry_ice::candidate::TcpType::SimultaneousOpen,
+        keyferry_ice::TcpType::Active,
+        keyferry_ice::TcpType::Passive,
+        keyferry_ice::TcpType::SimultaneousOpen,
     ]);
     let candidate = (kind, tcp_type, addr, any::<u32>()).prop_map(|(kind, tcp_type, addr, priority)| Candidate {
         kind,

@@ -4,8 +4,7 @@ use proptest::prelude::*;
 
 use super::{body::Body, *};
 use keyferry_ice::{
-    Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream,
-    candidate::{Candidate, CandidateKind, TcpType},
+    Candidate, CandidateKind, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream, TcpType,
 };
 
 use crate::codec;

@@ -1,6 +1,6 @@
 //! The vectors of `docs/vectors`: identity, addresses, offers and catalogue entries, as an independent program made them.
 
-use keyferry_ice::candidate::{Candidate, CandidateKind, TcpType};
+use keyferry_ice::{Candidate, CandidateKind, TcpType};
 use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::{
     address::{Address, Target},

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cases::{self, array, assert_refused, bytes, cases, hex, number, text};
 
-struct Vectors {
+struct RelayingVectors {
     all: Value,
     relay: NodeSecret,
     requester: NodeSecret,
@@ -20,9 +20,9 @@ struct Vectors {
     now: UnixTime,
 }
 
-fn vectors() -> Vectors {
+fn vectors() -> RelayingVectors {
     let all = cases::vectors("relaying");
-    Vectors {
+    RelayingVectors {
         relay: NodeSecret::from_bytes(&array(&all, "relay_secret")),
         requester: NodeSecret::from_bytes(&array(&all, "requester_secret")),
         channel: Channel { relay: array(&all, "relay_rendezvous"), requester: array(&all, "requester_rendezvous") },
@@ -48,7 +48,7 @@ fn issued(case: &Value) -> Reply {
     })
 }
 
-impl Vectors {
+impl RelayingVectors {
     fn verify(&self, message: &[u8]) -> Result<Option<NodeKey>, RelayingError> {
         verify_request(message, &self.relay, self.channel, self.now)
     }

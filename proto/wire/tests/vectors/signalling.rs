@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use keyferry_ice::{
-    Description, Mapping, OpenTurn, Signal, Stream,
-    candidate::{Candidate, CandidateKind, TcpType},
-};
+use keyferry_ice::{Candidate, CandidateKind, Description, Mapping, OpenTurn, Signal, Stream, TcpType};
 use keyferry_proto::{
     identity::NodeSecret,
     signalling::{Answered, CallId, Called, Calling, Channel, Conversation, Received, Refusal, Streams},
@@ -14,7 +11,7 @@ use serde_json::Value;
 
 use crate::cases::{self, array, assert_refused, bytes, cases, flag, number, text};
 
-struct Vectors {
+struct SignallingVectors {
     all: Value,
     caller: NodeSecret,
     callee: NodeSecret,
@@ -22,9 +19,9 @@ struct Vectors {
     channel: Channel,
 }
 
-fn vectors() -> Vectors {
+fn vectors() -> SignallingVectors {
     let all = cases::vectors("signalling");
-    Vectors {
+    SignallingVectors {
         caller: NodeSecret::from_bytes(&array(&all, "caller_secret")),
         callee: NodeSecret::from_bytes(&array(&all, "callee_secret")),
         id: CallId(array(&all, "id")),
@@ -100,7 +97,7 @@ fn signal(case: &Value) -> Signal {
     }
 }
 
-impl Vectors {
+impl SignallingVectors {
     fn call(&self, local: Streams) -> (Calling, Vec<u8>) {
         Calling::new(&self.caller, self.callee.public(), self.channel, self.id, local).expect("a call")
     }
@@ -186,7 +183,7 @@ fn signals_of_both_sides_are_made_and_read_as_the_vectors_have_them() {
     says_all(&mut callee, &mut caller, &vectors, "from_callee");
 }
 
-fn says_all(speaker: &mut Conversation, hearer: &mut Conversation, vectors: &Vectors, side: &str) {
+fn says_all(speaker: &mut Conversation, hearer: &mut Conversation, vectors: &SignallingVectors, side: &str) {
     let case = &vectors.all["signals"][side]["describe"];
     let message = bytes(case, "message");
     assert_eq!(speaker.describe(description(case)).expect("a description"), message);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_turn::{
     long_term::Credentials,
-    server::{Config, Counters},
+    server::{Config, ServerCounters},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -90,12 +90,12 @@ impl Bench {
         in_time(Allocation::make(&server, AddressFamily::V4)).await.unwrap()
     }
 
-    pub(super) fn count(&self, counter: impl Fn(Counters) -> u64) -> u64 {
+    pub(super) fn count(&self, counter: impl Fn(ServerCounters) -> u64) -> u64 {
         counter(self.relay.counters())
     }
 
     /// Waits for a counter.
-    pub(super) async fn until(&self, counter: impl Fn(Counters) -> u64, is_so: impl Fn(u64) -> bool) {
+    pub(super) async fn until(&self, counter: impl Fn(ServerCounters) -> u64, is_so: impl Fn(u64) -> bool) {
         in_time(async {
             while !is_so(self.count(&counter)) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

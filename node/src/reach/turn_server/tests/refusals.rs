@@ -6,7 +6,7 @@ use keyferry_turn::{
     client::{Ending, RequestError},
     long_term::Credentials,
     rest_credentials::Secret,
-    server::Counters,
+    server::ServerCounters,
 };
 use tokio::net::TcpSocket;
 
@@ -58,7 +58,7 @@ async fn wrong_unknown_expired_and_no_credentials_say_so_at_once() {
     let now = clock::now();
     let issue = |secret: &[u8], expiry| Secret::new(secret).issue("carol", UnixTime(expiry)).unwrap();
     let (expired, elsewhere) = (issue(b"north", now.0 - 1), issue(b"south", now.0 + 3600));
-    type Counted = fn(Counters) -> u64;
+    type Counted = fn(ServerCounters) -> u64;
     let cases: [(_, _, Counted); 5] = [
         (None, RequestError::CredentialsNeeded, |counters| counters.unauthenticated),
         (Some(("ada", "wrong")), RequestError::WrongCredentials, |counters| counters.forged),

@@ -9,7 +9,7 @@ use stun_types::{
 use turn_types::message::{ALLOCATE, REFRESH};
 
 use super::{
-    super::{Client, Config, Ending, Output, RequestError},
+    super::{Client, ClientOutput, Config, Ending, RequestError},
     exchange::{Exchange, LIFETIME, peer, seconds},
 };
 
@@ -143,7 +143,7 @@ fn answers_that_nobody_asked_for_are_ignored() {
     exchange.grant_this(&first, &[&seconds(LIFETIME)]);
     assert_eq!(exchange.client.counters().ignored, 2);
     exchange.grant_allocation(SHORT);
-    assert!(matches!(exchange.tell(), Output::Allocated(_)));
+    assert!(matches!(exchange.tell(), ClientOutput::Allocated(_)));
     let request = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
     let indication = Message::builder_indication(BINDING, MessageWriteVec::new()).finish();
     exchange.answer(None, &request);
@@ -158,6 +158,6 @@ fn an_answer_that_cannot_be_understood_ends_its_request() {
     exchange.deny(401);
     let unknown = RawAttribute::new(AttributeType::new(0x7abc), &[0; 4]);
     exchange.grant(ALLOCATE, &[&unknown]);
-    assert!(matches!(exchange.tell(), Output::Ended(Ending::Failed(RequestError::Malformed(_)))));
+    assert!(matches!(exchange.tell(), ClientOutput::Ended(Ending::Failed(RequestError::Malformed(_)))));
     assert_eq!(exchange.client.counters().malformed, 1);
 }

@@ -8,7 +8,7 @@ use turn_types::{
 };
 
 use super::{
-    super::{Client, Config, ConnectId, ConnectRefusal, DataId, Origin, Output, RequestError},
+    super::{Client, ClientOutput, Config, ConnectId, ConnectRefusal, DataId, Origin, RequestError},
     exchange::{Exchange, peer},
 };
 
@@ -20,7 +20,7 @@ fn connect(exchange: &mut Exchange) -> ConnectId {
 
 fn opened(exchange: &mut Exchange) -> DataId {
     match exchange.tell() {
-        Output::OpenData { data } => data,
+        ClientOutput::OpenData { data } => data,
         other => panic!("no data connection but {other:?}"),
     }
 }
@@ -42,7 +42,7 @@ fn a_wish_ends_in_a_bound_connection() {
     let data = opened(&mut exchange);
     exchange.with_client(|client, now| client.data_connected(now, data));
     exchange.grant(CONNECTION_BIND, &[]);
-    assert_eq!(exchange.tell(), Output::Bound { data, origin: Origin::Connect { connect, peer: peer() } });
+    assert_eq!(exchange.tell(), ClientOutput::Bound { data, origin: Origin::Connect { connect, peer: peer() } });
     exchange.assert_quiet();
     assert_eq!(exchange.client.counters().bound, 1);
 }
@@ -60,7 +60,7 @@ fn a_wish_that_the_server_refuses_says_why() {
         let mut exchange = Exchange::standing();
         let connect = connect(&mut exchange);
         exchange.deny(code);
-        assert_eq!(exchange.tell(), Output::ConnectFailed { connect, error });
+        assert_eq!(exchange.tell(), ClientOutput::ConnectFailed { connect, error });
         exchange.assert_quiet();
     }
 }
@@ -70,7 +70,7 @@ fn a_wish_waits_longer_than_other_requests_and_not_for_ever() {
     let mut exchange = Exchange::standing();
     let connect = connect(&mut exchange);
     assert_eq!(exchange.wait(), Config::default().connect_timeout);
-    assert_eq!(exchange.tell(), Output::ConnectFailed { connect, error: RequestError::Silent });
+    assert_eq!(exchange.tell(), ClientOutput::ConnectFailed { connect, error: RequestError::Silent });
     assert!(!exchange.client.has_ended());
 }
 
@@ -81,7 +81,7 @@ fn a_connection_of_a_peer_is_bound() {
     let data = opened(&mut exchange);
     exchange.with_client(|client, now| client.data_connected(now, data));
     exchange.grant(CONNECTION_BIND, &[]);
-    assert_eq!(exchange.tell(), Output::Bound { data, origin: Origin::Attempt { peer: peer() } });
+    assert_eq!(exchange.tell(), ClientOutput::Bound { data, origin: Origin::Attempt { peer: peer() } });
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_data_connection_that_fails_ends_its_wish() {
     exchange.grant(CONNECT, &[&ConnectionId::new(7)]);
     let data = opened(&mut exchange);
     exchange.with_client(|client, _| client.data_closed(data));
-    assert_eq!(exchange.tell(), Output::ConnectFailed { connect, error: RequestError::DataConnection });
+    assert_eq!(exchange.tell(), ClientOutput::ConnectFailed { connect, error: RequestError::DataConnection });
     exchange.assert_quiet();
 }
 
@@ -151,8 +151,8 @@ fn a_data_connection_that_is_never_bound_is_given_up() {
         }
         exchange.sent.clear();
         assert_eq!(exchange.wait(), Config::default().bind_timeout);
-        assert_eq!(exchange.tell(), Output::CloseData { data });
-        assert_eq!(exchange.tell(), Output::ConnectFailed { connect, error: RequestError::Silent });
+        assert_eq!(exchange.tell(), ClientOutput::CloseData { data });
+        assert_eq!(exchange.tell(), ClientOutput::ConnectFailed { connect, error: RequestError::Silent });
         exchange.assert_quiet();
     }
 }
@@ -164,7 +164,7 @@ fn a_refused_bind_closes_the_data_connection() {
     let data = opened(&mut exchange);
     exchange.with_client(|client, now| client.data_connected(now, data));
     exchange.deny(400);
-    assert_eq!(exchange.tell(), Output::CloseData { data });
+    assert_eq!(exchange.tell(), ClientOutput::CloseData { data });
     exchange.assert_quiet();
 }
 
@@ -193,7 +193,7 @@ fn an_abandoned_wish_leaves_nothing_behind() {
     exchange.grant(CONNECT, &[&ConnectionId::new(8)]);
     let data = opened(&mut exchange);
     exchange.with_client(|client, _| client.abandon(second));
-    assert_eq!(exchange.tell(), Output::CloseData { data });
+    assert_eq!(exchange.tell(), ClientOutput::CloseData { data });
     exchange.assert_quiet();
     assert_eq!(exchange.client.transactions.len(), 0);
 }
@@ -204,5 +204,5 @@ fn giving_back_closes_what_is_not_bound() {
     exchange.attempt(9, peer());
     let data = opened(&mut exchange);
     exchange.with_client(Client::release);
-    assert_eq!(exchange.tell(), Output::CloseData { data });
+    assert_eq!(exchange.tell(), ClientOutput::CloseData { data });
 }

@@ -12,7 +12,7 @@ use turn_types::{
 };
 
 use super::{
-    super::{Allocated, Client, Config, Ending, Output, RequestError},
+    super::{Allocated, Client, ClientOutput, Config, Ending, RequestError},
     exchange::{Exchange, LIFETIME, PASSWORD, mapped, peer, relayed, seconds},
 };
 use crate::long_term::{ChallengeError, PasswordAlgorithm};
@@ -26,7 +26,7 @@ fn allocates_once_it_has_been_challenged() {
         exchange.deny(401);
         exchange.grant_allocation(LIFETIME);
         let allocated = Allocated { relayed: relayed(), mapped: mapped(), lifetime: LIFETIME };
-        assert_eq!(exchange.tell(), Output::Allocated(allocated));
+        assert_eq!(exchange.tell(), ClientOutput::Allocated(allocated));
         exchange.assert_quiet();
     }
 }
@@ -35,7 +35,7 @@ fn allocates_once_it_has_been_challenged() {
 fn an_open_server_sees_no_user_name() {
     let mut exchange = Exchange::with(None, Config::default(), None);
     exchange.grant_allocation(LIFETIME);
-    assert!(matches!(exchange.tell(), Output::Allocated(_)));
+    assert!(matches!(exchange.tell(), ClientOutput::Allocated(_)));
 }
 
 #[test]
@@ -73,13 +73,13 @@ fn a_stale_nonce_is_replaced_in_every_state() {
     exchange.with_client(|client, now| _ = client.connect(now, peer()).unwrap());
     exchange.call_stale();
     exchange.grant(CONNECT, &[&ConnectionId::new(7)]);
-    assert!(matches!(exchange.tell(), Output::Allocated(_)));
-    assert!(matches!(exchange.tell(), Output::Permitted { .. }));
-    let Output::OpenData { data } = exchange.tell() else { panic!("no data connection") };
+    assert!(matches!(exchange.tell(), ClientOutput::Allocated(_)));
+    assert!(matches!(exchange.tell(), ClientOutput::Permitted { .. }));
+    let ClientOutput::OpenData { data } = exchange.tell() else { panic!("no data connection") };
     exchange.with_client(|client, now| client.data_connected(now, data));
     exchange.call_stale();
     exchange.grant(CONNECTION_BIND, &[]);
-    assert!(matches!(exchange.tell(), Output::Bound { .. }));
+    assert!(matches!(exchange.tell(), ClientOutput::Bound { .. }));
     while exchange.sent.is_empty() {
         exchange.wait();
     }
@@ -102,7 +102,7 @@ fn the_new_nonce_of_a_data_connection_is_that_of_all_requests() {
     let mut exchange = Exchange::standing();
     exchange.with_client(|client, now| _ = client.connect(now, peer()).unwrap());
     exchange.grant(CONNECT, &[&ConnectionId::new(7)]);
-    let Output::OpenData { data } = exchange.tell() else { panic!("no data connection") };
+    let ClientOutput::OpenData { data } = exchange.tell() else { panic!("no data connection") };
     exchange.with_client(|client, now| client.data_connected(now, data));
     exchange.call_stale();
     exchange.with_client(|client, now| client.permit(now, peer().ip()).unwrap());
@@ -137,7 +137,7 @@ fn a_connection_without_proof_is_refused() {
     let mut exchange = Exchange::standing();
     exchange.with_client(|client, now| _ = client.connect(now, peer()).unwrap());
     exchange.grant_unproven(CONNECT, &[&ConnectionId::new(7)]);
-    assert!(matches!(exchange.tell(), Output::ConnectFailed { error: RequestError::Unproven, .. }));
+    assert!(matches!(exchange.tell(), ClientOutput::ConnectFailed { error: RequestError::Unproven, .. }));
     exchange.assert_quiet();
 }
 
@@ -172,5 +172,5 @@ fn an_answer_of_another_method_is_refused() {
     assert_eq!(Method::value(&sent.method()), 3);
     sent.message[1] = 4;
     exchange.grant_this(&sent, &[&seconds(LIFETIME)]);
-    assert!(matches!(exchange.tell(), Output::Ended(Ending::Failed(RequestError::Malformed(_)))));
+    assert!(matches!(exchange.tell(), ClientOutput::Ended(Ending::Failed(RequestError::Malformed(_)))));
 }

@@ -15,7 +15,7 @@ use turn_types::{
     message::{ALLOCATE, CONNECTION_ATTEMPT},
 };
 
-use super::super::{AddressFamily, Client, ClientOptions, Config, DataId, Ending, Output};
+use super::super::{AddressFamily, Client, ClientOptions, ClientOutput, Config, DataId, Ending};
 use crate::long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures};
 
 pub(super) const PASSWORD: &str = "secret";
@@ -55,7 +55,7 @@ pub(super) struct Exchange {
     pub(super) checks_nonces: bool,
     pub(super) sent: VecDeque<Sent>,
     /// What the client has told and asked for, but for what it has sent.
-    pub(super) told: VecDeque<Output>,
+    pub(super) told: VecDeque<ClientOutput>,
 }
 
 impl Exchange {
@@ -89,7 +89,7 @@ impl Exchange {
         let mut exchange = Self::with(Some(PASSWORD), config, None);
         exchange.deny(401);
         exchange.grant_allocation(LIFETIME);
-        assert!(matches!(exchange.tell(), Output::Allocated(_)));
+        assert!(matches!(exchange.tell(), ClientOutput::Allocated(_)));
         exchange
     }
 
@@ -101,7 +101,7 @@ impl Exchange {
     }
 
     /// The next thing that the client has told.
-    pub(super) fn tell(&mut self) -> Output {
+    pub(super) fn tell(&mut self) -> ClientOutput {
         self.told.pop_front().expect("the client has told something")
     }
 
@@ -110,7 +110,7 @@ impl Exchange {
     }
 
     pub(super) fn assert_ended(&mut self, ending: Ending) {
-        assert_eq!(self.tell(), Output::Ended(ending));
+        assert_eq!(self.tell(), ClientOutput::Ended(ending));
         self.assert_quiet();
         assert_eq!(self.client.poll_timeout(), None);
     }
@@ -205,8 +205,8 @@ impl Exchange {
     pub(super) fn drain(&mut self) {
         while let Some(output) = self.client.poll_output() {
             match output {
-                Output::Send { message } => self.sent.push_back(Sent { data: None, message }),
-                Output::SendData { data, message } => self.sent.push_back(Sent { data: Some(data), message }),
+                ClientOutput::Send { message } => self.sent.push_back(Sent { data: None, message }),
+                ClientOutput::SendData { data, message } => self.sent.push_back(Sent { data: Some(data), message }),
                 output => self.told.push_back(output),
             }
         }

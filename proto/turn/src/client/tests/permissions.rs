@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use turn_types::message::{CREATE_PERMISSION, REFRESH};
 
 use super::{
-    super::{Config, Ending, Output, PermitRefusal, RequestError},
+    super::{ClientOutput, Config, Ending, PermitRefusal, RequestError},
     exchange::{Exchange, LIFETIME, peer, seconds},
 };
 
@@ -23,8 +23,8 @@ fn permissions_are_asked_for_once_the_allocation_stands() {
     exchange.tell();
     exchange.grant(CREATE_PERMISSION, &[]);
     exchange.grant(CREATE_PERMISSION, &[]);
-    assert_eq!(exchange.tell(), Output::Permitted { peer: ip(1) });
-    assert_eq!(exchange.tell(), Output::Permitted { peer: ip(2) });
+    assert_eq!(exchange.tell(), ClientOutput::Permitted { peer: ip(1) });
+    assert_eq!(exchange.tell(), ClientOutput::Permitted { peer: ip(2) });
     exchange.assert_quiet();
 }
 
@@ -66,11 +66,11 @@ fn a_refused_permission_is_told_and_may_be_asked_for_again() {
     let mut exchange = Exchange::standing();
     exchange.with_client(|client, now| client.permit(now, ip(1)).unwrap());
     exchange.deny(403);
-    let refused = Output::PermissionRefused { peer: ip(1), error: RequestError::Forbidden };
+    let refused = ClientOutput::PermissionRefused { peer: ip(1), error: RequestError::Forbidden };
     assert_eq!(exchange.tell(), refused);
     exchange.with_client(|client, now| client.permit(now, ip(1)).unwrap());
     exchange.grant(CREATE_PERMISSION, &[]);
-    assert_eq!(exchange.tell(), Output::Permitted { peer: ip(1) });
+    assert_eq!(exchange.tell(), ClientOutput::Permitted { peer: ip(1) });
 }
 
 #[test]

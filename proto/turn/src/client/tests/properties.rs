@@ -9,7 +9,7 @@ use turn_types::{
 };
 
 use super::{
-    super::{Client, Config, Output},
+    super::{Client, ClientOutput, Config},
     exchange::{Exchange, LIFETIME, PASSWORD, peer, seconds},
 };
 
@@ -51,7 +51,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn happen(exchange: &mut Exchange, event: Event) {
     let data = exchange.told.iter().rev().find_map(|told| match told {
-        Output::OpenData { data } => Some(*data),
+        ClientOutput::OpenData { data } => Some(*data),
         _ => None,
     });
     match (event, data) {
@@ -108,7 +108,7 @@ proptest! {
             happen(&mut exchange, event);
             prop_assert!(exchange.client.transactions.len() <= limit);
         }
-        let ended = exchange.told.iter().filter(|told| matches!(told, Output::Ended(_))).count();
+        let ended = exchange.told.iter().filter(|told| matches!(told, ClientOutput::Ended(_))).count();
         prop_assert_eq!(ended, usize::from(exchange.client.has_ended()));
         // And it always comes to an end.
         exchange.with_client(Client::release);

@@ -14,7 +14,7 @@ use turn_types::{
 use super::relay::{PEER, Relay, User, request, tcp};
 use crate::{
     AddressFamily,
-    server::{ClientId, Config, Limits, Output, Quota},
+    server::{ClientId, Config, Limits, Quota, ServerOutput},
 };
 
 /// Relayed by an IPv4 allocation, and by an IPv6 one.
@@ -215,7 +215,7 @@ fn somebody_elses_connection_is_not_bound() {
     let (_, connection) = relay.connect(control, &ada, PEER);
     let (thief, answer) = relay.bind(&bob, connection);
     assert_eq!(answer.code(), 400);
-    assert!(!relay.outputs.iter().any(|output| matches!(output, Output::Join { .. })));
+    assert!(!relay.outputs.iter().any(|output| matches!(output, ServerOutput::Join { .. })));
     assert_eq!(relay.bind_on(thief, &bob, connection.wrapping_add(1)).code(), 400, "a guess");
     assert_eq!(relay.bind(&ada, connection).1.code(), 0, "its owner still can");
     assert_eq!(relay.server.counters().bad_bind, 2);

@@ -9,7 +9,7 @@ use turn_types::{
 };
 
 use super::relay::{CLIENT_IP, PEER, Relay, User, addr, request, tcp};
-use crate::server::{AllocationId, ClientId, Config, Limits, ListenFailure, Output};
+use crate::server::{AllocationId, ClientId, Config, Limits, ListenFailure, ServerOutput};
 use stun_types::message::MessageWrite;
 
 fn family(number: u8) -> RawAttribute<'static> {
@@ -24,7 +24,7 @@ fn waiting_for_a_port() -> (Relay, User, ClientId, AllocationId) {
     relay.greet(client, &mut user);
     let unix = relay.unix();
     relay.server.message(relay.now, unix, client, &user.request(ALLOCATE, &[&tcp()]));
-    let Some(Output::Listen { allocation, .. }) = relay.server.poll_output() else { panic!("no listen") };
+    let Some(ServerOutput::Listen { allocation, .. }) = relay.server.poll_output() else { panic!("no listen") };
     (relay, user, client, allocation)
 }
 
@@ -122,7 +122,7 @@ fn an_allocation_ends_when_it_is_not_refreshed() {
     assert!(!relay.closed(data));
     relay.pass(Duration::from_secs(1));
     assert!(relay.closed(data), "with the allocation end its connections");
-    assert!(relay.outputs.iter().any(|output| matches!(output, Output::StopListening { .. })));
+    assert!(relay.outputs.iter().any(|output| matches!(output, ServerOutput::StopListening { .. })));
     relay.assert_empty();
     relay.pass(Duration::from_secs(60));
     assert!(relay.closed(client), "and then the connection that asks for nothing more");
@@ -140,7 +140,7 @@ fn an_allocation_ends_with_its_control_connection() {
     relay.drain();
     assert!(relay.closed(data));
     for peer in [waiting, connecting] {
-        assert!(relay.outputs.contains(&Output::ClosePeer { peer }));
+        assert!(relay.outputs.contains(&ServerOutput::ClosePeer { peer }));
     }
     relay.assert_empty();
 }
@@ -194,7 +194,7 @@ fn permissions_of_one_allocation_are_bounded_and_those_that_have_run_out_make_ro
 fn a_port_that_is_found_after_the_client_has_gone_is_closed_again() {
     let (mut relay, _, client, allocation) = waiting_for_a_port();
     relay.server.closed(relay.now, client);
-    assert_eq!(relay.server.poll_output(), Some(Output::StopListening { allocation }));
+    assert_eq!(relay.server.poll_output(), Some(ServerOutput::StopListening { allocation }));
     relay.server.listening(relay.now, allocation, Ok(addr("203.0.113.9:50000")));
     assert_eq!(relay.server.poll_output(), None);
     relay.assert_empty();

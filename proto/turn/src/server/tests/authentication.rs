@@ -11,7 +11,7 @@ use stun_types::{
 use turn_types::message::ALLOCATE;
 
 use super::relay::{CLIENT_IP, Relay, User, request, tcp};
-use crate::server::Output;
+use crate::server::ServerOutput;
 
 #[test]
 fn a_request_without_credentials_is_told_how_to_authenticate() {
@@ -191,5 +191,5 @@ fn the_error_tells_its_reason_in_words() {
     let client = relay.client();
     let answer = relay.ask(client, &request(ALLOCATE, &[&tcp()]).finish());
     assert!(!answer.get::<ErrorCode>().reason().is_empty());
-    assert!(!relay.outputs.iter().any(|output| matches!(output, Output::Listen { .. })));
+    assert!(!relay.outputs.iter().any(|output| matches!(output, ServerOutput::Listen { .. })));
 }

@@ -9,7 +9,7 @@ use turn_types::{
 };
 
 use super::relay::{PEER, Relay, User, addr};
-use crate::server::{ConnectFailed, Output};
+use crate::server::{ConnectFailed, ServerOutput};
 
 #[test]
 fn a_connect_ends_in_a_joined_connection() {
@@ -18,14 +18,16 @@ fn a_connect_ends_in_a_joined_connection() {
     let control = relay.allocated(&mut user);
     relay.send(control, &Relay::connect_request(&user, PEER));
     let allocation = relay.allocation_of(control);
-    let Some(Output::Connect { peer, allocation: from, to }) = relay.outputs.pop_back() else { panic!("no connect") };
+    let Some(ServerOutput::Connect { peer, allocation: from, to }) = relay.outputs.pop_back() else {
+        panic!("no connect")
+    };
     assert_eq!((from, to), (allocation, addr(PEER)));
     let connection = relay.peer_connected(control, peer, Ok(())).connection();
     let (client, answer) = relay.bind(&user, connection);
     assert_eq!(answer.code(), 0);
     assert!(answer.integrity(&user).is_some());
     let joined = relay.outputs.pop_back();
-    assert_eq!(joined, Some(Output::Join { client, peer, holder: user.holder() }), "after the answer");
+    assert_eq!(joined, Some(ServerOutput::Join { client, peer, holder: user.holder() }), "after the answer");
     let counters = relay.server.counters();
     assert_eq!((counters.joined, counters.connections), (1, 1));
     relay.server.closed(relay.now, client);
@@ -50,7 +52,7 @@ fn a_peer_that_connects_is_told_of_by_an_indication() {
     let (client, answer) = relay.bind(&user, indication.connection());
     assert_eq!(answer.code(), 0);
     assert!(
-        matches!(relay.outputs.pop_back(), Some(Output::Join { client: c, peer: p, .. }) if (c, p) == (client, peer))
+        matches!(relay.outputs.pop_back(), Some(ServerOutput::Join { client: c, peer: p, .. }) if (c, p) == (client, peer))
     );
 }
 
@@ -66,7 +68,7 @@ fn a_peer_that_does_not_answer_is_447_at_once_or_after_30_seconds() {
     assert!(relay.answer(control).is_none());
     relay.pass(Duration::from_millis(1));
     assert_eq!(relay.answer(control).unwrap().code(), 447);
-    assert!(relay.outputs.contains(&Output::ClosePeer { peer: silent }), "the attempt is given up");
+    assert!(relay.outputs.contains(&ServerOutput::ClosePeer { peer: silent }), "the attempt is given up");
     relay.server.peer_connected(relay.now, silent, Ok(()));
     relay.drain();
     assert!(relay.answer(control).is_none(), "too late");
@@ -107,9 +109,9 @@ fn a_connection_waits_30_seconds_for_its_client() {
     let control = relay.allocated(&mut user);
     let (peer, connection) = relay.connect(control, &user, PEER);
     relay.pass(Duration::from_millis(29_999));
-    assert!(!relay.outputs.contains(&Output::ClosePeer { peer }));
+    assert!(!relay.outputs.contains(&ServerOutput::ClosePeer { peer }));
     relay.pass(Duration::from_millis(1));
-    assert!(relay.outputs.contains(&Output::ClosePeer { peer }));
+    assert!(relay.outputs.contains(&ServerOutput::ClosePeer { peer }));
     assert_eq!(relay.bind(&user, connection).1.code(), 400, "too late");
     assert_eq!(relay.server.counters().unbound, 1);
 }

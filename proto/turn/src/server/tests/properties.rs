@@ -10,7 +10,7 @@ use turn_types::{
 };
 
 use super::relay::{Relay, User, request, tcp};
-use crate::server::{ClientId, Config, ConnectFailed, Limits, Output, PeerId, Quota};
+use crate::server::{ClientId, Config, ConnectFailed, Limits, PeerId, Quota, ServerOutput};
 
 /// One step of somebody, anywhere.
 #[derive(Debug, Clone)]
@@ -118,8 +118,8 @@ impl Run {
         self.relay.drain();
         for output in std::mem::take(&mut self.relay.outputs) {
             match output {
-                Output::Connect { peer, .. } => self.connects.push(peer),
-                Output::Close { client } => self.clients.retain(|known| *known != client),
+                ServerOutput::Connect { peer, .. } => self.connects.push(peer),
+                ServerOutput::Close { client } => self.clients.retain(|known| *known != client),
                 _ => {}
             }
         }

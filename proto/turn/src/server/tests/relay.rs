@@ -27,7 +27,9 @@ use keyferry_net::time::UnixTime;
 use crate::{
     peer_policy::PeerPolicy,
     rest_credentials::Secret,
-    server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, Output, PeerId, Server, Users},
+    server::{
+        AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, PeerId, Server, ServerOutput, Users,
+    },
 };
 
 pub(super) const RELAY_IP: &str = "203.0.113.9";
@@ -42,7 +44,7 @@ pub(super) struct Relay {
     pub(super) server: Server,
     start: Instant,
     pub(super) now: Instant,
-    pub(super) outputs: VecDeque<Output>,
+    pub(super) outputs: VecDeque<ServerOutput>,
     next_port: u16,
 }
 
@@ -57,7 +59,7 @@ pub(super) struct User {
 
 /// An answer, taken apart.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Answered {
     pub(super) bytes: Vec<u8>,
 }
 
@@ -190,37 +192,37 @@ impl Relay {
     }
 
     /// Sends a message and takes the answer.
-    pub(super) fn ask(&mut self, client: ClientId, message: &[u8]) -> Answer {
+    pub(super) fn ask(&mut self, client: ClientId, message: &[u8]) -> Answered {
         self.send(client, message);
         self.answer(client).expect("an answer")
     }
 
     /// The next answer to this client.
-    pub(super) fn answer(&mut self, client: ClientId) -> Option<Answer> {
+    pub(super) fn answer(&mut self, client: ClientId) -> Option<Answered> {
         self.sent(client, false)
     }
 
     /// The next indication to this client.
-    pub(super) fn indication(&mut self, client: ClientId) -> Option<Answer> {
+    pub(super) fn indication(&mut self, client: ClientId) -> Option<Answered> {
         self.sent(client, true)
     }
 
-    fn sent(&mut self, client: ClientId, indication: bool) -> Option<Answer> {
-        let is_it = |output: &Output| match output {
-            Output::Send { client: to, message } => *to == client && (message[0] & 1 == 0) == indication,
+    fn sent(&mut self, client: ClientId, indication: bool) -> Option<Answered> {
+        let is_it = |output: &ServerOutput| match output {
+            ServerOutput::Send { client: to, message } => *to == client && (message[0] & 1 == 0) == indication,
             _ => false,
         };
         let at = self.outputs.iter().position(is_it)?;
         match self.outputs.remove(at) {
-            Some(Output::Send { message, .. }) => Some(Answer { bytes: message }),
+            Some(ServerOutput::Send { message, .. }) => Some(Answered { bytes: message }),
             _ => None,
         }
     }
 
     /// Gives every allocation that wants one a port.
     fn listen(&mut self) {
-        while let Some(at) = self.outputs.iter().position(|output| matches!(output, Output::Listen { .. })) {
-            let Some(Output::Listen { allocation, family, .. }) = self.outputs.remove(at) else { return };
+        while let Some(at) = self.outputs.iter().position(|output| matches!(output, ServerOutput::Listen { .. })) {
+            let Some(ServerOutput::Listen { allocation, family, .. }) = self.outputs.remove(at) else { return };
             let ip = match family {
                 crate::AddressFamily::V4 => RELAY_IP,
                 crate::AddressFamily::V6 => "2001:db8:9::9",
@@ -252,7 +254,7 @@ impl Relay {
         answer.relayed()
     }
 
-    pub(super) fn permit(&mut self, client: ClientId, user: &User, peers: &[&str]) -> Answer {
+    pub(super) fn permit(&mut self, client: ClientId, user: &User, peers: &[&str]) -> Answered {
         let mut message = Message::builder_request(CREATE_PERMISSION, MessageWriteVec::new());
         let id = transaction(&message);
         for peer in peers {
@@ -269,11 +271,11 @@ impl Relay {
     }
 
     /// Asks for a connection, and returns the attempt if it is made; the answer else.
-    pub(super) fn begin_connect(&mut self, client: ClientId, user: &User, peer: &str) -> Result<PeerId, Answer> {
+    pub(super) fn begin_connect(&mut self, client: ClientId, user: &User, peer: &str) -> Result<PeerId, Answered> {
         self.send(client, &Self::connect_request(user, peer));
-        let found = self.outputs.iter().position(|output| matches!(output, Output::Connect { .. }));
+        let found = self.outputs.iter().position(|output| matches!(output, ServerOutput::Connect { .. }));
         match found.and_then(|at| self.outputs.remove(at)) {
-            Some(Output::Connect { peer, .. }) => Ok(peer),
+            Some(ServerOutput::Connect { peer, .. }) => Ok(peer),
             _ => Err(self.answer(client).expect("an answer")),
         }
     }
@@ -290,7 +292,7 @@ impl Relay {
         client: ClientId,
         peer: PeerId,
         result: Result<(), ConnectFailed>,
-    ) -> Answer {
+    ) -> Answered {
         self.server.peer_connected(self.now, peer, result);
         self.drain();
         self.answer(client).expect("an answer")
@@ -303,11 +305,11 @@ impl Relay {
         peer
     }
 
-    pub(super) fn bind_on(&mut self, client: ClientId, user: &User, connection: u32) -> Answer {
+    pub(super) fn bind_on(&mut self, client: ClientId, user: &User, connection: u32) -> Answered {
         self.ask(client, &user.request(CONNECTION_BIND, &[&ConnectionId::new(connection)]))
     }
 
-    pub(super) fn bind(&mut self, user: &User, connection: u32) -> (ClientId, Answer) {
+    pub(super) fn bind(&mut self, user: &User, connection: u32) -> (ClientId, Answered) {
         let client = self.client();
         let answer = self.bind_on(client, user, connection);
         (client, answer)
@@ -319,11 +321,11 @@ impl Relay {
         let (client, answer) = self.bind(user, connection);
         assert_eq!(answer.code(), 0);
         let joined = self.outputs.pop_back();
-        assert_eq!(joined, Some(Output::Join { client, peer, holder: user.holder() }));
+        assert_eq!(joined, Some(ServerOutput::Join { client, peer, holder: user.holder() }));
         client
     }
 
-    pub(super) fn refresh(&mut self, client: ClientId, user: &User, seconds: u32) -> Answer {
+    pub(super) fn refresh(&mut self, client: ClientId, user: &User, seconds: u32) -> Answered {
         self.ask(client, &user.request(REFRESH, &[&Lifetime::new(seconds)]))
     }
 
@@ -333,7 +335,7 @@ impl Relay {
 
     /// Whether this was closed.
     pub(super) fn closed(&self, client: ClientId) -> bool {
-        self.outputs.contains(&Output::Close { client })
+        self.outputs.contains(&ServerOutput::Close { client })
     }
 
     /// Everything that the server holds is accounted for.
@@ -346,7 +348,7 @@ impl Relay {
     }
 }
 
-impl Answer {
+impl Answered {
     pub(super) fn message(&self) -> Message<'_> {
         Message::from_bytes(&self.bytes).unwrap()
     }
