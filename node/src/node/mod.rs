@@ -6,6 +6,7 @@ pub mod announcer;
 pub mod api;
 mod commands;
 mod doctor;
+mod error;
 mod failure;
 pub mod local;
 pub(crate) mod network;
@@ -15,6 +16,7 @@ pub mod runner;
 mod running;
 
 pub use self::{
+    error::{Error, Offence},
     ping::MAX_PINGS,
     running::{Node, NodeConfig},
 };

@@ -12,7 +12,7 @@ use keyferry_proto::identity::{NodeKey, NodeSecret};
 use libp2p::Multiaddr;
 use tokio::sync::Notify;
 
-use super::api::Failure;
+use super::Error;
 use crate::{
     base::data_dir::{AdmissionPolicy, Home},
     content::{store::Store, transfer::serve::Server},
@@ -72,10 +72,10 @@ pub struct Node {
 
 impl Node {
     /// Opens the data folder and, unless it is to be offline, joins the network.
-    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, Failure> {
+    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, Error> {
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open_home(&opening)).await;
-        let (home, secret, store) = opened.map_err(|error| Failure::local(error.to_string()))??;
+        let (home, secret, store) = opened??;
         let server = Server::new(store.clone(), secret.clone());
         let roots_changed = Arc::new(Notify::new());
         let online = match config.offline {
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Node {
     }
 }
 
-fn open_home(config: &NodeConfig) -> Result<(Home, NodeSecret, Store), Failure> {
+fn open_home(config: &NodeConfig) -> Result<(Home, NodeSecret, Store), Error> {
     let home = Home::open(&config.home)?;
     let secret = match &config.passphrase {
         Some(passphrase) => home.unlock(passphrase)?,

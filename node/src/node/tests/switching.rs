@@ -79,7 +79,7 @@ impl Peer {
     }
 
     /// Fetches, and gives the paths that were told meanwhile.
-    async fn get_and_tell(&self, address: String, out: &Path) -> (Vec<PathClass>, Fetched) {
+    async fn get_and_tell(&self, address: keyferry_proto::address::Address, out: &Path) -> (Vec<PathClass>, Fetched) {
         let command = Command::Get { address, out_dir: out.to_owned(), overwrite: false };
         let mut events = self.run(command).await.unwrap();
         let Some(Event::Fetched(fetched)) = events.pop() else { panic!("{events:?}") };
@@ -185,7 +185,7 @@ async fn a_get_falls_back_to_a_relay_when_the_direct_path_dies() {
         direct.cut.cancel();
     };
 
-    let ((told, fetched), ()) = tokio::join!(getter.get_and_tell(address, out.path()), cutting);
+    let ((told, fetched), ()) = tokio::join!(getter.get_and_tell(address.parse().unwrap(), out.path()), cutting);
 
     assert_eq!(fs::read(&fetched.path).unwrap(), content);
     assert_eq!(told, [PathClass::Relay, PathClass::Direct, PathClass::Relay]);
