@@ -4,7 +4,7 @@
 //! Of two calls that cross, that of the node with the greater key goes on: its maker lets the other one wait, and the
 //! other side gives up its own for it.
 //!
-//! What it is not: a limit on calls; see `answering`.
+//! What it is not: a limit on calls; see `crate::connect::callee`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -34,7 +34,7 @@ impl UnderWay {
 
 /// The turn to call a node; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct CallTurn {
     turns: Turns,
     node: NodeKey,
     /// Cancelled when the node's own call is to go on instead.
@@ -43,7 +43,7 @@ pub(crate) struct Outgoing {
 
 /// The turn to answer a node; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct AnswerTurn {
     turns: Turns,
     node: NodeKey,
     number: u64,
@@ -57,7 +57,7 @@ impl Turns {
     }
 
     /// Waits for the turn to call a node.
-    pub(crate) async fn to_call(&self, node: NodeKey) -> Outgoing {
+    pub(crate) async fn to_call(&self, node: NodeKey) -> CallTurn {
         let superseded = CancellationToken::new();
         loop {
             let taken = self.under_way.send_if_modified(|all| {
@@ -69,14 +69,14 @@ impl Turns {
                 free
             });
             if taken {
-                return Outgoing { turns: self.clone(), node, superseded };
+                return CallTurn { turns: self.clone(), node, superseded };
             }
             self.wait_until(&node, UnderWay::is_over).await;
         }
     }
 
     /// Waits for the turn to answer a node that calls. An earlier call of the node ends.
-    pub(crate) async fn to_answer(&self, node: NodeKey) -> Incoming {
+    pub(crate) async fn to_answer(&self, node: NodeKey) -> AnswerTurn {
         let superseded = CancellationToken::new();
         let mut number = 0;
         self.change(&node, |one| {
@@ -91,7 +91,7 @@ impl Turns {
                 outgoing.cancel();
             }
         });
-        let turn = Incoming { turns: self.clone(), node, number, superseded };
+        let turn = AnswerTurn { turns: self.clone(), node, number, superseded };
         self.wait_until(&node, |one| one.outgoing.is_none()).await;
         turn
     }
@@ -112,13 +112,13 @@ impl Turns {
     }
 }
 
-impl Drop for Outgoing {
+impl Drop for CallTurn {
     fn drop(&mut self) {
         self.turns.change(&self.node, |one| one.outgoing = None);
     }
 }
 
-impl Drop for Incoming {
+impl Drop for AnswerTurn {
     fn drop(&mut self) {
         let number = self.number;
         self.turns.change(&self.node, |one| {

@@ -1,7 +1,7 @@
 //! Answering the calls of nodes that cannot connect to this one: ICE, then a session on the path that was found, which is
 //! served like any other.
 //!
-//! What it is not: the decision whose calls are taken (`crate::connect::signalling`).
+//! What it is not: the decision whose calls to take (`crate::connect::signalling`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,13 +10,13 @@ use keyferry_ice::{Role, Stream};
 use keyferry_proto::signalling::{Refusal, Streams};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::streams::{self, PeerEnd, Search, StreamSettings};
+use super::streams::{self, PathSearch, PeerEnd, StreamSettings};
 use crate::{
     connect::{
         acceptor::SessionHost,
         call_arbiter::Turns,
         ice::{IceHost, Negotiation, RelayedNegotiation, TooManyNegotiations},
-        signalling::{Incoming, Ringing},
+        signalling::{IncomingCalls, Ringing},
     },
     net::{path::AddressPolicy, port::Port, session::SessionTls},
 };
@@ -39,7 +39,7 @@ pub(crate) struct Callee {
 
 impl Callee {
     /// Answers calls until the node stops.
-    pub(crate) async fn run(self, mut incoming: Incoming) {
+    pub(crate) async fn run(self, mut incoming: IncomingCalls) {
         let places = Arc::new(Semaphore::new(MAX_ANSWERED));
         while let Some(Some(ringing)) = self.host.cancel.run_until_cancelled(incoming.next()).await {
             let place = Arc::clone(&places).try_acquire_owned();
@@ -95,7 +95,7 @@ impl Callee {
     }
 
     /// Answers a call, if there is a stream in which both sides take part.
-    async fn accept(&self, ringing: Ringing) -> Option<Search> {
+    async fn accept(&self, ringing: Ringing) -> Option<PathSearch> {
         let caller = ringing.caller();
         let debug = |error: &dyn std::fmt::Display| tracing::debug!(%error, "a call is not answered");
         let policy = AddressPolicy::for_listeners(self.port.local_addrs()).inspect_err(|error| debug(error)).ok()?;
@@ -117,7 +117,7 @@ impl Callee {
         }
         let call = ringing.answer(told).await.inspect_err(|error| debug(error)).ok()?;
         let peer = PeerEnd::Caller(caller);
-        Some(Search::new((direct, relayed), call, &policy, peer, &self.tls, self.streams.mode))
+        Some(PathSearch::new((direct, relayed), call, &policy, peer, &self.tls, self.streams.mode))
     }
 
     /// Begins the streams in which both sides take part.

@@ -18,16 +18,16 @@ use tokio::{
 };
 
 use super::{
-    streams::{self, PeerEnd, Search, StreamSettings},
+    streams::{self, PathSearch, PeerEnd, StreamSettings},
     trace::Trace,
 };
 use crate::{
     connect::{
         acceptor::SessionHost,
-        call_arbiter::{Outgoing, Turns},
+        call_arbiter::{CallTurn, Turns},
         connector::{CallSetback, StreamSetbacks},
         ice::{IceHost, Negotiation, RelayedNegotiation},
-        signalling::{Call, CallError, Line},
+        signalling::{Call, CallError, CallLine},
         trace::StageName,
     },
     net::{
@@ -42,20 +42,20 @@ use crate::{
 
 /// Circuits that are tried to reach one node: those of two offers.
 pub(crate) const MAX_CIRCUITS: usize = 8;
-/// How long one circuit may take before the next one is tried beside it.
+/// How long to wait for one circuit before trying the next one beside it.
 const NEXT_CIRCUIT_AFTER: Duration = Duration::from_millis(1500);
 /// How long a line that is open waits for this side to learn what its NAT does.
 const MAPPING_PATIENCE: Duration = Duration::from_millis(150);
-/// Negotiations that are tried with one node, where one ends for no reason that would hold for the next.
+/// Negotiations to try with one node, if the first ends for a reason that may not hold for the next.
 const MAX_NEGOTIATIONS: usize = 2;
 
-/// How long a session on a direct path is kept that comes while a relayed one is in use: whoever uses that one has moved by
-/// then, or has no need to.
+/// How long to keep a direct session that comes while a relayed one is in use: whoever uses the relayed one has moved by then, or
+/// has no need to.
 const MOVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A circuit at which a node can be called.
 #[derive(Debug)]
-pub(crate) struct Circuit {
+pub(crate) struct CircuitToCall {
     /// Its address.
     pub(crate) addr: Multiaddr,
     /// The first call waits for this moment.
@@ -78,7 +78,7 @@ pub(crate) struct Caller {
 /// The circuits that are known, and those to come.
 struct Circuits {
     known: Vec<Multiaddr>,
-    to_come: mpsc::Receiver<Circuit>,
+    to_come: mpsc::Receiver<CircuitToCall>,
 }
 
 /// A call that was answered, with the negotiations that it is about.
@@ -89,18 +89,17 @@ struct Rung {
 }
 
 impl Caller {
-    /// Calls a node at its circuits, as they become known, until there is a session or nowhere left to call. An error of
-    /// `None` means that there was no circuit at all.
+    /// Calls a node at its circuits, as they become known, until there is a session or nowhere left to call.
     ///
     /// The first session is returned. If it is relayed, a direct path goes on being looked for, and if one is found, its
     /// session is listed and kept for a while: whoever uses the relayed one may move.
     pub(crate) async fn call(
         &self,
         node: NodeKey,
-        to_come: mpsc::Receiver<Circuit>,
+        to_come: mpsc::Receiver<CircuitToCall>,
         policy: AddressPolicy,
         trace: &Trace,
-    ) -> Result<(Session, InboundStreams), Option<CallSetback>> {
+    ) -> Result<(Session, InboundStreams), CallSetback> {
         self.call_for(node, to_come, policy, trace, &self.streams).await
     }
 
@@ -109,12 +108,12 @@ impl Caller {
     pub(crate) async fn call_direct(
         &self,
         node: NodeKey,
-        to_come: mpsc::Receiver<Circuit>,
+        to_come: mpsc::Receiver<CircuitToCall>,
         policy: AddressPolicy,
         trace: &Trace,
-    ) -> Result<(Session, InboundStreams), Option<CallSetback>> {
+    ) -> Result<(Session, InboundStreams), CallSetback> {
         if !self.streams.mode.allows_direct() {
-            return Err(None);
+            return Err(CallSetback::NowhereToCall);
         }
         self.call_for(node, to_come, policy, trace, &self.streams.direct_only()).await
     }
@@ -122,12 +121,12 @@ impl Caller {
     async fn call_for(
         &self,
         node: NodeKey,
-        mut to_come: mpsc::Receiver<Circuit>,
+        mut to_come: mpsc::Receiver<CircuitToCall>,
         policy: AddressPolicy,
         trace: &Trace,
         streams: &StreamSettings,
-    ) -> Result<(Session, InboundStreams), Option<CallSetback>> {
-        let Circuit { addr, not_before } = to_come.recv().await.ok_or(None)?;
+    ) -> Result<(Session, InboundStreams), CallSetback> {
+        let CircuitToCall { addr, not_before } = to_come.recv().await.ok_or(CallSetback::NowhereToCall)?;
         sleep_until(not_before.into()).await;
         let mut circuits = Circuits { known: vec![addr], to_come };
         let mut tries = 0;
@@ -143,7 +142,7 @@ impl Caller {
             };
             tries += 1;
             if tries == MAX_NEGOTIATIONS || !setback.may_pass() {
-                return Err(Some(setback));
+                return Err(setback);
             }
             tracing::debug!(%setback, "calling once more");
         }
@@ -156,7 +155,7 @@ impl Caller {
         policy: &AddressPolicy,
         trace: &Trace,
         streams: &StreamSettings,
-        turn: &Arc<Outgoing>,
+        turn: &Arc<CallTurn>,
     ) -> Result<(Session, InboundStreams), CallSetback> {
         trace.doing(|| format!("calling {}", node.short()));
         let began = Instant::now();
@@ -166,7 +165,7 @@ impl Caller {
         trace.stage(StageName::Signalling, began.elapsed(), format!("answered{}", through(&call.via)));
         trace.doing(|| format!("looking for a path to {}", node.short()));
         let peer = PeerEnd::Callee(node);
-        let mut search = Search::new((direct, relayed), call, policy, peer, &self.tls, streams.mode);
+        let mut search = PathSearch::new((direct, relayed), call, policy, peer, &self.tls, streams.mode);
         let mut setbacks = StreamSetbacks::default();
         while let Some(outcome) = search.next().await {
             search.tell_of_relays(trace);
@@ -185,7 +184,7 @@ impl Caller {
     }
 
     /// Goes on looking for a direct path while a relayed session stands.
-    fn go_on_looking(&self, mut search: Search, relayed: &Session, turn: Arc<Outgoing>) {
+    fn go_on_looking(&self, mut search: PathSearch, relayed: &Session, turn: Arc<CallTurn>) {
         let (host, ended) = (self.host.clone(), relayed.closed());
         self.host.tasks.spawn(async move {
             // If it ends without a direct path, the search tells the relayed session why.
@@ -252,15 +251,15 @@ impl Caller {
     }
 
     /// Opens a line, and says which circuit has not been tried if it goes over another connection.
-    async fn open_line(&self, circuit: Multiaddr, over: CallOver) -> (Result<Line, CallError>, Option<Multiaddr>) {
-        let line = Line::open(&self.rendezvous, &circuit, over).await;
+    async fn open_line(&self, circuit: Multiaddr, over: CallOver) -> (Result<CallLine, CallError>, Option<Multiaddr>) {
+        let line = CallLine::open(&self.rendezvous, &circuit, over).await;
         let untried = line.as_ref().is_ok_and(|line| !line.is_circuit());
         (line, untried.then_some(circuit))
     }
 
     async fn ring_on(
         &self,
-        line: Result<Line, CallError>,
+        line: Result<CallLine, CallError>,
         node: NodeKey,
         streams: &StreamSettings,
         relayed: Option<&RelayedNegotiation>,
@@ -274,7 +273,7 @@ impl Caller {
         Ok((call, direct))
     }
 
-    /// Waits a little until it is known what this side's NAT does, which is told to the peer once only.
+    /// Waits a little until this side knows what its NAT does: the peer is told only once.
     async fn know_mapping(&self) {
         let mut gathered = self.gathered.clone();
         let known = gathered.wait_for(|gathered| gathered.mapping != Mapping::Unknown || gathered.complete);
@@ -289,7 +288,7 @@ impl CallSetback {
         match self {
             Self::NoPath { direct, relayed } => [direct, relayed].into_iter().flatten().any(|error| error.may_pass()),
             Self::NoSession { .. } => true,
-            Self::NotAnswered(_) | Self::TooMany(_) => false,
+            Self::NotAnswered(_) | Self::TooMany(_) | Self::NowhereToCall => false,
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio::{
 pub use self::error::FindError;
 use self::{
     error::Setbacks,
-    offers::{Found, Ways, ways_to},
+    offers::{FoundOffer, Ways, ways_to},
 };
 pub(crate) use self::{
     error::{CallSetback, StreamSetbacks},
@@ -37,7 +37,7 @@ pub(crate) use self::{
 use super::{dialling::Dialler, sessions::Sessions, trace::Trace};
 use crate::{
     connect::{
-        caller::{Caller, Circuit, MAX_CIRCUITS},
+        caller::{Caller, CircuitToCall, MAX_CIRCUITS},
         trace::StageName,
     },
     net::{
@@ -50,14 +50,14 @@ use crate::{
 
 /// How long it may take to find a node and connect to it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
-/// How much earlier than a call an address of this network is dialled: it answers before, as a rule, or never.
+/// How long the call waits while addresses of this network are dialled: as a rule they answer within that time, or never.
 const NEAR_HEAD_START: Duration = Duration::from_millis(50);
-/// How long is looked for a newer offer where the one that was found leads nowhere: the node may just have started again.
+/// How long to look for a newer offer after the first one led nowhere: the node may just have restarted.
 const OUTDATED_PATIENCE: Duration = Duration::from_secs(5);
 /// From one look to the next.
 const OUTDATED_PAUSE: Duration = Duration::from_millis(500);
-/// How long addresses that are being dialled may still answer after a call has shown that there is no other way: the
-/// negotiation has tried them as well.
+/// How long dialled addresses may still answer after the call has shown that there is no other way: the negotiation has tried
+/// them as well.
 const LAST_CHANCE: Duration = Duration::from_millis(200);
 
 /// Finds nodes and holders. Cheap to clone.
@@ -84,11 +84,10 @@ enum Goal {
 }
 
 /// How one way to a node has ended.
-enum Ended {
+enum WayEnd {
     Reached(Session),
     NotDialled(ConnectError),
     NotCalled(CallSetback),
-    NowhereToCall,
 }
 
 impl Finder {
@@ -141,10 +140,10 @@ impl Finder {
         loop {
             tokio::select! {
                 Some(ended) = race.running.next() => match ended {
-                    Ended::Reached(session) => return Ok(Some(session)),
-                    Ended::NotDialled(error) => setbacks.dial = Some(error),
-                    Ended::NowhereToCall => {}
-                    Ended::NotCalled(error) => {
+                    WayEnd::Reached(session) => return Ok(Some(session)),
+                    WayEnd::NotDialled(error) => setbacks.dial = Some(error),
+                    WayEnd::NotCalled(CallSetback::NowhereToCall) => {}
+                    WayEnd::NotCalled(error) => {
                         if error.is_final() {
                             verdict = Some(tokio::time::Instant::now() + LAST_CHANCE);
                             circuits = None;
@@ -153,8 +152,8 @@ impl Finder {
                     }
                 },
                 offer = offers.recv(), if circuits.is_some() => match (offer, &circuits) {
-                    (Some(Found::OtherVersion(got)), _) => setbacks.other_version = Some(got),
-                    (Some(Found::Ways(ways)), Some(circuits)) => {
+                    (Some(FoundOffer::OtherVersion(got)), _) => setbacks.other_version = Some(got),
+                    (Some(FoundOffer::Ways(ways)), Some(circuits)) => {
                         setbacks.had_offer = true;
                         let (fresh, near) = race.take_new(ways, &policy);
                         if let Some(detail) = fresh.in_words() {
@@ -167,7 +166,7 @@ impl Finder {
                         let head_start = if near { NEAR_HEAD_START } else { Duration::ZERO };
                         for addr in fresh.circuits {
                             // More than may wait are more than would be tried.
-                            let _ = circuits.try_send(Circuit { addr, not_before: Instant::now() + head_start });
+                            let _ = circuits.try_send(CircuitToCall { addr, not_before: Instant::now() + head_start });
                         }
                     }
                     _ => circuits = None,
@@ -189,7 +188,7 @@ impl Finder {
         goal: Goal,
         policy: &AddressPolicy,
         trace: &'a Trace,
-    ) -> (mpsc::Sender<Circuit>, Race<'a>) {
+    ) -> (mpsc::Sender<CircuitToCall>, Race<'a>) {
         let hinted = resolve_hints(hints).await;
         let race = Race {
             running: FuturesUnordered::new(),
@@ -205,7 +204,7 @@ impl Finder {
         (circuits, race)
     }
 
-    async fn dial(&self, admitted: Admitted, policy: AddressPolicy, expect: Option<NodeKey>, trace: Trace) -> Ended {
+    async fn dial(&self, admitted: Admitted, policy: AddressPolicy, expect: Option<NodeKey>, trace: Trace) -> WayEnd {
         let began = Instant::now();
         match self
             .attempt(admitted, policy, expect, |session| {
@@ -214,12 +213,12 @@ impl Finder {
             })
             .await
         {
-            Ok(session) => Ended::Reached(session),
+            Ok(session) => WayEnd::Reached(session),
             Err(error) => {
                 if matches!(error, ConnectError::AllFailed { .. }) {
                     trace.stage(StageName::Tls, began.elapsed(), error.to_string());
                 }
-                Ended::NotDialled(error)
+                WayEnd::NotDialled(error)
             }
         }
     }
@@ -241,10 +240,10 @@ impl Finder {
         &self,
         node: NodeKey,
         goal: Goal,
-        circuits: mpsc::Receiver<Circuit>,
+        circuits: mpsc::Receiver<CircuitToCall>,
         policy: AddressPolicy,
         trace: &Trace,
-    ) -> Ended {
+    ) -> WayEnd {
         let called = match goal {
             Goal::Any => self.caller.call(node, circuits, policy, trace).await,
             Goal::Direct => self.caller.call_direct(node, circuits, policy, trace).await,
@@ -252,10 +251,9 @@ impl Finder {
         match called {
             Ok((session, inbound)) => {
                 (self.on_session)(session.clone(), inbound);
-                Ended::Reached(session)
+                WayEnd::Reached(session)
             }
-            Err(Some(setback)) => Ended::NotCalled(setback),
-            Err(None) => Ended::NowhereToCall,
+            Err(setback) => WayEnd::NotCalled(setback),
         }
     }
 
@@ -269,7 +267,7 @@ impl Finder {
 
 /// The ways that are being tried, and what has been tried so far.
 struct Race<'a> {
-    running: FuturesUnordered<BoxFuture<'a, Ended>>,
+    running: FuturesUnordered<BoxFuture<'a, WayEnd>>,
     dialled: HashSet<SocketAddr>,
     called: HashSet<Multiaddr>,
 }

@@ -1,6 +1,6 @@
 //! How this node connects to the addresses of peers, as far as its relay mode lets it.
 //!
-//! What it is not: which addresses those are (`finder`), or the relays themselves.
+//! What it is not: which addresses those are (`crate::connect::connector`), or the relays themselves.
 
 use std::{
     io,
@@ -44,12 +44,12 @@ impl Connect for Dialler {
 /// Connects from the relays that this node may use. An allocation serves all connections that are made while one of them lasts.
 pub(crate) struct RelayDialler {
     relays: Arc<dyn RelayAllocator>,
-    v4: Mutex<Option<Shared>>,
-    v6: Mutex<Option<Shared>>,
+    v4: Mutex<Option<SharedAllocation>>,
+    v6: Mutex<Option<SharedAllocation>>,
 }
 
 /// An allocation that the connections through it keep.
-struct Shared {
+struct SharedAllocation {
     connector: Connector,
     relay: IpAddr,
     lease: Weak<Lease>,
@@ -66,7 +66,7 @@ impl RelayDialler {
             AddressFamily::V4 => self.v4.lock().await,
             AddressFamily::V6 => self.v6.lock().await,
         };
-        if let Some(Shared { connector, relay, lease }) = &*shared
+        if let Some(SharedAllocation { connector, relay, lease }) = &*shared
             && let Some(lease) = lease.upgrade()
             && Lease::clone(&lease).ended().now_or_never().is_none()
         {
@@ -75,7 +75,7 @@ impl RelayDialler {
         let allocation = self.relays.allocate(family).await.map_err(io::Error::other)?;
         let (connector, relay) = (allocation.connector(), allocation.relayed().ip());
         let lease = Arc::new(allocation.lease());
-        *shared = Some(Shared { connector: connector.clone(), relay, lease: Arc::downgrade(&lease) });
+        *shared = Some(SharedAllocation { connector: connector.clone(), relay, lease: Arc::downgrade(&lease) });
         Ok((connector, relay, lease))
     }
 

@@ -23,19 +23,19 @@ pub(crate) struct Sessions(Arc<watch::Sender<Standing>>);
 #[derive(Debug, Default)]
 struct Standing {
     last: u64,
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, SessionEntry>,
 }
 
 /// How good the path of a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rank {
+pub(crate) enum PathRank {
     /// Somebody stands in between.
     Relayed,
     /// Nobody does.
     Direct,
 }
 
-impl Rank {
+impl PathRank {
     /// That of a session.
     pub(crate) fn of(session: &Session) -> Self {
         Self::of_kind(session.path().kind)
@@ -47,7 +47,7 @@ impl Rank {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SessionEntry {
     peer: NodeKey,
     path: watch::Receiver<PathReport>,
     local: Option<IpAddr>,
@@ -64,7 +64,7 @@ pub(crate) struct Listed {
 impl Sessions {
     /// Lists a session for as long as the result is kept.
     pub(crate) fn enter(&self, session: &Session) -> Listed {
-        let entry = Entry {
+        let entry = SessionEntry {
             peer: session.peer(),
             path: session.watch_path(),
             local: session.local_addr().map(|addr| addr.ip().to_canonical()),
@@ -92,7 +92,7 @@ impl Sessions {
     /// The same, for tests.
     #[cfg(test)]
     pub(crate) fn kinds(&self) -> Vec<PathKind> {
-        self.0.borrow().entries.values().map(Entry::kind).collect()
+        self.0.borrow().entries.values().map(SessionEntry::kind).collect()
     }
 
     /// A session with a node that answers, the best first. Those that do not answer are ended.
@@ -112,23 +112,23 @@ impl Sessions {
 
     /// Waits for a session with a node that was not there before the call.
     pub(crate) fn arrival(&self, node: NodeKey) -> impl Future<Output = Session> + use<> {
-        self.arrival_of(node, Rank::Relayed)
+        self.arrival_of(node, PathRank::Relayed)
     }
 
     /// Waits for a session with a node that was not there before the call, and whose path is at least so good.
-    pub(crate) fn arrival_of(&self, node: NodeKey, rank: Rank) -> impl Future<Output = Session> + use<> {
+    pub(crate) fn arrival_of(&self, node: NodeKey, rank: PathRank) -> impl Future<Output = Session> + use<> {
         let before = self.0.borrow().last;
         self.wait_for(node, move |number, entry| number > before && entry.rank() >= rank)
     }
 
     /// Waits for a session with a node that is direct; one that stands already will do.
     pub(crate) fn direct(&self, node: NodeKey) -> impl Future<Output = Session> + use<> {
-        self.wait_for(node, |_, entry| entry.rank() == Rank::Direct)
+        self.wait_for(node, |_, entry| entry.rank() == PathRank::Direct)
     }
 
     fn wait_for<F>(&self, node: NodeKey, which: F) -> impl Future<Output = Session> + use<F>
     where
-        F: Fn(u64, &Entry) -> bool,
+        F: Fn(u64, &SessionEntry) -> bool,
     {
         let mut changes = self.0.subscribe();
         let sessions = self.clone();
@@ -149,18 +149,18 @@ impl Sessions {
 
     /// Ends the sessions that leave from addresses which this machine no longer has.
     pub(crate) fn break_off_from(&self, removed: &[IpAddr]) {
-        let gone = |entry: &Entry| entry.local.is_some_and(|local| removed.contains(&local));
+        let gone = |entry: &SessionEntry| entry.local.is_some_and(|local| removed.contains(&local));
         self.break_off(gone, "this machine no longer has the address that it left from");
     }
 
     /// Ends the sessions with a node on direct paths that ICE found: a new negotiation needs the same addresses, and the node
     /// would not want one if they worked. Relayed ones are in nobody's way, and may be what the node uses meanwhile.
     pub(crate) fn break_off_punched(&self, node: &NodeKey) {
-        let punched = |entry: &Entry| entry.peer == *node && matches!(entry.kind(), PathKind::Punched(_));
+        let punched = |entry: &SessionEntry| entry.peer == *node && matches!(entry.kind(), PathKind::Punched(_));
         self.break_off(punched, "the node makes a new path");
     }
 
-    fn break_off(&self, which: impl Fn(&Entry) -> bool, why: &'static str) {
+    fn break_off(&self, which: impl Fn(&SessionEntry) -> bool, why: &'static str) {
         let of_these = |standing: &Standing| -> Vec<Session> {
             standing.entries.values().filter(|entry| which(entry)).filter_map(|entry| entry.session.upgrade()).collect()
         };
@@ -184,9 +184,9 @@ impl Sessions {
 
 impl Standing {
     /// The best session with a node, of those that fulfil a condition.
-    fn best(&self, node: &NodeKey, which: impl Fn(u64, &Entry) -> bool) -> Option<Session> {
-        let wanted = |(number, entry): &(&u64, &Entry)| entry.peer == *node && which(**number, entry);
-        let alive = |(number, entry): (&u64, &Entry)| {
+    fn best(&self, node: &NodeKey, which: impl Fn(u64, &SessionEntry) -> bool) -> Option<Session> {
+        let wanted = |(number, entry): &(&u64, &SessionEntry)| entry.peer == *node && which(**number, entry);
+        let alive = |(number, entry): (&u64, &SessionEntry)| {
             let session = entry.session.upgrade().filter(|session| session.end().is_none())?;
             Some((entry.rank(), *number, session))
         };
@@ -196,13 +196,13 @@ impl Standing {
     }
 }
 
-impl Entry {
+impl SessionEntry {
     fn kind(&self) -> PathKind {
         self.path.borrow().kind
     }
 
-    fn rank(&self) -> Rank {
-        Rank::of_kind(self.kind())
+    fn rank(&self) -> PathRank {
+        PathRank::of_kind(self.kind())
     }
 }
 

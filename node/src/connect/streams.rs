@@ -17,7 +17,7 @@ use super::trace::Trace;
 use crate::{
     connect::{
         ice::{
-            AllocationStep, AllocationSteps, Found, IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation,
+            AllocationStep, AllocationSteps, FoundPath, IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation,
             TooManyNegotiations,
         },
         signalling::Call,
@@ -105,7 +105,7 @@ fn first_words(early: &Option<EarlyDial>) -> &[u8] {
 }
 
 /// What came of one stream.
-pub(crate) struct Outcome {
+pub(crate) struct StreamOutcome {
     pub(crate) stream: Stream,
     pub(crate) result: Result<(Session, InboundStreams), StreamSetback>,
     /// How long the negotiation took.
@@ -132,9 +132,9 @@ pub(crate) enum StreamSetback {
 }
 
 /// The search for a path in the streams of one call. Dropping it ends the negotiations.
-pub(crate) struct Search {
-    direct: Progress,
-    relayed: Progress,
+pub(crate) struct PathSearch {
+    direct: StreamProgress,
+    relayed: StreamProgress,
     peer: PeerEnd,
     tls: Arc<SessionTls>,
     /// Why there is no direct path, once that is known.
@@ -145,28 +145,28 @@ pub(crate) struct Search {
 }
 
 /// How far one stream has come.
-enum Progress {
+enum StreamProgress {
     Negotiating(BoxFuture<'static, Milestone>),
     /// There is a path; the peer proves itself on it.
-    Proving(BoxFuture<'static, Outcome>),
+    Proving(BoxFuture<'static, StreamOutcome>),
     Over,
 }
 
 /// What a stream has come to.
 enum Milestone {
     Path(Negotiated),
-    Ended(Outcome),
+    Ended(StreamOutcome),
 }
 
 /// A stream whose negotiation has led to a path.
 struct Negotiated {
     stream: Stream,
     took: Duration,
-    found: Found,
+    found: FoundPath,
     early: Option<EarlyDial>,
 }
 
-impl Search {
+impl PathSearch {
     /// Goes on with the streams that the call is about.
     pub(crate) fn new(
         negotiations: (Option<Negotiation>, Option<RelayedNegotiation>),
@@ -189,8 +189,8 @@ impl Search {
             negotiate(Stream::Relayed, early, async move { negotiation.find(dialogue, &policy).await })
         });
         Self {
-            direct: direct.unwrap_or(Progress::Over),
-            relayed: relayed.unwrap_or(Progress::Over),
+            direct: direct.unwrap_or(StreamProgress::Over),
+            relayed: relayed.unwrap_or(StreamProgress::Over),
             peer,
             tls: Arc::clone(tls),
             why_relayed: (!mode.allows_direct()).then_some(RelayReason::RelayOnly),
@@ -211,7 +211,7 @@ impl Search {
     }
 
     /// What came of the stream that ends next; `None` when both have ended. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Option<Outcome> {
+    pub(crate) async fn next(&mut self) -> Option<StreamOutcome> {
         while self.direct.is_under_way() || self.relayed.is_under_way() {
             let milestone = tokio::select! {
                 // What is direct is better, where both are there.
@@ -236,12 +236,12 @@ impl Search {
         }
         let stream = negotiated.stream;
         let proving = negotiated.prove(self.peer, Arc::clone(&self.tls)).boxed();
-        *self.progress(stream) = Progress::Proving(proving);
+        *self.progress(stream) = StreamProgress::Proving(proving);
     }
 
     /// Has the relayed session know why there is no direct one, whichever of the two is there first.
-    fn on_ended(&mut self, outcome: &Outcome) {
-        *self.progress(outcome.stream) = Progress::Over;
+    fn on_ended(&mut self, outcome: &StreamOutcome) {
+        *self.progress(outcome.stream) = StreamProgress::Over;
         match (outcome.stream, &outcome.result) {
             (Stream::Direct, Err(StreamSetback::NoPath(IceError { reason: IceFailure::NoPath(why), .. }))) => {
                 self.why_relayed.get_or_insert((*why).into());
@@ -256,7 +256,7 @@ impl Search {
         }
     }
 
-    fn progress(&mut self, stream: Stream) -> &mut Progress {
+    fn progress(&mut self, stream: Stream) -> &mut StreamProgress {
         match stream {
             Stream::Direct => &mut self.direct,
             Stream::Relayed => &mut self.relayed,
@@ -265,7 +265,7 @@ impl Search {
 
     /// Whether a session is being made on a relayed path. The peer may have it already: the side that dials has it first.
     pub(crate) fn makes_relayed_session(&self) -> bool {
-        matches!(self.relayed, Progress::Proving(_))
+        matches!(self.relayed, StreamProgress::Proving(_))
     }
 
     /// Whether a direct path is still being looked for.
@@ -274,7 +274,7 @@ impl Search {
     }
 }
 
-impl Progress {
+impl StreamProgress {
     fn is_under_way(&self) -> bool {
         !matches!(self, Self::Over)
     }
@@ -293,8 +293,8 @@ impl Progress {
 fn negotiate(
     stream: Stream,
     early: Option<EarlyDial>,
-    finding: impl Future<Output = Result<Found, IceError>> + Send + 'static,
-) -> Progress {
+    finding: impl Future<Output = Result<FoundPath, IceError>> + Send + 'static,
+) -> StreamProgress {
     let negotiation = async move {
         let began = Instant::now();
         let found = finding.await;
@@ -304,17 +304,17 @@ fn negotiate(
             Err(error) => {
                 let pairs = error.pairs.clone();
                 let result = Err(StreamSetback::NoPath(error));
-                Milestone::Ended(Outcome { stream, result, negotiated: took, pairs, handshake: None })
+                Milestone::Ended(StreamOutcome { stream, result, negotiated: took, pairs, handshake: None })
             }
         }
     };
-    Progress::Negotiating(negotiation.boxed())
+    StreamProgress::Negotiating(negotiation.boxed())
 }
 
 impl Negotiated {
     /// Makes a session on the path.
-    async fn prove(self, peer: PeerEnd, tls: Arc<SessionTls>) -> Outcome {
-        let Self { stream, took: negotiated, found: Found { path, pairs, first_words_said }, early } = self;
+    async fn prove(self, peer: PeerEnd, tls: Arc<SessionTls>) -> StreamOutcome {
+        let Self { stream, took: negotiated, found: FoundPath { path, pairs, first_words_said }, early } = self;
         let (began, remote) = (Instant::now(), path.report.remote);
         let detail = format!("{} at {remote}", path.report);
         let session = match early {
@@ -322,11 +322,11 @@ impl Negotiated {
             None => make_session(path, peer, &tls).await,
         };
         let result = session.map_err(|why| StreamSetback::NoSession { remote, why });
-        Outcome { stream, result, negotiated, pairs, handshake: Some((detail, began.elapsed())) }
+        StreamOutcome { stream, result, negotiated, pairs, handshake: Some((detail, began.elapsed())) }
     }
 }
 
-impl Outcome {
+impl StreamOutcome {
     /// Tells of it to whoever wants to know the steps.
     pub(crate) fn tell(&self, trace: &Trace) {
         let detail = match (&self.handshake, &self.result) {

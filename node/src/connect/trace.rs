@@ -12,7 +12,7 @@ use crate::net::path::info::PathInfo;
 
 /// What is said on the way to a node.
 #[derive(Debug)]
-pub(crate) enum Step<'a> {
+pub(crate) enum TraceStep<'a> {
     /// What is being done now, in words.
     Doing(String),
     /// A step is done, or has failed.
@@ -45,7 +45,7 @@ pub enum StageName {
 }
 
 /// Who takes the steps. It does not wait: a front end that is behind misses some.
-pub(crate) type StepSink = Arc<dyn Fn(Step<'_>) + Send + Sync>;
+pub(crate) type StepSink = Arc<dyn Fn(TraceStep<'_>) + Send + Sync>;
 
 /// Who takes the paths of sessions: that of each new one, and again when more is known of it. The search waits for it.
 pub(crate) type PathSink = Arc<dyn Fn(PathInfo) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -65,7 +65,7 @@ impl Trace {
     /// Tells what is being done now.
     pub(crate) fn doing(&self, message: impl FnOnce() -> String) {
         if let Self::Words(sink) | Self::Stages(sink) = self {
-            sink(Step::Doing(message()));
+            sink(TraceStep::Doing(message()));
         }
     }
 
@@ -77,7 +77,7 @@ impl Trace {
     /// The same, with the pairs that were checked.
     pub(crate) fn checked(&self, stage: StageName, took: Duration, detail: impl Into<String>, pairs: &[PairReport]) {
         if let Self::Stages(sink) = self {
-            sink(Step::Done { stage, took, detail: detail.into(), pairs });
+            sink(TraceStep::Done { stage, took, detail: detail.into(), pairs });
         }
     }
 }

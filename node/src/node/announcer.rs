@@ -7,12 +7,11 @@ mod sequence;
 
 use std::{
     collections::HashSet,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use keyferry_ice::{Candidate, CandidateKind, TcpType};
+use keyferry_ice::{Candidate, CandidateKind, LocalCandidate, TcpType};
 use keyferry_net::time::UtcDay;
 use keyferry_proto::{
     identity::NodeSecret,
@@ -33,7 +32,7 @@ use crate::{
     },
 };
 
-/// How long is waited for further changes of the node's addresses once there is one.
+/// How long to wait for further changes of the node's addresses after the first.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long the first offer waits for a way in from outside. One that names none would be found and believed by a peer that looks
 /// at that moment, and DHTs forget slowly.
@@ -83,7 +82,7 @@ impl Announcer {
         loop {
             let (reach, is_early) = {
                 let (gathered, status) = (self.gathered.borrow_and_update(), status.borrow_and_update());
-                let reach = reach(&gathered, &status.external, &status.circuits, self.relay_mode);
+                let reach = reach(&gathered, &status.circuits, self.relay_mode);
                 let is_early = is_first
                     && Instant::now() < may_be_late
                     && expects_more(&reach, status.public, status.connected, status.wan_peers);
@@ -153,23 +152,19 @@ impl Announcer {
     }
 }
 
-/// Where this node accepts connections: its own addresses, those that its router maps, those that the outside has
-/// confirmed; and where it can be called. One that hides its addresses can be called only.
-fn reach(gathered: &Gathered, external: &[SocketAddr], circuits: &[Multiaddr], relay_mode: RelayMode) -> Reach {
+/// Where this node accepts connections, of all that was gathered, and where it can be called. A node that hides its addresses
+/// can only be called.
+fn reach(gathered: &Gathered, circuits: &[Multiaddr], relay_mode: RelayMode) -> Reach {
     let circuits = circuits.iter().take(MAX_SIGNALLING).cloned().collect();
     if !relay_mode.allows_direct() {
         return Reach { candidates: Vec::new(), circuits };
     }
-    let passive = |candidate: &&Candidate| {
-        candidate.tcp_type == TcpType::Passive
-            && matches!(candidate.kind, CandidateKind::Host | CandidateKind::PortMapped)
-    };
-    let mut candidates: Vec<Candidate> =
-        gathered.candidates.iter().map(|local| &local.candidate).filter(passive).copied().collect();
-    for (index, addr) in external.iter().enumerate() {
-        if candidates.iter().all(|candidate| candidate.addr != *addr) {
-            let other = u16::try_from(index).unwrap_or(u16::MAX);
-            candidates.push(Candidate::new(CandidateKind::ServerReflexive, TcpType::Passive, *addr, other));
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for LocalCandidate { candidate, .. } in &gathered.candidates {
+        // The outside may have confirmed the port that the router maps.
+        let is_named = candidates.iter().any(|named| named.addr == candidate.addr);
+        if candidate.tcp_type == TcpType::Passive && !is_named {
+            candidates.push(*candidate);
         }
     }
     candidates.truncate(MAX_CANDIDATES);
@@ -186,8 +181,6 @@ fn expects_more(reach: &Reach, public: bool, connected: usize, wan_peers: usize)
 
 #[cfg(test)]
 mod tests {
-    use keyferry_ice::LocalCandidate;
-
     use super::*;
 
     #[test]
@@ -208,17 +201,41 @@ mod tests {
     }
 
     #[test]
+    fn an_offer_names_each_address_that_accepts_once() {
+        let gathered = |kind, tcp_type, addr: &str| {
+            let candidate = Candidate::new(kind, tcp_type, addr.parse().unwrap(), 1);
+            LocalCandidate { candidate, base: "192.168.1.10:4600".parse().unwrap() }
+        };
+        let candidates = vec![
+            gathered(CandidateKind::Host, TcpType::Passive, "192.168.1.10:4600"),
+            gathered(CandidateKind::PortMapped, TcpType::Passive, "198.51.100.2:4600"),
+            gathered(CandidateKind::ServerReflexive, TcpType::SimultaneousOpen, "198.51.100.2:700"),
+            gathered(CandidateKind::ServerReflexive, TcpType::Passive, "198.51.100.2:4600"),
+            gathered(CandidateKind::ServerReflexive, TcpType::Passive, "198.51.100.3:4600"),
+        ];
+
+        let reach = reach(&Gathered { candidates, ..Gathered::default() }, &[], RelayMode::Both);
+
+        let named: Vec<_> = reach.candidates.iter().map(|named| (named.kind, named.addr.to_string())).collect();
+        let expected = [
+            (CandidateKind::Host, "192.168.1.10:4600".to_owned()),
+            (CandidateKind::PortMapped, "198.51.100.2:4600".to_owned()),
+            (CandidateKind::ServerReflexive, "198.51.100.3:4600".to_owned()),
+        ];
+        assert_eq!(named, expected);
+    }
+
+    #[test]
     fn the_offer_of_a_node_that_hides_its_addresses_names_only_where_it_can_be_called() {
         let candidate = Candidate::host_passive("192.168.1.10:4600".parse().unwrap(), 1);
         let base = candidate.addr;
         let gathered = Gathered { candidates: vec![LocalCandidate { candidate, base }], ..Gathered::default() };
         let circuits: Vec<Multiaddr> = vec!["/ip4/192.0.2.1/tcp/443".parse().unwrap()];
-        let external = vec!["198.51.100.2:4600".parse().unwrap()];
 
-        let shown = reach(&gathered, &external, &circuits, RelayMode::Both);
-        let hidden = reach(&gathered, &external, &circuits, RelayMode::RelayOnly);
+        let shown = reach(&gathered, &circuits, RelayMode::Both);
+        let hidden = reach(&gathered, &circuits, RelayMode::RelayOnly);
 
-        assert_eq!((shown.candidates.len(), shown.circuits), (2, circuits.clone()));
+        assert_eq!((shown.candidates.len(), shown.circuits), (1, circuits.clone()));
         assert_eq!(hidden, Reach { candidates: Vec::new(), circuits });
     }
 }

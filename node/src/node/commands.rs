@@ -26,7 +26,7 @@ use super::{
     runner::Runner,
 };
 use crate::{
-    connect::trace::{PathSink, Step, StepSink},
+    connect::trace::{PathSink, StepSink, TraceStep},
     content::store::{Damage, ImportMode, Origin, Root, Store, UNFINISHED_GRACE, VerifyProgress},
     net::path::host_candidates,
     node::network::Online,
@@ -46,8 +46,8 @@ pub(crate) fn steps_to(events: &Events) -> StepSink {
     let events = events.clone();
     Arc::new(move |step| {
         let event = match step {
-            Step::Doing(message) => Event::Stage { message },
-            Step::Done { stage, took, detail, pairs } => {
+            TraceStep::Doing(message) => Event::Stage { message },
+            TraceStep::Done { stage, took, detail, pairs } => {
                 Event::PingStage(PingStage { stage, took, detail, pairs: pairs.iter().map(Into::into).collect() })
             }
         };

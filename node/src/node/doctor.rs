@@ -32,7 +32,7 @@ use super::{
 use crate::{
     net::{
         port::{CAN_OPEN, Port},
-        stun::{AskError, Client},
+        stun::{Client, StunAskError},
     },
     reach::{
         gather::{Gathered, Observation, PortMapping, StunReport, StunState, mapping_of},
@@ -237,7 +237,7 @@ async fn hairpin(port: &Port, gathered: &Gathered) -> Answer {
     // Whether it is answered is another matter: not every node answers STUN.
     let asked = timeout(HAIRPIN_TIMEOUT, Client::connect(Source::AnyPort(base.ip()), outer)).await;
     match asked {
-        Err(_) | Ok(Err(AskError::Connect(_) | AskError::NoSource)) => Answer::No,
+        Err(_) | Ok(Err(StunAskError::Connect(_) | StunAskError::NoSource)) => Answer::No,
         Ok(_) if arrived() > before => Answer::Yes,
         Ok(_) => Answer::No,
     }

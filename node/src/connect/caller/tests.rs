@@ -72,9 +72,9 @@ async fn until(mut is: impl FnMut() -> bool) {
     .await;
 }
 
-async fn call(caller: &Caller, callee: &Peer) -> Result<Session, Option<CallSetback>> {
+async fn call(caller: &Caller, callee: &Peer) -> Result<Session, CallSetback> {
     let (circuits, to_come) = mpsc::channel(1);
-    circuits.try_send(Circuit { addr: callee.circuit(), not_before: Instant::now() }).unwrap();
+    circuits.try_send(CircuitToCall { addr: callee.circuit(), not_before: Instant::now() }).unwrap();
     drop(circuits);
     let policy = AddressPolicy::for_listeners(&["127.0.0.1:1".parse().unwrap()]).unwrap();
     let (session, inbound) = soon(caller.call(callee.node.key(), to_come, policy, &Trace::Silent)).await?;
@@ -183,7 +183,7 @@ async fn a_call_for_a_direct_path_leaves_the_relayed_session_alone() {
     let (_, none) = mpsc::channel(1);
     let policy = AddressPolicy::for_listeners(&["127.0.0.1:1".parse().unwrap()]).unwrap();
     let refused = hidden.call_direct(callee.node.key(), none, policy, &Trace::Silent).await;
-    assert!(matches!(refused, Err(None)), "a node that hides does not look for direct paths");
+    assert!(matches!(refused, Err(CallSetback::NowhereToCall)), "a node that hides does not look for direct paths");
 }
 
 #[tokio::test]
@@ -191,6 +191,6 @@ async fn nodes_whose_settings_rule_each_other_out_say_so() {
     let (peer, callee) = two_nodes(RelayMode::NoRelay).await;
     let caller = Caller { streams: settings(RelayMode::RelayOnly, no_relays()), ..peer.caller() };
     let refused = call(&caller, &callee).await;
-    let Err(Some(CallSetback::NotAnswered(CallError::Refused(why)))) = refused else { panic!("{refused:?}") };
+    let Err(CallSetback::NotAnswered(CallError::Refused(why))) = refused else { panic!("{refused:?}") };
     assert_eq!(why, keyferry_proto::signalling::Refusal::NoCommonStream);
 }

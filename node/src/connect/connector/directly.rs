@@ -1,4 +1,4 @@
-//! From a relay to a direct path: tried again and again for as long as somebody uses the relay.
+//! From a relay to a direct path: the connector tries again and again, for as long as somebody uses the relay.
 //!
 //! What it is not: moving what is under way (`holders`, `crate::content::transfer`), or the ways themselves.
 
@@ -9,7 +9,7 @@ use libp2p::Multiaddr;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    super::{sessions::Rank, trace::Trace},
+    super::{sessions::PathRank, trace::Trace},
     Finder, Goal,
     error::Setbacks,
 };
@@ -19,10 +19,10 @@ use crate::net::session::Session;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause; it doubles up to this once [`EAGER_PERIOD`] is over.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
-/// How long it is tried at short intervals.
+/// How long to try at short intervals.
 const EAGER_PERIOD: Duration = Duration::from_secs(3 * 60);
-/// How long one try may take meanwhile: SYNs that were dropped are sent again after 1 s and 3 s, and a new try is quicker than
-/// the next one.
+/// How long one of those tries may take: the kernel repeats a dropped SYN after 1 s and 3 s, and a new try comes sooner than the
+/// next repetition.
 const EAGER_DEADLINE: Duration = Duration::from_secs(4);
 /// How long one try may take later.
 const DEADLINE: Duration = Duration::from_secs(12);
@@ -46,7 +46,7 @@ impl Finder {
             let mut setbacks = Setbacks::default();
             let race = self.race_to(node, hints, Goal::Direct, &Trace::Silent, &mut setbacks);
             match timeout(deadline, race).await {
-                Ok(Ok(Some(session))) if Rank::of(&session) == Rank::Direct => return session,
+                Ok(Ok(Some(session))) if PathRank::of(&session) == PathRank::Direct => return session,
                 Ok(Ok(Some(_))) => tracing::debug!("another relayed path was found"),
                 Ok(Ok(None)) => tracing::debug!(why = ?setbacks.into_error(node), "there is still no direct path"),
                 Ok(Err(error)) => tracing::debug!(%error, "no direct path could be looked for"),
@@ -56,7 +56,7 @@ impl Finder {
     }
 }
 
-/// When it is tried, and for how long.
+/// When to try, and for how long.
 struct Retries {
     began: Instant,
     pause: Duration,

@@ -90,7 +90,7 @@ pub enum FindError {
     Interfaces(#[from] std::io::Error),
 }
 
-/// What has gone wrong on the ways to a node; the most telling of it is told.
+/// What has gone wrong on the ways to a node. The user hears the most telling of it.
 #[derive(Debug, Default)]
 pub(crate) struct Setbacks {
     /// Whether there was an offer.
@@ -109,6 +109,9 @@ pub(crate) enum CallSetback {
     /// This node is looking for too many paths at once.
     #[error(transparent)]
     TooMany(#[from] TooManyNegotiations),
+    /// No offer names a circuit, or this node may not call for what is wanted.
+    #[error("there is nowhere to call the node")]
+    NowhereToCall,
     /// There was no answer.
     #[error(transparent)]
     NotAnswered(#[from] CallError),
@@ -139,7 +142,7 @@ impl CallSetback {
             }
             Self::NotAnswered(why) => matches!(why, CallError::Refused(_)),
             Self::TooMany(_) => true,
-            Self::NoSession { .. } => false,
+            Self::NoSession { .. } | Self::NowhereToCall => false,
         }
     }
 }
@@ -216,7 +219,9 @@ impl Setbacks {
             Some(CallSetback::NotAnswered(why)) if !matches!(dial, Some(ConnectError::AllFailed { .. })) => {
                 Some(FindError::NotCalled { node, why })
             }
-            Some(CallSetback::NotAnswered(_)) | None => dial.map(|why| FindError::Unreachable { node, why }),
+            Some(CallSetback::NotAnswered(_) | CallSetback::NowhereToCall) | None => {
+                dial.map(|why| FindError::Unreachable { node, why })
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     super::{
-        sessions::Rank,
+        sessions::PathRank,
         trace::{PathSink, Trace},
     },
     Finder, resolve_hints,
@@ -55,8 +55,8 @@ impl Finder {
         found: mpsc::Sender<Session>,
         paths: PathSink,
     ) {
-        let found = Found { sessions: found, paths };
-        let connected = Connected::default();
+        let found = FoundSessions { sessions: found, paths };
+        let connected = ConnectedHolders::default();
         let by_key = async {
             if let Some(node) = node {
                 self.keep_connected(node, &hints, first, &connected, &found).await;
@@ -75,8 +75,8 @@ impl Finder {
         node: NodeKey,
         hints: &[Multiaddr],
         mut next: Option<Session>,
-        connected: &Connected,
-        found: &Found,
+        connected: &ConnectedHolders,
+        found: &FoundSessions,
     ) {
         let mut pause = RETRY_PAUSE;
         loop {
@@ -113,13 +113,13 @@ impl Finder {
         node: NodeKey,
         hints: &[Multiaddr],
         session: Session,
-        connected: &Connected,
-        found: &Found,
+        connected: &ConnectedHolders,
+        found: &FoundSessions,
     ) -> bool {
         let mut present = session;
         loop {
             let (mut closed, mut path) = (pin!(present.closed()), present.watch_path());
-            let may_improve = Rank::of(&present) == Rank::Relayed && self.relay_mode.allows_direct();
+            let may_improve = PathRank::of(&present) == PathRank::Relayed && self.relay_mode.allows_direct();
             let mut direct = pin!(self.go_direct(node, hints));
             // No handle of it is kept here: the fetch ends its use.
             if !found.send(present, &mut path).await {
@@ -136,7 +136,13 @@ impl Finder {
         }
     }
 
-    async fn look_for_holders(&self, root: ContentHash, hints: &[Multiaddr], connected: &Connected, found: &Found) {
+    async fn look_for_holders(
+        &self,
+        root: ContentHash,
+        hints: &[Multiaddr],
+        connected: &ConnectedHolders,
+        found: &FoundSessions,
+    ) {
         let mut tick = tokio::time::interval(LOOK_FOR_HOLDERS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -181,18 +187,18 @@ impl Finder {
         }
     }
 
-    fn may_enter(&self, session: &Session, connected: &Connected) -> bool {
+    fn may_enter(&self, session: &Session, connected: &ConnectedHolders) -> bool {
         session.peer() != self.tls.node() && connected.count() < MAX_HOLDERS && connected.enter(session)
     }
 }
 
 /// Where the sessions go, and who is told of their paths.
-struct Found {
+struct FoundSessions {
     sessions: mpsc::Sender<Session>,
     paths: PathSink,
 }
 
-impl Found {
+impl FoundSessions {
     /// Tells of the path of a session, then hands it over. False if nobody takes it any more.
     async fn send(&self, session: Session, path: &mut watch::Receiver<PathReport>) -> bool {
         self.tell_path(session.peer(), path).await;
@@ -207,9 +213,9 @@ impl Found {
 
 /// The holders that a fetch has a session with, and where they are.
 #[derive(Debug, Clone, Default)]
-struct Connected(Arc<watch::Sender<HashMap<NodeKey, SocketAddr>>>);
+struct ConnectedHolders(Arc<watch::Sender<HashMap<NodeKey, SocketAddr>>>);
 
-impl Connected {
+impl ConnectedHolders {
     /// False if the node is there already.
     fn enter(&self, session: &Session) -> bool {
         let (node, remote) = (session.peer(), session.path().remote);

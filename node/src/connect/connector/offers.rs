@@ -29,7 +29,7 @@ pub(crate) struct Ways {
 
 /// What a record of the node turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum FoundOffer {
     /// An offer, newer than any before.
     Ways(Ways),
     /// An offer of a version that this program does not read.
@@ -38,7 +38,7 @@ pub(crate) enum Found {
 
 /// What the node's offers say, as they come in, of whatever day; those that are not the node's, or older than one before, are
 /// left out.
-pub(crate) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayMode) -> mpsc::Receiver<Found> {
+pub(crate) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayMode) -> mpsc::Receiver<FoundOffer> {
     let (sender, receiver) = mpsc::channel(WAITING_OFFERS);
     let mut records = stream::select_all(resolve_days(clock::now()).into_iter().map(|day| {
         let mut records = rendezvous.resolve(record_key(&node, day));
@@ -69,14 +69,14 @@ pub(crate) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayM
 struct Newest(Option<u64>);
 
 impl Newest {
-    fn read(&mut self, sealed: &SealedOffer, node: &NodeKey, relay_mode: RelayMode) -> Option<Found> {
+    fn read(&mut self, sealed: &SealedOffer, node: &NodeKey, relay_mode: RelayMode) -> Option<FoundOffer> {
         match sealed.open(node, clock::now()) {
             Ok(signed) if self.0.is_some_and(|newest| signed.offer().sequence <= newest) => None,
             Ok(signed) => {
                 self.0 = Some(signed.offer().sequence);
-                Some(Found::Ways(ways_of(signed.offer(), relay_mode)))
+                Some(FoundOffer::Ways(ways_of(signed.offer(), relay_mode)))
             }
-            Err(OpenError::Offer(OfferError::Version { got })) => Some(Found::OtherVersion(got)),
+            Err(OpenError::Offer(OfferError::Version { got })) => Some(FoundOffer::OtherVersion(got)),
             Err(error) => {
                 tracing::debug!(%error, "an offer does not open");
                 None
@@ -123,7 +123,7 @@ mod tests {
         for (day, next) in (today..today + 10).map(|day| (day, day + 1)) {
             let mut newest = Newest::default();
             let mut port = |record| match newest.read(&record, &node, RelayMode::Both) {
-                Some(Found::Ways(ways)) => Some(ways.passive[0].port()),
+                Some(FoundOffer::Ways(ways)) => Some(ways.passive[0].port()),
                 _ => None,
             };
             assert_eq!(port(record(day, 5, 1)), Some(1));

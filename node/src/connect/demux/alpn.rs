@@ -22,7 +22,7 @@ use crate::{
 
 /// How long a ClientHello may take to be there.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest ClientHello that is looked at: one with a post-quantum key share has 2 KiB.
+/// The longest ClientHello to look at: one with a post-quantum key share has 2 KiB.
 const MAX_HELLO: usize = 8 * 1024;
 /// Connections that may be looked at at once. One more pushes out the oldest of the host that has most.
 const MAX_UNDECIDED: usize = 256;

@@ -44,9 +44,9 @@ use crate::{
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that may be here at once: those that show their first message, and those that hold a mapping.
 const MAX_CONNECTIONS: usize = 512;
-/// How long a connection is kept open after a request. Clients hold a mapping by asking again before that.
+/// How long to keep a connection open after a request. Clients hold a mapping by asking again before that.
 pub const MAX_IDLE: Duration = Duration::from_secs(150);
-/// How long a connection is kept open in all.
+/// How long to keep a connection open in all.
 const MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 /// Requests that are answered on one connection.
 const MAX_REQUESTS: usize = 1000;
@@ -95,7 +95,7 @@ counters! {
 
 /// What the tasks of all connections share.
 #[derive(Debug)]
-struct Shared {
+struct DemuxState {
     ice: Arc<IceHost>,
     answers: bool,
     relay: Option<Entrance>,
@@ -114,7 +114,7 @@ impl Front {
     ) -> Self {
         let counters = Arc::new(StunCounters::default());
         let answers_left = Mutex::new(HostLimiter::new(HOST_RATE, RATE));
-        let shared = Shared { ice, answers, relay, answers_left, counters: counters.clone() };
+        let shared = DemuxState { ice, answers, relay, answers_left, counters: counters.clone() };
         let task = tokio::spawn(serve(accepted, Arc::new(shared))).abort_handle();
         Self { counters, task }
     }
@@ -131,7 +131,7 @@ impl Drop for Front {
     }
 }
 
-async fn serve(mut accepted: mpsc::Receiver<Accepted>, shared: Arc<Shared>) {
+async fn serve(mut accepted: mpsc::Receiver<Accepted>, shared: Arc<DemuxState>) {
     let places = Undecided::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     while let Some(accepted) = accepted.recv().await {
@@ -164,7 +164,7 @@ enum End {
     Closed,
 }
 
-async fn connection(accepted: Accepted, shared: &Shared) -> End {
+async fn connection(accepted: Accepted, shared: &DemuxState) -> End {
     let Accepted { mut stream, remote, local } = accepted;
     match timeout(FIRST_MESSAGE_TIMEOUT, read::first(&mut stream)).await {
         Ok(Ok(First::Framed(first_check))) => {
@@ -189,7 +189,7 @@ async fn respond(
     mut stream: TcpStream,
     (remote, local): (SocketAddr, SocketAddr),
     first: Vec<u8>,
-    shared: &Shared,
+    shared: &DemuxState,
 ) -> End {
     let too_old = Instant::now() + MAX_AGE;
     let mut message = first;
@@ -222,7 +222,12 @@ async fn respond(
 }
 
 /// Gives a connection to the relay, with the message that is not for this one.
-fn hand_over(stream: TcpStream, (remote, local): (SocketAddr, SocketAddr), message: Vec<u8>, shared: &Shared) -> End {
+fn hand_over(
+    stream: TcpStream,
+    (remote, local): (SocketAddr, SocketAddr),
+    message: Vec<u8>,
+    shared: &DemuxState,
+) -> End {
     match &shared.relay {
         Some(relay) => {
             relay.plain(stream, remote, local, message);
@@ -232,7 +237,7 @@ fn hand_over(stream: TcpStream, (remote, local): (SocketAddr, SocketAddr), messa
     }
 }
 
-impl Shared {
+impl DemuxState {
     /// Takes one answer for a host; false if it has had enough, or all have.
     fn may_answer(&self, host: IpAddr) -> bool {
         self.answers_left.lock().unwrap_or_else(PoisonError::into_inner).take(host, Instant::now().into_std())

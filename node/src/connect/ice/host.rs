@@ -1,23 +1,17 @@
 //! The running negotiations of a node: the direct ones by username fragment, under which connections come in at its port.
 //!
-//! What it is not: running one; see [`super::negotiation`].
+//! What it is not: beginning or running one (`negotiation`, `run`).
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use keyferry_ice::{Config, Credentials, Role, addressed_ufrag};
-use tokio::sync::{Semaphore, mpsc, watch};
+use keyferry_ice::{Config, addressed_ufrag};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use super::{
-    Inbound, Negotiation, RelayedNegotiation,
-    relaying::{MAX_ALLOCATIONS, Relaying},
-};
-use crate::{
-    base::counters::counters,
-    reach::{gather::Gathered, turn_client::RelayAllocator},
-};
+use super::{Inbound, relaying::MAX_ALLOCATIONS};
+use crate::{base::counters::counters, reach::gather::Gathered};
 
 /// Negotiations that may run at once, of each stream.
 pub const MAX_NEGOTIATIONS: usize = 64;
@@ -32,13 +26,13 @@ pub struct TooManyNegotiations;
 /// What all negotiations of a node share.
 #[derive(Debug)]
 pub struct IceHost {
-    gathered: watch::Receiver<Gathered>,
-    config: Config,
+    pub(super) gathered: watch::Receiver<Gathered>,
+    pub(super) config: Config,
     running: Mutex<HashMap<String, mpsc::Sender<Inbound>>>,
     /// Places of relayed negotiations.
     relayed: Arc<Semaphore>,
     /// Places of allocations on relays.
-    allocations: Arc<Semaphore>,
+    pub(super) allocations: Arc<Semaphore>,
     pub(super) counters: IceCounters,
 }
 
@@ -90,43 +84,27 @@ impl IceHost {
         })
     }
 
-    /// Begins a negotiation: from now on its checks are taken in.
-    pub fn begin(self: &Arc<Self>, role: Role) -> Result<Negotiation, TooManyNegotiations> {
-        let credentials = Credentials::from_random(&rand::random());
+    /// Takes a place among the direct negotiations: from now on connections that name this username fragment are its own.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        ufrag: &str,
+    ) -> Result<(Registration, mpsc::Receiver<Inbound>), TooManyNegotiations> {
         let (sender, inbound) = mpsc::channel(MAX_WAITING_INBOUND);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.len() >= MAX_NEGOTIATIONS || running.contains_key(&credentials.ufrag) {
+        if running.len() >= MAX_NEGOTIATIONS || running.contains_key(ufrag) {
             return Err(TooManyNegotiations);
         }
-        running.insert(credentials.ufrag.clone(), sender);
+        running.insert(ufrag.to_owned(), sender);
         drop(running);
         self.counters.begun.add_one();
-        let registration = Registration { host: Arc::clone(self), ufrag: credentials.ufrag.clone() };
-        Ok(Negotiation::new(registration, role, credentials, self.config.clone(), self.gathered.clone(), inbound))
+        Ok((Registration { host: Arc::clone(self), ufrag: ufrag.to_owned() }, inbound))
     }
 
-    /// Begins a negotiation of a relayed stream: allocations are asked for from now on. `hidden`: no address of this side is
-    /// told.
-    pub fn begin_relayed(
-        self: &Arc<Self>,
-        role: Role,
-        allocator: &Arc<dyn RelayAllocator>,
-        hidden: bool,
-    ) -> Result<RelayedNegotiation, TooManyNegotiations> {
+    /// Takes a place among the relayed negotiations.
+    pub(super) fn register_relayed(&self) -> Result<OwnedSemaphorePermit, TooManyNegotiations> {
         let place = Arc::clone(&self.relayed).try_acquire_owned().map_err(|_| TooManyNegotiations)?;
         self.counters.begun.add_one();
-        let (config, gathered) = (self.config.clone(), self.gathered.clone());
-        let relaying = Relaying::new(allocator, &self.allocations, hidden);
-        let host = Arc::clone(self);
-        Ok(RelayedNegotiation::new(
-            host,
-            role,
-            Credentials::from_random(&rand::random()),
-            config,
-            gathered,
-            relaying,
-            place,
-        ))
+        Ok(place)
     }
 
     /// Gives a connection to the negotiation whose username fragment its first check names: the part of the USERNAME

@@ -84,7 +84,7 @@ pub struct RelayedDialogue {
 
 /// A path, and what became of each pair of addresses on the way to it.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundPath {
     /// The path.
     pub path: Path,
     /// What was tried.

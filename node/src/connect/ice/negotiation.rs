@@ -4,31 +4,31 @@
 
 use std::sync::Arc;
 
-use keyferry_ice::{Agent, AgentOptions, Config, Credentials, Description, LocalCandidate, Mapping, Role, Stream};
+use keyferry_ice::{Agent, AgentOptions, Config, Credentials, Description, Mapping, Role, Stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
     time::Instant,
 };
 
 use super::{
-    Dialogue, Found, IceError, IceHost, Inbound, RelayedDialogue,
-    host::Registration,
+    Dialogue, FoundPath, IceError, Inbound, RelayedDialogue,
+    host::{IceHost, Registration, TooManyNegotiations},
     relaying::{AllocationSteps, Relaying},
-    run::Run,
-    talk::{Arrivals, Talk},
+    run::{BegunNegotiation, RunningNegotiation},
+    talk::{PeerArrivals, Talk},
 };
 use crate::{
     net::{
         path::{AddressPolicy, Path},
         port::CAN_OPEN,
     },
-    reach::gather::Gathered,
+    reach::{gather::Gathered, turn_client::RelayAllocator},
 };
 
 /// A negotiation of a direct stream.
 #[derive(Debug)]
 pub struct Negotiation {
-    begun: Begun,
+    begun: BegunNegotiation,
     inbound: mpsc::Receiver<Inbound>,
     registration: Registration,
 }
@@ -36,24 +36,35 @@ pub struct Negotiation {
 /// A negotiation of a relayed stream. Allocations are being asked for from its beginning.
 #[derive(Debug)]
 pub struct RelayedNegotiation {
-    begun: Begun,
+    begun: BegunNegotiation,
     relaying: Relaying,
     _place: OwnedSemaphorePermit,
 }
 
-/// What both have.
-#[derive(Debug)]
-pub(super) struct Begun {
-    pub(super) agent: Agent,
-    pub(super) told: Vec<LocalCandidate>,
-    pub(super) gathered: watch::Receiver<Gathered>,
-    pub(super) host: Arc<IceHost>,
-    /// What goes right behind the last frame of the side that nominates.
-    pub(super) first_words: Vec<u8>,
+impl IceHost {
+    /// Begins a negotiation: from now on its checks are taken in.
+    pub fn begin(self: &Arc<Self>, role: Role) -> Result<Negotiation, TooManyNegotiations> {
+        let credentials = Credentials::from_random(&rand::random());
+        let (registration, inbound) = self.register(&credentials.ufrag)?;
+        Ok(Negotiation::new(registration, role, credentials, self.config.clone(), self.gathered.clone(), inbound))
+    }
+
+    /// Begins a negotiation of a relayed stream: allocations are asked for from now on. `hidden`: no address of this side is
+    /// told.
+    pub fn begin_relayed(
+        self: &Arc<Self>,
+        role: Role,
+        allocator: &Arc<dyn RelayAllocator>,
+        hidden: bool,
+    ) -> Result<RelayedNegotiation, TooManyNegotiations> {
+        let place = self.register_relayed()?;
+        let relaying = Relaying::new(allocator, &self.allocations, hidden);
+        Ok(RelayedNegotiation::new(Arc::clone(self), role, relaying, place))
+    }
 }
 
 impl Negotiation {
-    pub(super) fn new(
+    fn new(
         registration: Registration,
         role: Role,
         credentials: Credentials,
@@ -67,7 +78,7 @@ impl Negotiation {
         let mut agent = Agent::new(config, role, credentials, options, rand::random(), now);
         agent.add_local_candidates(now, &known.candidates, known.complete);
         let host = Arc::clone(&registration.host);
-        let begun = Begun { agent, told: known.candidates, gathered, host, first_words: Vec::new() };
+        let begun = BegunNegotiation { agent, told: known.candidates, gathered, host, first_words: Vec::new() };
         Self { begun, inbound, registration }
     }
 
@@ -97,28 +108,22 @@ impl Negotiation {
     }
 
     /// The same, and tells what became of each pair also where there is a path.
-    pub async fn find(self, dialogue: Dialogue, policy: &AddressPolicy) -> Result<Found, IceError> {
+    pub async fn find(self, dialogue: Dialogue, policy: &AddressPolicy) -> Result<FoundPath, IceError> {
         let Self { begun, inbound, registration } = self;
-        let arrivals = Arrivals::Port { inbound, _registration: registration };
+        let arrivals = PeerArrivals::Port { inbound, _registration: registration };
         begun.find(arrivals, dialogue.into(), policy).await
     }
 }
 
 impl RelayedNegotiation {
-    pub(super) fn new(
-        host: Arc<IceHost>,
-        role: Role,
-        credentials: Credentials,
-        config: Config,
-        gathered: watch::Receiver<Gathered>,
-        relaying: Relaying,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(host: Arc<IceHost>, role: Role, relaying: Relaying, place: OwnedSemaphorePermit) -> Self {
+        let (config, gathered) = (host.config.clone(), host.gathered.clone());
+        let credentials = Credentials::from_random(&rand::random());
         // Whatever the NATs do, a relay is reached.
         let options = AgentOptions { stream: Stream::Relayed, mapping: Mapping::Unknown, opening: false };
         let agent = Agent::new(config, role, credentials, options, rand::random(), Instant::now().into_std());
         Self {
-            begun: Begun { agent, told: Vec::new(), gathered, host, first_words: Vec::new() },
+            begun: BegunNegotiation { agent, told: Vec::new(), gathered, host, first_words: Vec::new() },
             relaying,
             _place: place,
         }
@@ -137,19 +142,19 @@ impl RelayedNegotiation {
 
     /// Looks for a path through relays, as [`Negotiation::find`] does for a direct one. The peer is described to in the
     /// dialogue. An allocation that the path needs lasts as long as the path.
-    pub async fn find(mut self, dialogue: RelayedDialogue, policy: &AddressPolicy) -> Result<Found, IceError> {
+    pub async fn find(mut self, dialogue: RelayedDialogue, policy: &AddressPolicy) -> Result<FoundPath, IceError> {
         self.relaying.take_made();
         self.relaying.permit(dialogue.known.iter().copied());
         let Self { begun, relaying, _place } = self;
-        begun.find(Arrivals::Relays(relaying), dialogue.into(), policy).await
+        begun.find(PeerArrivals::Relays(relaying), dialogue.into(), policy).await
     }
 }
 
-impl Begun {
-    async fn find(self, arrivals: Arrivals, talk: Talk, policy: &AddressPolicy) -> Result<Found, IceError> {
+impl BegunNegotiation {
+    async fn find(self, arrivals: PeerArrivals, talk: Talk, policy: &AddressPolicy) -> Result<FoundPath, IceError> {
         let host = Arc::clone(&self.host);
         let stream = arrivals.stream();
-        let result = Run::new(self, arrivals, talk, policy).until_done().await;
+        let result = RunningNegotiation::new(self, arrivals, talk, policy).until_done().await;
         let counter = if result.is_ok() { &host.counters.found } else { &host.counters.failed };
         counter.add_one();
         match &result {

@@ -76,12 +76,12 @@ impl AllocationSteps {
 }
 
 /// An allocation, with its place among those of the node.
-pub(super) struct Held {
+pub(super) struct HeldAllocation {
     allocation: Allocation,
     place: OwnedSemaphorePermit,
 }
 
-impl Held {
+impl HeldAllocation {
     /// What keeps the allocation, and its place, for a path that goes through it.
     pub(super) fn into_lease(self) -> impl Send + Sync + 'static {
         (self.allocation.lease(), self.place)
@@ -92,15 +92,15 @@ impl Held {
 pub(super) struct Relaying {
     /// Whether no address of this side may be told.
     hidden: bool,
-    asked: Option<Asked>,
-    held: Vec<Held>,
+    asked: Option<AskedRelays>,
+    held: Vec<HeldAllocation>,
     peers: BTreeSet<IpAddr>,
     steps: AllocationSteps,
 }
 
 /// Allocations that are being made. Dropping it gives them up.
-struct Asked {
-    made: mpsc::Receiver<Held>,
+struct AskedRelays {
+    made: mpsc::Receiver<HeldAllocation>,
     _tasks: JoinSet<()>,
 }
 
@@ -116,7 +116,7 @@ impl Relaying {
     /// Asks for an allocation of each family, as far as the node has places.
     pub(super) fn new(allocator: &Arc<dyn RelayAllocator>, places: &Arc<Semaphore>, hidden: bool) -> Self {
         let steps = AllocationSteps::default();
-        let asked = Some(Asked::begin(allocator, places, &steps));
+        let asked = Some(AskedRelays::begin(allocator, places, &steps));
         Self { hidden, asked, held: Vec::new(), peers: BTreeSet::new(), steps }
     }
 
@@ -158,7 +158,7 @@ impl Relaying {
     }
 
     /// Takes out the allocation of a relayed address: a path needs it.
-    pub(super) fn take(&mut self, relayed: SocketAddr) -> Option<Held> {
+    pub(super) fn take(&mut self, relayed: SocketAddr) -> Option<HeldAllocation> {
         let at = self.held.iter().position(|held| held.allocation.relayed() == relayed)?;
         Some(self.held.swap_remove(at))
     }
@@ -196,7 +196,7 @@ impl Relaying {
     /// This side's candidates of the relayed stream: those of the relays, and the addresses from which it connects to those of
     /// the peer, which the peer's relay has to let in.
     pub(super) fn candidates(&self, gathered: &Gathered) -> Vec<LocalCandidate> {
-        let mut found = Found::default();
+        let mut found = RelayedCandidates::default();
         for held in &self.held {
             let relayed = held.allocation.relayed();
             found.add(CandidateKind::Relayed, TcpType::Passive, relayed, relayed);
@@ -226,7 +226,7 @@ impl Relaying {
         found.candidates
     }
 
-    fn hold(&mut self, held: Held) {
+    fn hold(&mut self, held: HeldAllocation) {
         tracing::debug!(relayed = %held.allocation.relayed(), "a relay has an address for this side");
         // Before the peer is told of it.
         self.peers.iter().for_each(|peer| held.allocation.permit(*peer));
@@ -234,7 +234,7 @@ impl Relaying {
     }
 }
 
-impl Asked {
+impl AskedRelays {
     fn begin(allocator: &Arc<dyn RelayAllocator>, places: &Arc<Semaphore>, steps: &AllocationSteps) -> Self {
         let families = [AddressFamily::V4, AddressFamily::V6];
         let (sender, made) = mpsc::channel(families.len());
@@ -258,7 +258,7 @@ impl Asked {
                         let outcome = Ok((allocation.server().to_string(), allocation.relayed()));
                         steps.add(AllocationStep { family, took, outcome });
                         // Whoever asked may be gone: then it is given back.
-                        let _ = sender.send(Held { allocation, place }).await;
+                        let _ = sender.send(HeldAllocation { allocation, place }).await;
                     }
                     Err(error) => {
                         tracing::debug!(%family, %error, "no relay has an address for this side");
@@ -279,18 +279,18 @@ impl fmt::Debug for Relaying {
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for HeldAllocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Held").field(&self.allocation.relayed()).finish()
     }
 }
 
 #[derive(Default)]
-struct Found {
+struct RelayedCandidates {
     candidates: Vec<LocalCandidate>,
 }
 
-impl Found {
+impl RelayedCandidates {
     /// Adds a candidate, if there is no better one with that address; earlier ones are preferred.
     fn add(&mut self, kind: CandidateKind, tcp_type: TcpType, addr: SocketAddr, base: SocketAddr) {
         let port = if tcp_type == TcpType::Active { DISCARD_PORT } else { addr.port() };

@@ -14,12 +14,12 @@ use tokio::{
 };
 
 use super::{
-    Found, IceError, IceFailure, IceHost, Inbound,
+    FoundPath, IceError, IceFailure, Inbound,
     admission::{admit_description, admit_signal},
-    negotiation::Begun,
+    host::IceHost,
     relaying::RelayEvent,
     sockets::{Event, Sockets},
-    talk::{Arrivals, Remote, Talk},
+    talk::{PeerArrivals, Remote, Talk},
 };
 use crate::{
     net::{
@@ -31,20 +31,31 @@ use crate::{
 
 /// Signals that may wait for the signalling channel. More is a peer, or a path, that has stopped taking them.
 const MAX_UNSENT_SIGNALS: usize = 64;
-/// How long after the peer has hung up a path may still come about, beyond two round trips: if it has found one, its last
-/// check is under way, and may have to be sent again.
+/// How long to wait for a path after the peer has hung up, beyond two round trips: if the peer has found one, its last check is
+/// under way, and may have to be sent again.
 const HANG_UP_PATIENCE: Duration = Duration::from_secs(1);
-/// How long is waited for a timer that the agent does not need.
+/// How long to sleep when the agent needs no timer.
 const NO_TIMER: Duration = Duration::from_secs(60);
 
+/// What every negotiation has when it begins.
+#[derive(Debug)]
+pub(super) struct BegunNegotiation {
+    pub(super) agent: Agent,
+    pub(super) told: Vec<LocalCandidate>,
+    pub(super) gathered: watch::Receiver<Gathered>,
+    pub(super) host: Arc<IceHost>,
+    /// What goes right behind the last frame of the side that nominates.
+    pub(super) first_words: Vec<u8>,
+}
+
 /// A negotiation that talks to its peer.
-pub(super) struct Run<'a> {
+pub(super) struct RunningNegotiation<'a> {
     agent: Agent,
     told: Vec<LocalCandidate>,
     gathered: watch::Receiver<Gathered>,
     /// Whether `gathered` may still change.
     gathering: bool,
-    arrivals: Arrivals,
+    arrivals: PeerArrivals,
     host: Arc<IceHost>,
     policy: &'a AddressPolicy,
     sockets: Sockets,
@@ -80,9 +91,9 @@ enum Woken {
     Timer,
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn new(begun: Begun, arrivals: Arrivals, talk: Talk, policy: &'a AddressPolicy) -> Self {
-        let Begun { agent, told, gathered, host, first_words } = begun;
+impl<'a> RunningNegotiation<'a> {
+    pub(super) fn new(begun: BegunNegotiation, arrivals: PeerArrivals, talk: Talk, policy: &'a AddressPolicy) -> Self {
+        let BegunNegotiation { agent, told, gathered, host, first_words } = begun;
         let Talk { remote, describe, round_trip, outgoing, incoming } = talk;
         let mut run = Self {
             agent,
@@ -113,7 +124,7 @@ impl<'a> Run<'a> {
         run
     }
 
-    pub(super) async fn until_done(mut self) -> Result<Found, IceError> {
+    pub(super) async fn until_done(mut self) -> Result<FoundPath, IceError> {
         let result = self.negotiate().await;
         match result {
             Ok(selected) => match self.sockets.release(selected.conn).await {
@@ -122,7 +133,7 @@ impl<'a> Run<'a> {
                     let path = Path { stream, report: self.report(&selected) };
                     path.end_in_order();
                     let first_words_said = self.said_on == Some(selected.conn);
-                    Ok(Found { path, pairs: self.agent.pairs(), first_words_said })
+                    Ok(FoundPath { path, pairs: self.agent.pairs(), first_words_said })
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the connection that was found broke");
@@ -150,7 +161,7 @@ impl<'a> Run<'a> {
     fn with_relay(&mut self, stream: PathStream, selected: &Selected) -> PathStream {
         let relayed = selected.relay.filter(|_| selected.local_kind == CandidateKind::Relayed);
         match (&mut self.arrivals, relayed) {
-            (Arrivals::Relays(relaying), Some(relayed)) => match relaying.take(relayed) {
+            (PeerArrivals::Relays(relaying), Some(relayed)) => match relaying.take(relayed) {
                 Some(allocation) => stream.holding(allocation.into_lease()),
                 None => stream,
             },
@@ -233,7 +244,7 @@ impl<'a> Run<'a> {
         let now = || Instant::now().into_std();
         tracing::debug!(?conn, ?source, %remote, ?method, "connecting");
         let started = match (source, &self.arrivals) {
-            (Source::Relayed(relayed), Arrivals::Relays(relaying)) => {
+            (Source::Relayed(relayed), PeerArrivals::Relays(relaying)) => {
                 relaying.connect(relayed, remote).map(|connecting| self.sockets.await_connection(conn, connecting))
             }
             _ => self.sockets.connect(conn, source, remote, method),
@@ -355,7 +366,7 @@ impl<'a> Run<'a> {
 
     /// Has the relays let in the peer.
     fn permit(&mut self, candidates: &[Candidate]) {
-        if let Arrivals::Relays(relaying) = &mut self.arrivals {
+        if let PeerArrivals::Relays(relaying) = &mut self.arrivals {
             relaying.permit(candidates.iter().map(|candidate| candidate.addr.ip()));
         }
     }
@@ -391,8 +402,10 @@ impl<'a> Run<'a> {
     fn tell_agent(&mut self) {
         let gathered = self.gathered.borrow_and_update().clone();
         let (known, complete) = match &self.arrivals {
-            Arrivals::Port { .. } => (gathered.candidates, gathered.complete),
-            Arrivals::Relays(relaying) => (relaying.candidates(&gathered), gathered.complete && relaying.is_complete()),
+            PeerArrivals::Port { .. } => (gathered.candidates, gathered.complete),
+            PeerArrivals::Relays(relaying) => {
+                (relaying.candidates(&gathered), gathered.complete && relaying.is_complete())
+            }
         };
         let new: Vec<_> = known.into_iter().filter(|candidate| !self.is_told(candidate)).collect();
         self.told.extend(&new);
@@ -403,8 +416,8 @@ impl<'a> Run<'a> {
     fn is_told(&self, candidate: &LocalCandidate) -> bool {
         let key = |local: &LocalCandidate| (local.candidate.tcp_type, local.candidate.addr, local.base);
         match &self.arrivals {
-            Arrivals::Port { .. } => self.told.contains(candidate),
-            Arrivals::Relays(_) => self.told.iter().any(|told| key(told) == key(candidate)),
+            PeerArrivals::Port { .. } => self.told.contains(candidate),
+            PeerArrivals::Relays(_) => self.told.iter().any(|told| key(told) == key(candidate)),
         }
     }
 
@@ -423,10 +436,10 @@ impl<'a> Run<'a> {
 }
 
 /// The next connection of the peer. Cancel-safe.
-async fn next_arrival(arrivals: &mut Arrivals) -> Woken {
+async fn next_arrival(arrivals: &mut PeerArrivals) -> Woken {
     match arrivals {
-        Arrivals::Port { inbound, .. } => Woken::Inbound(inbound.recv().await),
-        Arrivals::Relays(relaying) => Woken::Relay(poll_fn(|cx| relaying.poll_event(cx)).await),
+        PeerArrivals::Port { inbound, .. } => Woken::Inbound(inbound.recv().await),
+        PeerArrivals::Relays(relaying) => Woken::Relay(poll_fn(|cx| relaying.poll_event(cx)).await),
     }
 }
 

@@ -11,14 +11,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Dialogue, Inbound, RelayedDialogue, host::Registration, relaying::Relaying};
 
 /// Where connections of the peer arrive.
-pub(super) enum Arrivals {
+pub(super) enum PeerArrivals {
     /// At the node's port.
     Port { inbound: mpsc::Receiver<Inbound>, _registration: Registration },
     /// At relays.
     Relays(Relaying),
 }
 
-impl Arrivals {
+impl PeerArrivals {
     pub(super) fn stream(&self) -> Stream {
         match self {
             Self::Port { .. } => Stream::Direct,

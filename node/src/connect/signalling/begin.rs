@@ -21,12 +21,12 @@ use crate::{
 
 /// A line to a node, on which nothing has been said yet. Dropping it hangs up.
 #[derive(Debug)]
-pub struct Line {
+pub struct CallLine {
     opened: CallStream,
     rendezvous: Rendezvous,
 }
 
-impl Line {
+impl CallLine {
     /// Opens a line to the rendezvous peer at the end of a circuit. If that peer is connected directly, that connection is
     /// used, unless the call is to go over the circuit.
     pub async fn open(rendezvous: &Rendezvous, circuit: &Multiaddr, over: CallOver) -> Result<Self, CallError> {
@@ -57,7 +57,7 @@ pub async fn call(
     secret: &NodeSecret,
     local: Streams,
 ) -> Result<Call, CallError> {
-    Line::open(rendezvous, circuit, CallOver::Any).await?.call(callee, secret, local).await
+    CallLine::open(rendezvous, circuit, CallOver::Any).await?.call(callee, secret, local).await
 }
 
 /// Makes the call on a stream that is open.

@@ -46,7 +46,7 @@ const RINGING: usize = 8;
 
 /// The calls that come in.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct IncomingCalls {
     ringing: mpsc::Receiver<Ringing>,
     _task: AbortOnDropHandle<()>,
 }
@@ -81,7 +81,7 @@ struct CallPlace {
 }
 
 /// Takes the calls that come in to the node with this key. Of several, the one that listened last gets them.
-pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -> Incoming {
+pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -> IncomingCalls {
     let mut streams = rendezvous.incoming_calls();
     let (ringing, receiver) = mpsc::channel(RINGING);
     let desk = Arc::new(Desk {
@@ -98,10 +98,10 @@ pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -
             tokio::spawn(Arc::clone(&desk).take(stream));
         }
     });
-    Incoming { ringing: receiver, _task: AbortOnDropHandle::new(task) }
+    IncomingCalls { ringing: receiver, _task: AbortOnDropHandle::new(task) }
 }
 
-impl Incoming {
+impl IncomingCalls {
     /// Waits for the next call; `None` when the rendezvous has ended.
     pub async fn next(&mut self) -> Option<Ringing> {
         self.ringing.recv().await

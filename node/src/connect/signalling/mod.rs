@@ -26,8 +26,8 @@ use libp2p::Multiaddr;
 use tokio::{io::AsyncWrite, sync::watch};
 
 pub use self::{
-    begin::{Line, call},
-    listen::{Incoming, MAX_CALLS, Ringing, listen},
+    begin::{CallLine, call},
+    listen::{IncomingCalls, MAX_CALLS, Ringing, listen},
 };
 use crate::{
     base::frame_io::{FrameReader, write_frame},
@@ -43,7 +43,7 @@ pub const MAX_CALL_TIME: Duration = Duration::from_secs(90);
 /// How long a message may take to be handed to the network.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is taken for the round trip of the signalling path until it has been measured.
+/// The assumed round trip of the signalling path until it has been measured.
 pub const ASSUMED_ROUND_TRIP: Duration = Duration::from_millis(200);
 
 /// A call that was answered: signals go both ways, for each stream in which both sides take part, until one side drops it.

@@ -92,11 +92,11 @@ fn circuit_to(node: &Node) -> Multiaddr {
     relay.with(Protocol::P2p(PeerId::random())).with(Protocol::P2pCircuit).with(Protocol::P2p(peer))
 }
 
-fn take_calls(callee: &Node, policy: AdmissionPolicy, folder: &Path) -> Incoming {
+fn take_calls(callee: &Node, policy: AdmissionPolicy, folder: &Path) -> IncomingCalls {
     listen(&callee.rendezvous, secret(2), Admission::new(policy, ContactsFile::of(folder)))
 }
 
-fn take_all_calls(callee: &Node) -> Incoming {
+fn take_all_calls(callee: &Node) -> IncomingCalls {
     take_calls(callee, AdmissionPolicy::Everyone, Path::new("/nonexistent"))
 }
 
@@ -106,7 +106,7 @@ async fn call_from(caller: &Node, callee: &Node, seed: u8) -> Result<Call, CallE
 }
 
 /// Both ends of an answered call.
-async fn answered(caller: &Node, callee: &Node, incoming: &mut Incoming) -> (Call, Call) {
+async fn answered(caller: &Node, callee: &Node, incoming: &mut IncomingCalls) -> (Call, Call) {
     let answer = async { incoming.next().await.expect("a call").answer(told()).await };
     let (call_out, call_in) = tokio::join!(call_from(caller, callee, 1), soon(answer));
     (call_out.unwrap(), call_in.unwrap())

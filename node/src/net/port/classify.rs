@@ -18,7 +18,7 @@ const STUN_COOKIE: &[u8] = &[0x21, 0x12, 0xa4, 0x42];
 
 /// What the first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum PortVerdict {
     /// libp2p's multistream-select.
     Libp2p,
     /// A TLS ClientHello.
@@ -32,17 +32,17 @@ pub(super) enum Verdict {
 }
 
 /// Judges the first bytes of a connection; any number of them may be given.
-pub(super) fn classify(bytes: &[u8]) -> Verdict {
+pub(super) fn classify(bytes: &[u8]) -> PortVerdict {
     let candidates = [
-        (matches(bytes, 0, MULTISTREAM), Verdict::Libp2p),
-        (matches(bytes, 0, TLS_HANDSHAKE), Verdict::Tls),
-        (stun_at(bytes, 0), Verdict::Stun),
-        (stun_at(bytes, 2), Verdict::Stun),
+        (matches(bytes, 0, MULTISTREAM), PortVerdict::Libp2p),
+        (matches(bytes, 0, TLS_HANDSHAKE), PortVerdict::Tls),
+        (stun_at(bytes, 0), PortVerdict::Stun),
+        (stun_at(bytes, 2), PortVerdict::Stun),
     ];
     if let Some((_, verdict)) = candidates.iter().find(|(fits, _)| *fits == Fit::Whole) {
         return *verdict;
     }
-    if candidates.iter().any(|(fits, _)| *fits == Fit::SoFar) { Verdict::Undecided } else { Verdict::Unknown }
+    if candidates.iter().any(|(fits, _)| *fits == Fit::SoFar) { PortVerdict::Undecided } else { PortVerdict::Unknown }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,24 +92,24 @@ mod tests {
     fn the_four_protocols_are_told_apart() {
         let mut framed = vec![0x00, 0x1c];
         framed.extend(stun());
-        assert_eq!(classify(b"\x13/multistream/1.0.0\n"), Verdict::Libp2p);
-        assert_eq!(classify(&[0x16, 0x03, 0x01, 0x02]), Verdict::Tls);
-        assert_eq!(classify(&stun()), Verdict::Stun);
-        assert_eq!(classify(&framed), Verdict::Stun);
+        assert_eq!(classify(b"\x13/multistream/1.0.0\n"), PortVerdict::Libp2p);
+        assert_eq!(classify(&[0x16, 0x03, 0x01, 0x02]), PortVerdict::Tls);
+        assert_eq!(classify(&stun()), PortVerdict::Stun);
+        assert_eq!(classify(&framed), PortVerdict::Stun);
     }
 
     #[test]
     fn what_no_protocol_begins_with_is_unknown_at_its_first_wrong_byte() {
-        assert_eq!(classify(b"\x13/multistream/2"), Verdict::Unknown);
-        assert_eq!(classify(b"GET / HTTP/1.1\r\n"), Verdict::Unknown);
-        assert_eq!(classify(b"SSH-2.0-x"), Verdict::Unknown);
-        assert_eq!(classify(&[0x16, 0x02, 0x55]), Verdict::Unknown);
+        assert_eq!(classify(b"\x13/multistream/2"), PortVerdict::Unknown);
+        assert_eq!(classify(b"GET / HTTP/1.1\r\n"), PortVerdict::Unknown);
+        assert_eq!(classify(b"SSH-2.0-x"), PortVerdict::Unknown);
+        assert_eq!(classify(&[0x16, 0x02, 0x55]), PortVerdict::Unknown);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_decided_within_the_peeked_length(bytes: [u8; PEEK_LEN]) {
-            prop_assert_ne!(classify(&bytes), Verdict::Undecided);
+            prop_assert_ne!(classify(&bytes), PortVerdict::Undecided);
         }
 
         #[test]
@@ -117,7 +117,7 @@ mod tests {
             let framed = [vec![0x00, 0x1c], stun()].concat();
             let whole: &[&[u8]] = &[MULTISTREAM, TLS_HANDSHAKE, &stun(), &framed];
             let bytes = whole[which];
-            prop_assert_ne!(classify(&bytes[..cut.min(bytes.len())]), Verdict::Unknown);
+            prop_assert_ne!(classify(&bytes[..cut.min(bytes.len())]), PortVerdict::Unknown);
         }
     }
 }

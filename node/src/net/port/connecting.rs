@@ -78,12 +78,12 @@ impl Connecting {
 
 /// A failure before the SYN left, with the step at which it happened.
 struct Failed {
-    step: Step,
+    step: ConnectStep,
     error: io::Error,
 }
 
 #[derive(PartialEq, Eq)]
-enum Step {
+enum ConnectStep {
     Bind,
     Options,
     Connect,
@@ -93,8 +93,8 @@ impl Failed {
     fn reason(&self) -> ConnectFailure {
         match (&self.step, self.error.kind()) {
             // The interface has gone, or never was ours.
-            (Step::Bind, io::ErrorKind::AddrNotAvailable) => ConnectFailure::Unreachable,
-            (Step::Options, _) => ConnectFailure::Unsupported,
+            (ConnectStep::Bind, io::ErrorKind::AddrNotAvailable) => ConnectFailure::Unreachable,
+            (ConnectStep::Options, _) => ConnectFailure::Unsupported,
             _ => failure_of(&self.error),
         }
     }
@@ -116,12 +116,12 @@ fn bind(source: Source, remote: SocketAddr) -> Result<Socket, Failed> {
         socket.bind(&local.into())?;
         Ok(socket)
     };
-    open().map_err(|error| Failed { step: Step::Bind, error })
+    open().map_err(|error| Failed { step: ConnectStep::Bind, error })
 }
 
 fn send_syn(socket: Socket, remote: SocketAddr, method: ConnectMethod) -> Result<Connecting, Failed> {
-    let options = |error| Failed { step: Step::Options, error };
-    let connect = |error| Failed { step: Step::Connect, error };
+    let options = |error| Failed { step: ConnectStep::Options, error };
+    let connect = |error| Failed { step: ConnectStep::Connect, error };
     let opening = match method {
         ConnectMethod::Plain => {
             begin_connect(&socket, remote).map_err(connect)?;

@@ -23,9 +23,9 @@ use tokio::{
 };
 
 pub use self::connecting::{CAN_OPEN, Connecting, opens_after};
-pub(crate) use self::undecided::{Place, Undecided};
+pub(crate) use self::undecided::{Undecided, UndecidedPlace};
 use self::{
-    classify::{PEEK_LEN, Verdict, classify},
+    classify::{PEEK_LEN, PortVerdict, classify},
     undecided::MAX_IN_ALL,
 };
 use crate::base::counters::counters;
@@ -47,7 +47,7 @@ const FIRST_LOOK_PAUSE: Duration = Duration::from_millis(2);
 const MAX_LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Pause after accept fails for want of memory or file descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often a port is looked for that is free for all listening addresses.
+/// How often to look for a port that is free for all listening addresses.
 const BIND_TRIES: usize = 8;
 
 /// Why a port could not be opened.
@@ -264,10 +264,10 @@ async fn accept_loop(listener: TcpListener, owners: Owners, undecided: Undecided
 }
 
 /// Waits for a connection's first bytes and hands it to its owner, or closes it.
-async fn decide(stream: TcpStream, remote: SocketAddr, mut place: Place, owners: Owners) {
+async fn decide(stream: TcpStream, remote: SocketAddr, mut place: UndecidedPlace, owners: Owners) {
     let counters = &owners.counters;
     let verdict = tokio::select! {
-        verdict = tokio::time::timeout(DECIDE_TIMEOUT, first_bytes(&stream)) => verdict.unwrap_or(Verdict::Undecided),
+        verdict = tokio::time::timeout(DECIDE_TIMEOUT, first_bytes(&stream)) => verdict.unwrap_or(PortVerdict::Undecided),
         _ = &mut place.pushed_out => {
             counters.pushed_out.add_one();
             return;
@@ -275,14 +275,14 @@ async fn decide(stream: TcpStream, remote: SocketAddr, mut place: Place, owners:
     };
     drop(place);
     let (owner, counter) = match verdict {
-        Verdict::Libp2p => (&owners.libp2p, &counters.libp2p),
-        Verdict::Tls => (&owners.sessions, &counters.sessions),
-        Verdict::Stun => (&owners.stun, &counters.stun),
-        Verdict::Unknown => {
+        PortVerdict::Libp2p => (&owners.libp2p, &counters.libp2p),
+        PortVerdict::Tls => (&owners.sessions, &counters.sessions),
+        PortVerdict::Stun => (&owners.stun, &counters.stun),
+        PortVerdict::Unknown => {
             counters.unknown.add_one();
             return;
         }
-        Verdict::Undecided => {
+        PortVerdict::Undecided => {
             counters.silent.add_one();
             return;
         }
@@ -296,16 +296,16 @@ async fn decide(stream: TcpStream, remote: SocketAddr, mut place: Place, owners:
     };
 }
 
-/// Looks at the first bytes until they say what the connection is; [`Verdict::Undecided`] if it ends before.
-async fn first_bytes(stream: &TcpStream) -> Verdict {
+/// Looks at the first bytes until they say what the connection is; [`PortVerdict::Undecided`] if it ends before.
+async fn first_bytes(stream: &TcpStream) -> PortVerdict {
     let mut bytes = [0; PEEK_LEN];
     let mut pause = FIRST_LOOK_PAUSE;
     let mut seen = 0;
     loop {
-        let Ok(got) = stream.peek(&mut bytes).await else { return Verdict::Undecided };
+        let Ok(got) = stream.peek(&mut bytes).await else { return PortVerdict::Undecided };
         match classify(&bytes[..got]) {
-            Verdict::Undecided if got == 0 => return Verdict::Undecided,
-            Verdict::Undecided => {
+            PortVerdict::Undecided if got == 0 => return PortVerdict::Undecided,
+            PortVerdict::Undecided => {
                 // The socket stays readable while these bytes lie there, so only time tells when to look again.
                 if got > seen {
                     seen = got;

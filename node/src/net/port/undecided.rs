@@ -18,9 +18,9 @@ pub(super) const MAX_IN_ALL: usize = 1024;
 
 /// The undecided connections, by remote host.
 #[derive(Clone)]
-pub(crate) struct Undecided(Arc<Mutex<Waiting>>);
+pub(crate) struct Undecided(Arc<Mutex<UndecidedConnections>>);
 
-struct Waiting {
+struct UndecidedConnections {
     max_in_all: usize,
     next: u64,
     count: usize,
@@ -29,7 +29,7 @@ struct Waiting {
 
 /// A place among the undecided connections; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct UndecidedPlace {
     undecided: Undecided,
     host: IpAddr,
     number: u64,
@@ -40,11 +40,11 @@ pub(crate) struct Place {
 impl Undecided {
     /// Makes room for this many connections.
     pub(crate) fn new(max_in_all: usize) -> Self {
-        Self(Arc::new(Mutex::new(Waiting { max_in_all, next: 0, count: 0, hosts: HashMap::new() })))
+        Self(Arc::new(Mutex::new(UndecidedConnections { max_in_all, next: 0, count: 0, hosts: HashMap::new() })))
     }
 
     /// Takes a place; the oldest connection of a host that has too many loses its own.
-    pub(crate) fn enter(&self, remote: IpAddr) -> Place {
+    pub(crate) fn enter(&self, remote: IpAddr) -> UndecidedPlace {
         let host = host_of(remote);
         let (sender, pushed_out) = oneshot::channel();
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +60,7 @@ impl Undecided {
         }
         waiting.hosts.entry(host).or_default().push((number, sender));
         waiting.count += 1;
-        Place { undecided: self.clone(), host, number, pushed_out }
+        UndecidedPlace { undecided: self.clone(), host, number, pushed_out }
     }
 
     /// How many connections are undecided now.
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Undecided {
     }
 }
 
-impl Waiting {
+impl UndecidedConnections {
     fn push_out_oldest(&mut self, host: IpAddr) {
         if let Some(list) = self.hosts.get_mut(&host)
             && !list.is_empty()
@@ -89,7 +89,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Place {
+impl Drop for UndecidedPlace {
     fn drop(&mut self) {
         let mut waiting = self.undecided.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(list) = waiting.hosts.get_mut(&self.host) else { return };

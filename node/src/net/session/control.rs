@@ -12,8 +12,9 @@ use tokio::{
 };
 
 use super::{
-    Breakage, MAX_OUTBOUND_STREAMS, ProtocolError, SessionEnd, SessionError, Traffic,
-    counters::SessionCounters,
+    counters::{SessionCounters, SessionTraffic},
+    driver::MAX_OUTBOUND_STREAMS,
+    error::{Breakage, ProtocolError, SessionEnd, SessionError},
     messages::{MessageReader, ReadError, read_message, write_message},
     silence::{HURRIED_LOOKS, Hurry, Look, MAX_HURRIED_MISSES, MAX_MISSED_PINGS, Pings},
 };
@@ -107,7 +108,7 @@ pub(super) struct ControlLinks {
     pub(super) end: watch::Sender<Option<SessionEnd>>,
     /// [`PING_INTERVAL`](super::PING_INTERVAL), save in tests.
     pub(super) ping_interval: Duration,
-    pub(super) traffic: Arc<Traffic>,
+    pub(super) traffic: Arc<SessionTraffic>,
     pub(super) counters: Arc<SessionCounters>,
 }
 
@@ -203,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite> Control<S> {
     }
 
     /// Answers pings and sends some, until the peer says goodbye, goes silent or says something wrong.
-    async fn talk(&mut self, ping_interval: Duration, traffic: &Traffic) -> SessionEnd {
+    async fn talk(&mut self, ping_interval: Duration, traffic: &SessionTraffic) -> SessionEnd {
         let mut ticks = interval_at(Instant::now() + ping_interval, ping_interval);
         let hurried = ping_interval / HURRIED_LOOKS;
         let mut looks = interval_at(Instant::now() + hurried, hurried);
@@ -279,7 +280,7 @@ mod tests {
 
     use super::{super::PING_INTERVAL, *};
 
-    struct Running {
+    struct RunningControl {
         peer: tokio::io::DuplexStream,
         close: watch::Sender<Option<Closing>>,
         measure: mpsc::Sender<oneshot::Sender<Duration>>,
@@ -289,11 +290,11 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
 
-    fn start(ping_interval: Duration) -> Running {
+    fn start(ping_interval: Duration) -> RunningControl {
         start_as(ping_interval, None)
     }
 
-    fn start_as(ping_interval: Duration, awaited: Option<(watch::Sender<Option<Hello>>, Duration)>) -> Running {
+    fn start_as(ping_interval: Duration, awaited: Option<(watch::Sender<Option<Hello>>, Duration)>) -> RunningControl {
         let (ours, peer) = duplex(256);
         let (close, close_asked) = watch::channel(None);
         let (end_sender, end) = watch::channel(None);
@@ -309,10 +310,10 @@ mod tests {
             counters: Arc::default(),
         };
         tokio::spawn(run_after(ours, links, awaited));
-        Running { peer, close, measure, places, end }
+        RunningControl { peer, close, measure, places, end }
     }
 
-    async fn ended(running: &mut Running) -> SessionEnd {
+    async fn ended(running: &mut RunningControl) -> SessionEnd {
         running.end.wait_for(Option::is_some).await.expect("a reason").clone().expect("a reason")
     }
 

@@ -50,12 +50,12 @@ impl SessionCounters {
 
 /// Bytes that went over the socket of one session, TLS included.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub struct SessionTraffic {
     sent: Counter,
     received: Counter,
 }
 
-impl Traffic {
+impl SessionTraffic {
     /// Bytes written to the socket so far.
     pub fn sent(&self) -> u64 {
         self.sent.get()
@@ -74,11 +74,11 @@ impl Traffic {
 /// A socket whose bytes are counted.
 pub(super) struct Metered<T> {
     inner: T,
-    traffic: Arc<Traffic>,
+    traffic: Arc<SessionTraffic>,
 }
 
 impl<T> Metered<T> {
-    pub(super) fn new(inner: T, traffic: Arc<Traffic>) -> Self {
+    pub(super) fn new(inner: T, traffic: Arc<SessionTraffic>) -> Self {
         Self { inner, traffic }
     }
 }

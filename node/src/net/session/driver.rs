@@ -18,7 +18,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Breakage, SessionEnd, Stream, counters::SessionCounters};
+use super::{
+    counters::SessionCounters,
+    error::{Breakage, SessionEnd},
+    stream::Stream,
+};
 
 /// Streams that this node may have open towards the peer in one session.
 pub const MAX_OUTBOUND_STREAMS: usize = 16;
@@ -70,7 +74,7 @@ where
 {
     let mut conn = yamux::Connection::new(FrameJoiner::new(io), config(), mode);
     let mut end_asked = links.end_asked.clone();
-    let mut driver = Driver { links, places: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)), waiting: None };
+    let mut driver = SessionDriver { links, places: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)), waiting: None };
     let end = tokio::select! {
         biased;
         end = asked(&mut end_asked) => end,
@@ -102,14 +106,14 @@ async fn asked(end_asked: &mut watch::Receiver<Option<SessionEnd>>) -> SessionEn
     }
 }
 
-struct Driver {
+struct SessionDriver {
     links: DriverLinks,
     places: Arc<Semaphore>,
     /// A request that the multiplexer had no room for yet.
     waiting: Option<OpenRequest>,
 }
 
-impl Driver {
+impl SessionDriver {
     /// Opens what is asked for, then moves bytes and takes in what the peer opens, until nothing can go on.
     ///
     /// The socket's cooperative budget ends a round even if the peer never pauses.

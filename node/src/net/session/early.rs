@@ -19,9 +19,12 @@ use tokio::{
 };
 
 use super::{
-    InboundStreams, Session, SessionError, SessionTls, Traffic,
-    counters::Metered,
+    counters::{Metered, SessionTraffic},
+    error::SessionError,
+    handle::Session,
     proven::{Proven, READ_BUFFER, Tls},
+    stream::InboundStreams,
+    tls::SessionTls,
 };
 use crate::net::path::{Path, PathStream};
 
@@ -36,7 +39,7 @@ pub struct EarlyDial {
     coming: Arc<Mutex<Coming>>,
     handshake: BoxFuture<'static, io::Result<(Tls<Awaited>, NodeKey)>>,
     first_words: Vec<u8>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<SessionTraffic>,
 }
 
 /// What a stream is before its path is there, and the path once it is.
@@ -54,7 +57,7 @@ pub(super) struct Awaited {
 impl EarlyDial {
     /// Begins the handshake with a node.
     pub fn begin(tls: &Arc<SessionTls>, node: NodeKey) -> Result<Self, SessionError> {
-        let (coming, traffic) = (Arc::new(Mutex::new(Coming::Words(Vec::new()))), Arc::new(Traffic::default()));
+        let (coming, traffic) = (Arc::new(Mutex::new(Coming::Words(Vec::new()))), Arc::new(SessionTraffic::default()));
         let stream = Awaited { coming: Arc::clone(&coming), stream: None };
         let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
         let own = Arc::clone(tls);

@@ -1,13 +1,13 @@
-//! Why there is no session: what was wrong, with whom, and whose fault it is.
+//! Why there is no session, or no longer one: what was wrong, with whom, and whose fault it is.
 //!
-//! What it is not: why an established session ended; see [`SessionEnd`](super::SessionEnd).
+//! What it is not: what to do about it.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_proto::{
     frame::FrameError,
     identity::{NodeKey, NodeKeyError},
-    message::{ControlMessage, MessageError},
+    message::{ControlMessage, Goodbye, MessageError},
 };
 
 use crate::net::path::AddressRefusal;
@@ -74,7 +74,7 @@ pub enum SessionError {
     },
     /// The session has ended.
     #[error("the session has ended: {0}")]
-    Ended(super::SessionEnd),
+    Ended(SessionEnd),
     /// This node's own key was refused by the TLS library; this node is at fault.
     #[error("this node's key cannot be used for TLS: {0}")]
     OwnKey(Arc<rustls::Error>),
@@ -123,6 +123,36 @@ pub enum ProtocolError {
     /// It said hello again.
     #[error("a second hello")]
     SecondHello,
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SessionEnd {
+    /// This side closed it, or dropped every handle.
+    #[error("closed by this side")]
+    ClosedHere,
+    /// The peer closed it.
+    #[error("closed by the peer{}", in_words(reason))]
+    ClosedByPeer {
+        /// The peer's reason, if it gave one.
+        reason: Option<Goodbye>,
+    },
+    /// The peer has not been heard for too long.
+    #[error("the peer has not been heard for {0:?}")]
+    Silent(Duration),
+    /// The connection broke, or the peer broke the protocol.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] Breakage),
+}
+
+fn in_words(reason: &Option<Goodbye>) -> &'static str {
+    match reason {
+        None => "",
+        Some(Goodbye::Finished) => " (it has finished)",
+        Some(Goodbye::Stopping) => " (it stops)",
+        Some(Goodbye::Busy) => " (it is busy)",
+        Some(Goodbye::Protocol) => " (it says that this node broke the protocol)",
+    }
 }
 
 /// How a session broke.

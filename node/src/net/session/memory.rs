@@ -1,4 +1,4 @@
-//! How the C library's allocator is kept from giving memory back with every frame.
+//! Keeps the C library's allocator from giving memory back with every frame.
 //!
 //! What it is not: an allocator.
 

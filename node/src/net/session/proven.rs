@@ -13,12 +13,14 @@ use tokio::{
 use tokio_rustls::TlsStream;
 
 use super::{
-    InboundStreams, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, PING_INTERVAL, Session, SessionEnd, SessionError,
-    SessionTls, Shared, Traffic,
     control::{self, ControlLinks, MAX_MEASURED},
-    counters::Metered,
-    driver::{self, DriverLinks},
-    open_stream,
+    counters::{Metered, SessionTraffic},
+    driver::{self, DriverLinks, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS},
+    error::{SessionEnd, SessionError},
+    handle::{Session, SessionState, open_stream},
+    silence::PING_INTERVAL,
+    stream::InboundStreams,
+    tls::SessionTls,
 };
 use crate::net::path::{Path, PathReport, PathStream};
 
@@ -34,7 +36,7 @@ pub(super) struct Proven<T> {
     peer: NodeKey,
     pub(super) path: PathReport,
     pub(super) local: Option<SocketAddr>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<SessionTraffic>,
     mode: yamux::Mode,
 }
 
@@ -69,7 +71,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
         mode: yamux::Mode,
         expect: Option<NodeKey>,
     ) -> Result<Self, SessionError> {
-        let traffic = Arc::new(Traffic::default());
+        let traffic = Arc::new(SessionTraffic::default());
         let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
         let handshake = async {
             match mode {
@@ -86,7 +88,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
         path: PathReport,
         tls: &SessionTls,
         mode: yamux::Mode,
-        traffic: Arc<Traffic>,
+        traffic: Arc<SessionTraffic>,
     ) -> Result<Self, SessionError> {
         let result = match timeout(tls.handshake_timeout, handshake).await {
             Ok(result) => result.map_err(SessionError::of_handshake),
@@ -154,7 +156,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
                 tokio::spawn(control::run(stream, links));
             }
         }
-        let shared = Shared {
+        let shared = SessionState {
             peer: self.peer,
             hello,
             path: watch::Sender::new(self.path),
@@ -166,7 +168,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
             measure,
             ended,
         };
-        Ok((Session { shared: Arc::new(shared) }, inbound))
+        Ok((Session::new(shared), inbound))
     }
 }
 

@@ -10,7 +10,7 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How many pings in a row may bring nothing back.
 pub const MAX_MISSED_PINGS: u32 = 2;
 
-/// While this side waits for answers, silence is looked for this many times in a [`PING_INTERVAL`].
+/// How many times in a [`PING_INTERVAL`] to look for silence while this side waits for answers.
 pub(super) const HURRIED_LOOKS: u32 = 12;
 
 /// How many of those looks in a row may find nothing new; each of them sends a ping.
@@ -26,7 +26,7 @@ pub(super) struct Hurry {
 /// What a look found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Something has come, or nothing is waited for.
+    /// Something has come, or this side waits for nothing.
     Well,
     /// Nothing has come since the last look.
     Silent,

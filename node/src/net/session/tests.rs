@@ -1,8 +1,11 @@
 //! Sessions over real sockets on loopback, with honest and hostile peers.
 
-use std::{future::poll_fn, io::ErrorKind, net::SocketAddr};
+use std::{future::poll_fn, io::ErrorKind, net::SocketAddr, time::Duration};
 
-use keyferry_proto::message::{ContentReply, Message, Refusal, Request};
+use keyferry_proto::{
+    identity::NodeSecret,
+    message::{ContentReply, Goodbye, Message, Refusal, Request},
+};
 use rustls::{
     ClientConfig, ServerConfig,
     client::AlwaysResolvesClientRawPublicKeys,
@@ -14,13 +17,14 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
-use crate::net::path::{AnyPort, PathKind, Scope};
+use crate::net::path::{AnyPort, PathKind, PathReport, Scope};
 
 const GRACE: Duration = Duration::from_secs(30);
 

@@ -6,9 +6,9 @@
 //! ```
 //! No X.509, no other version, no other key type, no resumption, no early data.
 //!
-//! What it is not: the deadline of a handshake or the limit on handshakes; see the parent module.
+//! What it is not: the course of a handshake from a path to a session (`proven`).
 
-use std::{io, sync::Arc};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use keyferry_proto::identity::{NodeKey, NodeSecret};
 use rustls::{
@@ -29,7 +29,12 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::error::IdentityRefused;
+use super::{
+    counters::SessionCounters,
+    error::{IdentityRefused, SessionError},
+    memory,
+};
+use crate::net::port::Undecided;
 
 /// The protocol name in ALPN.
 pub const ALPN: &[u8] = b"keyferry/1";
@@ -40,6 +45,55 @@ const PKCS8_PREFIX: [u8; 16] =
 
 /// How much rustls may hold of what is to be sent: one frame of the multiplexer with room to spare.
 const SEND_BUFFER: usize = 256 * 1024;
+
+/// How long a peer may take for the TLS handshake and for the first messages, each.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many accepted connections may be in the middle of their handshake at once. One more pushes out the oldest of the
+/// host that has most.
+pub const MAX_HANDSHAKES: usize = 64;
+
+/// The TLS identity of a node, with what all of its sessions share: limits and counters.
+pub struct SessionTls {
+    pub(super) identity: Identity,
+    pub(super) handshake_timeout: Duration,
+    pub(super) handshakes: Undecided,
+    pub(super) counters: Arc<SessionCounters>,
+}
+
+impl SessionTls {
+    /// Makes the TLS identity of a node from its secret.
+    pub fn new(secret: &NodeSecret) -> Result<Arc<Self>, SessionError> {
+        Self::with_limits(secret, HANDSHAKE_TIMEOUT, MAX_HANDSHAKES)
+    }
+
+    pub(super) fn with_limits(
+        secret: &NodeSecret,
+        handshake_timeout: Duration,
+        max_handshakes: usize,
+    ) -> Result<Arc<Self>, SessionError> {
+        memory::keep_freed_memory();
+        let identity = Identity::new(secret).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
+        let handshakes = Undecided::new(max_handshakes);
+        Ok(Arc::new(Self { identity, handshake_timeout, handshakes, counters: Arc::default() }))
+    }
+
+    /// The node that this identity proves.
+    pub fn node(&self) -> NodeKey {
+        self.identity.node()
+    }
+
+    /// Counts over all sessions of this node.
+    pub fn counters(&self) -> &SessionCounters {
+        &self.counters
+    }
+}
+
+impl fmt::Debug for SessionTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionTls(of {})", self.node())
+    }
+}
 
 /// The TLS half of a node's identity: makes the configurations for dialling and accepting.
 pub(super) struct Identity {

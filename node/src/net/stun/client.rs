@@ -22,7 +22,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a server has not told the address.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum StunAskError {
     /// The node does not listen on the server's address family.
     #[error("this node has no address of that family")]
     NoSource,
@@ -56,14 +56,14 @@ pub struct Client {
 ///
 /// There cannot be two connections from one port to one server: where one is up, this fails with
 /// [`ConnectFailure::AddrInUse`].
-pub async fn ask(port: &Port, server: SocketAddr) -> Result<Client, AskError> {
-    let source = port.source_for(server).ok_or(AskError::NoSource)?;
+pub async fn ask(port: &Port, server: SocketAddr) -> Result<Client, StunAskError> {
+    let source = port.source_for(server).ok_or(StunAskError::NoSource)?;
     Client::connect(Source::Port(source), server).await
 }
 
 impl Client {
     /// Connects to `server` from `source`, and asks.
-    pub async fn connect(source: Source, server: SocketAddr) -> Result<Self, AskError> {
+    pub async fn connect(source: Source, server: SocketAddr) -> Result<Self, StunAskError> {
         let connecting = Connecting::start(source, server, ConnectMethod::Plain)?;
         let connected = timeout(CONNECT_TIMEOUT, connecting.established()).await;
         let stream = connected.unwrap_or(Err(ConnectFailure::TimedOut))?;
@@ -89,14 +89,14 @@ impl Client {
     }
 
     /// Asks again, and returns what the server sees now. After an error the connection is of no more use.
-    pub async fn repeat(&mut self) -> Result<SocketAddr, AskError> {
-        self.mapped = timeout(ANSWER_TIMEOUT, self.exchange()).await.map_err(|_| AskError::TimedOut)??;
+    pub async fn repeat(&mut self) -> Result<SocketAddr, StunAskError> {
+        self.mapped = timeout(ANSWER_TIMEOUT, self.exchange()).await.map_err(|_| StunAskError::TimedOut)??;
         Ok(self.mapped)
     }
 
     /// Asks again every so often, so that the mapping stays. Returns when the server sees another address than before, or
     /// at once when the connection dies.
-    pub async fn hold(&mut self, every: Duration) -> Result<SocketAddr, AskError> {
+    pub async fn hold(&mut self, every: Duration) -> Result<SocketAddr, StunAskError> {
         let before = self.mapped;
         loop {
             timeout(every, self.unasked()).await.unwrap_or(Ok(()))?;
@@ -107,45 +107,47 @@ impl Client {
     }
 
     /// Ends when the server closes the connection, or sends what nobody asked for.
-    async fn unasked(&self) -> Result<(), AskError> {
+    async fn unasked(&self) -> Result<(), StunAskError> {
         loop {
             self.stream.readable().await?;
             match self.stream.try_read(&mut [0]) {
-                Ok(0) => return Err(AskError::Broken(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => return Err(AskError::Malformed("a message that nobody asked for")),
+                Ok(0) => return Err(StunAskError::Broken(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => return Err(StunAskError::Malformed("a message that nobody asked for")),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    async fn exchange(&mut self) -> Result<SocketAddr, AskError> {
+    async fn exchange(&mut self) -> Result<SocketAddr, StunAskError> {
         let request = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
         self.stream.write_all(&request).await?;
         let answer = read::plain(&mut self.stream).await?;
         let address = mapped_address(&request, &answer)?;
         if address.is_ipv4() != self.local.is_ipv4() {
-            return Err(AskError::Malformed("an address of another family"));
+            return Err(StunAskError::Malformed("an address of another family"));
         }
         Ok(address)
     }
 }
 
 /// The address in a server's answer to `request`.
-fn mapped_address(request: &[u8], answer: &[u8]) -> Result<SocketAddr, AskError> {
-    let not_stun = |_| AskError::Malformed("not a STUN message");
+fn mapped_address(request: &[u8], answer: &[u8]) -> Result<SocketAddr, StunAskError> {
+    let not_stun = |_| StunAskError::Malformed("not a STUN message");
     let asked = Message::from_bytes(request).map_err(not_stun)?;
     let answer = Message::from_bytes(answer).map_err(not_stun)?;
     if answer.transaction_id() != asked.transaction_id() || !answer.has_method(BINDING) {
-        return Err(AskError::Malformed("an answer to something else"));
+        return Err(StunAskError::Malformed("an answer to something else"));
     }
     match answer.class() {
         MessageClass::Success => {
             let mapped = answer.attribute::<XorMappedAddress>();
-            let mapped = mapped.map_err(|_| AskError::Malformed("it has no XOR-MAPPED-ADDRESS"))?;
+            let mapped = mapped.map_err(|_| StunAskError::Malformed("it has no XOR-MAPPED-ADDRESS"))?;
             Ok(mapped.addr(answer.transaction_id()))
         }
-        MessageClass::Error => Err(AskError::Refused(answer.attribute::<ErrorCode>().map_or(0, |error| error.code()))),
-        _ => Err(AskError::Malformed("a request")),
+        MessageClass::Error => {
+            Err(StunAskError::Refused(answer.attribute::<ErrorCode>().map_or(0, |error| error.code())))
+        }
+        _ => Err(StunAskError::Malformed("a request")),
     }
 }

@@ -10,4 +10,4 @@
 mod client;
 pub(crate) mod read;
 
-pub use self::client::{AskError, Client, ask};
+pub use self::client::{Client, StunAskError, ask};

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{MAX_STUN_SERVERS, Observation, StunReport, StunServer, StunState};
 use crate::net::{
     port::Port,
-    stun::{self, AskError},
+    stun::{self, StunAskError},
 };
 
 /// Peers that are asked at a time.
@@ -265,7 +265,7 @@ async fn keep_asking(port: Arc<Port>, addr: SocketAddr, again: bool, words: mpsc
                 }
             }
             // The last connection to it has ended a moment ago, and what it has said holds.
-            Err(AskError::Connect(ConnectFailure::AddrInUse)) if pause > FIRST_PAUSE => {}
+            Err(StunAskError::Connect(ConnectFailure::AddrInUse)) if pause > FIRST_PAUSE => {}
             Err(error) => {
                 tracing::debug!(%error, "a STUN server has not answered");
                 if say(StunState::Failed { reason: error.to_string() }).await.is_err() {

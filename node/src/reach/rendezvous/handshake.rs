@@ -21,7 +21,7 @@ use futures::{AsyncRead, AsyncWrite, FutureExt};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use crate::net::port::{Place, Undecided};
+use crate::net::port::{Undecided, UndecidedPlace};
 
 /// Incoming handshakes that may be under way at a time.
 pub(super) const MAX_HANDSHAKES: usize = 256;
@@ -40,7 +40,7 @@ pub(super) struct Guarded {
 }
 
 struct Guard {
-    place: Place,
+    place: UndecidedPlace,
     done: Arc<AtomicBool>,
     remote: SocketAddr,
     handshakes: Handshakes,

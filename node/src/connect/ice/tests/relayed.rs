@@ -41,7 +41,7 @@ async fn negotiate_by(
     [caller, callee]: [&Side; 2],
     relays: [&Arc<dyn RelayAllocator>; 2],
     hidden: [bool; 2],
-) -> [Result<Found, IceError>; 2] {
+) -> [Result<FoundPath, IceError>; 2] {
     let controlling = caller.ice.begin_relayed(Role::Controlling, relays[0], hidden[0]).unwrap();
     let controlled = callee.ice.begin_relayed(Role::Controlled, relays[1], hidden[1]).unwrap();
     let (to_callee, to_caller) = relayed_dialogues();
@@ -52,7 +52,7 @@ async fn negotiate_by(
     [one, other]
 }
 
-fn way(found: &Found) -> RelayWay {
+fn way(found: &FoundPath) -> RelayWay {
     match found.path.report.kind {
         PathKind::Relayed { how, .. } => how,
         other => panic!("{other:?}"),

@@ -8,7 +8,7 @@ use libp2p::multiaddr::Protocol;
 use super::{namespace::in_namespace_of, *};
 use crate::{
     base::data_dir::{Admission, AdmissionPolicy, ContactsFile},
-    connect::signalling::{Call, CallError, Incoming, call, listen},
+    connect::signalling::{Call, CallError, IncomingCalls, call, listen},
 };
 
 /// Hosts 1 to 5 can be reached, 12 and 13 cannot.
@@ -47,7 +47,7 @@ fn signal(round: u8) -> Signal {
     Signal::Opened(OpenTurn { round, sender: addr, receiver: addr, ttl: 2 })
 }
 
-fn take_calls(node: &Node, seed: u8, policy: AdmissionPolicy) -> Incoming {
+fn take_calls(node: &Node, seed: u8, policy: AdmissionPolicy) -> IncomingCalls {
     let contacts = ContactsFile::of(std::path::Path::new("/nonexistent"));
     listen(&node.rendezvous, secret(seed), Admission::new(policy, contacts))
 }
