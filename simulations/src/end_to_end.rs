@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let shared = [sharer.wait_shared()?, sharer.wait_shared()?];
     let mut rows = Vec::new();
     for (source, shared) in paths.iter().zip(&shared) {
-        rows.push(fetch(&lab, "getter", &shared.address, source, shared, "key and name")?);
+        rows.push(fetch(&lab, "getter", &shared.address.to_string(), source, shared, "key and name")?);
     }
     let sender = Usage::of(sharer.pid())?;
 

@@ -113,7 +113,7 @@ fn round(lab: &Lab, side: Side, point: u64) -> Result<Round> {
             let killed = getter.kill()?;
             (killed.last_progress(), lab.get("getter", &shared.address_with_hints, &out)?.0, sharer)
         }
-        _ => kill_sharer(lab, sharer, getter, &shared.address, reached)?,
+        _ => kill_sharer(lab, sharer, getter, &shared.address.to_string(), reached)?,
     };
     ensure!(content::hash_file(&fetched.path)? == blake3::Hash::from(shared.hash), "what arrived is wrong");
     let verify = lab.start("getter", ["store", "verify"])?.finish()?;

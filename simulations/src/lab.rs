@@ -92,13 +92,18 @@ impl Lab {
     }
 
     /// Starts to fetch an address into a folder.
-    pub(crate) fn start_get(&self, node: &str, address: &str, into: &Path) -> Result<Process> {
-        self.start(node, [OsStr::new("get"), OsStr::new(address), OsStr::new("-o"), into.as_os_str()])
+    pub(crate) fn start_get(&self, node: &str, address: impl std::fmt::Display, into: &Path) -> Result<Process> {
+        self.start(node, [OsStr::new("get"), OsStr::new(&address.to_string()), OsStr::new("-o"), into.as_os_str()])
     }
 
     /// Fetches an address into a folder: the result, the time from the start of the process until its end, and what
     /// it used.
-    pub(crate) fn get(&self, node: &str, address: &str, into: &Path) -> Result<(Fetched, Duration, Usage)> {
+    pub(crate) fn get(
+        &self,
+        node: &str,
+        address: impl std::fmt::Display,
+        into: &Path,
+    ) -> Result<(Fetched, Duration, Usage)> {
         let began = Instant::now();
         let process = self.start_get(node, address, into)?;
         let sampler = Sampler::start(process.pid());
@@ -116,7 +121,7 @@ pub(crate) fn keyferry_binary() -> Result<PathBuf> {
     let path = env::current_exe()?.with_file_name("keyferry");
     ensure!(
         path.is_file(),
-        "there is no keyferry binary at {}; build it with `cargo build --release -p keyferry -p keyferry-sim`",
+        "there is no keyferry binary at {}; build it with `cargo build --release -p keyferry-cli -p keyferry-sim`",
         path.display()
     );
     Ok(path)

@@ -51,6 +51,26 @@ pub(crate) fn median(figures: &[f64]) -> f64 {
     }
 }
 
+/// The times of some runs of one thing.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Series {
+    /// Each run, in seconds.
+    pub(crate) seconds: Vec<f64>,
+    /// The middle one.
+    pub(crate) median_seconds: f64,
+    /// What that is in MiB a second.
+    pub(crate) mib_per_second: f64,
+}
+
+impl Series {
+    /// Adds a run that moved `bytes` bytes.
+    pub(crate) fn add(&mut self, took: Duration, bytes: u64) {
+        self.seconds.push(took.as_secs_f64());
+        self.median_seconds = median(&self.seconds);
+        self.mib_per_second = bytes as f64 / MIB / self.median_seconds;
+    }
+}
+
 /// What a process has used.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Usage {

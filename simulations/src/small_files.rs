@@ -14,9 +14,8 @@ use serde::Serialize;
 use crate::{
     content,
     lab::Lab,
-    measure::{MIB, Usage},
+    measure::{MIB, Series, Usage},
     plain::Server,
-    throughput::Series,
 };
 
 /// The figures.

@@ -2,7 +2,7 @@
 //!
 //! What it is not: a measurement of a network; loopback only.
 
-use std::{ffi::OsStr, fs, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, fs, path::PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     content,
     lab::Lab,
-    measure::{MIB, Usage, median, parse_size},
+    measure::{MIB, Series, Usage, parse_size},
     plain::Server,
     small_files::{self, SmallFiles},
 };
@@ -55,26 +55,6 @@ struct Report {
     receiver: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
     small_files: Option<SmallFiles>,
-}
-
-/// The times of some runs of one thing.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Series {
-    /// Each run, in seconds.
-    pub(crate) seconds: Vec<f64>,
-    /// The middle one.
-    pub(crate) median_seconds: f64,
-    /// What that is in MiB a second.
-    pub(crate) mib_per_second: f64,
-}
-
-impl Series {
-    /// Adds a run that moved `bytes` bytes.
-    pub(crate) fn add(&mut self, took: Duration, bytes: u64) {
-        self.seconds.push(took.as_secs_f64());
-        self.median_seconds = median(&self.seconds);
-        self.mib_per_second = bytes as f64 / MIB / self.median_seconds;
-    }
 }
 
 /// Measures and prints.

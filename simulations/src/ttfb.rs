@@ -72,7 +72,7 @@ fn known_node(options: &Options) -> Result<Delays> {
     let lab = Lab::new(options.dir.as_deref())?;
     content::random_file(&lab.path("a"), 1, FILE_LEN)?;
     let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
-    fetch(&lab, &shared.address_with_hints, options.runs)
+    fetch(&lab, &shared.address_with_hints.to_string(), options.runs)
 }
 
 fn through_dht(options: &Options) -> Result<Delays> {
@@ -90,7 +90,7 @@ fn through_dht(options: &Options) -> Result<Delays> {
     std::thread::sleep(SETTLE);
     // The getter enters through another node than the sharer did.
     lab.bootstrap_from(&hints);
-    fetch(&lab, &shared.address, options.runs)
+    fetch(&lab, &shared.address.to_string(), options.runs)
 }
 
 /// Fetches again and again, each time as a new node.

@@ -112,12 +112,12 @@ impl Lab {
     }
 
     /// Starts to fetch an address into a folder.
-    pub fn start_get(&self, node: &str, address: &str, into: &Path) -> Result<Keyferry> {
-        self.start(node, [OsStr::new("get"), OsStr::new(address), OsStr::new("-o"), into.as_os_str()])
+    pub fn start_get(&self, node: &str, address: impl std::fmt::Display, into: &Path) -> Result<Keyferry> {
+        self.start(node, [OsStr::new("get"), OsStr::new(&address.to_string()), OsStr::new("-o"), into.as_os_str()])
     }
 
     /// Fetches an address into a folder.
-    pub fn get(&self, node: &str, address: &str, into: &Path) -> Result<Outcome> {
+    pub fn get(&self, node: &str, address: impl std::fmt::Display, into: &Path) -> Result<Outcome> {
         self.start_get(node, address, into)?.finish(TRANSFER)
     }
 }

@@ -65,7 +65,7 @@ impl Launcher for EngineLauncher {
     }
 
     fn start(&self, config: NodeConfig) -> BoxFuture<'_, Result<Arc<dyn OwnNode>, Failure>> {
-        async move { Node::start(config).await.map(|node| node as Arc<dyn OwnNode>) }.boxed()
+        async move { Ok(Node::start(config).await? as Arc<dyn OwnNode>) }.boxed()
     }
 }
 

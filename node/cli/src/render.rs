@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use keyferry_proto::hash::ContentFormat;
+use keyferry_proto::{address::ShareName, hash::ContentFormat};
 
 mod doctor;
 mod ping;
@@ -97,7 +97,7 @@ pub fn render(event: &Event, context: &Context) -> Shown {
             files: None,
         }),
         Event::Shared(shared) => Shown::Result(shared_text(shared, context)),
-        Event::Unshared { name } => Shown::Result(format!("{} is no longer shared\n", safe(name))),
+        Event::Unshared { name } => Shown::Result(format!("{} is no longer shared\n", safe(name.as_str()))),
         Event::Fetched(fetched) => Shown::Result(fetched_text(fetched)),
         Event::Entry(entry) => Shown::Result(entry_line(entry)),
         Event::Listed { count } => Shown::Notice(listed_text(*count, context)),
@@ -213,12 +213,12 @@ pub fn serving_text(status: &Status) -> String {
 fn shared_text(shared: &Shared, context: &Context) -> String {
     let Shared { name, hash, format, size: bytes, files, address, address_with_hints } = shared;
     let get = |address: &str| format!("  {} get {}\n", context.program, shell_word(&safe(address)));
-    let mut text = format!("Shared {}: {}\n", safe(name), content_text(*format, *bytes, *files));
+    let mut text = format!("Shared {}: {}\n", safe(name.as_str()), content_text(*format, *bytes, *files));
     text.push_str("\nOn the other machine, type:\n");
-    text.push_str(&get(address));
+    text.push_str(&get(&address.to_string()));
     if address_with_hints != address {
         text.push_str("\nIf the two do not find each other that way:\n");
-        text.push_str(&get(address_with_hints));
+        text.push_str(&get(&address_with_hints.to_string()));
     }
     text.push_str("\nBy its content, from anyone who has it:\n");
     text.push_str(&get(&format!("keyferry:{hash}")));
@@ -275,11 +275,11 @@ fn content_text(format: ContentFormat, bytes: u64, files: u64) -> String {
 }
 
 fn entry_line(entry: &Entry) -> String {
-    format!("{}  {}\n", content_columns(entry.format, entry.size, entry.files), safe(&entry.name))
+    format!("{}  {}\n", content_columns(entry.format, entry.size, entry.files), safe(entry.name.as_str()))
 }
 
 fn root_lines(root: &RootInfo) -> String {
-    let name = root.name.as_deref().map_or_else(|| "(not shared)".to_owned(), safe);
+    let name = root.name.as_ref().map(ShareName::as_str).map_or_else(|| "(not shared)".to_owned(), safe);
     let place = match &root.path {
         Some(path) => safe(&path.display().to_string()),
         None => "a copy in the data folder".to_owned(),

@@ -82,9 +82,11 @@ impl Run<'_> {
             Action::Id(args) => self.id(&args).await,
             Action::Share(args) => self.share(args).await,
             Action::Get(args) => self.get(args).await,
-            Action::Ls { node, network } => self.once(Command::List { node }, Need::Fetch(&network)).await,
+            Action::Ls { node, network } => {
+                self.once(Command::List { node: node.parse()? }, Need::Fetch(&network)).await
+            }
             Action::Ping(PingArgs { node, count, network }) => {
-                self.once(Command::Ping { node, count }, Need::Fetch(&network)).await
+                self.once(Command::Ping { node: node.parse()?, count }, Need::Fetch(&network)).await
             }
             Action::Doctor { network } => self.once(Command::Doctor, Need::Fetch(&network)).await,
             Action::Node(args) => {
@@ -97,7 +99,7 @@ impl Run<'_> {
                 self.node(Need::Relay(&network, &relay_options.config(whom))).await
             }
             Action::Contacts { action } => self.contacts(action).await,
-            Action::Unshare { name } => self.once(Command::Unshare { name }, Need::Folder).await,
+            Action::Unshare { name } => self.once(Command::Unshare { name: name.parse()? }, Need::Folder).await,
             Action::Status => self.once(Command::Status, Need::Folder).await,
             Action::Store { action } => self.once(store_command(action), Need::Folder).await,
             // These need no node, and are done before there is a run.
@@ -111,7 +113,8 @@ impl Run<'_> {
                 .try_to("share them one by one, or the folder that they are in"));
         }
         let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
-        let command = Command::Share { paths, name: args.name, copy: args.copy };
+        let name = args.name.map(|name| name.parse()).transpose()?;
+        let command = Command::Share { paths, name, copy: args.copy };
         let node = match self.executor(Need::Serve(&args.network, None)).await? {
             Executor::Own(node) => node,
             Executor::Other(client) => {
@@ -135,7 +138,7 @@ impl Run<'_> {
             let what = format!("{} is not a folder to put things in", out_dir.display());
             return Err(Failure::new(FailureKind::Usage, what).try_to("a folder with -o; it is made if need be"));
         }
-        let command = Command::Get { address, out_dir: absolute(&out_dir)?, overwrite };
+        let command = Command::Get { address: address.parse()?, out_dir: absolute(&out_dir)?, overwrite };
         self.once(command, Need::Fetch(&network)).await
     }
 

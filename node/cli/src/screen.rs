@@ -318,7 +318,7 @@ mod tests {
             fetching(0),
             fetching(500),
             Event::Notice { message: "slow".to_owned() },
-            Event::Unshared { name: "x".to_owned() },
+            Event::Unshared { name: "x".parse().unwrap() },
         ]
     }
 

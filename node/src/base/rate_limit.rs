@@ -49,11 +49,6 @@ pub(crate) struct HostLimiter {
 }
 
 impl Bucket {
-    /// Makes a bucket that has to fill first; `burst` is how long that takes.
-    pub(crate) fn empty(burst: Duration, now: Instant) -> Self {
-        Self { full_at: Some(now + burst) }
-    }
-
     /// Takes one token; false if there is none.
     pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let full_at = self.refilled(now) + rate.interval;
@@ -64,16 +59,25 @@ impl Bucket {
         is_enough
     }
 
+    fn refilled(&self, now: Instant) -> Instant {
+        self.full_at.map_or(now, |at| at.max(now))
+    }
+}
+
+/// Buckets on credit, by which relayed bytes are paid for.
+#[cfg(any(feature = "turn-server", test))]
+impl Bucket {
+    /// Makes a bucket that has to fill first; `burst` is how long that takes.
+    pub(crate) fn empty(burst: Duration, now: Instant) -> Self {
+        Self { full_at: Some(now + burst) }
+    }
+
     /// Takes what needs the time `cost` to flow back, on credit if need be, and returns how long to wait until it is paid for.
     /// `burst` is how long an empty bucket takes to fill.
     pub(crate) fn charge(&mut self, cost: Duration, burst: Duration, now: Instant) -> Duration {
         let full_at = self.refilled(now) + cost;
         self.full_at = Some(full_at);
         full_at.saturating_duration_since(now + burst)
-    }
-
-    fn refilled(&self, now: Instant) -> Instant {
-        self.full_at.map_or(now, |at| at.max(now))
     }
 }
 

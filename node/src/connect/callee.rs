@@ -10,19 +10,15 @@ use keyferry_ice::{Role, Stream};
 use keyferry_proto::signalling::{Refusal, Streams};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::streams::{self, PeerEnd, Search, StreamSetback, StreamSettings};
+use super::streams::{self, PeerEnd, Search, StreamSettings};
 use crate::{
     connect::{
         acceptor::SessionHost,
         call_arbiter::Turns,
-        ice::{IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation, TooManyNegotiations},
+        ice::{IceHost, Negotiation, RelayedNegotiation, TooManyNegotiations},
         signalling::{Incoming, Ringing},
     },
-    net::{
-        path::AddressPolicy,
-        port::Port,
-        session::{SessionTls, WeakSession},
-    },
+    net::{path::AddressPolicy, port::Port, session::SessionTls},
 };
 
 /// Calls that are answered at once; further ones hear that this node is busy.
@@ -83,26 +79,16 @@ impl Callee {
     async fn negotiate(&self, ringing: Ringing) {
         let caller = ringing.caller();
         let Some(mut search) = self.accept(ringing).await else { return };
-        let mut relayed: Option<WeakSession> = None;
         while let Some(outcome) = search.next().await {
             match outcome.result {
                 Ok((session, inbound)) => {
-                    let stream = outcome.stream;
-                    let weak = session.downgrade();
                     self.host.keep_for_peer(session, inbound);
-                    match stream {
-                        Stream::Direct if search.makes_relayed_session() => {}
-                        Stream::Direct => return,
-                        Stream::Relayed => relayed = Some(weak),
+                    if outcome.stream == Stream::Direct && !search.makes_relayed_session() {
+                        return;
                     }
                 }
                 Err(error) => {
                     tracing::debug!(stream = %outcome.stream, %error, %caller, "a call led to no session");
-                    if let (StreamSetback::NoPath(IceError { reason: IceFailure::NoPath(why), .. }), Some(session)) =
-                        (error, relayed.as_ref().and_then(WeakSession::upgrade))
-                    {
-                        self.host.sessions.explain(&session, why.into());
-                    }
                 }
             }
         }

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    streams::{self, PeerEnd, Search, StreamSetback, StreamSettings},
+    streams::{self, PeerEnd, Search, StreamSettings},
     trace::Trace,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         acceptor::SessionHost,
         call_arbiter::{Outgoing, Turns},
         connector::{CallSetback, StreamSetbacks},
-        ice::{IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation},
+        ice::{IceHost, Negotiation, RelayedNegotiation},
         signalling::{Call, CallError, Line},
         trace::StageName,
     },
@@ -186,8 +186,9 @@ impl Caller {
 
     /// Goes on looking for a direct path while a relayed session stands.
     fn go_on_looking(&self, mut search: Search, relayed: &Session, turn: Arc<Outgoing>) {
-        let (host, weak, ended) = (self.host.clone(), relayed.downgrade(), relayed.closed());
+        let (host, ended) = (self.host.clone(), relayed.closed());
         self.host.tasks.spawn(async move {
+            // If it ends without a direct path, the search tells the relayed session why.
             let outcome = tokio::select! {
                 outcome = search.next() => outcome,
                 // Nobody needs the node any more; or it calls this one.
@@ -196,19 +197,11 @@ impl Caller {
                 () = host.cancel.cancelled() => None,
             };
             drop((search, turn));
-            match outcome.map(|outcome| outcome.result) {
-                Some(Ok((session, inbound))) => {
-                    tracing::info!(path = %session.path(), "a direct path was found, which takes the place of a relayed one");
-                    host.keep(session.clone(), inbound);
-                    // This handle keeps the session up until others have theirs.
-                    host.cancel.run_until_cancelled(sleep(MOVE_PATIENCE)).await;
-                }
-                Some(Err(StreamSetback::NoPath(IceError { reason: IceFailure::NoPath(why), .. }))) => {
-                    if let Some(session) = weak.upgrade() {
-                        host.sessions.explain(&session, why.into());
-                    }
-                }
-                _ => {}
+            if let Some(Ok((session, inbound))) = outcome.map(|outcome| outcome.result) {
+                tracing::info!(path = %session.path(), "a direct path was found, which takes the place of a relayed one");
+                host.keep(session.clone(), inbound);
+                // This handle keeps the session up until others have theirs.
+                host.cancel.run_until_cancelled(sleep(MOVE_PATIENCE)).await;
             }
         });
     }

@@ -9,7 +9,7 @@ use keyferry_proto::identity::NodeKey;
 use tokio::{sync::watch, time::timeout};
 
 use crate::net::{
-    path::{PathKind, PathReport, RelayReason, info::PathInfo},
+    path::{PathKind, PathReport, info::PathInfo},
     session::{Session, WeakSession},
 };
 
@@ -49,8 +49,7 @@ impl Rank {
 #[derive(Debug)]
 struct Entry {
     peer: NodeKey,
-    path: PathInfo,
-    kind: PathKind,
+    path: watch::Receiver<PathReport>,
     local: Option<IpAddr>,
     session: WeakSession,
 }
@@ -62,27 +61,12 @@ pub(crate) struct Listed {
     number: u64,
 }
 
-/// The changes of the list of sessions.
-#[derive(Debug)]
-pub(crate) struct Changes(watch::Receiver<Standing>);
-
-impl Changes {
-    /// Waits for a change; how each session that stands then came about.
-    pub(crate) async fn next(&mut self) -> Vec<PathInfo> {
-        if self.0.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        self.0.borrow_and_update().entries.values().map(|entry| entry.path.clone()).collect()
-    }
-}
-
 impl Sessions {
     /// Lists a session for as long as the result is kept.
     pub(crate) fn enter(&self, session: &Session) -> Listed {
         let entry = Entry {
             peer: session.peer(),
-            path: PathInfo::new(&session.peer(), session.path()),
-            kind: session.path().kind,
+            path: session.watch_path(),
             local: session.local_addr().map(|addr| addr.ip().to_canonical()),
             session: session.downgrade(),
         };
@@ -102,25 +86,13 @@ impl Sessions {
 
     /// How each of them came about.
     pub(crate) fn paths(&self) -> Vec<PathInfo> {
-        self.0.borrow().entries.values().map(|entry| entry.path.clone()).collect()
-    }
-
-    /// How a session came about, with what has become known since.
-    pub(crate) fn path_of(&self, session: &Session) -> PathInfo {
-        let standing = self.0.borrow();
-        let listed = standing.entries.values().find(|entry| entry.session.is(session)).map(|entry| entry.path.clone());
-        listed.unwrap_or_else(|| PathInfo::new(&session.peer(), session.path()))
-    }
-
-    /// The changes of the list from now on.
-    pub(crate) fn changes(&self) -> Changes {
-        Changes(self.0.subscribe())
+        self.0.borrow().entries.values().map(|entry| PathInfo::new(&entry.peer, &entry.path.borrow())).collect()
     }
 
     /// The same, for tests.
     #[cfg(test)]
     pub(crate) fn kinds(&self) -> Vec<PathKind> {
-        self.0.borrow().entries.values().map(|entry| entry.kind).collect()
+        self.0.borrow().entries.values().map(Entry::kind).collect()
     }
 
     /// A session with a node that answers, the best first. Those that do not answer are ended.
@@ -184,21 +156,8 @@ impl Sessions {
     /// Ends the sessions with a node on direct paths that ICE found: a new negotiation needs the same addresses, and the node
     /// would not want one if they worked. Relayed ones are in nobody's way, and may be what the node uses meanwhile.
     pub(crate) fn break_off_punched(&self, node: &NodeKey) {
-        let punched = |entry: &Entry| entry.peer == *node && matches!(entry.kind, PathKind::Punched(_));
+        let punched = |entry: &Entry| entry.peer == *node && matches!(entry.kind(), PathKind::Punched(_));
         self.break_off(punched, "the node makes a new path");
-    }
-
-    /// Notes why a session goes through a relay, which has become known only now.
-    pub(crate) fn explain(&self, session: &Session, why: RelayReason) {
-        self.0.send_modify(|standing| {
-            for entry in standing.entries.values_mut().filter(|entry| entry.session.is(session)) {
-                if let PathKind::Relayed { why: known, .. } = &mut entry.kind {
-                    *known = Some(why);
-                    let report = PathReport { kind: entry.kind, ..session.path().clone() };
-                    entry.path = PathInfo::new(&entry.peer, &report);
-                }
-            }
-        });
     }
 
     fn break_off(&self, which: impl Fn(&Entry) -> bool, why: &'static str) {
@@ -238,8 +197,12 @@ impl Standing {
 }
 
 impl Entry {
+    fn kind(&self) -> PathKind {
+        self.path.borrow().kind
+    }
+
     fn rank(&self) -> Rank {
-        Rank::of_kind(self.kind)
+        Rank::of_kind(self.kind())
     }
 }
 

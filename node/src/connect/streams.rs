@@ -5,10 +5,7 @@
 
 use std::{
     future::pending,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +25,7 @@ use crate::{
     },
     net::{
         path::{AddressPolicy, Path, PathKind, RelayMode, RelayReason},
-        session::{EarlyDial, IdentityRefused, InboundStreams, Session, SessionError, SessionTls},
+        session::{EarlyDial, IdentityRefused, InboundStreams, Session, SessionError, SessionTls, WeakSession},
     },
     reach::turn_client::RelayAllocator,
 };
@@ -114,7 +111,7 @@ pub(crate) struct Outcome {
     /// How long the negotiation took.
     negotiated: Duration,
     pairs: Vec<PairReport>,
-    /// The path, and how long the handshake on it took.
+    /// The path, in words, and how long the handshake on it took.
     handshake: Option<(String, Duration)>,
 }
 
@@ -136,10 +133,37 @@ pub(crate) enum StreamSetback {
 
 /// The search for a path in the streams of one call. Dropping it ends the negotiations.
 pub(crate) struct Search {
-    direct: Option<BoxFuture<'static, Outcome>>,
-    relayed: Option<BoxFuture<'static, Outcome>>,
-    relayed_path: Arc<AtomicBool>,
+    direct: Progress,
+    relayed: Progress,
+    peer: PeerEnd,
+    tls: Arc<SessionTls>,
+    /// Why there is no direct path, once that is known.
+    why_relayed: Option<RelayReason>,
+    /// The session of the relayed stream, which may have to be told why there is no direct one.
+    relayed_session: Option<WeakSession>,
     allocation_steps: AllocationSteps,
+}
+
+/// How far one stream has come.
+enum Progress {
+    Negotiating(BoxFuture<'static, Milestone>),
+    /// There is a path; the peer proves itself on it.
+    Proving(BoxFuture<'static, Outcome>),
+    Over,
+}
+
+/// What a stream has come to.
+enum Milestone {
+    Path(Negotiated),
+    Ended(Outcome),
+}
+
+/// A stream whose negotiation has led to a path.
+struct Negotiated {
+    stream: Stream,
+    took: Duration,
+    found: Found,
+    early: Option<EarlyDial>,
 }
 
 impl Search {
@@ -152,45 +176,27 @@ impl Search {
         tls: &Arc<SessionTls>,
         mode: RelayMode,
     ) -> Self {
-        let reason: Arc<OnceLock<RelayReason>> = Arc::default();
-        if !mode.allows_direct() {
-            let _ = reason.set(RelayReason::RelayOnly);
-        }
-        let relayed_path: Arc<AtomicBool> = Arc::default();
         let (direct, relayed) = negotiations;
         let allocation_steps = relayed.as_ref().map(RelayedNegotiation::allocation_steps).unwrap_or_default();
         let direct = direct.zip(call.direct).map(|(negotiation, dialogue)| {
-            let (policy, tls, reason) = (policy.clone(), Arc::clone(tls), Arc::clone(&reason));
-            async move {
-                let began = Instant::now();
-                let early = peer.begin_dial(&tls);
-                let negotiation = negotiation.saying(first_words(&early));
-                let found = negotiation.find(dialogue, &policy).await;
-                if let Err(IceError { reason: IceFailure::NoPath(why), .. }) = &found {
-                    let _ = reason.set((*why).into());
-                }
-                Outcome::of(Stream::Direct, began, found, peer, early, &tls).await
-            }
-            .boxed()
+            let (policy, early) = (policy.clone(), peer.begin_dial(tls));
+            let negotiation = negotiation.saying(first_words(&early));
+            negotiate(Stream::Direct, early, async move { negotiation.find(dialogue, &policy).await })
         });
         let relayed = relayed.zip(call.relayed).map(|(negotiation, dialogue)| {
-            let (policy, tls, has_path) = (policy.clone(), Arc::clone(tls), Arc::clone(&relayed_path));
-            async move {
-                let began = Instant::now();
-                let early = peer.begin_dial(&tls);
-                let negotiation = negotiation.saying(first_words(&early));
-                let mut found = negotiation.find(dialogue, &policy).await;
-                has_path.store(found.is_ok(), Ordering::Relaxed);
-                if let Ok(Found { path, .. }) = &mut found
-                    && let PathKind::Relayed { why, .. } = &mut path.report.kind
-                {
-                    *why = reason.get().copied();
-                }
-                Outcome::of(Stream::Relayed, began, found, peer, early, &tls).await
-            }
-            .boxed()
+            let (policy, early) = (policy.clone(), peer.begin_dial(tls));
+            let negotiation = negotiation.saying(first_words(&early));
+            negotiate(Stream::Relayed, early, async move { negotiation.find(dialogue, &policy).await })
         });
-        Self { direct, relayed, relayed_path, allocation_steps }
+        Self {
+            direct: direct.unwrap_or(Progress::Over),
+            relayed: relayed.unwrap_or(Progress::Over),
+            peer,
+            tls: Arc::clone(tls),
+            why_relayed: (!mode.allows_direct()).then_some(RelayReason::RelayOnly),
+            relayed_session: None,
+            allocation_steps,
+        }
     }
 
     /// Tells what has come of asking this side's relays since the last time.
@@ -206,61 +212,121 @@ impl Search {
 
     /// What came of the stream that ends next; `None` when both have ended. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<Outcome> {
-        if self.direct.is_none() && self.relayed.is_none() {
-            return None;
+        while self.direct.is_under_way() || self.relayed.is_under_way() {
+            let milestone = tokio::select! {
+                // What is direct is better, where both are there.
+                biased;
+                milestone = self.direct.next() => milestone,
+                milestone = self.relayed.next() => milestone,
+            };
+            match milestone {
+                Milestone::Path(negotiated) => self.on_path(negotiated),
+                Milestone::Ended(outcome) => {
+                    self.on_ended(&outcome);
+                    return Some(outcome);
+                }
+            }
         }
-        let outcome = tokio::select! {
-            // What is direct is better, where both are there.
-            biased;
-            outcome = run(&mut self.direct) => outcome,
-            outcome = run(&mut self.relayed) => outcome,
-        };
-        match outcome.stream {
-            Stream::Direct => self.direct = None,
-            Stream::Relayed => self.relayed = None,
+        None
+    }
+
+    fn on_path(&mut self, mut negotiated: Negotiated) {
+        if let PathKind::Relayed { why, .. } = &mut negotiated.found.path.report.kind {
+            *why = self.why_relayed;
         }
-        Some(outcome)
+        let stream = negotiated.stream;
+        let proving = negotiated.prove(self.peer, Arc::clone(&self.tls)).boxed();
+        *self.progress(stream) = Progress::Proving(proving);
+    }
+
+    /// Has the relayed session know why there is no direct one, whichever of the two is there first.
+    fn on_ended(&mut self, outcome: &Outcome) {
+        *self.progress(outcome.stream) = Progress::Over;
+        match (outcome.stream, &outcome.result) {
+            (Stream::Direct, Err(StreamSetback::NoPath(IceError { reason: IceFailure::NoPath(why), .. }))) => {
+                self.why_relayed.get_or_insert((*why).into());
+            }
+            (Stream::Relayed, Ok((session, _))) => self.relayed_session = Some(session.downgrade()),
+            _ => {}
+        }
+        if let Some(why) = self.why_relayed
+            && let Some(session) = self.relayed_session.as_ref().and_then(WeakSession::upgrade)
+        {
+            session.explain_relay(why);
+        }
+    }
+
+    fn progress(&mut self, stream: Stream) -> &mut Progress {
+        match stream {
+            Stream::Direct => &mut self.direct,
+            Stream::Relayed => &mut self.relayed,
+        }
     }
 
     /// Whether a session is being made on a relayed path. The peer may have it already: the side that dials has it first.
     pub(crate) fn makes_relayed_session(&self) -> bool {
-        self.relayed.is_some() && self.relayed_path.load(Ordering::Relaxed)
+        matches!(self.relayed, Progress::Proving(_))
     }
 
     /// Whether a direct path is still being looked for.
     pub(crate) fn looks_for_direct(&self) -> bool {
-        self.direct.is_some()
+        self.direct.is_under_way()
+    }
+}
+
+impl Progress {
+    fn is_under_way(&self) -> bool {
+        !matches!(self, Self::Over)
+    }
+
+    /// Waits for what the stream comes to next; for ever if it is over. Cancel-safe.
+    async fn next(&mut self) -> Milestone {
+        match self {
+            Self::Negotiating(negotiation) => negotiation.await,
+            Self::Proving(handshake) => Milestone::Ended(handshake.await),
+            Self::Over => pending().await,
+        }
+    }
+}
+
+/// Begins to look for the path of a stream.
+fn negotiate(
+    stream: Stream,
+    early: Option<EarlyDial>,
+    finding: impl Future<Output = Result<Found, IceError>> + Send + 'static,
+) -> Progress {
+    let negotiation = async move {
+        let began = Instant::now();
+        let found = finding.await;
+        let took = began.elapsed();
+        match found {
+            Ok(found) => Milestone::Path(Negotiated { stream, took, found, early }),
+            Err(error) => {
+                let pairs = error.pairs.clone();
+                let result = Err(StreamSetback::NoPath(error));
+                Milestone::Ended(Outcome { stream, result, negotiated: took, pairs, handshake: None })
+            }
+        }
+    };
+    Progress::Negotiating(negotiation.boxed())
+}
+
+impl Negotiated {
+    /// Makes a session on the path.
+    async fn prove(self, peer: PeerEnd, tls: Arc<SessionTls>) -> Outcome {
+        let Self { stream, took: negotiated, found: Found { path, pairs, first_words_said }, early } = self;
+        let (began, remote) = (Instant::now(), path.report.remote);
+        let detail = format!("{} at {remote}", path.report);
+        let session = match early {
+            Some(early) => early.finish(path, first_words_said).await,
+            None => make_session(path, peer, &tls).await,
+        };
+        let result = session.map_err(|why| StreamSetback::NoSession { remote, why });
+        Outcome { stream, result, negotiated, pairs, handshake: Some((detail, began.elapsed())) }
     }
 }
 
 impl Outcome {
-    async fn of(
-        stream: Stream,
-        began: Instant,
-        found: Result<Found, IceError>,
-        peer: PeerEnd,
-        early: Option<EarlyDial>,
-        tls: &Arc<SessionTls>,
-    ) -> Self {
-        let negotiated = began.elapsed();
-        match found {
-            Err(error) => {
-                let pairs = error.pairs.clone();
-                Self { stream, result: Err(StreamSetback::NoPath(error)), negotiated, pairs, handshake: None }
-            }
-            Ok(Found { path, pairs, first_words_said }) => {
-                let (began, remote) = (Instant::now(), path.report.remote);
-                let detail = format!("{} at {remote}", path.report);
-                let session = match early {
-                    Some(early) => early.finish(path, first_words_said).await,
-                    None => make_session(path, peer, tls).await,
-                };
-                let result = session.map_err(|why| StreamSetback::NoSession { remote, why });
-                Self { stream, result, negotiated, pairs, handshake: Some((detail, began.elapsed())) }
-            }
-        }
-    }
-
     /// Tells of it to whoever wants to know the steps.
     pub(crate) fn tell(&self, trace: &Trace) {
         let detail = match (&self.handshake, &self.result) {
@@ -274,14 +340,6 @@ impl Outcome {
             let detail = self.result.as_ref().map_or_else(ToString::to_string, |_| proven());
             trace.stage(StageName::Tls, *took, detail);
         }
-    }
-}
-
-/// Waits for a stream's end, if it is under way. Cancel-safe.
-async fn run(stream: &mut Option<BoxFuture<'static, Outcome>>) -> Outcome {
-    match stream {
-        Some(stream) => stream.await,
-        None => pending().await,
     }
 }
 

@@ -4,8 +4,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use keyferry_ice::PairReport;
 use serde::{Deserialize, Serialize};
+
+use crate::net::path::info::PathInfo;
 
 /// What is said on the way to a node.
 #[derive(Debug)]
@@ -43,6 +46,9 @@ pub enum StageName {
 
 /// Who takes the steps. It does not wait: a front end that is behind misses some.
 pub(crate) type StepSink = Arc<dyn Fn(Step<'_>) + Send + Sync>;
+
+/// Who takes the paths of sessions: that of each new one, and again when more is known of it. The search waits for it.
+pub(crate) type PathSink = Arc<dyn Fn(PathInfo) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Who wants to know of the steps towards a node.
 #[derive(Clone)]

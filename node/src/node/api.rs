@@ -4,13 +4,17 @@
 //! What it is not: how anything is done; see the sibling modules.
 
 mod doctor;
+mod node_address;
 mod ping;
 mod status;
 mod turn;
 
 use std::{path::PathBuf, time::Duration};
 
-use keyferry_proto::hash::{ContentFormat, ContentHash};
+use keyferry_proto::{
+    address::{Address, ShareName},
+    hash::{ContentFormat, ContentHash},
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -18,6 +22,7 @@ pub use self::{
         Answer, Diagnosis, FamilyInfo, FilteringInfo, InterfaceInfo, MappingInfo, PortMappingInfo, Reach, SeenAddr,
         StunInfo, Verdict,
     },
+    node_address::{NodeAddress, NodeAddressError},
     ping::{PairInfo, PingReply, PingStage, Pinged},
     status::{RelayInfo, Status},
     turn::TurnInfo,
@@ -35,33 +40,33 @@ pub enum Command {
         /// What to share.
         paths: Vec<PathBuf>,
         /// The name in the catalogue; by default the file name of the path. Only with a single path.
-        name: Option<String>,
+        name: Option<ShareName>,
         /// Copy into the data folder instead of seeding in place.
         copy: bool,
     },
     /// Take a name out of the catalogue.
     Unshare {
         /// The name.
-        name: String,
+        name: ShareName,
     },
     /// Fetch what an address names.
     Get {
-        /// The address, as text.
-        address: String,
+        /// The address; it names a file or a folder, not only a node.
+        address: Address,
         /// The folder to put it in (absolute).
         out_dir: PathBuf,
         /// Whether existing files may be replaced.
         overwrite: bool,
     },
-    /// List the catalogue of a node (an address without a name, or a node key).
+    /// List the catalogue of a node.
     List {
-        /// The node key or `keyferry:NODE[?via=…]`, as text.
-        node: String,
+        /// The node.
+        node: NodeAddress,
     },
     /// Reach a node, and tell of every step on the way and how long it took.
     Ping {
-        /// The node key or `keyferry:NODE[?via=…]`, as text.
-        node: String,
+        /// The node.
+        node: NodeAddress,
         /// How many round trips to measure once it is reached.
         count: u32,
     },
@@ -112,7 +117,7 @@ pub enum Event {
     /// A name has left the catalogue.
     Unshared {
         /// The name.
-        name: String,
+        name: ShareName,
     },
     /// What `get` is doing before bytes flow.
     Stage {
@@ -258,7 +263,7 @@ impl Event {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shared {
     /// The name in the catalogue.
-    pub name: String,
+    pub name: ShareName,
     /// The root hash.
     pub hash: ContentHash,
     /// A file or a folder.
@@ -268,9 +273,9 @@ pub struct Shared {
     /// Files in it.
     pub files: u64,
     /// `keyferry:NODE/NAME`.
-    pub address: String,
+    pub address: Address,
     /// The same with `?via=` hints, which works without a DHT.
-    pub address_with_hints: String,
+    pub address_with_hints: Address,
 }
 
 /// The result of a fetch.
@@ -314,7 +319,7 @@ pub struct SourceInfo {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name.
-    pub name: String,
+    pub name: ShareName,
     /// The root hash.
     pub hash: ContentHash,
     /// A file or a folder.
@@ -329,7 +334,7 @@ pub struct Entry {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RootInfo {
     /// Its name in the catalogue, if it is shared.
-    pub name: Option<String>,
+    pub name: Option<ShareName>,
     /// The root hash.
     pub hash: ContentHash,
     /// A file or a folder.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     address::{Address, ShareName},
     hash::ContentHash,
@@ -21,12 +21,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Node,
+    Error, Node,
     api::{Command, Event, Failure, PingStage, RelayInfo, RootInfo, Shared, Status},
     runner::Runner,
 };
 use crate::{
-    connect::trace::{Step, StepSink},
+    connect::trace::{PathSink, Step, StepSink},
     content::store::{Damage, ImportMode, Origin, Root, Store, UNFINISHED_GRACE, VerifyProgress},
     net::path::host_candidates,
     node::network::Online,
@@ -55,10 +55,19 @@ pub(crate) fn steps_to(events: &Events) -> StepSink {
     })
 }
 
+/// Tells the paths of sessions as events.
+pub(crate) fn paths_to(events: &Events) -> PathSink {
+    let events = events.clone();
+    Arc::new(move |path| {
+        let events = events.clone();
+        async move { tell(&events, Event::Connected(path)).await }.boxed()
+    })
+}
+
 impl Runner for Node {
     fn run(&self, command: Command, events: Events, cancel: CancellationToken) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
-            let ended = self.carry_out(command, &events, &cancel).await;
+            let ended = self.carry_out(command, &events, &cancel).await.map_err(Failure::from);
             if let Err(failure) = &ended {
                 tell(&events, Event::Failed(failure.clone())).await;
             }
@@ -68,19 +77,24 @@ impl Runner for Node {
 }
 
 impl Node {
-    async fn carry_out(&self, command: Command, events: &Events, cancel: &CancellationToken) -> Result<(), Failure> {
+    async fn carry_out(&self, command: Command, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
         match command {
-            Command::Share { paths, name, copy } => self.share(paths, name, copy, events, cancel).await,
+            Command::Share { paths, name, copy } => self.share_all(paths, name, copy, events, cancel).await,
             Command::Unshare { name } => self.unshare(name, events).await,
             Command::Get { address, out_dir, overwrite } => {
-                self.get(&address, out_dir, overwrite, events, cancel).await
+                let fetched = self.fetch_to(&address, out_dir, overwrite, events, cancel).await?;
+                tell(events, Event::Fetched(fetched)).await;
+                Ok(())
             }
-            Command::List { node } => self.list(&node, events, cancel).await,
+            Command::List { node } => {
+                let count = self.list_to(&node, events, cancel).await?;
+                tell(events, Event::Listed { count }).await;
+                Ok(())
+            }
             Command::Ping { node, count } => self.ping(&node, count, events, cancel).await,
             Command::Doctor => self.doctor(events, cancel).await,
             Command::Status => {
-                let status = self.status().await?;
-                tell(events, Event::Status(Box::new(status))).await;
+                tell(events, Event::Status(Box::new(self.status()))).await;
                 Ok(())
             }
             Command::StoreList => self.store_list(events).await,
@@ -90,39 +104,43 @@ impl Node {
         }
     }
 
-    async fn share(
+    async fn share_all(
         &self,
         paths: Vec<PathBuf>,
-        name: Option<String>,
+        name: Option<ShareName>,
         copy: bool,
         events: &Events,
         cancel: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Error> {
         if name.is_some() && paths.len() > 1 {
-            return Err(Failure::usage("--name goes with a single path").try_to("share the paths one by one"));
+            return Err(Error::OneNameForMany);
         }
+        let mode = if copy { ImportMode::Copy } else { ImportMode::InPlace };
         for path in paths {
-            let name: ShareName = match &name {
-                Some(name) => name.parse()?,
-                None => default_name(&path)?,
-            };
-            let mode = if copy { ImportMode::Copy } else { ImportMode::InPlace };
-            let root = self.import(path, name.clone(), mode, events, cancel).await?;
-            self.roots_changed.notify_one();
-            let address = Address::named(self.key(), name.clone());
-            let with_hints = address.clone().with_hints(self.hints()).unwrap_or_else(|_| address.clone());
-            let shared = Shared {
-                name: name.to_string(),
-                hash: root.hash,
-                format: root.format,
-                size: root.size,
-                files: root.files,
-                address: address.to_string(),
-                address_with_hints: with_hints.to_string(),
-            };
+            let shared = self.share_path(path, name.clone(), mode, events, cancel).await?;
             tell(events, Event::Shared(shared)).await;
         }
         Ok(())
+    }
+
+    /// Imports one path and puts it into the catalogue; by default under the name of its file.
+    pub(super) async fn share_path(
+        &self,
+        path: PathBuf,
+        name: Option<ShareName>,
+        mode: ImportMode,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<Shared, Error> {
+        let name = match name {
+            Some(name) => name,
+            None => default_name(&path)?,
+        };
+        let Root { hash, format, size, files, .. } = self.import(path, name.clone(), mode, events, cancel).await?;
+        self.roots_changed.notify_one();
+        let address = Address::named(self.key(), name.clone());
+        let address_with_hints = address.clone().with_hints(self.hints()).unwrap_or_else(|_| address.clone());
+        Ok(Shared { name, hash, format, size, files, address, address_with_hints })
     }
 
     async fn import(
@@ -132,7 +150,7 @@ impl Node {
         mode: ImportMode,
         events: &Events,
         cancel: &CancellationToken,
-    ) -> Result<Root, Failure> {
+    ) -> Result<Root, Error> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let (events, pace) = (events.clone(), Pace::default());
         let skipped_to = events.clone();
@@ -164,19 +182,23 @@ impl Node {
         Ok(imported.root)
     }
 
-    async fn unshare(&self, name: String, events: &Events) -> Result<(), Failure> {
-        let parsed: ShareName = name.parse()?;
-        if self.quick(move |store| store.unshare(&parsed)).await?.is_none() {
-            return Err(
-                Failure::usage(format!("nothing is shared as {name}")).try_to("`keyferry store ls` lists names")
-            );
-        }
-        self.roots_changed.notify_one();
+    async fn unshare(&self, name: ShareName, events: &Events) -> Result<(), Error> {
+        self.take_out(&name).await?;
         tell(events, Event::Unshared { name }).await;
         Ok(())
     }
 
-    async fn store_list(&self, events: &Events) -> Result<(), Failure> {
+    /// Takes a name out of the catalogue.
+    pub(super) async fn take_out(&self, name: &ShareName) -> Result<(), Error> {
+        let unwanted = name.clone();
+        match self.quick(move |store| store.unshare(&unwanted)).await? {
+            Some(_) => self.roots_changed.notify_one(),
+            None => return Err(Error::NotSharedHere { name: name.clone() }),
+        }
+        Ok(())
+    }
+
+    async fn store_list(&self, events: &Events) -> Result<(), Error> {
         let roots = self.store.roots();
         let count = roots.len() as u64;
         for root in roots {
@@ -186,14 +208,14 @@ impl Node {
         Ok(())
     }
 
-    async fn store_remove(&self, what: String, events: &Events) -> Result<(), Failure> {
+    async fn store_remove(&self, what: String, events: &Events) -> Result<(), Error> {
         let named = || what.parse::<ShareName>().ok().and_then(|name| self.store.root_named(&name));
         let root = match what.parse::<ContentHash>() {
             Ok(hash) => self.store.root(&hash),
             Err(_) => named(),
         };
         let Some(Root { hash, .. }) = root else {
-            return Err(Failure::usage(format!("the store has no {what}")).try_to("`keyferry store ls` lists all"));
+            return Err(Error::NotStored { what });
         };
         self.quick(move |store| store.remove_root(&hash)).await?;
         self.roots_changed.notify_one();
@@ -201,7 +223,7 @@ impl Node {
         Ok(())
     }
 
-    async fn store_verify(&self, events: &Events, cancel: &CancellationToken) -> Result<(), Failure> {
+    async fn store_verify(&self, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let (to, pace) = (events.clone(), Pace::default());
         let verified = self.blocking(cancel, &cancelled, {
@@ -223,13 +245,14 @@ impl Node {
         Ok(())
     }
 
-    async fn store_gc(&self, events: &Events) -> Result<(), Failure> {
+    async fn store_gc(&self, events: &Events) -> Result<(), Error> {
         let collected = self.quick(|store| store.gc(UNFINISHED_GRACE)).await?;
         tell(events, Event::Collected { files: collected.files, bytes: collected.bytes }).await;
         Ok(())
     }
 
-    async fn status(&self) -> Result<Status, Failure> {
+    /// The state of the node.
+    pub fn status(&self) -> Status {
         let roots = self.store.roots();
         let own = Status {
             node: self.key().to_string(),
@@ -245,10 +268,10 @@ impl Node {
             counters: self.server.counters().by_name().collect(),
             ..Status::default()
         };
-        Ok(match &self.online {
+        match &self.online {
             Some(online) => with_network(own, online),
             None => own,
-        })
+        }
     }
 
     /// Multiaddrs at which this node listens, for `?via=` and `--bootstrap`; none of a node that hides its addresses.
@@ -265,15 +288,15 @@ impl Node {
     }
 
     /// Runs short blocking work on the store.
-    pub(crate) async fn quick<T, E, F>(&self, work: F) -> Result<T, Failure>
+    pub(crate) async fn quick<T, E, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        E: Into<Failure> + Send + 'static,
+        E: Into<Error> + Send + 'static,
         F: FnOnce(&Store) -> Result<T, E> + Send + 'static,
     {
         let store = self.store.clone();
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
-        done.map_err(|error| Failure::local(error.to_string()))?.map_err(Into::into)
+        done?.map_err(Into::into)
     }
 
     /// Runs long blocking work on the store; `cancelled` is set when the user stops it.
@@ -282,10 +305,10 @@ impl Node {
         cancel: &CancellationToken,
         cancelled: &Arc<AtomicBool>,
         work: F,
-    ) -> Result<T, Failure>
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
-        E: Into<Failure> + Send + 'static,
+        E: Into<Error> + Send + 'static,
         F: FnOnce(&Store) -> Result<T, E> + Send + 'static,
     {
         let work = self.quick(work);
@@ -328,11 +351,9 @@ fn with_network(mut own: Status, online: &Online) -> Status {
     }
 }
 
-fn default_name(path: &Path) -> Result<ShareName, Failure> {
+fn default_name(path: &Path) -> Result<ShareName, Error> {
     let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| {
-        Failure::usage(format!("{} has no name that can be shared", path.display())).try_to("give one with --name")
-    })?;
+    let name = name.ok_or_else(|| Error::NoShareName { path: path.to_owned() })?;
     Ok(name.parse()?)
 }
 
@@ -341,8 +362,7 @@ fn root_info(root: Root) -> RootInfo {
         Origin::InPlace { path } | Origin::Fetched { path } => Some(path),
         Origin::Copied => None,
     };
-    let name = root.name.map(|name| name.to_string());
-    RootInfo { name, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
+    RootInfo { name: root.name, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
 }
 
 fn relay_info(relay: &Relay) -> RelayInfo {

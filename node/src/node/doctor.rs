@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::verdict::verdict;
 use super::{
-    Node,
+    Error, Node,
     api::{
-        Answer, Diagnosis, Event, Failure, FamilyInfo, FilteringInfo, InterfaceInfo, PortMappingInfo, Reach, SeenAddr,
-        StunInfo, TurnInfo,
+        Answer, Diagnosis, Event, FamilyInfo, FilteringInfo, InterfaceInfo, PortMappingInfo, Reach, SeenAddr, StunInfo,
+        TurnInfo,
     },
     commands::{Events, tell},
 };
@@ -55,13 +55,13 @@ const HAIRPIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Node {
     /// Examines this machine's place in the network.
-    pub(super) async fn doctor(&self, events: &Events, cancel: &CancellationToken) -> Result<(), Failure> {
+    pub(super) async fn doctor(&self, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
         let online = self.online()?;
         let stage = Event::Stage { message: "asking the router and hosts outside".to_owned() };
         tell(events, stage).await;
         let examining =
             examine(&online.port, online.gathered.clone(), online.rendezvous.status(), online.turn_relays());
-        let found = cancel.run_until_cancelled(examining).await.ok_or_else(Failure::interrupted)?;
+        let found = cancel.run_until_cancelled(examining).await.ok_or(Error::Interrupted)?;
         tell(events, Event::Diagnosed(Box::new(found))).await;
         Ok(())
     }

@@ -3,12 +3,15 @@
 //! What it is not: the exit code or the colours; see the command line.
 
 use keyferry_proto::{
-    address::{AddressError, NameError},
+    address::{AddressError, NameError, Target},
     message::Refusal,
     signalling::Refusal as Refused,
 };
 
-use super::api::{Command, Failure, FailureKind};
+use super::{
+    Error,
+    api::{Command, Failure, FailureKind, NodeAddressError},
+};
 use crate::{
     base::data_dir::{ContactsError, HomeError},
     connect::{connector::FindError, signalling::CallError},
@@ -48,7 +51,67 @@ impl Command {
     ///
     /// The same that carrying it out would end with.
     pub fn check(&self) -> Result<(), Failure> {
-        super::remote::check(self)
+        match self {
+            Command::Get { address, .. } if matches!(address.target(), Target::Catalogue) => {
+                Err(Error::NamesNothing { address: address.clone() }.into())
+            }
+            Command::Share { name: Some(_), paths, .. } if paths.len() > 1 => Err(Error::OneNameForMany.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Address(error) => error.into(),
+            Error::Name(error) => error.into(),
+            Error::NodeAddress(error) => error.into(),
+            Error::Home(error) => error.into(),
+            Error::Contacts(error) => error.into(),
+            Error::Port(error) => error.into(),
+            Error::Store(error) => error.into(),
+            Error::Connect(error) => error.into(),
+            Error::Fetch(error) => error.into(),
+            Error::NamesNothing { address } => {
+                Self::usage(message).try_to(format!("`keyferry ls {address}` lists what it shares"))
+            }
+            Error::OwnKey => Self::usage(message).try_to("the key of another node"),
+            Error::NoShareName { .. } => Self::usage(message).try_to("give one with --name"),
+            Error::OneNameForMany => Self::usage(message).try_to("share the paths one by one"),
+            Error::NotSharedHere { .. } => Self::usage(message).try_to("`keyferry store ls` lists names"),
+            Error::NotStored { .. } => Self::usage(message).try_to("`keyferry store ls` lists all"),
+            Error::NameWithoutNode
+            | Error::IsAFolder { .. }
+            | Error::TooLarge { .. }
+            | Error::ProtocolTaken { .. }
+            | Error::Offline
+            | Error::Proxy(_)
+            | Error::TurnServer(_) => Self::usage(message),
+            Error::Interrupted => Self::interrupted(),
+            Error::Tls(_) | Error::Rendezvous(_) | Error::Relay(_) | Error::Task(_) => Self::local(message),
+            Error::NotSharedThere { node, .. } => {
+                Self::network(message).try_to(format!("`keyferry ls {node}` lists what it shares"))
+            }
+            Error::Lost(_)
+            | Error::StreamLost(_)
+            | Error::NoAnswer { .. }
+            | Error::PathSilent { .. }
+            | Error::CatalogueRefused { .. }
+            | Error::ProtocolRefused { .. }
+            | Error::Entry { .. }
+            | Error::Broken { .. } => Self::network(message),
+        }
+    }
+}
+
+impl From<NodeAddressError> for Failure {
+    fn from(error: NodeAddressError) -> Self {
+        match error {
+            NodeAddressError::Address(error) => error.into(),
+            NodeAddressError::NoNode => Self::usage(error.to_string()).try_to("give a node key, such as 12D3KooW…"),
+        }
     }
 }
 

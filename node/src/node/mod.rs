@@ -6,6 +6,7 @@ pub mod announcer;
 pub mod api;
 mod commands;
 mod doctor;
+mod error;
 mod failure;
 pub mod local;
 pub(crate) mod network;
@@ -13,9 +14,9 @@ mod ping;
 mod remote;
 pub mod runner;
 mod running;
-mod told;
 
 pub use self::{
+    error::{Error, Offence},
     ping::MAX_PINGS,
     running::{Node, NodeConfig},
 };

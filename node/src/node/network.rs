@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
 
-use super::api::Failure;
+use super::Error;
 use crate::{
     base::data_dir::{Admission, ContactsFile, Home},
     connect::{
@@ -86,17 +86,16 @@ impl Online {
         store: &Store,
         server: &Server,
         roots_changed: &Arc<Notify>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Error> {
         let relays = configured_relays(config)?;
         let (port, incoming) = bind(&config.listen).await?;
         let port = Arc::new(port);
-        let tls = SessionTls::new(secret).map_err(|error| Failure::local(error.to_string()))?;
+        let tls = SessionTls::new(secret).map_err(|error| Error::Tls(error.into()))?;
         let relay = start_relay(config, &port, home)?;
         let turn = relay.as_ref().and_then(|relay| turn_service::service(relay, secret));
         let (rendezvous, _) =
-            Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)
-                .map_err(|error| Failure::local(error.to_string()))?;
-        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status());
+            Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)?;
+        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status())?;
         let (gathered, network) = (gatherer.gathered(), gatherer.network());
         let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
         let answers_stun = config.announce || relay.is_some();
@@ -210,10 +209,10 @@ impl Online {
 }
 
 /// This node as a relay for others, if it is to be one.
-fn start_relay(config: &NodeConfig, port: &Port, home: &Home) -> Result<Option<Arc<Relay>>, Failure> {
+fn start_relay(config: &NodeConfig, port: &Port, home: &Home) -> Result<Option<Arc<Relay>>, Error> {
     let Some(relay) = config.relay.clone() else { return Ok(None) };
     let relay = Relay::start(relay, port.local_addrs(), home.root().to_owned());
-    relay.map(|relay| Some(Arc::new(relay))).map_err(|error| Failure::local(error.to_string()))
+    Ok(Some(Arc::new(relay?)))
 }
 
 /// The part of a node in the DHT. One that hides is not to be found there, nor on the local network.
@@ -255,14 +254,11 @@ fn finder(relay_mode: RelayMode, port: Arc<Port>, relays: &Relays, caller: Calle
 }
 
 /// The relays that the user has named.
-fn configured_relays(config: &NodeConfig) -> Result<Relays, Failure> {
+fn configured_relays(config: &NodeConfig) -> Result<Relays, Error> {
     let proxy = config.turn_proxy.as_deref().map(Proxy::parse).transpose();
-    let proxy = proxy.map_err(|error| Failure::usage(format!("the proxy for relays: {error}")))?;
-    let parse = |uri: &String| match TurnServer::parse(uri) {
-        Ok(server) => Ok(server.with_proxy(proxy.clone())),
-        Err(error) => Err(Failure::usage(format!("a relay cannot be used: {error}"))),
-    };
-    Ok(Relays::new(config.turn.iter().map(parse).collect::<Result<_, _>>()?))
+    let proxy = proxy?;
+    let parse = |uri: &String| Ok(TurnServer::parse(uri)?.with_proxy(proxy.clone()));
+    Ok(Relays::new(config.turn.iter().map(parse).collect::<Result<_, Error>>()?))
 }
 
 async fn bind(listen: &[SocketAddr]) -> Result<(Port, Incoming), PortError> {

@@ -1,6 +1,6 @@
 //! Carrying out `ping`: reaches a node, tells each step, and measures round trips.
 //!
-//! What it is not: the steps themselves (`finder`, `calling`).
+//! What it is not: the steps themselves (`crate::connect`).
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Node,
-    api::{Event, Failure, PingReply, Pinged},
+    Error, Node,
+    api::{Event, NodeAddress, PathInfo, PingReply, Pinged},
     commands::{Events, steps_to, tell},
-    remote::parse_node,
 };
 use crate::{connect::trace::Trace, net::session::Session, node::network::Online};
 
@@ -27,46 +26,44 @@ const PING_PATIENCE: Duration = Duration::from_secs(5);
 impl Node {
     pub(super) async fn ping(
         &self,
-        node: &str,
+        of: &NodeAddress,
         count: u32,
         events: &Events,
         cancel: &CancellationToken,
-    ) -> Result<(), Failure> {
-        let (node, hints) = parse_node(node)?;
+    ) -> Result<(), Error> {
+        let NodeAddress { node, ref hints } = *of;
         if node == self.key() {
-            return Err(Failure::usage("that is the key of this node itself").try_to("the key of another node"));
+            return Err(Error::OwnKey);
         }
         let pinged = async {
             let began = Instant::now();
             tell(events, Event::Stage { message: format!("looking for {}", node.short()) }).await;
             let online = self.online()?;
-            let session = online.finder.connect(node, &hints, &Trace::Stages(steps_to(events))).await?;
+            let session = online.finder.connect(node, hints, &Trace::Stages(steps_to(events))).await?;
             let total = began.elapsed();
             let session = settle(online, session, events).await;
             let round_trip = measure(&session, count.min(MAX_PINGS), events).await?;
-            let path = online.sessions.path_of(&session);
+            let path = PathInfo::new(&session.peer(), &session.path());
             tell(events, Event::Pinged(Pinged { node: node.to_string(), path, total, round_trip })).await;
             Ok(())
         };
         tokio::select! {
             pinged = pinged => pinged,
-            () = cancel.cancelled() => Err(Failure::interrupted()),
+            () = cancel.cancelled() => Err(Error::Interrupted),
         }
     }
 }
 
-/// Waits until it is known whether a session that stands by a relay remains so: a direct one may follow, or it becomes known why not.
+/// Waits until it is known whether a relayed session stays relayed: a direct one may follow, or the reason why there is none.
 async fn settle(online: &Online, session: Session, events: &Events) -> Session {
-    let mut changes = online.sessions.changes();
-    let is_settled = || !session.path().kind.is_relayed() || online.sessions.path_of(&session).why.is_some();
-    if is_settled() {
+    let mut path = session.watch_path();
+    if path.borrow().kind.is_settled() {
         return session;
     }
     tell(events, Event::Stage { message: "reached by a relay; looking for a direct path".to_owned() }).await;
     let explained = async {
-        while !is_settled() {
-            changes.next().await;
-        }
+        // It does not fail: the session is held here.
+        let _ = path.wait_for(|path| path.kind.is_settled()).await;
     };
     tokio::select! {
         direct = online.sessions.direct(session.peer()) => direct,
@@ -76,19 +73,11 @@ async fn settle(online: &Online, session: Session, events: &Events) -> Session {
 }
 
 /// Measures round trips; the shortest one, if there was any.
-async fn measure(session: &Session, count: u32, events: &Events) -> Result<Option<Duration>, Failure> {
+async fn measure(session: &Session, count: u32, events: &Events) -> Result<Option<Duration>, Error> {
     let mut shortest: Option<Duration> = None;
     for number in 1..=count {
-        let took = match timeout(PING_PATIENCE, session.ping()).await {
-            Ok(Ok(took)) => took,
-            Ok(Err(error)) => return Err(Failure::network(format!("the session was lost: {error}"))),
-            Err(_) => {
-                return Err(Failure::network(format!(
-                    "the path was there, and no longer answers: nothing for {} s",
-                    PING_PATIENCE.as_secs()
-                )));
-            }
-        };
+        let answered = timeout(PING_PATIENCE, session.ping()).await;
+        let took = answered.map_err(|_| Error::PathSilent { within: PING_PATIENCE })??;
         tell(events, Event::PingReply(PingReply { number, took })).await;
         shortest = Some(shortest.map_or(took, |before| before.min(took)));
         if number < count {

@@ -20,10 +20,9 @@ use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Node,
-    api::{Command, Entry, Event, Failure, Fetched, PathInfo, SourceInfo},
-    commands::{Events, steps_to, tell},
-    told::Told,
+    Error, Node, Offence,
+    api::{Entry, Event, Fetched, NodeAddress, PathInfo, SourceInfo},
+    commands::{Events, paths_to, steps_to, tell},
 };
 use crate::{
     connect::trace::Trace,
@@ -41,31 +40,31 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 const MAX_WAITING_HOLDERS: usize = 4;
 
 /// What an address turned out to name.
-struct Resolved {
-    hash: ContentHash,
-    format: Option<ContentFormat>,
-    root_size: Option<u64>,
+pub(super) struct Resolved {
+    pub(super) hash: ContentHash,
+    pub(super) format: Option<ContentFormat>,
+    pub(super) root_size: Option<u64>,
     /// The file or folder name for it.
-    name: String,
+    pub(super) name: String,
     /// The session that told, if one was needed.
-    session: Option<Session>,
+    pub(super) session: Option<Session>,
 }
 
 impl Node {
-    pub(super) async fn get(
+    /// Fetches what an address names into a folder.
+    pub(super) async fn fetch_to(
         &self,
-        address: &str,
+        address: &Address,
         out_dir: PathBuf,
         overwrite: bool,
         events: &Events,
         cancel: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<Fetched, Error> {
         let started = Instant::now();
-        let address = parse_wanted(address)?;
         let online = self.online()?;
         let resolved = tokio::select! {
-            resolved = self.resolve(online, &address, events) => resolved?,
-            () = cancel.cancelled() => return Err(Failure::interrupted()),
+            resolved = self.resolve(online, address, events) => resolved?,
+            () = cancel.cancelled() => return Err(Error::Interrupted),
         };
         let job = Job {
             store: self.store.clone(),
@@ -74,43 +73,21 @@ impl Node {
             root_size: resolved.root_size,
             target: Target { out_dir, name: resolved.name, overwrite },
         };
-        let (found, mut holders) = mpsc::channel(MAX_WAITING_HOLDERS);
-        let (told, to_fetch) = mpsc::channel(MAX_WAITING_HOLDERS);
+        let (found, holders) = mpsc::channel(MAX_WAITING_HOLDERS);
         let node = address.node().filter(|node| *node != self.key());
         let hints = address.hints().to_vec();
-        let finding = online.finder.clone().find_holders(resolved.hash, node, hints, resolved.session, found);
-        let paths = Told::default();
-        let tell_path = async |path: PathInfo| {
-            paths.note(path.clone());
-            tell(events, Event::Connected(path)).await;
-        };
-        let telling = async {
-            while let Some(session) = holders.recv().await {
-                tell_path(online.sessions.path_of(&session)).await;
-                if told.send(session).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let explaining = async {
-            let mut changes = online.sessions.changes();
-            loop {
-                for path in paths.better_known(changes.next().await) {
-                    tell_path(path).await;
-                }
-            }
-        };
+        let finding =
+            online.finder.clone().find_holders(resolved.hash, node, hints, resolved.session, found, paths_to(events));
         let progress = |FetchProgress { done_bytes, total_bytes, done_files, total_files }| {
             // A front end that is behind misses some progress, no more.
             let _ = events.try_send(Event::Fetching { done_bytes, total_bytes, done_files, total_files });
         };
-        let outcome = tokio::select! {
-            outcome = fetch(job, to_fetch, progress, cancel.clone()) => outcome?,
-            () = async { tokio::join!(finding, telling, explaining); } => unreachable!("it does not end"),
-        };
+        // The finding ends when the fetch takes no more sessions.
+        let (outcome, ()) = tokio::join!(fetch(job, holders, progress, cancel.clone()), finding);
+        let outcome = outcome?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.roots_changed.notify_one();
-        let fetched = Fetched {
+        Ok(Fetched {
             hash: resolved.hash,
             format: outcome.format,
             path: outcome.path,
@@ -118,15 +95,13 @@ impl Node {
             files: outcome.files,
             received_bytes: outcome.received_bytes,
             resumed_bytes: outcome.resumed_bytes,
-            from: outcome.from.iter().map(|given| source(given, &paths)).collect(),
+            from: outcome.from.iter().map(source).collect(),
             took: started.elapsed(),
             first_byte: outcome.first_byte.map(|at| at.duration_since(started)),
-        };
-        tell(events, Event::Fetched(fetched)).await;
-        Ok(())
+        })
     }
 
-    async fn resolve(&self, online: &Online, address: &Address, events: &Events) -> Result<Resolved, Failure> {
+    pub(super) async fn resolve(&self, online: &Online, address: &Address, events: &Events) -> Result<Resolved, Error> {
         let name = match address.target() {
             Wanted::Content(hash) => {
                 let name = hash.to_string();
@@ -134,9 +109,9 @@ impl Node {
                 return Ok(Resolved { hash: *hash, format: None, root_size: None, name, session: None });
             }
             Wanted::Name(name) => name,
-            Wanted::Catalogue => return Err(names_nothing(address)),
+            Wanted::Catalogue => return Err(Error::NamesNothing { address: address.clone() }),
         };
-        let node = address.node().ok_or_else(|| Failure::usage("a name needs a node key in front of it"))?;
+        let node = address.node().ok_or(Error::NameWithoutNode)?;
         if node == self.key() {
             return self.resolve_here(name);
         }
@@ -147,13 +122,10 @@ impl Node {
         let mut stream = ask(&session, &Request::Resolve(name.clone())).await?;
         let entry = match reply(&session, &mut stream).await? {
             ResolveReply::Found(entry) => verified(&entry, &node)?,
-            ResolveReply::NotFound => {
-                return Err(Failure::network(format!("{} shares nothing as {name}", node.short()))
-                    .try_to(format!("`keyferry ls {node}` lists what it shares")));
-            }
+            ResolveReply::NotFound => return Err(Error::NotSharedThere { node, name: name.clone() }),
         };
         if entry.name != *name {
-            return Err(broken(&session, &"it answered with another name"));
+            return Err(broken(&session, Offence::OtherName));
         }
         Ok(Resolved {
             hash: entry.hash,
@@ -164,10 +136,8 @@ impl Node {
         })
     }
 
-    fn resolve_here(&self, name: &ShareName) -> Result<Resolved, Failure> {
-        let root = self.store.root_named(name).ok_or_else(|| {
-            Failure::usage(format!("this node shares nothing as {name}")).try_to("`keyferry store ls` lists names")
-        })?;
+    fn resolve_here(&self, name: &ShareName) -> Result<Resolved, Error> {
+        let root = self.store.root_named(name).ok_or_else(|| Error::NotSharedHere { name: name.clone() })?;
         Ok(Resolved {
             hash: root.hash,
             format: Some(root.format),
@@ -177,19 +147,19 @@ impl Node {
         })
     }
 
-    pub(super) async fn list(&self, node: &str, events: &Events, cancel: &CancellationToken) -> Result<(), Failure> {
-        let (node, hints) = parse_node(node)?;
-        let listed = async {
-            let count = match node == self.key() {
-                true => self.list_own(events).await,
-                false => self.list_remote(node, &hints, events).await?,
-            };
-            tell(events, Event::Listed { count }).await;
-            Ok(())
-        };
+    /// Tells each entry of a node's catalogue, and how many there are.
+    pub(super) async fn list_to(
+        &self,
+        of: &NodeAddress,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<u64, Error> {
+        if of.node == self.key() {
+            return Ok(self.list_own(events).await);
+        }
         tokio::select! {
-            listed = listed => listed,
-            () = cancel.cancelled() => Err(Failure::interrupted()),
+            listed = self.list_remote(of.node, &of.hints, events) => listed,
+            () = cancel.cancelled() => Err(Error::Interrupted),
         }
     }
 
@@ -205,7 +175,7 @@ impl Node {
         count
     }
 
-    async fn list_remote(&self, node: NodeKey, hints: &[Multiaddr], events: &Events) -> Result<u64, Failure> {
+    async fn list_remote(&self, node: NodeKey, hints: &[Multiaddr], events: &Events) -> Result<u64, Error> {
         tell(events, Event::Stage { message: format!("looking for {}", node.short()) }).await;
         let trace = Trace::Words(steps_to(events));
         let session = self.online()?.finder.connect(node, hints, &trace).await?;
@@ -215,89 +185,52 @@ impl Node {
             match reply(&session, &mut stream).await? {
                 CatalogueReply::Entry(entry) => tell(events, entry_event(verified(&entry, &node)?)).await,
                 CatalogueReply::End { count: told } if told == count => return Ok(count),
-                CatalogueReply::End { .. } => return Err(broken(&session, &"the catalogue is incomplete")),
-                CatalogueReply::Refused(why) => {
-                    return Err(Failure::network(format!("{} does not show its catalogue: {why:?}", node.short())));
-                }
+                CatalogueReply::End { .. } => return Err(broken(&session, Offence::Incomplete)),
+                CatalogueReply::Refused(why) => return Err(Error::CatalogueRefused { node, why }),
             }
         }
-        Err(broken(&session, &format!("a catalogue of more than {MAX_CATALOGUE_ENTRIES} entries")))
+        Err(broken(&session, Offence::TooManyEntries { limit: MAX_CATALOGUE_ENTRIES }))
     }
 
-    pub(super) fn online(&self) -> Result<&Online, Failure> {
-        self.online.as_ref().ok_or_else(|| Failure::usage("this needs the network, and the node is offline"))
-    }
-}
-
-/// Looks whether what was typed can make sense at all, before anything is started for it.
-pub(super) fn check(command: &Command) -> Result<(), Failure> {
-    match command {
-        Command::Get { address, .. } => parse_wanted(address).map(drop),
-        Command::List { node } | Command::Ping { node, .. } => parse_node(node).map(drop),
-        _ => Ok(()),
+    pub(super) fn online(&self) -> Result<&Online, Error> {
+        self.online.as_ref().ok_or(Error::Offline)
     }
 }
 
-/// An address that names something to fetch.
-fn parse_wanted(text: &str) -> Result<Address, Failure> {
-    let address: Address = text.parse()?;
-    match address.target() {
-        Wanted::Catalogue => Err(names_nothing(&address)),
-        Wanted::Name(_) | Wanted::Content(_) => Ok(address),
-    }
-}
-
-fn names_nothing(address: &Address) -> Failure {
-    Failure::usage("the address names a node, but nothing that it shares")
-        .try_to(format!("`keyferry ls {address}` lists what it shares"))
-}
-
-pub(super) fn parse_node(text: &str) -> Result<(NodeKey, Vec<Multiaddr>), Failure> {
-    if let Ok(node) = text.parse() {
-        return Ok((node, Vec::new()));
-    }
-    let address: Address = text.parse()?;
-    let node = address.node().ok_or_else(|| {
-        Failure::usage("the address names content, but no node").try_to("give a node key, such as 12D3KooW…")
-    })?;
-    Ok((node, address.hints().to_vec()))
-}
-
-async fn ask(session: &Session, request: &Request) -> Result<Stream, Failure> {
-    let lost = |error: &dyn std::fmt::Display| Failure::network(format!("the connection was lost: {error}"));
-    let mut stream = session.open().await.map_err(|error| lost(&error))?;
-    stream.write_all(&request.to_frame()).await.map_err(|error| lost(&error))?;
+/// Opens a stream and asks something on it.
+pub(super) async fn ask(session: &Session, request: &Request) -> Result<Stream, Error> {
+    let mut stream = session.open().await?;
+    stream.write_all(&request.to_frame()).await?;
     Ok(stream)
 }
 
-async fn reply<M: Message>(session: &Session, stream: &mut Stream) -> Result<M, Failure> {
+/// Reads the short answer to what was asked.
+pub(super) async fn reply<M: Message>(session: &Session, stream: &mut Stream) -> Result<M, Error> {
     match timeout(REPLY_DEADLINE, read_message(stream)).await {
         Ok(Ok(Some(message))) => Ok(message),
-        Ok(Ok(None)) => Err(broken(session, &"it ended the stream without an answer")),
-        Ok(Err(error)) => Err(broken(session, &error)),
-        Err(_) => Err(Failure::network(format!("no answer within {} s", REPLY_DEADLINE.as_secs()))),
+        Ok(Ok(None)) => Err(broken(session, Offence::NoAnswer)),
+        Ok(Err(error)) => Err(broken(session, error)),
+        Err(_) => Err(Error::NoAnswer { within: REPLY_DEADLINE }),
     }
 }
 
-fn verified(entry: &SignedEntry, node: &NodeKey) -> Result<CatalogueEntry, Failure> {
-    entry
-        .verify(node)
-        .map_err(|error| Failure::network(format!("an entry that {} did not sign: {error}", node.short())))
+fn verified(entry: &SignedEntry, node: &NodeKey) -> Result<CatalogueEntry, Error> {
+    entry.verify(node).map_err(|source| Error::Entry { node: *node, source })
 }
 
-fn broken(session: &Session, error: &dyn std::fmt::Display) -> Failure {
-    Failure::network(format!("{} broke the protocol: {error}", session.peer().short()))
+fn broken(session: &Session, offence: impl Into<Offence>) -> Error {
+    Error::Broken { node: session.peer(), source: offence.into() }
 }
 
 fn entry_event(entry: CatalogueEntry) -> Event {
     let CatalogueEntry { name, hash, format, size, files } = entry;
-    Event::Entry(Entry { name: name.to_string(), hash, format, size, files })
+    Event::Entry(Entry { name, hash, format, size, files })
 }
 
-fn source(given: &Given, paths: &Told) -> SourceInfo {
-    SourceInfo { path: paths.latest(PathInfo::new(&given.node, &given.path)), bytes: given.bytes }
+fn source(given: &Given) -> SourceInfo {
+    SourceInfo { path: PathInfo::new(&given.node, &given.path), bytes: given.bytes }
 }
 
 fn path_info(session: &Session) -> PathInfo {
-    PathInfo::new(&session.peer(), session.path())
+    PathInfo::new(&session.peer(), &session.path())
 }

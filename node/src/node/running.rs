@@ -12,7 +12,7 @@ use keyferry_proto::identity::{NodeKey, NodeSecret};
 use libp2p::Multiaddr;
 use tokio::sync::Notify;
 
-use super::api::Failure;
+use super::Error;
 use crate::{
     base::data_dir::{AdmissionPolicy, Home},
     content::{store::Store, transfer::serve::Server},
@@ -34,11 +34,11 @@ pub struct NodeConfig {
     pub public: bool,
     /// Nodes through which to find the others.
     pub bootstrap: Vec<Multiaddr>,
-    /// Whether to look for nodes on the local network.
+    /// Whether to look for nodes on the local network. Fails without the feature `mdns`.
     pub mdns: bool,
     /// Servers that tell how this node's NAT works, beside the peers that do.
     pub stun: Vec<StunServer>,
-    /// Whether to ask the router for a port.
+    /// Whether to ask the router for a port. Fails without the feature `port-mapping`.
     pub port_mapping: bool,
     /// Whether relays are used, and whether anything else is.
     pub relay_mode: RelayMode,
@@ -50,7 +50,7 @@ pub struct NodeConfig {
     pub calls: AdmissionPolicy,
     /// Whether to say in the DHT where this node is and what it has. A node that only fetches need not.
     pub announce: bool,
-    /// How to relay for others, if it does.
+    /// How to relay for others, if it does. Without the feature `turn-server`, no [`RelayConfig`] can be made.
     pub relay: Option<RelayConfig>,
     /// Whether to do without any network: for commands that concern only the data folder.
     pub offline: bool,
@@ -72,10 +72,10 @@ pub struct Node {
 
 impl Node {
     /// Opens the data folder and, unless it is to be offline, joins the network.
-    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, Failure> {
+    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, Error> {
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open_home(&opening)).await;
-        let (home, secret, store) = opened.map_err(|error| Failure::local(error.to_string()))??;
+        let (home, secret, store) = opened??;
         let server = Server::new(store.clone(), secret.clone());
         let roots_changed = Arc::new(Notify::new());
         let online = match config.offline {
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Node {
     }
 }
 
-fn open_home(config: &NodeConfig) -> Result<(Home, NodeSecret, Store), Failure> {
+fn open_home(config: &NodeConfig) -> Result<(Home, NodeSecret, Store), Error> {
     let home = Home::open(&config.home)?;
     let secret = match &config.passphrase {
         Some(passphrase) => home.unlock(passphrase)?,

@@ -6,5 +6,9 @@ pub mod gather;
 pub mod rendezvous;
 pub mod turn_client;
 pub mod turn_discovery;
+#[cfg(feature = "turn-server")]
+pub mod turn_server;
+#[cfg(not(feature = "turn-server"))]
+#[path = "without_turn_server.rs"]
 pub mod turn_server;
 pub(crate) mod turn_service;

@@ -19,6 +19,7 @@ use std::{fmt, str::FromStr};
 
 use multiaddr::Multiaddr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 
 pub use self::name::{NameError, ShareName};
 use crate::{
@@ -37,8 +38,9 @@ const SCHEME: &str = "keyferry:";
 const NAME_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const HINT_ESCAPED: &AsciiSet = &NAME_ESCAPED.remove(b'/').remove(b':');
 
-/// Where something is shared, and hints of where to ask first.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Where something is shared, and hints of where to ask first. To serde it is its text form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Address {
     node: Option<NodeKey>,
     target: Target,
@@ -196,6 +198,20 @@ impl FromStr for Address {
             return Err(AddressError::NotCanonical { expected });
         }
         Ok(address)
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        address.to_string()
     }
 }
 

@@ -31,12 +31,12 @@ struct Report {
     ratio: f64,
     rtt_ms: u64,
     bytes: u64,
-    plain: Series,
-    punched: Series,
+    plain: PathSpeed,
+    punched: PathSpeed,
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Series {
+struct PathSpeed {
     strategies: Vec<String>,
     mib_per_second: Vec<f64>,
     median_mib_per_second: f64,
@@ -46,7 +46,7 @@ struct Series {
 pub(crate) fn run(plan: &Plan, runs: u32, round_trip: Duration, dir: &Path, json: bool) -> Result<()> {
     let world = World::build(plan.engine.clone(), Way { delay: round_trip / 2, loss: 0.0 }, dir.join("throughput"))?;
     let _public = plan.program.start_public(&world)?;
-    let (mut plain, mut punched) = (Series::default(), Series::default());
+    let (mut plain, mut punched) = (PathSpeed::default(), PathSpeed::default());
     for turn in 0..runs {
         for (cell, series) in [(PLAIN, &mut plain), (PUNCHED, &mut punched)] {
             let run = pair::run(&world, cell, plan);
@@ -70,7 +70,7 @@ pub(crate) fn run(plan: &Plan, runs: u32, round_trip: Duration, dir: &Path, json
     Ok(())
 }
 
-impl Series {
+impl PathSpeed {
     fn add(&mut self, cell: Cell, run: Run) -> Result<()> {
         let Some(speed) = run.mib_per_second else {
             bail!("{cell}: {}", run.reason.unwrap_or_else(|| "no speed was told".to_owned()));

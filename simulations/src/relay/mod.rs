@@ -23,9 +23,8 @@ use self::{
     programs::{Coturn, KeyferryRelay, Socat},
 };
 use crate::{
-    measure::{MIB, parse_size},
+    measure::{MIB, Series, parse_size},
     plain::Server,
-    throughput::Series,
 };
 
 /// What to measure.

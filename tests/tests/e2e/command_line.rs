@@ -59,7 +59,7 @@ fn a_second_command_uses_the_running_node() -> Result<()> {
         let mut share = lab.start("sharer", ["share".into(), lab.path("a").into_os_string()])?;
         share.wait_shared(TRANSFER)?
     };
-    ensure!(shared.address.contains(&status.node), "{shared:?}, {status:?}");
+    ensure!(shared.address.to_string().contains(&status.node), "{shared:?}, {status:?}");
 
     // The command that shared has gone; the node that runs serves it.
     lab.get("getter", &shared.address_with_hints, &lab.folder("out")?)?.fetched()?;
@@ -125,7 +125,7 @@ fn what_people_read_has_no_json_and_no_control_characters_when_it_is_no_terminal
     let output = Command::new(binary::keyferry()?)
         .arg("--home")
         .arg(lab.home("getter"))
-        .args(["get", &shared.address_with_hints, "--no-mdns", "--listen", "127.0.0.1:0", "-o"])
+        .args(["get", &shared.address_with_hints.to_string(), "--no-mdns", "--listen", "127.0.0.1:0", "-o"])
         .arg(lab.folder("out")?)
         .output()?;
     ensure!(output.status.success(), "{output:?}");

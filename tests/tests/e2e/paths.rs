@@ -131,7 +131,7 @@ fn goes_on_after(fault: Fault) -> Result<()> {
     let lab = Lab::new()?;
     content::random_file(&lab.path("big"), 71, SIZE)?;
     let (_sharer, shared) = lab.share("sharer", &lab.path("big"))?;
-    let port = shared.address_with_hints.rsplit('/').next().context("no hint")?.parse()?;
+    let port = shared.address_with_hints.to_string().rsplit('/').next().context("no hint")?.parse()?;
     let relay = Relay::start(port, SIZE / 4, fault)?;
     let address = format!("{}?via=/ip4/127.0.0.1/tcp/{}", shared.address, relay.port());
 

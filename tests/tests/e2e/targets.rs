@@ -26,7 +26,7 @@ fn an_existing_file_is_replaced_only_with_overwrite() -> Result<()> {
     ensure!(fs::read(out.join("a"))? == b"mine", "it was overwritten");
     only(&out, &["a"])?;
 
-    let mut command = lab.command("getter", ["get", &shared.address_with_hints, "--overwrite", "-o"])?;
+    let mut command = lab.command("getter", ["get", &shared.address_with_hints.to_string(), "--overwrite", "-o"])?;
     command.arg(&out);
     Keyferry::start(command)?.finish(TRANSFER)?.fetched()?;
     content::same(&lab.path("a"), &out.join("a"))
@@ -61,7 +61,7 @@ fn a_symlink_planted_in_the_target_is_not_followed() -> Result<()> {
         fs::create_dir_all(link.parent().unwrap_or(&out))?;
         symlink(&elsewhere, &link)?;
         for overwrite in [false, true] {
-            let mut command = lab.command("getter", ["get", &shared.address_with_hints, "-o"])?;
+            let mut command = lab.command("getter", ["get", &shared.address_with_hints.to_string(), "-o"])?;
             command.arg(&out).args(overwrite.then_some("--overwrite"));
             // It may fail, or put a folder of its own where the symlink was: never through it.
             Keyferry::start(command)?.finish(TRANSFER)?;
@@ -92,7 +92,9 @@ fn a_read_only_folder_is_said_in_one_line() -> Result<()> {
     let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
     let out = lab.folder("out")?;
     let script = "mount --bind \"$1\" \"$1\"; mount -o remount,ro,bind \"$1\"";
-    let Some(outcome) = get_with_mounts(&lab, script, &out, &shared.address_with_hints)? else { return Ok(()) };
+    let Some(outcome) = get_with_mounts(&lab, script, &out, &shared.address_with_hints.to_string())? else {
+        return Ok(());
+    };
 
     let failure = outcome.failure()?;
     ensure!(failure.kind == FailureKind::Local, "{failure:?}");
@@ -107,7 +109,9 @@ fn a_full_disk_is_said_and_the_fetch_goes_on_when_there_is_room() -> Result<()> 
     let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
     let out = lab.folder("out")?;
     let script = "mount -t tmpfs -o size=8m none \"$1\"";
-    let Some(outcome) = get_with_mounts(&lab, script, &out, &shared.address_with_hints)? else { return Ok(()) };
+    let Some(outcome) = get_with_mounts(&lab, script, &out, &shared.address_with_hints.to_string())? else {
+        return Ok(());
+    };
 
     let failure = outcome.failure()?;
     ensure!(failure.kind == FailureKind::Local, "{failure:?}");

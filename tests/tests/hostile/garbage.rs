@@ -16,7 +16,7 @@ fn sharer(lab: &Lab) -> Result<(Keyferry, String, SocketAddr)> {
     let (node, status) = lab.node("sharer")?;
     let mut share = lab.start("sharer", ["share".into(), lab.path("file").into_os_string()])?;
     let shared = share.wait_shared(keyferry_tests::lab::TRANSFER)?;
-    Ok((node, shared.address_with_hints, *status.listen.first().context("a node listens")?))
+    Ok((node, shared.address_with_hints.to_string(), *status.listen.first().context("a node listens")?))
 }
 
 fn connect(addr: SocketAddr) -> Result<TcpStream> {

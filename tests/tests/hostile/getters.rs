@@ -32,9 +32,10 @@ fn scene() -> Result<Scene> {
     let source = lab.path("file");
     content::random_file(&source, 1, 8 << 20)?;
     let (sharer, shared) = lab.share("sharer", &source)?;
-    let port = shared.address_with_hints.rsplit("/tcp/").next().context("a hint with a port")?;
+    let hinted = shared.address_with_hints.to_string();
+    let port = hinted.rsplit("/tcp/").next().context("a hint with a port")?;
     let addr = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
-    Ok(Scene { lab, sharer, source, address: shared.address_with_hints, hash: shared.hash, addr })
+    Ok(Scene { lab, sharer, source, address: shared.address_with_hints.to_string(), hash: shared.hash, addr })
 }
 
 async fn session(addr: SocketAddr, key: u8) -> Result<(Session, InboundStreams)> {

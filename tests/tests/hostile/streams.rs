@@ -248,7 +248,8 @@ fn with_an_honest_holder_beside_it_a_liar_only_costs_time() -> Result<()> {
         Lie::Send(bytes)
     })?;
     ensure!(hash == shared.hash, "{hash} is not {}", shared.hash);
-    let (_, honest) = shared.address_with_hints.split_once('?').unwrap_or_default();
+    let hinted = shared.address_with_hints.to_string();
+    let (_, honest) = hinted.split_once('?').unwrap_or_default();
     let address = format!("keyferry:{hash}?{}&{honest}", liar.hint());
 
     let outcome = lab.get("getter", &address, &lab.folder("out")?)?;

@@ -48,7 +48,8 @@ impl Runner for Replay {
 }
 
 fn get() -> Command {
-    Command::Get { address: "keyferry:x".to_owned(), out_dir: PathBuf::from("/tmp"), overwrite: false }
+    let address = keyferry_proto::address::Address::content(None, ContentHash::EMPTY);
+    Command::Get { address, out_dir: PathBuf::from("/tmp"), overwrite: false }
 }
 
 fn notices(count: usize) -> Vec<Event> {
@@ -122,7 +123,7 @@ async fn reader_that_goes_away_stops_the_command() {
         Box::new(Gone),
         Box::new(Kept::default()),
     );
-    let replay = Replay { events: vec![Event::Unshared { name: "x".to_owned() }], end: End::WhenCancelled };
+    let replay = Replay { events: vec![Event::Unshared { name: "x".parse().unwrap() }], end: End::WhenCancelled };
     let failure = drive(&replay, get(), &mut screen, &CancellationToken::new()).await.unwrap_err();
     assert!(failure.message.contains("standard output went away"), "{failure:?}");
 }

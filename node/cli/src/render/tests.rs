@@ -8,7 +8,7 @@ use keyferry::node::api::{
     TurnInfo,
 };
 
-const NODE: &str = "12D3KooWNode";
+const NODE: &str = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
 
 fn context() -> Context {
     Context { program: "keyferry".to_owned(), listed_node: None, connected: Vec::new() }
@@ -23,13 +23,13 @@ fn result(event: &Event) -> String {
 
 fn shared() -> Shared {
     Shared {
-        name: "holiday".to_owned(),
+        name: "holiday".parse().unwrap(),
         hash: ContentHash::EMPTY,
         format: ContentFormat::Collection,
         size: 3 << 30,
         files: 2314,
-        address: format!("keyferry:{NODE}/holiday"),
-        address_with_hints: format!("keyferry:{NODE}/holiday?via=/ip4/192.0.2.1/tcp/4600"),
+        address: format!("keyferry:{NODE}/holiday").parse().unwrap(),
+        address_with_hints: format!("keyferry:{NODE}/holiday?via=/ip4/192.0.2.1/tcp/4600").parse().unwrap(),
     }
 }
 
@@ -70,10 +70,10 @@ fn share_says_what_to_type_on_the_other_side() {
 Shared holiday: folder, 2,314 files, 3.00 GiB
 
 On the other machine, type:
-  keyferry get keyferry:12D3KooWNode/holiday
+  keyferry get keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/holiday
 
 If the two do not find each other that way:
-  keyferry get 'keyferry:12D3KooWNode/holiday?via=/ip4/192.0.2.1/tcp/4600'
+  keyferry get 'keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/holiday?via=/ip4/192.0.2.1/tcp/4600'
 
 By its content, from anyone who has it:
   keyferry get keyferry:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
@@ -94,7 +94,7 @@ fn get_ends_with_what_came_from_whom_by_which_path_in_what_time() {
         result(&Event::Fetched(fetched())),
         "\
 Fetched /tmp/holiday: folder, 12 files, 1.00 GiB
-  from 12D3KooWNode at 192.0.2.1:4600, direct (LAN, 3 ms)
+  from 12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600, direct (LAN, 3 ms)
   256 MiB of it was here already, and was verified
   768 MiB in 3.0 s, 256 MiB/s; first byte after 80 ms
 "
@@ -125,7 +125,7 @@ Fetched /tmp/holiday: file, 1.00 GiB
 #[test]
 fn catalogue_lines_stand_in_columns() {
     let entry = |name: &str, format, size, files| {
-        result(&Event::Entry(Entry { name: name.to_owned(), hash: ContentHash::EMPTY, format, size, files }))
+        result(&Event::Entry(Entry { name: name.parse().unwrap(), hash: ContentHash::EMPTY, format, size, files }))
     };
     let listing =
         entry("a.iso", ContentFormat::Blob, 734 << 20, 1) + &entry("b", ContentFormat::Collection, 1000, 2314);
@@ -139,11 +139,18 @@ fn end_of_a_catalogue_says_how_to_fetch() {
         render(&Event::Listed { count: 2 }, &context)
     };
     let notice = |text: &str| Shown::Notice(text.to_owned());
-    assert_eq!(listed(NODE), notice("2 names; fetch one by: keyferry get keyferry:12D3KooWNode/NAME"));
-    assert_eq!(listed("keyferry:12D3KooWNode/holiday"), listed(NODE));
     assert_eq!(
-        listed("keyferry:12D3KooWNode?via=/ip4/192.0.2.1/tcp/1"),
-        notice("2 names; fetch one by: keyferry get 'keyferry:12D3KooWNode/NAME?via=/ip4/192.0.2.1/tcp/1'")
+        listed(NODE),
+        notice(
+            "2 names; fetch one by: keyferry get keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/NAME"
+        )
+    );
+    assert_eq!(listed("keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/holiday"), listed(NODE));
+    assert_eq!(
+        listed("keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X?via=/ip4/192.0.2.1/tcp/1"),
+        notice(
+            "2 names; fetch one by: keyferry get 'keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/NAME?via=/ip4/192.0.2.1/tcp/1'"
+        )
     );
 }
 
@@ -154,22 +161,13 @@ fn hostile_names_cannot_steer_the_terminal() {
         Event::Notice { message: hostile.to_owned() },
         Event::Stage { message: hostile.to_owned() },
         Event::Connected(PathInfo { description: hostile.to_owned(), ..path(hostile) }),
-        Event::Shared(Shared { name: hostile.to_owned(), address: hostile.to_owned(), ..shared() }),
-        Event::Unshared { name: hostile.to_owned() },
         Event::Fetched(Fetched {
             path: hostile.into(),
             from: vec![SourceInfo { path: path(hostile), bytes: 1 }],
             ..fetched()
         }),
-        Event::Entry(Entry {
-            name: hostile.to_owned(),
-            hash: ContentHash::EMPTY,
-            format: ContentFormat::Blob,
-            size: 0,
-            files: 1,
-        }),
         Event::Root(RootInfo {
-            name: Some(hostile.to_owned()),
+            name: None,
             hash: ContentHash::EMPTY,
             format: ContentFormat::Blob,
             size: 0,
@@ -285,7 +283,7 @@ fn status_of_a_running_node() {
     assert_eq!(
         result(&Event::Status(Box::new(status()))),
         "\
-node        12D3KooWNode
+node        12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X
 version     0.1.0
 data        /home/x/keyferry
 sharing     2 names
@@ -298,7 +296,7 @@ callable at /ip4/203.0.113.1/tcp/4600/p2p/X/p2p-circuit
 calls       of contacts
 DHT         served to others; 12 nodes wide, 1 node local
 sessions    1
-session     12D3KooWNode at 192.0.2.1:4600, direct (LAN, 3 ms)
+session     12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600, direct (LAN, 3 ms)
 may relay   turn:203.0.113.1:3478 gave an address after 34 ms; 1 address now
 sent        1.00 MiB
 received    0 bytes
@@ -309,7 +307,7 @@ counter     refused_offers 7
     assert_eq!(
         up_text(&status()),
         "\
-12D3KooWNode
+12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X
   listening on 0.0.0.0:4600
   others may use --bootstrap /ip4/192.0.2.1/tcp/4600
   sharing 2 names
@@ -322,7 +320,7 @@ fn status_of_a_folder_at_rest() {
     assert_eq!(
         result(&Event::Status(Box::new(Status { running: false, ..status() }))),
         "\
-node        12D3KooWNode
+node        12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X
 version     0.1.0
 data        /home/x/keyferry
 sharing     2 names
@@ -367,7 +365,7 @@ offer           5.21 ms  found, with 1 address
 checks           134 ms  direct (opening SYN, TTL 2, 34 ms)
     host 10.0.0.2:4600 to server-reflexive 203.0.113.9:1024: works (2 attempts, 34.0 ms)
 round trip      40.2 ms
-reached 12D3KooWNode at 192.0.2.1:4600, direct (LAN, 3 ms) after 212 ms; round trip 40.2 ms
+reached 12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600, direct (LAN, 3 ms) after 212 ms; round trip 40.2 ms
 "
     );
 }
@@ -390,12 +388,15 @@ fn a_node_that_is_reached_by_another_path_is_told_as_a_change() {
         }
     };
 
-    let first = "connected to 12D3KooWNode at 192.0.2.1:4600, relayed by 203.0.113.1 (both NATs map by destination)";
+    let first = "connected to 12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600, relayed by 203.0.113.1 (both NATs map by destination)";
     assert_eq!(told(&relayed), first);
-    assert_eq!(told(&path(NODE)), "now direct (LAN, 3 ms), to 12D3KooWNode at 192.0.2.1:4600");
+    assert_eq!(
+        told(&path(NODE)),
+        "now direct (LAN, 3 ms), to 12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600"
+    );
     assert_eq!(
         told(&relayed),
-        "now relayed by 203.0.113.1 (both NATs map by destination), to 12D3KooWNode at 192.0.2.1:4600"
+        "now relayed by 203.0.113.1 (both NATs map by destination), to 12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600"
     );
     assert!(told(&path("12D3KooWOther")).starts_with("connected to "));
 }
@@ -408,9 +409,9 @@ fn what_came_by_several_paths_is_listed_by_each() {
 
     let text = result(&Event::Fetched(Fetched { from, ..fetched() }));
 
-    assert!(text.contains("  from 12D3KooWNode at 192.0.2.1:4600, direct (LAN, 3 ms): 3.00 MiB\n"), "{text}");
+    assert!(text.contains("  from 12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600, direct (LAN, 3 ms): 3.00 MiB\n"), "{text}");
     assert!(
-        text.contains("  from 12D3KooWNode at 192.0.2.1:4600, relayed by 203.0.113.1 (34 ms): 1.00 MiB\n"),
+        text.contains("  from 12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:4600, relayed by 203.0.113.1 (34 ms): 1.00 MiB\n"),
         "{text}"
     );
 }

@@ -5,7 +5,10 @@ use std::sync::{
 
 use clap::Parser;
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_proto::hash::{ContentFormat, ContentHash};
+use keyferry_proto::{
+    address::Address,
+    hash::{ContentFormat, ContentHash},
+};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -88,9 +91,10 @@ impl Runner for FakeNode {
 }
 
 fn shared(name: String) -> Shared {
-    let address = format!("keyferry:12D3KooWNode/{name}");
+    let address: Address =
+        format!("keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/{name}").parse().unwrap();
     Shared {
-        name,
+        name: name.parse().unwrap(),
         hash: ContentHash::EMPTY,
         format: ContentFormat::Blob,
         size: 0,
@@ -102,7 +106,7 @@ fn shared(name: String) -> Shared {
 
 fn status() -> Status {
     Status {
-        node: "12D3KooWNode".to_owned(),
+        node: "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X".to_owned(),
         version: "0.1.0".to_owned(),
         home: "/x".into(),
         running: true,
@@ -162,7 +166,7 @@ async fn share_serves_until_it_is_told_to_stop_and_then_leaves_in_order() {
     };
     let ((acted, out, err), ()) = tokio::join!(bench.act(&line), stop);
     assert_eq!(acted.unwrap(), Outcome::Done);
-    assert!(out.contains("keyferry get keyferry:12D3KooWNode/file\n"), "{out}");
+    assert!(out.contains("keyferry get keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/file\n"), "{out}");
     assert_eq!(err, "serving until Ctrl-C\n");
     assert!(bench.launcher.node.shut_down.load(Ordering::SeqCst));
     assert!(!bench.home.path().join("control.sock").exists());
@@ -252,7 +256,8 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
             }
         };
         let (events, _pending) = mpsc::channel(8);
-        let get = Command::Get { address: "x".to_owned(), out_dir: "/".into(), overwrite: false };
+        let get =
+            Command::Get { address: Address::content(None, ContentHash::EMPTY), out_dir: "/".into(), overwrite: false };
         client.run(get, events, others_cancel.clone()).await.unwrap_err()
     };
     let order = async {
@@ -285,7 +290,7 @@ async fn node_shows_who_it_is_and_a_second_one_is_refused() {
     };
     let ((acted, out, _), refused) = tokio::join!(bench.act("keyferry node --public"), second);
     acted.unwrap();
-    assert_eq!(out, "12D3KooWNode\n");
+    assert_eq!(out, "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X\n");
     assert!(refused.message.contains("is running on"), "{refused:?}");
     assert_eq!(bench.configs().len(), 1);
     assert!(bench.configs()[0].public);

@@ -52,11 +52,11 @@ pub struct ContactsFile {
 /// What is in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContactList {
-    lines: Vec<Line>,
+    lines: Vec<ContactLine>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Line {
+enum ContactLine {
     Contact(Contact),
     /// A note or an empty line.
     Other(String),
@@ -221,8 +221,8 @@ impl ContactList {
     /// The contacts, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Contact> {
         self.lines.iter().filter_map(|line| match line {
-            Line::Contact(contact) => Some(contact),
-            Line::Other(_) => None,
+            ContactLine::Contact(contact) => Some(contact),
+            ContactLine::Other(_) => None,
         })
     }
 
@@ -242,7 +242,7 @@ impl ContactList {
         let (mut nodes, mut names) = (std::collections::HashSet::new(), std::collections::HashSet::new());
         for (number, line) in (1..).zip(text.lines()) {
             if line.trim().is_empty() || line.trim_start().starts_with('#') {
-                list.lines.push(Line::Other(line.to_owned()));
+                list.lines.push(ContactLine::Other(line.to_owned()));
                 continue;
             }
             let contact = Contact::parse(line).map_err(|problem| (number, problem))?;
@@ -255,7 +255,7 @@ impl ContactList {
             if nodes.len() > MAX_CONTACTS {
                 return Err((number, LineProblem::TooMany));
             }
-            list.lines.push(Line::Contact(contact));
+            list.lines.push(ContactLine::Contact(contact));
         }
         Ok(list)
     }
@@ -264,8 +264,8 @@ impl ContactList {
         if let Some(node) = self.node_of(&contact.name.0).filter(|node| *node != contact.node) {
             return Err(ContactsError::NameTaken { name: contact.name, node });
         }
-        let line = Line::Contact(contact.clone());
-        let is_same = |line: &Line| matches!(line, Line::Contact(known) if known.node == contact.node);
+        let line = ContactLine::Contact(contact.clone());
+        let is_same = |line: &ContactLine| matches!(line, ContactLine::Contact(known) if known.node == contact.node);
         match self.lines.iter().position(is_same) {
             Some(at) => self.lines[at] = line,
             None if self.iter().count() >= MAX_CONTACTS => return Err(ContactsError::TooMany),
@@ -276,9 +276,9 @@ impl ContactList {
 
     fn remove(&mut self, what: &str) -> Result<Contact, ContactsError> {
         let is_meant = |contact: &Contact| contact.name.0 == what || contact.node.to_string() == what;
-        let at = self.lines.iter().position(|line| matches!(line, Line::Contact(contact) if is_meant(contact)));
+        let at = self.lines.iter().position(|line| matches!(line, ContactLine::Contact(contact) if is_meant(contact)));
         match at.map(|at| self.lines.remove(at)) {
-            Some(Line::Contact(contact)) => Ok(contact),
+            Some(ContactLine::Contact(contact)) => Ok(contact),
             _ => Err(ContactsError::NoSuchContact { what: what.to_owned() }),
         }
     }
@@ -295,8 +295,8 @@ impl Contact {
 impl fmt::Display for ContactList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines.iter().try_for_each(|line| match line {
-            Line::Contact(Contact { node, name }) => writeln!(f, "{node} {name}"),
-            Line::Other(text) => writeln!(f, "{text}"),
+            ContactLine::Contact(Contact { node, name }) => writeln!(f, "{node} {name}"),
+            ContactLine::Other(text) => writeln!(f, "{text}"),
         })
     }
 }

@@ -140,6 +140,25 @@ async fn a_direct_path_that_comes_later_leads_to_a_second_session() {
 }
 
 #[tokio::test]
+async fn a_relayed_session_learns_why_there_is_no_direct_one() {
+    let (peer, callee) = two_nodes(RelayMode::Both).await;
+    let (_ours, relay) = test_relay();
+    // This side has no address of its own, as it finds out only later.
+    let (gathered, receiver) = watch::channel(Gathered::default());
+    let ice = IceHost::new(receiver, Config::default());
+    let caller = Caller { streams: settings(RelayMode::Both, relay), ice, ..peer.caller() };
+
+    let relayed = call(&caller, &callee).await.unwrap();
+    let mut path = relayed.watch_path();
+    assert!(matches!(path.borrow().kind, PathKind::Relayed { why: None, .. }), "{}", relayed.path());
+    gathered.send_replace(Gathered { complete: true, ..Gathered::default() });
+
+    soon(path.wait_for(|path| path.kind.is_settled())).await.unwrap();
+    let at_callee = || callee.sessions().iter().all(PathKind::is_settled);
+    until(at_callee).await;
+}
+
+#[tokio::test]
 async fn where_the_direct_path_comes_first_the_relay_is_let_go() {
     let (peer, callee) = two_nodes(RelayMode::Both).await;
     let (waiting, relay) = silent_relay();

@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,10 +20,16 @@ use tokio::{
 };
 
 use super::{
-    super::{sessions::Rank, trace::Trace},
+    super::{
+        sessions::Rank,
+        trace::{PathSink, Trace},
+    },
     Finder, resolve_hints,
 };
-use crate::net::{path::AddressPolicy, session::Session};
+use crate::net::{
+    path::{AddressPolicy, PathReport, info::PathInfo},
+    session::Session,
+};
 
 /// Pause before a lost or unreachable node is tried again; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -37,7 +44,8 @@ const MAX_ATTEMPTS: usize = 8;
 impl Finder {
     /// Brings sessions with holders of `root` to `found`, now and until it is closed: `node` (with `first`, if there is
     /// a session already), made again whenever it is lost, and whoever else the DHT knows. `hints` lead to the node, or,
-    /// without one, each to a holder of its own.
+    /// without one, each to a holder of its own. `paths` hears of the path of each session before it is brought, and again
+    /// when more is known of it.
     pub(crate) async fn find_holders(
         self,
         root: ContentHash,
@@ -45,7 +53,9 @@ impl Finder {
         hints: Vec<Multiaddr>,
         first: Option<Session>,
         found: mpsc::Sender<Session>,
+        paths: PathSink,
     ) {
+        let found = Found { sessions: found, paths };
         let connected = Connected::default();
         let by_key = async {
             if let Some(node) = node {
@@ -56,7 +66,7 @@ impl Finder {
         let by_content = self.look_for_holders(root, hinted, &connected, &found);
         tokio::select! {
             () = async { tokio::join!(by_key, by_content); } => {}
-            () = found.closed() => {}
+            () = found.sessions.closed() => {}
         }
     }
 
@@ -66,7 +76,7 @@ impl Finder {
         hints: &[Multiaddr],
         mut next: Option<Session>,
         connected: &Connected,
-        found: &mpsc::Sender<Session>,
+        found: &Found,
     ) {
         let mut pause = RETRY_PAUSE;
         loop {
@@ -104,33 +114,29 @@ impl Finder {
         hints: &[Multiaddr],
         session: Session,
         connected: &Connected,
-        found: &mpsc::Sender<Session>,
+        found: &Found,
     ) -> bool {
         let mut present = session;
         loop {
-            let (closed, rank) = (present.closed(), Rank::of(&present));
+            let (mut closed, mut path) = (pin!(present.closed()), present.watch_path());
+            let may_improve = Rank::of(&present) == Rank::Relayed && self.relay_mode.allows_direct();
+            let mut direct = pin!(self.go_direct(node, hints));
             // No handle of it is kept here: the fetch ends its use.
-            if found.send(present).await.is_err() {
+            if !found.send(present, &mut path).await {
                 return false;
             }
-            let may_improve = rank == Rank::Relayed && self.relay_mode.allows_direct();
-            tokio::select! {
-                _ = closed => return true,
-                better = self.go_direct(node, hints), if may_improve => {
-                    connected.moved(&better);
-                    present = better;
+            present = loop {
+                tokio::select! {
+                    _ = &mut closed => return true,
+                    better = &mut direct, if may_improve => break better,
+                    Ok(()) = path.changed() => found.tell_path(node, &mut path).await,
                 }
-            }
+            };
+            connected.moved(&present);
         }
     }
 
-    async fn look_for_holders(
-        &self,
-        root: ContentHash,
-        hints: &[Multiaddr],
-        connected: &Connected,
-        found: &mpsc::Sender<Session>,
-    ) {
+    async fn look_for_holders(&self, root: ContentHash, hints: &[Multiaddr], connected: &Connected, found: &Found) {
         let mut tick = tokio::time::interval(LOOK_FOR_HOLDERS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -158,7 +164,8 @@ impl Finder {
                     Some(ended) = attempts.next(), if !attempts.is_empty() => match ended {
                         Ok(session) if self.may_enter(&session, connected) => {
                             let (closed, peer, connected) = (session.closed(), session.peer(), connected.clone());
-                            if found.send(session).await.is_err() {
+                            let mut path = session.watch_path();
+                            if !found.send(session, &mut path).await {
                                 return;
                             }
                             tokio::spawn(async move {
@@ -176,6 +183,25 @@ impl Finder {
 
     fn may_enter(&self, session: &Session, connected: &Connected) -> bool {
         session.peer() != self.tls.node() && connected.count() < MAX_HOLDERS && connected.enter(session)
+    }
+}
+
+/// Where the sessions go, and who is told of their paths.
+struct Found {
+    sessions: mpsc::Sender<Session>,
+    paths: PathSink,
+}
+
+impl Found {
+    /// Tells of the path of a session, then hands it over. False if nobody takes it any more.
+    async fn send(&self, session: Session, path: &mut watch::Receiver<PathReport>) -> bool {
+        self.tell_path(session.peer(), path).await;
+        self.sessions.send(session).await.is_ok()
+    }
+
+    async fn tell_path(&self, node: NodeKey, path: &mut watch::Receiver<PathReport>) {
+        let path = PathInfo::new(&node, &path.borrow_and_update());
+        (self.paths)(path).await;
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn hash_files(
     observer: &mut dyn Observer,
     cancelled: &AtomicBool,
 ) -> Result<(), StoreError> {
-    let run = Run {
+    let run = HashRun {
         folders,
         sources,
         copy,
@@ -100,9 +100,9 @@ pub(super) fn workers() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)
 }
 
-type Report = (usize, Result<Hashed, StoreError>);
+type HashReport = (usize, Result<Hashed, StoreError>);
 
-struct Run<'a> {
+struct HashRun<'a> {
     folders: &'a Folders,
     sources: &'a [Source],
     copy: bool,
@@ -119,7 +119,7 @@ struct Queue {
     large: Option<(Arc<LargeFile>, u64)>,
 }
 
-enum Job {
+enum HashJob {
     File(usize),
     Segment(Arc<LargeFile>, u64),
     Failed(usize, StoreError),
@@ -138,8 +138,8 @@ struct LargeFile {
     segments_left: AtomicU64,
 }
 
-impl Run<'_> {
-    fn listen(&self, receiver: &mpsc::Receiver<Report>, observer: &mut dyn Observer) -> Result<(), StoreError> {
+impl HashRun<'_> {
+    fn listen(&self, receiver: &mpsc::Receiver<HashReport>, observer: &mut dyn Observer) -> Result<(), StoreError> {
         loop {
             let received = receiver.recv_timeout(PROGRESS_EVERY);
             if self.cancelled.load(Ordering::Relaxed) {
@@ -162,14 +162,14 @@ impl Run<'_> {
         self.stop.load(Ordering::Relaxed) || self.cancelled.load(Ordering::Relaxed)
     }
 
-    fn work(&self, sender: &mpsc::SyncSender<Report>) {
+    fn work(&self, sender: &mpsc::SyncSender<HashReport>) {
         let mut buffer = vec![0; READ_LEN];
         while !self.should_stop() {
             let report = match self.next_job() {
                 None => return,
-                Some(Job::Failed(source, error)) => Some((source, Err(error))),
-                Some(Job::File(source)) => Some((source, self.hash_file(source, &mut buffer))),
-                Some(Job::Segment(large, segment)) => self.hash_large_segment(&large, segment, &mut buffer),
+                Some(HashJob::Failed(source, error)) => Some((source, Err(error))),
+                Some(HashJob::File(source)) => Some((source, self.hash_file(source, &mut buffer))),
+                Some(HashJob::Segment(large, segment)) => self.hash_large_segment(&large, segment, &mut buffer),
             };
             if report.is_some_and(|report| sender.send(report).is_err()) {
                 return;
@@ -177,10 +177,10 @@ impl Run<'_> {
         }
     }
 
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self) -> Option<HashJob> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((large, segment)) = &mut queue.large {
-            let job = Job::Segment(large.clone(), *segment);
+            let job = HashJob::Segment(large.clone(), *segment);
             *segment += 1;
             if *segment * SEGMENT_LEN >= large.stamp.size {
                 queue.large = None;
@@ -191,14 +191,14 @@ impl Run<'_> {
         let size = self.sources.get(source)?.size;
         queue.next_source += 1;
         if size <= SEGMENT_LEN {
-            return Some(Job::File(source));
+            return Some(HashJob::File(source));
         }
         match self.open_large(source) {
-            Err(error) => Some(Job::Failed(source, error)),
+            Err(error) => Some(HashJob::Failed(source, error)),
             Ok(large) => {
                 let large = Arc::new(large);
                 queue.large = Some((large.clone(), 1));
-                Some(Job::Segment(large, 0))
+                Some(HashJob::Segment(large, 0))
             }
         }
     }
@@ -271,7 +271,7 @@ impl Run<'_> {
     }
 
     /// Hashes one segment; whoever hashes the last one finishes the file.
-    fn hash_large_segment(&self, large: &Arc<LargeFile>, segment: u64, buffer: &mut [u8]) -> Option<Report> {
+    fn hash_large_segment(&self, large: &Arc<LargeFile>, segment: u64, buffer: &mut [u8]) -> Option<HashReport> {
         let failed = large.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if !failed {
             let subtree = Subtree::segment(large.stamp.size, segment);

@@ -93,7 +93,7 @@ impl Store {
     ) -> Result<Imported, StoreError> {
         let path = self.shareable(path)?;
         let _changing = self.lock_changing();
-        let mut found = Found::at(&path, cancelled)?;
+        let mut found = FoundFiles::at(&path, cancelled)?;
         let files = self.hash(&found, mode, progress, cancelled)?;
         let (hash, format) = match &found.names {
             None => (files[0].hash, ContentFormat::Blob),
@@ -136,7 +136,7 @@ impl Store {
 
     fn hash(
         &self,
-        found: &Found,
+        found: &FoundFiles,
         mode: ImportMode,
         progress: &dyn Fn(ImportProgress),
         cancelled: &AtomicBool,
@@ -171,7 +171,7 @@ impl Store {
         Ok(hash)
     }
 
-    fn index_files(&self, found: &Found, files: &[Hashed]) -> Result<(), StoreError> {
+    fn index_files(&self, found: &FoundFiles, files: &[Hashed]) -> Result<(), StoreError> {
         let mut places = Vec::with_capacity(files.len());
         for (source, file) in found.sources.iter().zip(files) {
             places.push((file.hash, Location { path: utf8(source.path.clone())?, stamp: file.stamp }));
@@ -181,7 +181,7 @@ impl Store {
 }
 
 /// The files that an import takes.
-struct Found {
+struct FoundFiles {
     sources: Vec<Source>,
     /// Their names in the collection, in the same order; none for a single file.
     names: Option<Vec<SafePath>>,
@@ -189,7 +189,7 @@ struct Found {
     skipped_count: u64,
 }
 
-impl Found {
+impl FoundFiles {
     fn at(path: &Path, cancelled: &AtomicBool) -> Result<Self, StoreError> {
         let metadata = fs::metadata(path).map_err(StoreError::io("read", path))?;
         let mut found = Self { sources: Vec::new(), names: None, skipped: Vec::new(), skipped_count: 0 };

@@ -36,14 +36,14 @@ pub(super) use self::patience::Patience;
 pub(super) use self::patience::Setback;
 use self::{
     planning::plan_here,
-    reports::{Report, What},
+    reports::{RequestReport, What},
     request::run_request,
 };
 use super::{
     FetchError, HolderError, InternalError,
     fetch::{FetchProgress, Job, Ledger, blocking},
     plan::Plan,
-    receive::{Assignment, Shared},
+    receive::{Assignment, FetchContext},
 };
 use crate::net::session::Session;
 
@@ -53,19 +53,19 @@ const TICK: Duration = Duration::from_millis(200);
 const MAX_WAITING_REPORTS: usize = 256;
 
 /// Why an attempt did not bring everything.
-pub(super) enum Ended {
+pub(super) enum AttemptError {
     Failed(FetchError),
     /// Whoever described the content did so falsely, or is gone while another describes it differently.
     PlanWasWrong,
 }
 
-impl<E: Into<FetchError>> From<E> for Ended {
+impl<E: Into<FetchError>> From<E> for AttemptError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-struct Running {
+struct RunningRequest {
     holder: HolderId,
     /// Kept up until the request has ended, also if its holder is asked over another one by then.
     session: Session,
@@ -77,16 +77,16 @@ struct Running {
 
 /// One attempt under one plan.
 pub(super) struct Attempt {
-    shared: Arc<Shared>,
+    shared: Arc<FetchContext>,
     ledger: Ledger,
     patience: Patience,
     schedule: Schedule,
     holders: HashMap<HolderId, Session>,
     next_holder: u64,
-    requests: HashMap<RequestId, Running>,
+    requests: HashMap<RequestId, RunningRequest>,
     tasks: JoinSet<()>,
-    reports: mpsc::Receiver<Report>,
-    report_to: mpsc::Sender<Report>,
+    reports: mpsc::Receiver<RequestReport>,
+    report_to: mpsc::Sender<RequestReport>,
     /// Cancelled at the end of the attempt, also when it is dropped.
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
@@ -113,7 +113,7 @@ impl Attempt {
         patience: &Patience,
         cancel: &CancellationToken,
     ) -> Result<Self, FetchError> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(FetchContext {
             store: job.store.clone(),
             target: job.target.clone(),
             root: job.root,
@@ -163,15 +163,15 @@ impl Attempt {
         holders: &mut mpsc::Receiver<Session>,
         tell: &impl Fn(FetchProgress),
         cancel: &CancellationToken,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), AttemptError> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             let wake_at = match self.drain_schedule() {
-                Step::Complete => {
+                ScheduleStep::Complete => {
                     tell(self.progress);
                     return Ok(());
                 }
-                Step::WaitUntil(at) => at,
+                ScheduleStep::WaitUntil(at) => at,
             };
             let patience = self.patience_left()?;
             tokio::select! {
@@ -231,7 +231,7 @@ impl Attempt {
         Ok(self.schedule.handle_input(now, input).map_err(InternalError::from)?)
     }
 
-    fn drain_schedule(&mut self) -> Step {
+    fn drain_schedule(&mut self) -> ScheduleStep {
         loop {
             match self.schedule.poll_output() {
                 Output::Request { holder, request, ranges } => self.start_request(holder, request, ranges),
@@ -248,9 +248,9 @@ impl Attempt {
                     self.ledger.setback.get_or_insert(Setback::Failed(HolderError::Useless));
                     self.forget_requests_of(holder);
                 }
-                Output::Complete => return Step::Complete,
+                Output::Complete => return ScheduleStep::Complete,
                 Output::Stuck { .. } => self.stuck_since = Instant::now(),
-                Output::Timeout(at) => return Step::WaitUntil(at),
+                Output::Timeout(at) => return ScheduleStep::WaitUntil(at),
             }
         }
     }
@@ -266,17 +266,17 @@ impl Attempt {
         let end_unit = Arc::new(AtomicU64::new(u64::MAX));
         let cancel = self.stop.child_token();
         let assignment = Assignment { ranges, end_unit: Arc::clone(&end_unit), cancel: cancel.clone() };
-        let running = Running { holder, session: session.clone(), end_unit, cancel, moved: None };
+        let running = RunningRequest { holder, session: session.clone(), end_unit, cancel, moved: None };
         self.requests.insert(request, running);
         let (shared, report_to) = (Arc::clone(&self.shared), self.report_to.clone());
         self.tasks.spawn(async move {
             let to = report_to.clone();
             let report = move |progress| {
                 // The fetch is over if nobody listens.
-                let _ = to.blocking_send(Report { holder, request, what: What::Progress(progress) });
+                let _ = to.blocking_send(RequestReport { holder, request, what: What::Progress(progress) });
             };
             let ended = run_request(session, shared, assignment, report).await;
-            let _ = report_to.send(Report { holder, request, what: What::Ended(ended) }).await;
+            let _ = report_to.send(RequestReport { holder, request, what: What::Ended(ended) }).await;
         });
     }
 
@@ -290,7 +290,7 @@ impl Attempt {
     }
 }
 
-enum Step {
+enum ScheduleStep {
     Complete,
     WaitUntil(Option<Instant>),
 }

@@ -20,14 +20,14 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     identity::NodeKey,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     FetchError, InternalError,
-    attempt::{Attempt, Ended, Patience, Setback},
+    attempt::{Attempt, AttemptError, Patience, Setback},
     plan::Plan,
-    receive::Arrivals,
+    receive::Received,
     staging::Target,
 };
 use crate::{
@@ -129,8 +129,8 @@ pub(super) async fn fetch_with(
                     return finish(&job, plan, attempt.into_ledger()).await;
                 }
             }
-            Err(Ended::Failed(error)) => return Err(error),
-            Err(Ended::PlanWasWrong) => attempt.discard_if_empty().await,
+            Err(AttemptError::Failed(error)) => return Err(error),
+            Err(AttemptError::PlanWasWrong) => attempt.discard_if_empty().await,
         }
         (ledger, sessions) = attempt.into_parts();
     }
@@ -138,17 +138,36 @@ pub(super) async fn fetch_with(
 
 /// What one fetch keeps over its attempts.
 pub(super) struct Ledger {
-    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) arrivals: Arc<Received>,
     /// Those who sent what does not hash to what was asked for; they are not asked again.
     pub(super) banned: HashSet<NodeKey>,
     /// What was kept of whom. No session: one that is left for a better one is to end.
-    given: Vec<Given>,
+    given: Vec<Kept>,
     /// Bytes of content that were here before the first attempt.
     pub(super) resumed_bytes: u64,
     /// What last went wrong with a holder.
     pub(super) setback: Option<Setback>,
     /// When there was last something to be glad of.
     pub(super) last_gain: Instant,
+}
+
+/// What was kept of what came from a holder by one path, of which more may still become known.
+struct Kept {
+    node: NodeKey,
+    path: watch::Receiver<PathReport>,
+    bytes: u64,
+}
+
+impl Kept {
+    /// Whether a session is with this holder, by this path.
+    fn is_of(&self, session: &Session) -> bool {
+        let (known, path) = (self.path.borrow(), session.path());
+        self.node == session.peer() && known.remote == path.remote && known.kind.is_relayed() == path.kind.is_relayed()
+    }
+
+    fn into_given(self) -> Given {
+        Given { node: self.node, path: self.path.borrow().clone(), bytes: self.bytes }
+    }
 }
 
 impl Ledger {
@@ -165,21 +184,20 @@ impl Ledger {
 
     /// Bytes of content that came over the network and were kept.
     pub(super) fn given_bytes(&self) -> u64 {
-        self.given.iter().map(|given| given.bytes).sum()
+        self.given.iter().map(|kept| kept.bytes).sum()
     }
 
     /// Notes that bytes were kept which came over a session.
     pub(super) fn give(&mut self, session: &Session, bytes: u64) {
-        let (node, path) = (session.peer(), session.path());
         // The same path may be made several times.
-        let same = |given: &&mut Given| {
-            given.node == node
-                && given.path.remote == path.remote
-                && given.path.kind.is_relayed() == path.kind.is_relayed()
-        };
-        match self.given.iter_mut().find(same) {
-            Some(given) => given.bytes += bytes,
-            None => self.given.push(Given { node, path: path.clone(), bytes }),
+        match self.given.iter_mut().find(|kept| kept.is_of(session)) {
+            Some(kept) => {
+                kept.bytes += bytes;
+                if !kept.path.borrow().kind.is_settled() {
+                    kept.path = session.watch_path();
+                }
+            }
+            None => self.given.push(Kept { node: session.peer(), path: session.watch_path(), bytes }),
         }
     }
 }
@@ -216,7 +234,7 @@ async fn finish(job: &Job, plan: Arc<Plan>, ledger: Ledger) -> Result<Outcome, F
         Ok((plan, path))
     })
     .await?;
-    let mut from = ledger.given;
+    let mut from: Vec<Given> = ledger.given.into_iter().map(Kept::into_given).collect();
     from.sort_by_key(|given| std::cmp::Reverse(given.bytes));
     Ok(Outcome {
         format: plan.format,

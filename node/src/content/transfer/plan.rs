@@ -44,13 +44,13 @@ pub(super) struct Plan {
     staging: Staging,
     store: Store,
     /// For each item of the layout, the files that have its content; none for a manifest.
-    places: Vec<Vec<Place>>,
-    empty_files: Vec<Place>,
+    places: Vec<Vec<FilePlace>>,
+    empty_files: Vec<FilePlace>,
 }
 
 /// One file to be written, relative to the staging area.
 #[derive(Debug, Clone)]
-struct Place {
+struct FilePlace {
     relative: PathBuf,
     executable: bool,
 }
@@ -68,7 +68,7 @@ impl Plan {
     /// The plan for one file.
     pub(super) fn blob(store: Store, target: Target, root: ContentHash, size: u64) -> Result<Self, FetchError> {
         let staging = Staging::open(target, &root, ContentFormat::Blob)?;
-        let place = Place { relative: staging.blob_path(), executable: false };
+        let place = FilePlace { relative: staging.blob_path(), executable: false };
         let layout = Layout::blob(root, size)?;
         Ok(Self {
             root,
@@ -95,10 +95,10 @@ impl Plan {
         store.put_blob_bytes(root, manifest_bytes)?;
         let root_size = manifest_bytes.len() as u64;
         let layout = Layout::collection(root, root_size, &manifest)?;
-        let mut by_hash: HashMap<ContentHash, Vec<Place>> = HashMap::new();
+        let mut by_hash: HashMap<ContentHash, Vec<FilePlace>> = HashMap::new();
         let mut empty_files = Vec::new();
         for entry in manifest.entries() {
-            let place = Place { relative: PathBuf::from(entry.path.as_str()), executable: entry.executable };
+            let place = FilePlace { relative: PathBuf::from(entry.path.as_str()), executable: entry.executable };
             match entry.size {
                 0 => empty_files.push(place),
                 _ => by_hash.entry(entry.hash).or_default().push(place),
@@ -173,7 +173,7 @@ impl Plan {
     }
 
     /// The groups of an item that an earlier run left.
-    fn groups_left(&self, place: &Place, item: &Item) -> Result<UnitRanges, FetchError> {
+    fn groups_left(&self, place: &FilePlace, item: &Item) -> Result<UnitRanges, FetchError> {
         let leftover = if self.staging.is_new() { None } else { self.staging.open_existing(&place.relative)? };
         let Some(file) = leftover else { return Ok(UnitRanges::empty()) };
         if item.units == 1 {
@@ -185,7 +185,12 @@ impl Plan {
     }
 
     /// Copies an item that the store holds already, verifying it on the way. A damaged source counts as absent.
-    fn copy_from_store(&self, place: &Place, item: &Item, cancel: &CancellationToken) -> Result<Copied, FetchError> {
+    fn copy_from_store(
+        &self,
+        place: &FilePlace,
+        item: &Item,
+        cancel: &CancellationToken,
+    ) -> Result<Copied, FetchError> {
         let Ok(Some(blob)) = self.store.blob(&item.hash) else { return Ok(Copied::Nothing) };
         if blob.size() != item.size {
             return Ok(Copied::Nothing);
@@ -292,7 +297,7 @@ impl Plan {
 
     /// Every blob with the files that hold it, once the content is at `path`.
     pub(super) fn placed(&self, path: &Path) -> Vec<(ContentHash, u64, PathBuf)> {
-        let in_place = |place: &Place| match self.format {
+        let in_place = |place: &FilePlace| match self.format {
             ContentFormat::Blob => path.to_owned(),
             ContentFormat::Collection => path.join(&place.relative),
         };
@@ -301,7 +306,7 @@ impl Plan {
     }
 
     /// A leftover may be longer than the content, if it was something else before.
-    fn truncate(&self, place: &Place, size: u64) -> Result<(), FetchError> {
+    fn truncate(&self, place: &FilePlace, size: u64) -> Result<(), FetchError> {
         let file = self.staging.open_file(&place.relative, place.executable)?;
         self.cut(&place.relative, &file, size)
     }

@@ -39,7 +39,7 @@ const READ_BUFFER_LEN: usize = 16 * 1024;
 
 /// What all requests of one fetch share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct FetchContext {
     pub(super) store: Store,
     pub(super) target: Target,
     pub(super) root: ContentHash,
@@ -49,12 +49,12 @@ pub(super) struct Shared {
     pub(super) plan: OnceLock<Arc<Plan>>,
     /// Held while a plan is made: two would contend for the staging area.
     pub(super) planning: Mutex<()>,
-    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) arrivals: Arc<Received>,
 }
 
 /// What arrives during a fetch, over all its attempts.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals {
+pub(super) struct Received {
     /// When the first byte was verified.
     pub(super) first_byte: OnceLock<Instant>,
     /// Bytes that arrived, verified or not, without framing.
@@ -115,12 +115,13 @@ impl From<GroupError> for ReceiveError {
 pub(super) fn receive(
     stream: Stream,
     runtime: Handle,
-    shared: &Shared,
+    shared: &FetchContext,
     assignment: &Assignment,
     report: &dyn Fn(Progress),
 ) -> Result<(), ReceiveError> {
     let reader = StreamReader { stream, runtime, cancel: assignment.cancel.clone() };
-    let mut answer = Answer { reader: BufReader::with_capacity(READ_BUFFER_LEN, reader), shared, assignment, report };
+    let mut answer =
+        IncomingAnswer { reader: BufReader::with_capacity(READ_BUFFER_LEN, reader), shared, assignment, report };
     let (format, size) = match answer.read_header()? {
         ContentReply::Header(ContentHeader { format, size }) => (format, size),
         ContentReply::Refused(refusal) => return Err(ReceiveError::Refused(refusal)),
@@ -146,14 +147,14 @@ fn agreeing(plan: Arc<Plan>, format: ContentFormat, size: u64) -> Result<Arc<Pla
     }
 }
 
-struct Answer<'a, R> {
+struct IncomingAnswer<'a, R> {
     reader: BufReader<R>,
-    shared: &'a Shared,
+    shared: &'a FetchContext,
     assignment: &'a Assignment,
     report: &'a dyn Fn(Progress),
 }
 
-impl<R: Read> Answer<'_, R> {
+impl<R: Read> IncomingAnswer<'_, R> {
     fn read_header(&mut self) -> Result<ContentReply, ReceiveError> {
         let mut len = [0; 4];
         self.read_exact(&mut len)?;
@@ -168,7 +169,7 @@ impl<R: Read> Answer<'_, R> {
 
     /// Makes the plan from a first answer, and says from which item on this answer is still wanted.
     fn make_plan(&mut self, format: ContentFormat, size: u64) -> Result<Option<(Arc<Plan>, usize)>, ReceiveError> {
-        let Shared { store, target, root, .. } = self.shared;
+        let FetchContext { store, target, root, .. } = self.shared;
         let (manifest, next_item) = match format {
             ContentFormat::Blob => (None, 0),
             ContentFormat::Collection => (Some(self.receive_manifest(*root, size)?), 1),
@@ -352,7 +353,7 @@ impl<R: Read> Answer<'_, R> {
     }
 }
 
-fn read_exact(reader: &mut impl Read, shared: &Shared, bytes: &mut [u8]) -> Result<(), ReceiveError> {
+fn read_exact(reader: &mut impl Read, shared: &FetchContext, bytes: &mut [u8]) -> Result<(), ReceiveError> {
     reader.read_exact(bytes).map_err(HolderError::Connection)?;
     shared.arrivals.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(())

@@ -263,7 +263,7 @@ impl Limits {
         if let Ok(place) = self.content.try_acquire() {
             return Ok(place);
         }
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = WaitingAnswer::new(&self.waiting);
         self.content.acquire().await.map_err(|_| ServeError::Gone)
     }
 
@@ -298,16 +298,16 @@ impl Limits {
 }
 
 /// One that waits, for as long as this lives.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingAnswer<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingAnswer<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingAnswer<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

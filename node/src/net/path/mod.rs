@@ -81,6 +81,11 @@ impl PathKind {
     pub fn is_relayed(&self) -> bool {
         matches!(self, Self::Relayed { .. })
     }
+
+    /// Whether nothing more is to become known of it: it is direct, or why it is not is known.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Relayed { why: None, .. })
+    }
 }
 
 impl fmt::Display for PathReport {

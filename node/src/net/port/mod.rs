@@ -11,7 +11,7 @@ mod min_ttl;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 pub(crate) mod nat_lab;
-mod socket;
+pub(crate) mod socket;
 mod undecided;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -23,13 +23,10 @@ use tokio::{
 };
 
 pub use self::connecting::{CAN_OPEN, Connecting, opens_after};
+pub(crate) use self::undecided::{Place, Undecided};
 use self::{
     classify::{PEEK_LEN, Verdict, classify},
     undecided::MAX_IN_ALL,
-};
-pub(crate) use self::{
-    socket::{allow_sharing, new_socket},
-    undecided::{Place, Undecided},
 };
 use crate::base::counters::counters;
 

@@ -48,7 +48,7 @@ pub use self::{
     tls::ALPN,
 };
 use crate::net::{
-    path::{self, AddressPolicy, Admitted, Connect, Path, PathReport, race},
+    path::{self, AddressPolicy, Admitted, Connect, Path, PathKind, PathReport, RelayReason, race},
     port::Undecided,
 };
 
@@ -144,7 +144,7 @@ pub struct WeakSession(Weak<Shared>);
 
 struct Shared {
     peer: NodeKey,
-    path: PathReport,
+    path: watch::Sender<PathReport>,
     local: Option<SocketAddr>,
     hello: watch::Receiver<Option<Hello>>,
     traffic: Arc<Traffic>,
@@ -218,9 +218,25 @@ impl Session {
         hello.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// How the connection came about.
-    pub fn path(&self) -> &PathReport {
-        &self.shared.path
+    /// How the connection came about, as far as is known by now.
+    pub fn path(&self) -> PathReport {
+        self.shared.path.borrow().clone()
+    }
+
+    /// The same, for whoever wants to know more of it once more is known. It does not keep the session up, and ends with it.
+    pub fn watch_path(&self) -> watch::Receiver<PathReport> {
+        self.shared.path.subscribe()
+    }
+
+    /// Notes why the path is relayed, which has become known only now.
+    pub(crate) fn explain_relay(&self, reason: RelayReason) {
+        self.shared.path.send_if_modified(|path| match &mut path.kind {
+            PathKind::Relayed { why: why @ None, .. } => {
+                *why = Some(reason);
+                true
+            }
+            _ => false,
+        });
     }
 
     /// The bytes that went over the socket so far.

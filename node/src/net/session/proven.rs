@@ -157,7 +157,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
         let shared = Shared {
             peer: self.peer,
             hello,
-            path: self.path,
+            path: watch::Sender::new(self.path),
             local: self.local,
             traffic: self.traffic,
             open,

@@ -15,14 +15,14 @@ impl Runner for Scripted {
         async move {
             let told = |message: String| Event::Notice { message };
             match command {
-                Command::Unshare { name } if name == "wait" => {
+                Command::Unshare { name } if name == *"wait" => {
                     events.send(told("waiting".to_owned())).await.unwrap();
                     cancel.cancelled().await;
                     let failure = Failure::new(FailureKind::Interrupted, "stopped").try_to("again");
                     events.send(Event::Failed(failure.clone())).await.unwrap();
                     Err(failure)
                 }
-                Command::Unshare { name } if name == "half" => {
+                Command::Unshare { name } if name == *"half" => {
                     events.send(told("no result follows".to_owned())).await.unwrap();
                     Ok(())
                 }
@@ -45,7 +45,7 @@ fn serve_in(home: &Path, tenure: Tenure) -> LocalServer {
 }
 
 fn unshare(name: &str) -> Command {
-    Command::Unshare { name: name.to_owned() }
+    Command::Unshare { name: name.parse().unwrap() }
 }
 
 /// Runs a command over the socket, and gives its events and its end.
@@ -84,7 +84,7 @@ async fn events_of_a_command_arrive_in_order_and_to_the_last() {
     for (number, event) in events[..200].iter().enumerate() {
         assert!(matches!(event, Event::Notice { message } if *message == number.to_string()));
     }
-    assert!(matches!(&events[200], Event::Unshared { name } if name == "x"));
+    assert!(matches!(&events[200], Event::Unshared { name } if *name == *"x"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use keyferry_ice::FailureReason;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -78,7 +79,7 @@ impl Peer {
     }
 
     /// Fetches, and gives the paths that were told meanwhile.
-    async fn get_and_tell(&self, address: String, out: &Path) -> (Vec<PathClass>, Fetched) {
+    async fn get_and_tell(&self, address: keyferry_proto::address::Address, out: &Path) -> (Vec<PathClass>, Fetched) {
         let command = Command::Get { address, out_dir: out.to_owned(), overwrite: false };
         let mut events = self.run(command).await.unwrap();
         let Some(Event::Fetched(fetched)) = events.pop() else { panic!("{events:?}") };
@@ -129,6 +130,37 @@ async fn a_get_that_starts_over_a_relay_goes_on_directly_and_lets_the_relay_go()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_get_tells_again_of_a_relayed_path_when_it_is_known_why_it_is_relayed() {
+    let (files, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (sharer, shared, _) = sharer(&files).await;
+    let getter = Peer::start(Vec::new()).await;
+    let way = SlowWay::to(sharer.node.local_addrs()[0]).await;
+    let relayed = getter.relayed_session(&way, &sharer).await;
+    let explaining = async move {
+        while relayed.traffic().received() < 4 * GROUP {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        relayed.explain_relay(FailureReason::BothMapByDestination.into());
+    };
+    let command = Command::Get { address: shared.address_with_hints, out_dir: out.path().to_owned(), overwrite: false };
+
+    let (events, ()) = tokio::join!(getter.run(command), explaining);
+
+    let events = events.unwrap();
+    let Some(Event::Fetched(fetched)) = events.last() else { panic!("{events:?}") };
+    let path = |event: &Event| match event {
+        Event::Connected(path) => Some((path.path, path.why.clone())),
+        _ => None,
+    };
+    let told: Vec<_> = events.iter().filter_map(path).collect();
+    let why = Some("both NATs map by destination".to_owned());
+    let of_relay = [(PathClass::Relay, None), (PathClass::Relay, why.clone()), (PathClass::Direct, None)];
+    assert_eq!(told, of_relay);
+    let given_by_relay = fetched.from.iter().find(|source| source.path.path == PathClass::Relay).unwrap();
+    assert_eq!(given_by_relay.path.why, why);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_get_falls_back_to_a_relay_when_the_direct_path_dies() {
     let (files, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (sharer, shared, content) = sharer(&files).await;
@@ -153,7 +185,7 @@ async fn a_get_falls_back_to_a_relay_when_the_direct_path_dies() {
         direct.cut.cancel();
     };
 
-    let ((told, fetched), ()) = tokio::join!(getter.get_and_tell(address, out.path()), cutting);
+    let ((told, fetched), ()) = tokio::join!(getter.get_and_tell(address.parse().unwrap(), out.path()), cutting);
 
     assert_eq!(fs::read(&fetched.path).unwrap(), content);
     assert_eq!(told, [PathClass::Relay, PathClass::Direct, PathClass::Relay]);

@@ -48,10 +48,18 @@ pub const MAX_STUN_SERVERS: usize = 8;
 pub struct GatherConfig {
     /// STUN servers to ask, at most [`MAX_STUN_SERVERS`], beside the peers that answer STUN.
     pub stun: Vec<StunServer>,
-    /// Whether to ask the router for a port (UPnP-IGD, NAT-PMP, PCP).
+    /// Whether to ask the router for a port (UPnP-IGD, NAT-PMP, PCP). This needs the feature `port-mapping`.
     pub port_mapping: bool,
     /// Whether nobody may be told an address of this node: no candidates are gathered then.
     pub hidden: bool,
+}
+
+/// Why gathering could not be started. The fault is the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    /// A port of the router is wanted, and this build can ask for none.
+    #[error("no router can be asked for a port: keyferry was built without its feature `port-mapping`")]
+    WithoutPortMapping,
 }
 
 /// What has been gathered.

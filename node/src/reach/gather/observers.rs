@@ -41,7 +41,7 @@ const WORDS: usize = 64;
 pub(super) struct Observers {
     port: Arc<Port>,
     named: BTreeMap<String, Named>,
-    targets: BTreeMap<SocketAddr, Target>,
+    targets: BTreeMap<SocketAddr, StunTarget>,
     /// Peers that were asked since the last change of the network.
     tried: BTreeSet<SocketAddr>,
     words: mpsc::Sender<Word>,
@@ -56,7 +56,7 @@ struct Named {
 }
 
 /// One address that is asked.
-struct Target {
+struct StunTarget {
     /// As the user named it; none for a peer.
     name: Option<String>,
     state: StunState,
@@ -139,7 +139,7 @@ impl Observers {
     pub(super) fn ask_peers(&mut self, peers: &[SocketAddr], wanted: usize) {
         for addr in peers {
             let of_peers = || self.targets.iter().filter(|(_, target)| target.name.is_none());
-            let is_awaited = |target: &Target| target.state == StunState::Asking;
+            let is_awaited = |target: &StunTarget| target.state == StunState::Asking;
             let same_family = |other: &SocketAddr| other.is_ipv4() == addr.is_ipv4();
             let awaited = of_peers().filter(|(other, target)| same_family(other) && is_awaited(target)).count();
             if awaited < wanted
@@ -207,7 +207,7 @@ impl Observers {
     fn ask(&mut self, addr: SocketAddr, name: Option<String>) {
         let again = name.is_some();
         let task = tokio::spawn(keep_asking(self.port.clone(), addr, again, self.words.clone()));
-        self.targets.insert(addr, Target { name, state: StunState::Asking, _task: AbortOnDropHandle::new(task) });
+        self.targets.insert(addr, StunTarget { name, state: StunState::Asking, _task: AbortOnDropHandle::new(task) });
     }
 }
 

@@ -3,30 +3,19 @@
 //!
 //! What it is not: proof that somebody gets through; the router may itself be behind a NAT.
 
+#[cfg(feature = "port-mapping")]
 mod lease;
+#[cfg(feature = "port-mapping")]
+mod mapped_port;
+#[cfg(not(feature = "port-mapping"))]
+#[path = "port_mapping/without_mapped_port.rs"]
+mod mapped_port;
+#[cfg(feature = "port-mapping")]
 mod router;
 
-use std::{fmt, net::SocketAddr, pin::pin, time::Duration};
+use std::{fmt, net::SocketAddr};
 
-use futures::future::select;
-use tokio::{
-    sync::{oneshot, watch},
-    time::{sleep, timeout},
-};
-
-use self::{lease::Lease, router::Router};
-use super::NetworkChange;
-
-/// A port is renewed this often even where it is given for longer: a router that was restarted has forgotten it.
-const RENEW_AT_MOST: Duration = Duration::from_secs(10 * 60);
-/// A port is not renewed more often than this, however short its time is.
-const RENEW_AT_LEAST: Duration = Duration::from_secs(20);
-/// How long after a failure the router is asked again; somebody may have switched port mapping on.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
-/// How long a request that is under way may hold up the end of the node.
-const SETTLE_TIMEOUT: Duration = Duration::from_millis(300);
-/// How long giving a port back may hold up the end of the node.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) use self::mapped_port::MappedPort;
 
 /// A protocol in which routers are asked for a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,89 +91,5 @@ impl RouterProtocols {
             (self.upnp, MappingProtocol::Upnp),
         ];
         spoken.iter().filter(|(is_spoken, _)| *is_spoken).map(|(_, protocol)| protocol.to_string()).collect()
-    }
-}
-
-/// Keeps a port of the router until told to end, and gives it back then. Starts anew whenever the network changes.
-pub(super) async fn keep(
-    listeners: Vec<SocketAddr>,
-    state: watch::Sender<PortMapping>,
-    mut network: watch::Receiver<NetworkChange>,
-    mut end: oneshot::Receiver<()>,
-) {
-    let mut ended = false;
-    while !ended {
-        state.send_replace(PortMapping::Asking);
-        let mut held = None;
-        {
-            let mut holding = pin!(hold(&listeners, &state, &mut held));
-            ended = tokio::select! {
-                () = &mut holding => false,
-                changed = network.changed() => changed.is_err(),
-                _ = &mut end => true,
-            };
-            // A port that is just being given could not be given back later.
-            let mut settled = state.subscribe();
-            let settle = settled.wait_for(|state| *state != PortMapping::Asking);
-            if ended {
-                let _ = timeout(SETTLE_TIMEOUT, select(holding, pin!(settle))).await;
-            }
-        }
-        if let Some(lease) = held.take() {
-            release(lease).await;
-        }
-    }
-}
-
-/// Asks for a port and renews it for as long as this is polled. Returns when the router has taken it away.
-async fn hold(listeners: &[SocketAddr], state: &watch::Sender<PortMapping>, held: &mut Option<Lease>) {
-    let (router, mut protocols) = loop {
-        match ask(listeners).await {
-            Ok((router, protocols, lease)) => {
-                *held = Some(lease);
-                break (router, protocols);
-            }
-            Err(failed) => {
-                tracing::debug!(?failed, "no port is mapped");
-                state.send_replace(failed);
-            }
-        }
-        sleep(ASK_AGAIN_AFTER).await;
-    };
-    while let Some(lease) = held {
-        let (by, local, external) = (lease.by(), lease.local(), lease.external());
-        let mapped = |protocols| PortMapping::Mapped { protocols, by, local, external };
-        tracing::debug!(%by, %external, "the router has mapped a port");
-        state.send_replace(mapped(protocols));
-        if by == MappingProtocol::Pcp {
-            protocols = lease::protocols(&router).await;
-            state.send_replace(mapped(protocols));
-        }
-        sleep((lease.lifetime() / 2).clamp(RENEW_AT_LEAST, RENEW_AT_MOST)).await;
-        if let Err(error) = lease.renew().await {
-            tracing::debug!(%error, "the router does not renew the port");
-            // It is asked for anew, which replaces what may still stand.
-            *held = None;
-        }
-    }
-}
-
-async fn ask(listeners: &[SocketAddr]) -> Result<(Router, RouterProtocols, Lease), PortMapping> {
-    let listeners = listeners.to_vec();
-    let no_answer = |error: &dyn fmt::Display| PortMapping::NoAnswer { reason: error.to_string() };
-    let found = tokio::task::spawn_blocking(move || Router::find(&listeners)).await;
-    let router = found.map_err(|error| no_answer(&error))?.map_err(|error| no_answer(&error))?;
-    match Lease::ask(&router).await {
-        (protocols, Ok(lease)) => Ok((router, protocols, lease)),
-        (protocols, Err(error)) if protocols == RouterProtocols::default() => Err(no_answer(&error)),
-        (protocols, Err(error)) => Err(PortMapping::Refused { protocols, reason: error.to_string() }),
-    }
-}
-
-async fn release(lease: Lease) {
-    match timeout(RELEASE_TIMEOUT, lease.release()).await {
-        Ok(Ok(())) => tracing::debug!("the mapped port is given back"),
-        Ok(Err(error)) => tracing::debug!(%error, "the router did not take the mapped port back"),
-        Err(_) => tracing::debug!("the router does not answer when the mapped port is given back"),
     }
 }

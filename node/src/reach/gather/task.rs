@@ -11,13 +11,12 @@ use std::{
 use keyferry_ice::{Candidate, CandidateKind, LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping, TcpType};
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    GatherConfig, Gathered, Gatherer, NetworkChange, Observation, PortMapping, hosts, interfaces::Interfaces,
-    observers::Observers, port_mapping, reflexive,
+    GatherConfig, GatherError, Gathered, Gatherer, NetworkChange, Observation, PortMapping, hosts,
+    interfaces::Interfaces, observers::Observers, port_mapping::MappedPort, reflexive,
 };
 use crate::{
     net::port::Port,
@@ -30,12 +29,16 @@ const GATHER_TIMEOUT: Duration = Duration::from_millis(1500);
 const WANTED_OBSERVERS: usize = 3;
 
 /// Starts to gather for a port. `status` is that of the rendezvous on the same port.
-pub fn spawn(config: GatherConfig, port: Arc<Port>, status: watch::Receiver<RendezvousStatus>) -> Gatherer {
+pub fn spawn(
+    config: GatherConfig,
+    port: Arc<Port>,
+    status: watch::Receiver<RendezvousStatus>,
+) -> Result<Gatherer, GatherError> {
     let hosts = hosts::addrs(port.local_addrs()).unwrap_or_default();
     let (gathered, gathered_receiver) = watch::channel(Gathered::default());
     let (changes, network) = watch::channel(NetworkChange::default());
-    let mapping = config.port_mapping.then(|| MappedPort::start(&port, network.clone()));
-    let task = Task {
+    let mapping = config.port_mapping.then(|| MappedPort::start(port.local_addrs(), network.clone())).transpose()?;
+    let task = GatherTask {
         observers: Observers::new(port.clone(), config.stun),
         mapping,
         hidden: config.hidden,
@@ -49,10 +52,10 @@ pub fn spawn(config: GatherConfig, port: Arc<Port>, status: watch::Receiver<Rend
     task.publish();
     let (end, ended) = oneshot::channel();
     let task = tokio::spawn(task.run(ended));
-    Gatherer { gathered: gathered_receiver, network, end, task }
+    Ok(Gatherer { gathered: gathered_receiver, network, end, task })
 }
 
-struct Task {
+struct GatherTask {
     port: Arc<Port>,
     /// The addresses at which the node listens.
     hosts: Vec<SocketAddr>,
@@ -65,23 +68,7 @@ struct Task {
     complete_at: Instant,
 }
 
-/// The router's port, which a task of its own keeps.
-struct MappedPort {
-    state: watch::Receiver<PortMapping>,
-    end: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl MappedPort {
-    fn start(port: &Port, network: watch::Receiver<NetworkChange>) -> Self {
-        let (sender, state) = watch::channel(PortMapping::Asking);
-        let (end, ended) = oneshot::channel();
-        let task = tokio::spawn(port_mapping::keep(port.local_addrs().to_vec(), sender, network, ended));
-        Self { state, end, task }
-    }
-}
-
-impl Task {
+impl GatherTask {
     async fn run(mut self, mut ended: oneshot::Receiver<()>) {
         let mut interfaces = Interfaces::new();
         let mut has_rendezvous = true;
@@ -99,8 +86,7 @@ impl Task {
             self.publish();
         }
         if let Some(mapping) = self.mapping {
-            let _ = mapping.end.send(());
-            let _ = mapping.task.await;
+            mapping.release().await;
         }
     }
 
@@ -155,7 +141,7 @@ impl Task {
 
     fn publish(&self) {
         let observations = self.observations();
-        let port_mapping = self.mapping.as_ref().map_or(PortMapping::Off, |mapping| mapping.state.borrow().clone());
+        let port_mapping = self.mapping.as_ref().map_or(PortMapping::Off, MappedPort::state);
         let mapping = reflexive::mapping(&observations, &self.hosts);
         let settled = self.observers.settled() && port_mapping != PortMapping::Asking && mapping != Mapping::Unknown;
         let gathered = Gathered {
@@ -196,12 +182,10 @@ fn mapped_candidate(state: &PortMapping) -> Option<LocalCandidate> {
 
 /// Resolves when the router's port has changed; never where none is asked for.
 async fn mapping_changed(mapping: Option<&mut MappedPort>) {
-    if let Some(mapping) = mapping
-        && mapping.state.changed().await.is_ok()
-    {
-        return;
+    match mapping {
+        Some(mapping) => mapping.changed().await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 fn ips_beyond(these: &[SocketAddr], those: &[SocketAddr]) -> Vec<IpAddr> {

@@ -36,7 +36,7 @@ impl Node {
         };
         let Incoming { libp2p, sessions, .. } = incoming;
         let (rendezvous, _) = Rendezvous::spawn(quiet, port.clone(), libp2p).unwrap();
-        let gatherer = spawn(config, port.clone(), rendezvous.status());
+        let gatherer = spawn(config, port.clone(), rendezvous.status()).unwrap();
         Self { port, sessions, _rendezvous: rendezvous, gatherer }
     }
 

@@ -19,16 +19,16 @@ use libp2p::{Multiaddr, PeerId, Swarm, kad, swarm::ConnectionId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Command, RendezvousConfig, RendezvousError, RendezvousStatus,
-    announce::Announcer,
+    RendezvousCommand, RendezvousConfig, RendezvousError, RendezvousStatus,
+    announce::RecordAnnouncer,
     behaviour::{self, Behaviour},
-    contacts::Contacts,
+    entry_points::EntryPoints,
     handshake::Handshakes,
-    lookup::{Lookups, Wanted},
+    lookup::{LookupKind, Lookups},
     observed::{Departures, Observations},
+    record_store::RecordStore,
     reservations::Reservations,
     scope::{Scope, multiaddr_of, socket_addr_of},
-    shelf::Shelf,
     transport::listening_addrs,
     turn::Credentials,
 };
@@ -50,12 +50,12 @@ const WRITE_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Actor {
     swarm: Swarm<Behaviour>,
     port: Arc<Port>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<RendezvousCommand>,
     status: watch::Sender<RendezvousStatus>,
     lookups: Lookups,
-    announcer: Announcer,
-    contacts: Contacts,
-    shelf: Shelf,
+    announcer: RecordAnnouncer,
+    contacts: EntryPoints,
+    record_store: RecordStore,
     handshakes: Handshakes,
     reservations: Reservations,
     /// When peers may be dialled next because relays are lacking.
@@ -92,18 +92,18 @@ impl Actor {
         config: RendezvousConfig,
         port: Arc<Port>,
         incoming: mpsc::Receiver<Accepted>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<RendezvousCommand>,
     ) -> Result<(Self, watch::Receiver<RendezvousStatus>), RendezvousError> {
         let first = *port.local_addrs().first().ok_or(RendezvousError::NoAddress)?;
         let handshakes = Handshakes::default();
         let departures = Departures::default();
         let mut swarm = behaviour::swarm(&config, port.clone(), incoming, handshakes.clone(), departures.clone())?;
         swarm.listen_on(multiaddr_of(first)).map_err(|error| RendezvousError::Setup(error.to_string()))?;
-        let shelf = Shelf::new(config.records);
-        let loaded = shelf.load(swarm.behaviour_mut());
+        let record_store = RecordStore::new(config.records);
+        let loaded = record_store.load(swarm.behaviour_mut());
         tracing::debug!(loaded, "records of others loaded");
         let now = Instant::now();
-        let mut contacts = Contacts::default();
+        let mut contacts = EntryPoints::default();
         for addr in config.bootstrap {
             contacts.add(addr, now);
         }
@@ -134,9 +134,9 @@ impl Actor {
             commands,
             status,
             lookups: Lookups::default(),
-            announcer: Announcer::new(now),
+            announcer: RecordAnnouncer::new(now),
             contacts,
-            shelf,
+            record_store,
             handshakes,
             reservations,
             seek_due: now,
@@ -174,7 +174,7 @@ impl Actor {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 command = self.commands.recv() => match command {
-                    Some(Command::Shutdown { reply }) => {
+                    Some(RendezvousCommand::Shutdown { reply }) => {
                         ended_by = Some(reply);
                         break;
                     }
@@ -185,40 +185,42 @@ impl Actor {
                 () = wake => {}
             }
         }
-        self.shelf.close(self.swarm.behaviour_mut()).await;
+        self.record_store.close(self.swarm.behaviour_mut()).await;
         if let Some(reply) = ended_by {
             let _ = reply.send(());
         }
     }
 
-    fn on_command(&mut self, command: Command) {
+    fn on_command(&mut self, command: RendezvousCommand) {
         let behaviour = self.swarm.behaviour_mut();
         match command {
-            Command::Publish { offer, reply } => self.announcer.publish(behaviour, *offer, reply),
-            Command::Resolve { key, results } => {
-                let wanted = Wanted::Offer { best: None, results };
+            RendezvousCommand::Publish { offer, reply } => self.announcer.publish(behaviour, *offer, reply),
+            RendezvousCommand::Resolve { key, results } => {
+                let wanted = LookupKind::Offer { best: None, results };
                 if !self.lookups.start(behaviour, key, wanted, clock::now()) {
                     self.count("lookup_refused");
                 }
             }
-            Command::Provide { key, reply } => drop(reply.send(self.announcer.provide(behaviour, key))),
-            Command::StopProviding { key } => self.announcer.stop_providing(behaviour, &key),
-            Command::Providers { key, results } => {
-                let wanted = Wanted::Holders { seen: Default::default(), results };
+            RendezvousCommand::Provide { key, reply } => drop(reply.send(self.announcer.provide(behaviour, key))),
+            RendezvousCommand::StopProviding { key } => self.announcer.stop_providing(behaviour, &key),
+            RendezvousCommand::Providers { key, results } => {
+                let wanted = LookupKind::Holders { seen: Default::default(), results };
                 if !self.lookups.start(behaviour, key, wanted, clock::now()) {
                     self.count("lookup_refused");
                 }
             }
-            Command::AddBootstrap { addr } => {
+            RendezvousCommand::AddBootstrap { addr } => {
                 if !self.contacts.add(addr, Instant::now()) {
                     self.count("bootstrap_refused");
                 }
             }
-            Command::OpenCall { circuit, over, reply } => behaviour.calls.open(&circuit, over, reply),
-            Command::TakeCalls { calls } => behaviour.calls.take(calls),
-            Command::AskRelay { relay, addrs, message, reply } => self.ask_relay(relay, &addrs, message, reply),
-            Command::Count { counter } => self.count(counter),
-            Command::Shutdown { .. } => {}
+            RendezvousCommand::OpenCall { circuit, over, reply } => behaviour.calls.open(&circuit, over, reply),
+            RendezvousCommand::TakeCalls { calls } => behaviour.calls.take(calls),
+            RendezvousCommand::AskRelay { relay, addrs, message, reply } => {
+                self.ask_relay(relay, &addrs, message, reply)
+            }
+            RendezvousCommand::Count { counter } => self.count(counter),
+            RendezvousCommand::Shutdown { .. } => {}
         }
         self.records_may_have_changed();
     }
@@ -251,7 +253,7 @@ impl Actor {
         self.records_may_have_changed();
         if self.write_due.is_some_and(|due| due <= now) {
             self.write_due = None;
-            if !self.shelf.write(self.swarm.behaviour_mut()) {
+            if !self.record_store.write(self.swarm.behaviour_mut()) {
                 self.write_due = Some(now + WRITE_PAUSE);
             }
         }
@@ -325,7 +327,7 @@ impl Actor {
     }
 
     fn records_may_have_changed(&mut self) {
-        if self.write_due.is_none() && Shelf::has_work(self.swarm.behaviour_mut()) {
+        if self.write_due.is_none() && RecordStore::has_work(self.swarm.behaviour_mut()) {
             self.write_due = Some(Instant::now() + WRITE_PAUSE);
             self.status_changed();
         }

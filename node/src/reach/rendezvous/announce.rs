@@ -51,12 +51,12 @@ struct Published {
     report: PublishReport,
     /// Scopes that have not answered, and who waits for all of them.
     outstanding: usize,
-    reply: Option<Reply>,
+    reply: Option<PublishReply>,
 }
 
 /// A query that is under way for an item.
 #[derive(Debug, Clone, Copy)]
-enum Running {
+enum RunningQuery {
     /// Looks for the peers that are to take the offer with this sequence number.
     Finding(RecordKey, u64),
     /// Puts that offer to so many peers.
@@ -64,17 +64,17 @@ enum Running {
     Providing(Item),
 }
 
-type Reply = oneshot::Sender<Result<PublishReport, PublishError>>;
+type PublishReply = oneshot::Sender<Result<PublishReport, PublishError>>;
 
 /// All that this node announces.
-pub(super) struct Announcer {
+pub(super) struct RecordAnnouncer {
     offers: HashMap<RecordKey, Published>,
     contents: HashSet<RecordKey>,
     relays: HashSet<RecordKey>,
     waiting: VecDeque<(Item, Scope)>,
     /// The items of `waiting`.
     queued: HashSet<(Item, Scope)>,
-    running: HashMap<(Scope, QueryId), Running>,
+    running: HashMap<(Scope, QueryId), RunningQuery>,
     /// What at least one peer has taken.
     taken: HashSet<(Item, Scope)>,
     /// When what nobody has taken is announced, by scope.
@@ -84,7 +84,7 @@ pub(super) struct Announcer {
     republish_at: Instant,
 }
 
-impl Announcer {
+impl RecordAnnouncer {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             offers: HashMap::new(),
@@ -101,7 +101,7 @@ impl Announcer {
     }
 
     /// Publishes an offer; `reply` learns who took it.
-    pub(super) fn publish(&mut self, behaviour: &mut Behaviour, offer: SealedOffer, reply: Reply) {
+    pub(super) fn publish(&mut self, behaviour: &mut Behaviour, offer: SealedOffer, reply: PublishReply) {
         let key = offer.key();
         if let Err(error) = self.check(&key, &offer, clock::now()) {
             let _ = reply.send(Err(error));
@@ -181,7 +181,7 @@ impl Announcer {
         query: (Scope, QueryId),
         result: GetClosestPeersResult,
     ) {
-        let Some(Running::Finding(key, sequence)) = self.running.get(&query).copied() else { return };
+        let Some(RunningQuery::Finding(key, sequence)) = self.running.get(&query).copied() else { return };
         let (Ok(GetClosestPeersOk { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. })) = result;
         let peers: Vec<PeerId> = peers.into_iter().map(|peer| peer.peer_id).collect();
         match self.offers.get(&key).filter(|own| own.offer.sequence() == sequence && !peers.is_empty()) {
@@ -190,7 +190,7 @@ impl Announcer {
                 let (scope, asked) = (query.0, peers.len());
                 let record = record(&key, &published.offer);
                 let put = behaviour.kad(scope).put_record_to(record, peers.into_iter(), Quorum::All);
-                self.running.insert((scope, put), Running::Putting(key, sequence, asked));
+                self.running.insert((scope, put), RunningQuery::Putting(key, sequence, asked));
             }
             None => self.ended(behaviour, query, 0),
         }
@@ -199,7 +199,7 @@ impl Announcer {
     /// Takes the outcome of putting an offer.
     pub(super) fn on_put(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId), result: &PutRecordResult) {
         let takers = match (result, self.running.get(&query)) {
-            (Ok(_), Some(Running::Putting(_, _, asked))) => *asked,
+            (Ok(_), Some(RunningQuery::Putting(_, _, asked))) => *asked,
             (Ok(_), _) => 0,
             (Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }), _) => {
                 success.len()
@@ -324,12 +324,12 @@ impl Announcer {
                 }
                 let target = key.as_bytes().to_vec();
                 let query = behaviour.kad(scope).get_n_closest_peers(target, copies(scope));
-                self.running.insert((scope, query), Running::Finding(key, published.offer.sequence()));
+                self.running.insert((scope, query), RunningQuery::Finding(key, published.offer.sequence()));
             }
             Item::Content(key) | Item::Relay(key) if self.provides(item) => {
                 // Without peers this still lets those who come later ask us.
                 match behaviour.kad(scope).start_providing(kad_key_of(&key)) {
-                    Ok(query) if has_peers => drop(self.running.insert((scope, query), Running::Providing(item))),
+                    Ok(query) if has_peers => drop(self.running.insert((scope, query), RunningQuery::Providing(item))),
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%error, "not announced"),
                 }
@@ -351,11 +351,11 @@ impl Announcer {
         let Some(running) = self.running.remove(&query) else { return };
         let scope = query.0;
         let (item, is_current) = match running {
-            Running::Finding(key, sequence) | Running::Putting(key, sequence, _) => {
+            RunningQuery::Finding(key, sequence) | RunningQuery::Putting(key, sequence, _) => {
                 let is_current = self.offers.get(&key).is_some_and(|own| own.offer.sequence() == sequence);
                 (Item::Offer(key), is_current)
             }
-            Running::Providing(item) => (item, self.provides(item)),
+            RunningQuery::Providing(item) => (item, self.provides(item)),
         };
         if is_current {
             if takers > 0 {
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn where_peers_come_the_offer_of_today_goes_out_at_once_and_that_of_another_day_later() {
         let (now, clock) = (Instant::now(), clock::now());
-        let mut announcer = Announcer::new(now);
+        let mut announcer = RecordAnnouncer::new(now);
         let secret = NodeSecret::from_bytes(&[1; 32]);
         let days = [clock.day(), UtcDay(clock.day().0 + 1)];
         let keys = days.map(|day| {

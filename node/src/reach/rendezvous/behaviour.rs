@@ -2,7 +2,7 @@
 //!
 //! What it is not: what is done with their events; see [`super::actor`].
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use keyferry_proto::offer::{MAX_LIFETIME, RECORD_VERSION};
 use libp2p::{
@@ -11,8 +11,8 @@ use libp2p::{
     core::{transport::OrTransport, upgrade::Version},
     identify,
     identity::Keypair,
-    kad, mdns, memory_connection_limits, noise, ping, relay, request_response,
-    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
+    kad, memory_connection_limits, noise, ping, relay, request_response,
+    swarm::{self, NetworkBehaviour},
     yamux,
 };
 use tokio::sync::mpsc;
@@ -20,16 +20,17 @@ use tokio::sync::mpsc;
 use super::{
     RendezvousConfig, RendezvousError,
     calls::Calls,
-    fenced::Fenced,
+    circuit_relay,
     handshake::{Handshakes, MAX_HANDSHAKES},
+    keep_alive::KeepAlive,
+    multicast::{self, Multicast},
     observed::Departures,
+    panic_guard::PanicGuard,
     records::Table,
-    relaying,
     scope::Scope,
-    scoped::Scoped,
+    scope_filter::ScopeFilter,
     transport::PortTransport,
     turn::{self, Frames},
-    warm::Warm,
 };
 use crate::net::port::{Accepted, Port};
 
@@ -79,32 +80,30 @@ pub(super) type Kademlia = kad::Behaviour<Table>;
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    warm: Warm,
-    identify: Scoped<identify::Behaviour>,
-    ping: Scoped<ping::Behaviour>,
-    /// Multicast over IPv4, and over IPv6: each instance of it speaks one of them only.
-    mdns: Toggle<mdns::tokio::Behaviour>,
-    mdns6: Toggle<mdns::tokio::Behaviour>,
-    pub(super) lan: Scoped<Kademlia>,
-    pub(super) wan: Scoped<Kademlia>,
-    pub(super) reachable: Scoped<autonat::v2::client::Behaviour>,
-    dial_back: Scoped<autonat::v2::server::Behaviour>,
-    pub(super) relay: Scoped<relay::Behaviour>,
+    keep_alive: KeepAlive,
+    identify: ScopeFilter<identify::Behaviour>,
+    ping: ScopeFilter<ping::Behaviour>,
+    multicast: Multicast,
+    pub(super) lan: ScopeFilter<Kademlia>,
+    pub(super) wan: ScopeFilter<Kademlia>,
+    pub(super) reachable: ScopeFilter<autonat::v2::client::Behaviour>,
+    dial_back: ScopeFilter<autonat::v2::server::Behaviour>,
+    pub(super) relay: ScopeFilter<relay::Behaviour>,
     /// Makes and takes circuits: the other half of the transport's.
-    relay_client: Fenced<relay::client::Behaviour>,
+    relay_client: PanicGuard<relay::client::Behaviour>,
     pub(super) calls: Calls,
     /// Credentials for TURN relays.
-    pub(super) turn: Scoped<request_response::Behaviour<Frames>>,
+    pub(super) turn: ScopeFilter<request_response::Behaviour<Frames>>,
 }
 
 impl Behaviour {
     /// The DHT of a scope.
     pub(super) fn kad(&mut self, scope: Scope) -> &mut Kademlia {
-        &mut self.scoped_kad(scope).inner
+        &mut self.filtered_kad(scope).inner
     }
 
     /// The DHT of a scope, with its filter.
-    pub(super) fn scoped_kad(&mut self, scope: Scope) -> &mut Scoped<Kademlia> {
+    pub(super) fn filtered_kad(&mut self, scope: Scope) -> &mut ScopeFilter<Kademlia> {
         match scope {
             Scope::Lan => &mut self.lan,
             Scope::Wan => &mut self.wan,
@@ -142,21 +141,20 @@ pub(super) fn swarm(
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits()),
         memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_limit),
-        warm: Warm::default(),
-        identify: Scoped::direct(identify_behaviour(&keys)),
-        ping: Scoped::direct(ping::Behaviour::new(
+        keep_alive: KeepAlive::default(),
+        identify: ScopeFilter::direct(identify_behaviour(&keys)),
+        ping: ScopeFilter::direct(ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         )),
-        mdns: mdns_behaviour(config.mdns && listens(&port, SocketAddr::is_ipv4), peer, false),
-        mdns6: mdns_behaviour(config.mdns && listens(&port, SocketAddr::is_ipv6), peer, true),
-        lan: Scoped::new(Scope::Lan, kademlia(peer, Scope::Lan, mode(!config.hidden))),
-        wan: Scoped::new(Scope::Wan, kademlia(peer, Scope::Wan, mode(config.public))),
-        reachable: Scoped::new(Scope::Wan, autonat_client()),
-        dial_back: Scoped::direct(autonat::v2::server::Behaviour::default()),
-        relay: Scoped::new(Scope::Wan, relaying::relay(peer)),
-        relay_client: Fenced::new(relay_client),
+        multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
+        lan: ScopeFilter::new(Scope::Lan, kademlia(peer, Scope::Lan, mode(!config.hidden))),
+        wan: ScopeFilter::new(Scope::Wan, kademlia(peer, Scope::Wan, mode(config.public))),
+        reachable: ScopeFilter::new(Scope::Wan, autonat_client()),
+        dial_back: ScopeFilter::direct(autonat::v2::server::Behaviour::default()),
+        relay: ScopeFilter::new(Scope::Wan, circuit_relay::relay(peer)),
+        relay_client: PanicGuard::new(relay_client),
         calls: Calls::new(peer, config.hidden),
-        turn: Scoped::direct(turn::behaviour(config.turn.as_ref())),
+        turn: ScopeFilter::direct(turn::behaviour(config.turn.as_ref())),
     };
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
@@ -187,21 +185,6 @@ fn autonat_client() -> autonat::v2::client::Behaviour {
     let config =
         autonat::v2::client::Config::default().with_max_candidates(MAX_PROBED).with_probe_interval(PROBE_INTERVAL);
     autonat::v2::client::Behaviour::new(rand::make_rng(), config)
-}
-
-fn listens(port: &Port, family: fn(&SocketAddr) -> bool) -> bool {
-    port.local_addrs().iter().any(family)
-}
-
-fn mdns_behaviour(wanted: bool, peer: PeerId, enable_ipv6: bool) -> Toggle<mdns::tokio::Behaviour> {
-    let made =
-        wanted.then(|| mdns::tokio::Behaviour::new(mdns::Config { enable_ipv6, ..mdns::Config::default() }, peer));
-    Toggle::from(made.and_then(|made| {
-        made.inspect_err(
-            |error| tracing::info!(%error, enable_ipv6, "peers of the local network cannot be found by multicast"),
-        )
-        .ok()
-    }))
 }
 
 /// Copies of a record that are made in the DHT of a scope, which is also how many peers a query wants to find. Peers of

@@ -11,7 +11,7 @@ use keyferry_proto::signalling::Channel;
 use libp2p::{Multiaddr, PeerId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::circuit::{Circuit, is_circuit};
+use super::circuit::{RelayCircuit, is_circuit};
 use super::scope::socket_addr_of;
 
 /// The bytes of a call, in both directions.
@@ -64,7 +64,7 @@ impl CallStream {
     /// The host that the stream comes from, as far as it is known: that of the relay, if there is one.
     pub(crate) fn host(&self) -> IpAddr {
         let host = match is_circuit(&self.via) {
-            true => Circuit::relay_addr_in(&self.via),
+            true => RelayCircuit::relay_addr_in(&self.via),
             false => socket_addr_of(&self.via),
         };
         host.map_or(Ipv4Addr::UNSPECIFIED.into(), |addr| addr.ip())

@@ -25,10 +25,10 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use self::handler::{CallHandler, Ends, HandlerEvent, Line};
+use self::handler::{CallHandler, CallLine, Ends, HandlerEvent};
 use super::{
     call_stream::{CallStream, OpenError, key_of_peer},
-    circuit::{Circuit, is_circuit},
+    circuit::{RelayCircuit, is_circuit},
 };
 
 /// Circuits that may be dialled for calls at once.
@@ -49,7 +49,7 @@ pub enum CallOver {
 }
 
 /// Who waits for a stream.
-pub(super) type Reply = oneshot::Sender<Result<CallStream, OpenError>>;
+pub(super) type OpenReply = oneshot::Sender<Result<CallStream, OpenError>>;
 
 /// The behaviour.
 pub(super) struct Calls {
@@ -60,10 +60,10 @@ pub(super) struct Calls {
     taker: Option<mpsc::Sender<CallStream>>,
     /// Connections with no relay between.
     direct: HashMap<PeerId, Vec<ConnectionId>>,
-    dialling: HashMap<ConnectionId, Reply>,
+    dialling: HashMap<ConnectionId, OpenReply>,
     /// Circuits that others have opened, the oldest first.
     incoming: VecDeque<IncomingCircuit>,
-    actions: VecDeque<ToSwarm<CallsEvent, Reply>>,
+    actions: VecDeque<ToSwarm<CallsEvent, OpenReply>>,
     waker: Option<Waker>,
 }
 
@@ -103,8 +103,8 @@ impl Calls {
     }
 
     /// Opens a stream to the peer at the end of a circuit: over a connection that stands, or over the circuit.
-    pub(super) fn open(&mut self, addr: &Multiaddr, over: CallOver, reply: Reply) {
-        let circuit = Circuit::of(addr).filter(|circuit| circuit.peer != self.own);
+    pub(super) fn open(&mut self, addr: &Multiaddr, over: CallOver, reply: OpenReply) {
+        let circuit = RelayCircuit::of(addr).filter(|circuit| circuit.peer != self.own);
         let Some(circuit) = circuit else {
             let _ = reply.send(Err(OpenError::Address { addr: addr.clone() }));
             return;
@@ -126,7 +126,7 @@ impl Calls {
         }
     }
 
-    fn act(&mut self, action: ToSwarm<CallsEvent, Reply>) {
+    fn act(&mut self, action: ToSwarm<CallsEvent, OpenReply>) {
         self.actions.push_back(action);
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -134,14 +134,14 @@ impl Calls {
     }
 
     /// What the handler of a new connection has to know; nothing if the peer's key is not ed25519, which no peer of ours has.
-    fn line(&self, peer: &PeerId, via: &Multiaddr) -> Option<Line> {
+    fn line(&self, peer: &PeerId, via: &Multiaddr) -> Option<CallLine> {
         let (local, remote) = (key_of_peer(&self.own)?, key_of_peer(peer)?);
-        Some(Line { local, remote, via: via.clone() })
+        Some(CallLine { local, remote, via: via.clone() })
     }
 
     /// Makes room for one more incoming circuit, if there is a silent one.
     fn admit_circuit(&mut self, id: ConnectionId, peer: PeerId, local: &Multiaddr) -> Result<(), ConnectionDenied> {
-        let relay = Circuit::relay_addr_in(local);
+        let relay = RelayCircuit::relay_addr_in(local);
         let of_relay = self.incoming.iter().filter(|circuit| circuit.relay == relay).count();
         if of_relay >= MAX_CIRCUITS_OF_RELAY {
             self.close_silent(|circuit| circuit.relay == relay)?;

@@ -10,13 +10,13 @@ use super::scope::{Scope, multiaddr_of};
 
 /// A way to a peer through a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Circuit {
+pub(super) struct RelayCircuit {
     pub(super) relay_addr: SocketAddr,
     pub(super) relay: PeerId,
     pub(super) peer: PeerId,
 }
 
-impl Circuit {
+impl RelayCircuit {
     /// The circuit that an address names; none for any other form, and for relays that are not in the wide area: an offer is
     /// a stranger's word, and must not make this node dial into its own network.
     pub(super) fn of(addr: &Multiaddr) -> Option<Self> {
@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn whole_circuits_over_relays_of_the_wide_area_are_taken_and_nothing_else() {
         let (relay, peer) = (PeerId::random(), PeerId::random());
-        let circuit = Circuit { relay_addr: "203.0.113.7:4600".parse().unwrap(), relay, peer };
-        assert_eq!(Circuit::of(&circuit.addr()), Some(circuit));
+        let circuit = RelayCircuit { relay_addr: "203.0.113.7:4600".parse().unwrap(), relay, peer };
+        assert_eq!(RelayCircuit::of(&circuit.addr()), Some(circuit));
         assert!(is_circuit(&circuit.addr()));
         let tail = format!("p2p/{relay}/p2p-circuit/p2p/{peer}");
         for wrong in [
@@ -86,7 +86,7 @@ mod tests {
             format!("/ip4/203.0.113.7/tcp/4600/p2p/{peer}"),
             "/p2p-circuit".to_owned(),
         ] {
-            assert_eq!(Circuit::of(&wrong.parse().unwrap()), None, "{wrong}");
+            assert_eq!(RelayCircuit::of(&wrong.parse().unwrap()), None, "{wrong}");
         }
     }
 }

@@ -32,14 +32,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(3);
 const MAX_HOLDERS: usize = 64;
 
 /// What a lookup is for, and who wants it.
-pub(super) enum Wanted {
+pub(super) enum LookupKind {
     Offer { best: Option<SealedOffer>, results: mpsc::Sender<SealedOffer> },
     Holders { seen: HashSet<PeerId>, results: mpsc::Sender<Provider> },
 }
 
 struct Lookup {
     key: RecordKey,
-    wanted: Wanted,
+    wanted: LookupKind,
     /// The scopes that were asked in this round.
     asked: Vec<Scope>,
     queries: Vec<(Scope, QueryId)>,
@@ -60,20 +60,20 @@ pub(super) struct Lookups {
 impl Lookup {
     fn found_something(&self) -> bool {
         match &self.wanted {
-            Wanted::Offer { best, .. } => best.is_some(),
-            Wanted::Holders { seen, .. } => !seen.is_empty(),
+            LookupKind::Offer { best, .. } => best.is_some(),
+            LookupKind::Holders { seen, .. } => !seen.is_empty(),
         }
     }
 
     fn is_abandoned(&self) -> bool {
         match &self.wanted {
-            Wanted::Offer { results, .. } => results.is_closed(),
-            Wanted::Holders { results, .. } => results.is_closed(),
+            LookupKind::Offer { results, .. } => results.is_closed(),
+            LookupKind::Holders { results, .. } => results.is_closed(),
         }
     }
 
     fn offer_found(&mut self, offer: SealedOffer) {
-        if let Wanted::Offer { best, results } = &mut self.wanted
+        if let LookupKind::Offer { best, results } = &mut self.wanted
             && best.as_ref().is_none_or(|best| supersedes(&offer, best))
         {
             // A full queue means that nobody reads it.
@@ -83,14 +83,14 @@ impl Lookup {
     }
 
     fn holder_found(&mut self, behaviour: &mut Behaviour, scope: Scope, peer: PeerId) {
-        let Wanted::Holders { seen, results } = &mut self.wanted else { return };
+        let LookupKind::Holders { seen, results } = &mut self.wanted else { return };
         if seen.len() >= MAX_HOLDERS || seen.contains(&peer) {
             return;
         }
         let key = kad_key_of(&self.key);
         let stored = behaviour.kad(scope).store_mut().providers(&key);
         let stored = stored.into_iter().filter(|record| record.provider == peer).flat_map(|record| record.addresses);
-        let known = behaviour.scoped_kad(scope).addrs_of(peer);
+        let known = behaviour.filtered_kad(scope).addrs_of(peer);
         let mut addrs = Vec::new();
         for addr in stored.chain(known).filter_map(|addr| socket_addr_of(&addr)) {
             if Scope::of_ip(addr.ip()) == Some(scope) && !addrs.contains(&addr) {
@@ -107,7 +107,13 @@ impl Lookup {
 
 impl Lookups {
     /// Begins a lookup; false if there are too many.
-    pub(super) fn start(&mut self, behaviour: &mut Behaviour, key: RecordKey, wanted: Wanted, now: UnixTime) -> bool {
+    pub(super) fn start(
+        &mut self,
+        behaviour: &mut Behaviour,
+        key: RecordKey,
+        wanted: LookupKind,
+        now: UnixTime,
+    ) -> bool {
         if self.lookups.len() >= MAX_LOOKUPS {
             return false;
         }
@@ -217,8 +223,8 @@ impl Lookups {
         }
         let key = kad_key_of(&lookup.key);
         let query = match lookup.wanted {
-            Wanted::Offer { .. } => behaviour.kad(scope).get_record(key),
-            Wanted::Holders { .. } => behaviour.kad(scope).get_providers(key),
+            LookupKind::Offer { .. } => behaviour.kad(scope).get_record(key),
+            LookupKind::Holders { .. } => behaviour.kad(scope).get_providers(key),
         };
         lookup.asked.push(scope);
         lookup.queries.push((scope, query));

@@ -13,20 +13,25 @@ mod behaviour;
 mod call_stream;
 mod calls;
 mod circuit;
-mod contacts;
-mod fenced;
+mod circuit_relay;
+mod entry_points;
 mod handshake;
+mod keep_alive;
 mod lookup;
+#[cfg(feature = "mdns")]
+mod multicast;
+#[cfg(not(feature = "mdns"))]
+#[path = "without_multicast.rs"]
+mod multicast;
 mod observed;
+mod panic_guard;
+mod record_store;
 mod records;
-mod relaying;
 mod reservations;
 mod scope;
-mod scoped;
-mod shelf;
+mod scope_filter;
 mod transport;
 mod turn;
-mod warm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +58,7 @@ pub use self::{
     calls::CallOver,
     observed::Observation,
     scope::{Scope, multiaddr_of, socket_addr_of},
-    turn::{AskAs, AskError, Audience, CredentialIssuer, Granted, Requester, TurnService},
+    turn::{AskAs, AskRelayError, Audience, CredentialIssuer, Granted, Requester, TurnService},
 };
 use crate::{
     base::clock,
@@ -91,7 +96,7 @@ pub struct RendezvousConfig {
     pub secret: Zeroizing<[u8; 32]>,
     /// Where to enter the DHT: multiaddrs with or without `/p2p/…` (which is ignored, because it changes at a restart).
     pub bootstrap: Vec<Multiaddr>,
-    /// Whether to find peers of the local network by multicast.
+    /// Whether to find peers of the local network by multicast. This needs the feature `mdns`.
     pub mdns: bool,
     /// Whether to try [`crate::net::port::DEFAULT_PORT`] of this machine, where another node may be.
     pub local_bootstrap: bool,
@@ -117,6 +122,9 @@ pub enum RendezvousError {
     /// libp2p refuses its configuration.
     #[error("libp2p cannot be set up: {0}")]
     Setup(String),
+    /// Multicast is wanted, and this build has none.
+    #[error("nodes on the local network cannot be found: keyferry was built without its feature `mdns`")]
+    WithoutMdns,
 }
 
 /// Why an offer or a provider record was not published. The fault is the caller's.
@@ -207,13 +215,13 @@ pub struct RendezvousStatus {
 /// The handle to the task that takes part in the DHTs. The task ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Rendezvous {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<RendezvousCommand>,
     status: watch::Receiver<RendezvousStatus>,
 }
 
 /// What a handle asks of the task.
 #[derive(Debug)]
-enum Command {
+enum RendezvousCommand {
     Publish { offer: Box<SealedOffer>, reply: oneshot::Sender<Result<PublishReport, PublishError>> },
     Resolve { key: RecordKey, results: mpsc::Sender<SealedOffer> },
     Provide { key: RecordKey, reply: oneshot::Sender<Result<(), PublishError>> },
@@ -233,7 +241,7 @@ impl RendezvousConfig {
         Self {
             secret,
             bootstrap: Vec::new(),
-            mdns: true,
+            mdns: cfg!(feature = "mdns"),
             local_bootstrap: true,
             public: false,
             hidden: false,
@@ -261,7 +269,7 @@ impl Rendezvous {
     /// expires. Returns when those who are there have taken it, at once if nobody is there yet.
     pub async fn publish(&self, offer: SealedOffer) -> Result<PublishReport, PublishError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Publish { offer: Box::new(offer), reply }).await?;
+        self.send(RendezvousCommand::Publish { offer: Box::new(offer), reply }).await?;
         answer.await.map_err(|_| PublishError::Ended)?
     }
 
@@ -269,27 +277,27 @@ impl Rendezvous {
     /// closes when the lookup has ended; dropping it ends the lookup.
     pub fn resolve(&self, key: RecordKey) -> mpsc::Receiver<SealedOffer> {
         let (results, receiver) = mpsc::channel(RESULTS);
-        self.send_detached(Command::Resolve { key, results });
+        self.send_detached(RendezvousCommand::Resolve { key, results });
         receiver
     }
 
     /// Announces that this node holds a content, in both DHTs, and keeps it announced.
     pub async fn provide(&self, key: RecordKey) -> Result<(), PublishError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Provide { key, reply }).await?;
+        self.send(RendezvousCommand::Provide { key, reply }).await?;
         answer.await.map_err(|_| PublishError::Ended)?
     }
 
     /// Announces a content no longer. Others forget it when the record expires.
     pub async fn stop_providing(&self, key: RecordKey) {
-        let _ = self.send(Command::StopProviding { key }).await;
+        let _ = self.send(RendezvousCommand::StopProviding { key }).await;
     }
 
     /// Looks for the holders of a content, each once, as they are found. The channel closes when the lookup has ended;
     /// dropping it ends the lookup. Anyone can claim to be a holder.
     pub fn providers(&self, key: RecordKey) -> mpsc::Receiver<Provider> {
         let (results, receiver) = mpsc::channel(RESULTS);
-        self.send_detached(Command::Providers { key, results });
+        self.send_detached(RendezvousCommand::Providers { key, results });
         receiver
     }
 
@@ -300,14 +308,14 @@ impl Rendezvous {
 
     /// Adds an address where the DHT can be entered, such as a `?via=` hint, and dials it.
     pub async fn add_bootstrap(&self, addr: Multiaddr) {
-        let _ = self.send(Command::AddBootstrap { addr }).await;
+        let _ = self.send(RendezvousCommand::AddBootstrap { addr }).await;
     }
 
     /// Opens a stream for a call: over a connection with the peer that stands, or over the circuit. The circuit is closed
     /// when the stream is dropped; dropping the future gives the call up.
     pub async fn open_call(&self, circuit: &Multiaddr, over: CallOver) -> Result<CallStream, OpenError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::OpenCall { circuit: circuit.clone(), over, reply };
+        let command = RendezvousCommand::OpenCall { circuit: circuit.clone(), over, reply };
         self.commands.send(command).await.map_err(|_| OpenError::Ended)?;
         answer.await.map_err(|_| OpenError::Unreachable("the connection has closed".to_owned()))?
     }
@@ -315,47 +323,52 @@ impl Rendezvous {
     /// The streams of incoming calls, from now on. Whoever asked last gets them; without anybody, they are refused.
     pub fn incoming_calls(&self) -> mpsc::Receiver<CallStream> {
         let (calls, receiver) = mpsc::channel(INCOMING_CALLS);
-        self.send_detached(Command::TakeCalls { calls });
+        self.send_detached(RendezvousCommand::TakeCalls { calls });
         receiver
     }
 
     /// Asks a peer for leave to use it as a TURN relay: over a connection that stands, or over one that is made to one of its
     /// addresses.
-    pub async fn ask_relay(&self, relay: PeerId, addrs: &[SocketAddr], who: AskAs<'_>) -> Result<Granted, AskError> {
+    pub async fn ask_relay(
+        &self,
+        relay: PeerId,
+        addrs: &[SocketAddr],
+        who: AskAs<'_>,
+    ) -> Result<Granted, AskRelayError> {
         let own = self.status.borrow().peer;
         let message = turn::request(&own, &relay, who)?;
         let (reply, answer) = oneshot::channel();
-        let command = Command::AskRelay { relay, addrs: addrs.to_vec(), message, reply };
-        self.commands.send(command).await.map_err(|_| AskError::Ended)?;
+        let command = RendezvousCommand::AskRelay { relay, addrs: addrs.to_vec(), message, reply };
+        self.commands.send(command).await.map_err(|_| AskRelayError::Ended)?;
         let answer = tokio::time::timeout(turn::ASK_TIMEOUT, answer).await;
-        let answer = answer.map_err(|_| AskError::Unreachable("it does not answer".to_owned()))?;
-        let turn::Answer { message, via, is_dialled } = answer.map_err(|_| AskError::Ended)??;
+        let answer = answer.map_err(|_| AskRelayError::Unreachable("it does not answer".to_owned()))?;
+        let turn::RelayAnswer { message, via, is_dialled } = answer.map_err(|_| AskRelayError::Ended)??;
         match Reply::parse(&message, clock::now())? {
             Reply::Issued(issued) => Ok(Granted { issued, via, is_dialled }),
-            Reply::Refused(refusal) => Err(AskError::Refused(refusal)),
+            Reply::Refused(refusal) => Err(AskRelayError::Refused(refusal)),
         }
     }
 
     /// Adds one to a counter of the status.
     pub(crate) fn count(&self, counter: &'static str) {
         // A flood may leave some uncounted.
-        let _ = self.commands.try_send(Command::Count { counter });
+        let _ = self.commands.try_send(RendezvousCommand::Count { counter });
     }
 
     /// Ends the task, whoever else holds a handle, and returns when the records are on disk.
     pub async fn shutdown(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.send(Command::Shutdown { reply }).await.is_ok() {
+        if self.send(RendezvousCommand::Shutdown { reply }).await.is_ok() {
             let _ = answer.await;
         }
     }
 
-    async fn send(&self, command: Command) -> Result<(), PublishError> {
+    async fn send(&self, command: RendezvousCommand) -> Result<(), PublishError> {
         self.commands.send(command).await.map_err(|_| PublishError::Ended)
     }
 
     /// Sends without making the caller wait; the command is given up with the rendezvous.
-    fn send_detached(&self, command: Command) {
+    fn send_detached(&self, command: RendezvousCommand) {
         if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command) {
             let commands = self.commands.clone();
             tokio::spawn(async move { commands.send(command).await });

@@ -7,7 +7,7 @@
 //! A reservation is given up by forgetting it, never by removing libp2p's listener: a renewal that is under way when its
 //! listener goes makes libp2p's relay client panic.
 //!
-//! What it is not: the relay itself ([`super::relaying`]), or whether reservations are needed.
+//! What it is not: the relay itself ([`super::circuit_relay`]), or whether reservations are needed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ use std::{
 use keyferry_proto::offer::MAX_SIGNALLING;
 use libp2p::{Multiaddr, PeerId, Swarm, core::transport::ListenerId};
 
-use super::{behaviour::Behaviour, circuit::Circuit};
+use super::{behaviour::Behaviour, circuit::RelayCircuit};
 
 /// Reservations that are kept.
 const WANTED: usize = 3;
@@ -43,7 +43,7 @@ pub(super) struct Reservations {
     own: PeerId,
     is_needed: bool,
     /// Connected peers that may relay, and where they are.
-    relays: HashMap<PeerId, Relay>,
+    relays: HashMap<PeerId, RelayCandidate>,
     paused: HashMap<PeerId, Pause>,
     held: Vec<Reservation>,
     /// Another order of relays in every node, so that none gets all reservations.
@@ -51,7 +51,7 @@ pub(super) struct Reservations {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Relay {
+struct RelayCandidate {
     addr: SocketAddr,
     /// Whether it says itself that it relays.
     says_so: bool,
@@ -65,7 +65,7 @@ struct Pause {
 }
 
 struct Reservation {
-    circuit: Circuit,
+    circuit: RelayCircuit,
     listener: ListenerId,
     asked: Instant,
     was_guess: bool,
@@ -76,7 +76,7 @@ struct Reservation {
 
 /// What to do about a relay that has accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RelayVerdict {
     /// Nothing.
     Fine,
     /// Leave it: it makes work without end.
@@ -103,7 +103,7 @@ impl Reservations {
     /// Notes that a peer of the wide area is connected at an address that this node has dialled: it may be a relay.
     pub(super) fn on_connected(&mut self, peer: PeerId, addr: SocketAddr) {
         if self.relays.len() < MAX_RELAYS {
-            self.relays.entry(peer).or_insert(Relay { addr, says_so: false });
+            self.relays.entry(peer).or_insert(RelayCandidate { addr, says_so: false });
         }
     }
 
@@ -135,17 +135,19 @@ impl Reservations {
     }
 
     /// Notes that a relay has accepted or renewed a reservation.
-    pub(super) fn on_accepted(&mut self, relay: &PeerId, is_renewal: bool, now: Instant) -> Verdict {
-        let Some(held) = self.held.iter_mut().find(|held| held.circuit.relay == *relay) else { return Verdict::Fine };
+    pub(super) fn on_accepted(&mut self, relay: &PeerId, is_renewal: bool, now: Instant) -> RelayVerdict {
+        let Some(held) = self.held.iter_mut().find(|held| held.circuit.relay == *relay) else {
+            return RelayVerdict::Fine;
+        };
         let last = held.accepted.replace(now);
         held.was_accepted = true;
         if is_renewal && last.is_some_and(|last| now.duration_since(last) < MIN_RENEWAL) {
             held.accepted = None;
             self.relays.remove(relay);
             self.pause(*relay, now + BANNED_PAUSE, false);
-            return Verdict::Leave;
+            return RelayVerdict::Leave;
         }
-        Verdict::Fine
+        RelayVerdict::Fine
     }
 
     /// Notes that a listener has closed, and with it the reservation that it was for.
@@ -187,8 +189,8 @@ impl Reservations {
     pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
         self.paused.retain(|_, pause| pause.until > now);
         for _ in 0..self.missing(now) {
-            let Some((relay, Relay { addr, says_so })) = self.next_relay(now) else { return };
-            let circuit = Circuit { relay_addr: addr, relay, peer: self.own };
+            let Some((relay, RelayCandidate { addr, says_so })) = self.next_relay(now) else { return };
+            let circuit = RelayCircuit { relay_addr: addr, relay, peer: self.own };
             match swarm.listen_on(circuit.listen_addr()) {
                 Ok(listener) => self.held.push(Reservation {
                     circuit,
@@ -216,7 +218,7 @@ impl Reservations {
     }
 
     /// A relay to ask: on another host than those that are held, if there is one.
-    fn next_relay(&self, now: Instant) -> Option<(PeerId, Relay)> {
+    fn next_relay(&self, now: Instant) -> Option<(PeerId, RelayCandidate)> {
         let held: HashSet<_> = self.held.iter().map(|held| held.circuit.relay).collect();
         let hosts: HashSet<_> = self.held.iter().map(|held| held.circuit.relay_addr.ip()).collect();
         let is_free =

@@ -101,7 +101,7 @@ impl Transport for PortTransport {
     }
 
     fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
-        let target = Target::of(&addr).ok_or(TransportError::MultiaddrNotSupported(addr))?;
+        let target = DialTarget::of(&addr).ok_or(TransportError::MultiaddrNotSupported(addr))?;
         let (port, departures) = (self.port.clone(), self.departures.clone());
         // libp2p asks for a new port only to call back a peer that wants to know whether it is reachable. That peer
         // names the address, so it must not be one inside our network.
@@ -150,15 +150,15 @@ impl Transport for PortTransport {
 }
 
 /// What a multiaddr asks to be dialled.
-enum Target {
+enum DialTarget {
     Addr(SocketAddr),
     Name { host: String, port: u16, wants: fn(&SocketAddr) -> bool },
 }
 
-impl Target {
-    fn of(addr: &Multiaddr) -> Option<Target> {
+impl DialTarget {
+    fn of(addr: &Multiaddr) -> Option<DialTarget> {
         if let Some(addr) = socket_addr_of(addr) {
-            return Some(Target::Addr(addr));
+            return Some(DialTarget::Addr(addr));
         }
         let mut parts = addr.iter();
         let (host, wants): (_, fn(&SocketAddr) -> bool) = match parts.next()? {
@@ -169,7 +169,7 @@ impl Target {
         };
         match (parts.next(), parts.next(), parts.next()) {
             (Some(Protocol::Tcp(port)), None | Some(Protocol::P2p(_)), None) if port != 0 => {
-                Some(Target::Name { host: host.into_owned(), port, wants })
+                Some(DialTarget::Name { host: host.into_owned(), port, wants })
             }
             _ => None,
         }
@@ -177,8 +177,8 @@ impl Target {
 
     async fn resolve(self) -> io::Result<Vec<SocketAddr>> {
         match self {
-            Target::Addr(addr) => Ok(vec![addr]),
-            Target::Name { host, port, wants } => {
+            DialTarget::Addr(addr) => Ok(vec![addr]),
+            DialTarget::Name { host, port, wants } => {
                 let found = tokio::net::lookup_host((host, port)).await?;
                 Ok(found.filter(wants).take(MAX_RESOLVED).collect())
             }

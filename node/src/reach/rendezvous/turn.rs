@@ -1,6 +1,6 @@
 //! Credentials for TURN relays, over libp2p: what is asked and answered over `/keyferry/turn/1`.
 //!
-//! libp2p's request-response carries the messages; they go over direct connections only (`scoped`). Every stream has one
+//! libp2p's request-response carries the messages; they go over direct connections only (`scope_filter`). Every stream has one
 //! request and one reply, and a deadline; each connection has few streams; each peer and each host asks so often and no
 //! more.
 //!
@@ -124,7 +124,7 @@ pub struct Granted {
 
 /// Why a relay has issued nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum AskRelayError {
     /// Its key is no ed25519 key.
     #[error("its key is not one of ours")]
     Key,
@@ -153,14 +153,14 @@ pub enum AskError {
 
 /// An answer as it came in.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct RelayAnswer {
     pub(super) message: Vec<u8>,
     pub(super) via: SocketAddr,
     pub(super) is_dialled: bool,
 }
 
 /// Who waits for an answer.
-pub(super) type AskReply = oneshot::Sender<Result<Answer, AskError>>;
+pub(super) type AskReply = oneshot::Sender<Result<RelayAnswer, AskRelayError>>;
 
 /// What the actor keeps for this protocol.
 pub(super) struct Credentials {
@@ -294,12 +294,12 @@ pub(super) fn behaviour(service: Option<&TurnService>) -> request_response::Beha
 }
 
 /// The request to a relay.
-pub(super) fn request(own: &PeerId, relay: &PeerId, who: AskAs<'_>) -> Result<Vec<u8>, AskError> {
+pub(super) fn request(own: &PeerId, relay: &PeerId, who: AskAs<'_>) -> Result<Vec<u8>, AskRelayError> {
     match who {
         AskAs::Anonymous => Ok(anonymous_request()),
         AskAs::Node { secret, relay: node } => {
-            let requester = key_of_peer(own).ok_or(AskError::Key)?;
-            let relay = key_of_peer(relay).ok_or(AskError::Key)?;
+            let requester = key_of_peer(own).ok_or(AskRelayError::Key)?;
+            let relay = key_of_peer(relay).ok_or(AskRelayError::Key)?;
             let seed: [[u8; 32]; 2] = rand::random();
             let seed = std::array::from_fn(|at| seed[at / 32][at % 32]);
             Ok(node_request(secret, &node, Channel { relay, requester }, clock::now(), &seed))

@@ -29,33 +29,33 @@ pub struct Allocation {
     allocated: Allocated,
     server: TurnServer,
     lease: Lease,
-    wanted: Arc<Wanted>,
+    wanted: Arc<WantedPeers>,
     accepted: mpsc::Receiver<(PathStream, SocketAddr)>,
 }
 
 /// Keeps an allocation, for whoever uses a connection of it.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    connects: mpsc::Sender<Connect>,
+    connects: mpsc::Sender<PeerConnect>,
     ended: watch::Receiver<Option<Ending>>,
 }
 
 /// Connects to peers through an allocation. It does not keep it.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    connects: mpsc::WeakSender<Connect>,
+    connects: mpsc::WeakSender<PeerConnect>,
 }
 
 /// A wish for the task. Dropping the receiving half of `reply` abandons it.
 #[derive(Debug)]
-pub(super) struct Connect {
+pub(super) struct PeerConnect {
     pub(super) peer: SocketAddr,
     pub(super) reply: oneshot::Sender<Result<PathStream, ConnectError>>,
 }
 
 /// Peers that shall be let in.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct WantedPeers {
     peers: Mutex<BTreeSet<IpAddr>>,
     pub(super) changed: Notify,
 }
@@ -63,13 +63,13 @@ pub(super) struct Wanted {
 impl Allocation {
     /// Asks a server for a relayed address of this family.
     pub async fn make(server: &TurnServer, family: AddressFamily) -> Result<Self, TurnError> {
-        let wanted = Arc::new(Wanted::default());
+        let wanted = Arc::new(WantedPeers::default());
         let started = driver::start(server, family, Arc::clone(&wanted)).await?;
         Ok(Self::of(started, server.clone(), wanted))
     }
 
     /// What callers hold of an allocation that stands.
-    pub(super) fn of(started: driver::Started, server: TurnServer, wanted: Arc<Wanted>) -> Self {
+    pub(super) fn of(started: driver::Started, server: TurnServer, wanted: Arc<WantedPeers>) -> Self {
         let driver::Started { allocated, connects, accepted, ended } = started;
         Self { allocated, server, lease: Lease { connects, ended }, wanted, accepted }
     }
@@ -143,13 +143,13 @@ impl Connector {
     pub async fn relay_to(&self, peer: SocketAddr) -> Result<PathStream, ConnectError> {
         let (reply, answer) = oneshot::channel();
         let connects = self.connects.upgrade().ok_or(ConnectError::Ended)?;
-        connects.send(Connect { peer, reply }).await.map_err(|_| ConnectError::Ended)?;
+        connects.send(PeerConnect { peer, reply }).await.map_err(|_| ConnectError::Ended)?;
         drop(connects);
         answer.await.unwrap_or(Err(ConnectError::Ended))
     }
 }
 
-impl Wanted {
+impl WantedPeers {
     pub(super) fn take(&self) -> BTreeSet<IpAddr> {
         std::mem::take(&mut self.peers.lock().unwrap_or_else(PoisonError::into_inner))
     }

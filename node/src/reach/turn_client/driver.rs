@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     ConnectError, TurnError, TurnServer,
-    allocation::{Connect, Wanted},
+    allocation::{PeerConnect, WantedPeers},
     dial::{self, Route},
 };
 use crate::net::path::PathStream;
@@ -43,7 +43,7 @@ const LONG: Duration = Duration::from_secs(3600);
 /// An allocation that stands, from the outside.
 pub(super) struct Started {
     pub(super) allocated: Allocated,
-    pub(super) connects: mpsc::Sender<Connect>,
+    pub(super) connects: mpsc::Sender<PeerConnect>,
     pub(super) accepted: mpsc::Receiver<(PathStream, SocketAddr)>,
     pub(super) ended: watch::Receiver<Option<Ending>>,
 }
@@ -52,7 +52,7 @@ pub(super) struct Started {
 pub(super) async fn start(
     server: &TurnServer,
     family: AddressFamily,
-    wanted: Arc<Wanted>,
+    wanted: Arc<WantedPeers>,
 ) -> Result<Started, TurnError> {
     let (stream, route) = dial::control(server).await?;
     let (connects, connects_in) = mpsc::channel(MAX_WAITING_CONNECTS);
@@ -66,7 +66,7 @@ pub(super) async fn start(
         config: Config::default(),
     };
     let (control_in, control_out) = split(stream);
-    let driver = Driver {
+    let driver = AllocationDriver {
         client: Client::new(options, Instant::now()),
         server: server.clone(),
         route,
@@ -86,7 +86,7 @@ pub(super) async fn start(
     }
 }
 
-struct Driver {
+struct AllocationDriver {
     client: Client,
     server: TurnServer,
     route: Route,
@@ -99,22 +99,22 @@ struct Driver {
     /// Data connections between two steps.
     standing: BTreeMap<DataId, PathStream>,
     /// Data connections that are opened, or wait for an answer.
-    steps: JoinSet<(DataId, io::Result<Step>)>,
+    steps: JoinSet<(DataId, io::Result<DriverStep>)>,
     aborts: BTreeMap<DataId, AbortHandle>,
 }
 
 /// What has become of a data connection.
-enum Step {
+enum DriverStep {
     Opened(PathStream),
     Answered(PathStream, Vec<u8>),
 }
 
-impl Driver {
+impl AllocationDriver {
     async fn run(
         mut self,
         mut control: ReadHalf<PathStream>,
-        mut connects: mpsc::Receiver<Connect>,
-        wanted: Arc<Wanted>,
+        mut connects: mpsc::Receiver<PeerConnect>,
+        wanted: Arc<WantedPeers>,
     ) {
         let mut reader = MessageReader::new();
         let mut keeps = true;
@@ -190,14 +190,14 @@ impl Driver {
         }
     }
 
-    fn connect(&mut self, Connect { peer, reply }: Connect) {
+    fn connect(&mut self, PeerConnect { peer, reply }: PeerConnect) {
         match self.client.connect(Instant::now(), peer) {
             Ok(connect) => drop(self.replies.insert(connect, reply)),
             Err(refusal) => drop(reply.send(Err(refusal.into()))),
         }
     }
 
-    fn permit(&mut self, wanted: &Wanted) {
+    fn permit(&mut self, wanted: &WantedPeers) {
         for peer in wanted.take() {
             if let Err(refusal) = self.client.permit(Instant::now(), peer) {
                 tracing::debug!(server = %self.server, %peer, %refusal, "no permission is asked for");
@@ -207,7 +207,7 @@ impl Driver {
 
     fn open(&mut self, data: DataId) {
         let (server, route) = (self.server.clone(), self.route);
-        let opened = async move { dial::data(&server, route).await.map(Step::Opened).map_err(io::Error::other) };
+        let opened = async move { dial::data(&server, route).await.map(DriverStep::Opened).map_err(io::Error::other) };
         self.spawn(data, opened);
     }
 
@@ -219,27 +219,27 @@ impl Driver {
         self.spawn(data, async move {
             write_message(&mut stream, &message).await?;
             let answer = read_message(&mut stream, &mut MessageReader::new()).await?;
-            Ok(Step::Answered(stream, answer))
+            Ok(DriverStep::Answered(stream, answer))
         });
     }
 
-    fn spawn(&mut self, data: DataId, step: impl Future<Output = io::Result<Step>> + Send + 'static) {
+    fn spawn(&mut self, data: DataId, step: impl Future<Output = io::Result<DriverStep>> + Send + 'static) {
         let abort = self.steps.spawn(async move { (data, step.await) });
         self.aborts.insert(data, abort);
     }
 
-    fn step(&mut self, step: Result<(DataId, io::Result<Step>), tokio::task::JoinError>) {
+    fn step(&mut self, step: Result<(DataId, io::Result<DriverStep>), tokio::task::JoinError>) {
         // One that was aborted has been forgotten before.
         let Ok((data, result)) = step else { return };
         if self.aborts.remove(&data).is_none() {
             return;
         }
         match result {
-            Ok(Step::Opened(stream)) => {
+            Ok(DriverStep::Opened(stream)) => {
                 self.standing.insert(data, stream);
                 self.client.data_connected(Instant::now(), data);
             }
-            Ok(Step::Answered(stream, answer)) => {
+            Ok(DriverStep::Answered(stream, answer)) => {
                 self.standing.insert(data, stream);
                 self.client.data_received(Instant::now(), data, &answer);
             }

@@ -95,7 +95,7 @@ impl Proxy {
         let nodelay = stream.set_nodelay(true);
         nodelay.map_err(|source| ProxyError::Connect { proxy: self.to_string(), source })?;
         let target = authority(host, port).ok_or(ProxyError::Text)?;
-        let connected = Connected(Some(stream));
+        let connected = ConnectedProxy(Some(stream));
         let user = self.credentials.as_ref();
         let through = match self.protocol {
             Protocol::Http => {
@@ -139,9 +139,9 @@ impl fmt::Debug for Proxy {
 }
 
 /// The connection to the proxy, in the form in which hyper-util wants to make it.
-struct Connected(Option<TcpStream>);
+struct ConnectedProxy(Option<TcpStream>);
 
-impl Service<Uri> for Connected {
+impl Service<Uri> for ConnectedProxy {
     type Response = TokioIo<TcpStream>;
     type Error = io::Error;
     type Future = std::future::Ready<io::Result<Self::Response>>;

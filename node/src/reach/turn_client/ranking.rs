@@ -22,12 +22,12 @@ const UNKNOWN_ANSWER: Duration = Duration::from_millis(150);
 /// The servers.
 #[derive(Debug, Default)]
 pub(super) struct Servers {
-    configured: Vec<Entry>,
-    found: Vec<Entry>,
+    configured: Vec<RankedServer>,
+    found: Vec<RankedServer>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RankedServer {
     server: TurnServer,
     record: Record,
 }
@@ -49,7 +49,7 @@ pub(super) struct Record {
 
 /// In which of four groups a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rank {
+pub(super) struct ServerRank {
     pub(super) found: bool,
     pub(super) failed: bool,
 }
@@ -60,7 +60,7 @@ impl Servers {
         let mut servers = Self::default();
         for server in configured {
             if servers.configured.len() < MAX_CONFIGURED && servers.record(&server).is_none() {
-                servers.configured.push(Entry { server, record: Record::default() });
+                servers.configured.push(RankedServer { server, record: Record::default() });
             }
         }
         servers
@@ -74,7 +74,7 @@ impl Servers {
             if !known {
                 let place = before.iter().position(|entry| entry.server.is_where(&server));
                 let record = place.map(|place| before.swap_remove(place).record).unwrap_or_default();
-                self.found.push(Entry { server, record });
+                self.found.push(RankedServer { server, record });
             }
         }
     }
@@ -92,13 +92,13 @@ impl Servers {
     }
 
     /// Those that have an address of this family, best first.
-    pub(super) fn ranked(&self, family: Option<AddressFamily>) -> Vec<(Rank, TurnServer)> {
+    pub(super) fn ranked(&self, family: Option<AddressFamily>) -> Vec<(ServerRank, TurnServer)> {
         let now = Instant::now();
         let configured = self.configured.iter().map(|entry| (false, entry));
         let all = configured.chain(self.found.iter().map(|entry| (true, entry)));
-        let mut all: Vec<(Rank, &Entry)> = all
+        let mut all: Vec<(ServerRank, &RankedServer)> = all
             .filter(|(_, entry)| !family.is_some_and(|family| entry.record.lacks(family)))
-            .map(|(found, entry)| (Rank { found, failed: entry.record.is_paused(now) }, entry))
+            .map(|(found, entry)| (ServerRank { found, failed: entry.record.is_paused(now) }, entry))
             .collect();
         all.sort_by_key(|(rank, entry)| (rank.failed, rank.found, entry.record.answered.unwrap_or(UNKNOWN_ANSWER)));
         all.into_iter().map(|(rank, entry)| (rank, entry.server.clone())).collect()

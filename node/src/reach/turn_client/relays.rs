@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     AddressFamily, Allocation, TurnError, TurnServer,
-    ranking::{MAX_CONFIGURED, MAX_FOUND, Rank, Record, Servers},
+    ranking::{MAX_CONFIGURED, MAX_FOUND, Record, ServerRank, Servers},
 };
 
 /// Servers that are asked at the same time.
@@ -41,11 +41,11 @@ const MAX_PROBED: usize = 8;
 /// The relays that this node may use. Clones are the same relays.
 #[derive(Debug, Clone, Default)]
 pub struct Relays {
-    shared: Arc<Shared>,
+    shared: Arc<SharedRelays>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct SharedRelays {
     servers: Mutex<Servers>,
     /// Who looks for relays; none where nobody does.
     search: OnceLock<Box<dyn RelaySearch>>,
@@ -61,7 +61,7 @@ pub trait RelaySearch: Send + Sync {
     fn have_failed(&self, servers: &[TurnServer]);
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedRelays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let search = if self.search.get().is_some() { "on" } else { "off" };
         f.debug_struct("Shared").field("servers", &self.servers).field("search", &search).finish_non_exhaustive()
@@ -109,7 +109,7 @@ impl Relays {
     /// Those that the user has named.
     pub fn new(configured: Vec<TurnServer>) -> Self {
         let servers = Mutex::new(Servers::new(configured));
-        Self { shared: Arc::new(Shared { servers, ..Shared::default() }) }
+        Self { shared: Arc::new(SharedRelays { servers, ..SharedRelays::default() }) }
     }
 
     /// Has relays looked for by this one. Once.
@@ -137,7 +137,7 @@ impl Relays {
     pub fn reports(&self) -> Vec<RelayReport> {
         let mut servers = self.shared.lock();
         let ranked = servers.ranked(None);
-        let report = |(rank, server): (Rank, TurnServer)| {
+        let report = |(rank, server): (ServerRank, TurnServer)| {
             let Record { answered, failure, allocations, .. } = servers.record(&server)?.clone();
             Some(RelayReport { server: server.to_string(), found: rank.found, answered, failure, allocations })
         };
@@ -191,12 +191,12 @@ impl Relays {
         self.search().await;
         let mut waiting = self.shared.lock().ranked(Some(family)).into_iter().peekable();
         let found_from = match waiting.peek() {
-            Some((Rank { found: false, failed: false }, _)) => Instant::now() + HEAD_START,
+            Some((ServerRank { found: false, failed: false }, _)) => Instant::now() + HEAD_START,
             _ => Instant::now(),
         };
         let (mut asked, mut failed) = (FuturesUnordered::new(), Vec::new());
         while wanted > 0 && !out.is_closed() {
-            let may_start = |next: Option<&(Rank, TurnServer)>, asked: usize| {
+            let may_start = |next: Option<&(ServerRank, TurnServer)>, asked: usize| {
                 let is_held = next.is_some_and(|(rank, _)| rank.found && asked > 0 && Instant::now() < found_from);
                 next.is_some() && asked < PARALLEL && !is_held
             };
@@ -283,7 +283,7 @@ impl RelayAllocator for Relays {
     }
 }
 
-impl Shared {
+impl SharedRelays {
     fn note(&self, server: &TurnServer, change: impl FnOnce(&mut Record)) {
         self.lock().record(server).map(change);
     }

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     AddressFamily, Allocation, ConnectError, RelayAllocator, Relays, RelaysError, TurnServer,
-    allocation::{Connect, Wanted},
+    allocation::{PeerConnect, WantedPeers},
     driver::Started,
 };
 use crate::net::path::PathStream;
@@ -25,15 +25,15 @@ use crate::net::path::PathStream;
 /// A relay that has IPv4 addresses of loopback. Clones are the same relay.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TestRelay {
-    given: Arc<Mutex<Vec<Given>>>,
+    given: Arc<Mutex<Vec<GivenAllocation>>>,
 }
 
 /// An allocation that was given.
 #[derive(Debug)]
-struct Given {
+struct GivenAllocation {
     relayed: SocketAddr,
     /// As long as somebody holds the other kind, the allocation stands.
-    connects: mpsc::WeakSender<Connect>,
+    connects: mpsc::WeakSender<PeerConnect>,
 }
 
 impl TestRelay {
@@ -53,8 +53,8 @@ impl TestRelay {
         let (connects, connects_in) = mpsc::channel(4);
         let (accepted_out, accepted) = mpsc::channel(4);
         let (ended_out, ended) = watch::channel(None);
-        let wanted = Arc::new(Wanted::default());
-        self.given.lock().unwrap().push(Given { relayed, connects: connects.downgrade() });
+        let wanted = Arc::new(WantedPeers::default());
+        self.given.lock().unwrap().push(GivenAllocation { relayed, connects: connects.downgrade() });
         let serving = serve(listener, connects_in, Arc::clone(&wanted), accepted_out);
         tokio::spawn(async move {
             serving.await;
@@ -123,15 +123,15 @@ pub(crate) fn no_relays() -> Arc<dyn RelayAllocator> {
 /// Serves one allocation until it is given back.
 async fn serve(
     listener: TcpListener,
-    mut connects: mpsc::Receiver<Connect>,
-    wanted: Arc<Wanted>,
+    mut connects: mpsc::Receiver<PeerConnect>,
+    wanted: Arc<WantedPeers>,
     accepted: mpsc::Sender<(PathStream, SocketAddr)>,
 ) {
     let mut permitted = BTreeSet::new();
     loop {
         tokio::select! {
             connect = connects.recv() => {
-                let Some(Connect { peer, reply }) = connect else { return };
+                let Some(PeerConnect { peer, reply }) = connect else { return };
                 tokio::spawn(async move {
                     let _ = reply.send(match TcpStream::connect(peer).await {
                         Ok(beyond) => Ok(relay(beyond).await),

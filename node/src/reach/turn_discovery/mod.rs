@@ -24,7 +24,7 @@ use keyferry_proto::{
 use libp2p::PeerId;
 use tokio::sync::{mpsc, watch};
 
-use self::task::Task;
+use self::task::FindingTask;
 use crate::{base::data_dir::ContactsFile, reach::rendezvous::Rendezvous};
 
 /// Relays that are kept at hand.
@@ -78,7 +78,7 @@ impl RelayFinding {
     pub fn spawn(config: FindingConfig, rendezvous: Rendezvous) -> Self {
         let (wishes, wish_receiver) = mpsc::channel(WISHES);
         let (found_sender, found) = watch::channel(Vec::new());
-        tokio::spawn(Task::new(config, rendezvous, wish_receiver, found_sender).run());
+        tokio::spawn(FindingTask::new(config, rendezvous, wish_receiver, found_sender).run());
         Self { found, wishes }
     }
 

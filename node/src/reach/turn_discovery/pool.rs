@@ -11,7 +11,7 @@ use keyferry_proto::{identity::NodeKey, relaying::Refusal};
 use libp2p::PeerId;
 
 use super::{FoundRelay, MAX_FOUND};
-use crate::reach::rendezvous::{AskError, Provider};
+use crate::reach::rendezvous::{AskRelayError, Provider};
 
 /// Candidates that wait to be asked; more are left out, unless they are of contacts.
 const MAX_CANDIDATES: usize = 64;
@@ -39,7 +39,7 @@ pub(super) struct Candidate {
 
 /// Why a relay is not at hand, or not any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum RelayFailure {
     /// It has no time, or this node had none: its credentials hold.
     Passing,
     /// It could be asked, and not be used: its fault, or that of the network in between.
@@ -53,14 +53,14 @@ pub(super) enum Failure {
 /// The pool.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    held: Vec<Held>,
+    held: Vec<KnownRelay>,
     candidates: Vec<Candidate>,
     asking: HashMap<PeerId, Candidate>,
     paused: HashMap<PeerId, Instant>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct KnownRelay {
     relay: FoundRelay,
     origin: Candidate,
     renew_at: Instant,
@@ -88,7 +88,7 @@ impl FoundRelay {
     }
 }
 
-impl Failure {
+impl RelayFailure {
     /// How long the relay is left alone.
     fn pause(self) -> Duration {
         match self {
@@ -99,13 +99,14 @@ impl Failure {
     }
 
     /// What a failure to ask means for the relay.
-    pub(super) fn of(error: &AskError) -> Self {
+    pub(super) fn of(error: &AskRelayError) -> Self {
         match error {
-            AskError::TooMany | AskError::Ended | AskError::Refused(Refusal::Busy) => Self::Passing,
-            AskError::Address | AskError::Unreachable(_) => Self::Gone,
-            AskError::Key | AskError::NotARelay | AskError::Reply(_) | AskError::Refused(Refusal::Policy) => {
-                Self::Unwilling
-            }
+            AskRelayError::TooMany | AskRelayError::Ended | AskRelayError::Refused(Refusal::Busy) => Self::Passing,
+            AskRelayError::Address | AskRelayError::Unreachable(_) => Self::Gone,
+            AskRelayError::Key
+            | AskRelayError::NotARelay
+            | AskRelayError::Reply(_)
+            | AskRelayError::Refused(Refusal::Policy) => Self::Unwilling,
         }
     }
 }
@@ -163,7 +164,7 @@ impl Pool {
         if self.asking.len() >= MAX_ASKING {
             return None;
         }
-        let is_due = |held: &&Held| held.renew_at <= now && !self.asking.contains_key(&held.relay.peer);
+        let is_due = |held: &&KnownRelay| held.renew_at <= now && !self.asking.contains_key(&held.relay.peer);
         let next = match self.held.iter().find(is_due) {
             Some(held) => held.origin.clone(),
             None => {
@@ -200,13 +201,13 @@ impl Pool {
             }
         }
         let (stale_at, void_at) = (now + lifetime / 2, now + lifetime);
-        self.held.push(Held { relay, origin, renew_at, stale_at, void_at });
+        self.held.push(KnownRelay { relay, origin, renew_at, stale_at, void_at });
     }
 
     /// Notes that a relay that was asked has issued nothing.
-    pub(super) fn on_failed(&mut self, peer: PeerId, failure: Failure, now: Instant) {
+    pub(super) fn on_failed(&mut self, peer: PeerId, failure: RelayFailure, now: Instant) {
         self.asking.remove(&peer);
-        if failure != Failure::Passing {
+        if failure != RelayFailure::Passing {
             self.drop_relay(peer, failure, now);
         } else if let Some(held) = self.held.iter_mut().find(|held| held.relay.peer == peer) {
             held.renew_at = now + failure.pause();
@@ -216,7 +217,7 @@ impl Pool {
     }
 
     /// Notes that a relay does not work. Returns whether it was at hand.
-    pub(super) fn drop_relay(&mut self, peer: PeerId, failure: Failure, now: Instant) -> bool {
+    pub(super) fn drop_relay(&mut self, peer: PeerId, failure: RelayFailure, now: Instant) -> bool {
         let before = self.held.len();
         self.held.retain(|held| held.relay.peer != peer);
         self.candidates.retain(|candidate| candidate.peer() != peer);
@@ -232,7 +233,7 @@ impl Pool {
 
     /// When something is to be renewed or dropped.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let due = |held: &Held| match self.asking.contains_key(&held.relay.peer) {
+        let due = |held: &KnownRelay| match self.asking.contains_key(&held.relay.peer) {
             true => held.void_at,
             false => held.renew_at.min(held.void_at),
         };
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(pool.next_to_ask(now + Duration::from_secs(49), true, |_| 0), None);
         assert_eq!(pool.next_to_ask(now + Duration::from_secs(50), true, |_| 0), Some(only.clone()));
         assert_eq!(pool.next_to_ask(now + Duration::from_secs(50), true, |_| 0), None, "it is being asked");
-        pool.on_failed(only.peer(), Failure::Passing, now + Duration::from_secs(51));
+        pool.on_failed(only.peer(), RelayFailure::Passing, now + Duration::from_secs(51));
         assert_eq!(pool.relays().len(), 1, "the credentials still hold");
         pool.expire(now + Duration::from_secs(100));
         assert!(pool.is_empty());
@@ -378,17 +379,17 @@ mod tests {
         pool.on_granted(newer.clone(), HOUR, later);
         assert_eq!(pool.relays(), [newer]);
         pool.next_to_ask(later + RENEW_AFTER, true, |_| 0).unwrap();
-        pool.on_failed(due.peer(), Failure::Gone, later + RENEW_AFTER);
+        pool.on_failed(due.peer(), RelayFailure::Gone, later + RENEW_AFTER);
         assert!(pool.is_empty());
     }
 
     #[test]
     fn those_that_fail_are_left_alone_for_a_time_and_for_how_long_depends() {
         let pauses = [
-            (Failure::Passing, SHORT_PAUSE),
-            (Failure::Useless, SHORT_PAUSE),
-            (Failure::Gone, PAUSE),
-            (Failure::Unwilling, LONG_PAUSE),
+            (RelayFailure::Passing, SHORT_PAUSE),
+            (RelayFailure::Useless, SHORT_PAUSE),
+            (RelayFailure::Gone, PAUSE),
+            (RelayFailure::Unwilling, LONG_PAUSE),
         ];
         for (failure, pause) in pauses {
             let now = Instant::now();
@@ -407,7 +408,7 @@ mod tests {
     fn whatever_is_found_or_fails_memory_is_bounded() {
         let now = Instant::now();
         let mut pool = pool_of((0..1000).map(|_| candidate(None, false)), now);
-        assert!((0..1000).all(|_| !pool.drop_relay(PeerId::random(), Failure::Gone, now)));
+        assert!((0..1000).all(|_| !pool.drop_relay(PeerId::random(), RelayFailure::Gone, now)));
         assert_eq!((pool.candidates.len(), pool.paused.len()), (MAX_CANDIDATES, MAX_PAUSED));
         pool.add(candidate(Some(1), false), now);
         assert!(pool.next_to_ask(now, false, |_| 0).is_some(), "a contact's is not left out for them");

@@ -23,14 +23,14 @@ const HEAD_START: Duration = Duration::from_millis(300);
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A search that is under way. Dropping it ends it.
-pub(super) struct Search {
+pub(super) struct RelayLookup {
     lookups: SelectAll<BoxStream<'static, Candidate>>,
     /// When strangers may be asked.
     head_start_ends: Instant,
     ends: Instant,
 }
 
-impl Search {
+impl RelayLookup {
     /// Begins a search; for the relays of these contacts, and for those that relay for everyone.
     pub(super) fn begin(rendezvous: &Rendezvous, contacts: &[NodeKey], clock: UnixTime, now: Instant) -> Self {
         let mut lookups = SelectAll::new();

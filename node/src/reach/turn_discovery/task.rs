@@ -13,13 +13,13 @@ use tokio::{
 
 use super::{
     FindingConfig, FoundRelay, Wish, addresses,
-    pool::{Candidate, Failure, Pool},
-    search::{Search, some_contacts},
+    pool::{Candidate, Pool, RelayFailure},
+    search::{RelayLookup, some_contacts},
 };
 use crate::{
     base::clock,
     net::path::AddressPolicy,
-    reach::rendezvous::{AskAs, AskError, Granted, Rendezvous, RendezvousStatus},
+    reach::rendezvous::{AskAs, AskRelayError, Granted, Rendezvous, RendezvousStatus},
 };
 
 /// How long a node has to turn out reachable, once it has met others, before it counts as one that may need relays.
@@ -33,21 +33,21 @@ const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(15 * 60);
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// What became of asking a relay.
-struct Asked {
+struct AskedRelay {
     candidate: Candidate,
-    result: Result<Granted, AskError>,
+    result: Result<Granted, AskRelayError>,
 }
 
 /// The task's state.
-pub(super) struct Task {
+pub(super) struct FindingTask {
     config: FindingConfig,
     rendezvous: Rendezvous,
     status: watch::Receiver<RendezvousStatus>,
     wishes: mpsc::Receiver<Wish>,
     found: watch::Sender<Vec<FoundRelay>>,
     pool: Pool,
-    asking: FuturesUnordered<BoxFuture<'static, Asked>>,
-    search: Option<Search>,
+    asking: FuturesUnordered<BoxFuture<'static, AskedRelay>>,
+    search: Option<RelayLookup>,
     /// Whether relays are looked for at all.
     is_active: bool,
     /// When others were met first.
@@ -57,7 +57,7 @@ pub(super) struct Task {
     search_pause: Duration,
 }
 
-impl Task {
+impl FindingTask {
     pub(super) fn new(
         config: FindingConfig,
         rendezvous: Rendezvous,
@@ -146,7 +146,7 @@ impl Task {
             }
             Wish::Lost(_) if self.is_alone() => {}
             Wish::Lost(peer) => {
-                if self.pool.drop_relay(peer, Failure::Useless, now) {
+                if self.pool.drop_relay(peer, RelayFailure::Useless, now) {
                     tracing::debug!(%peer, "a found relay does not work");
                     self.hurry(now);
                 }
@@ -164,20 +164,20 @@ impl Task {
         }
     }
 
-    fn on_asked(&mut self, Asked { candidate, result }: Asked, now: Instant) {
+    fn on_asked(&mut self, AskedRelay { candidate, result }: AskedRelay, now: Instant) {
         let peer = candidate.provider.peer;
         let (granted, policy) = match (result, self.policy()) {
             (Ok(granted), Some(policy)) => (granted, policy),
-            (Ok(_), None) => return self.pool.on_failed(peer, Failure::Passing, now),
+            (Ok(_), None) => return self.pool.on_failed(peer, RelayFailure::Passing, now),
             (Err(error), _) => {
                 tracing::debug!(%peer, %error, "no leave to use a relay");
-                let failure = if self.is_alone() { Failure::Passing } else { Failure::of(&error) };
+                let failure = if self.is_alone() { RelayFailure::Passing } else { RelayFailure::of(&error) };
                 return self.pool.on_failed(peer, failure, now);
             }
         };
         let addrs = addresses::to_use(&granted, &policy);
         if addrs.is_empty() {
-            return self.pool.on_failed(peer, Failure::Gone, now);
+            return self.pool.on_failed(peer, RelayFailure::Gone, now);
         }
         let credentials = granted.issued;
         let lifetime = credentials.expires.since(clock::now());
@@ -216,7 +216,7 @@ impl Task {
         tracing::debug!(contacts = contacts.len(), "looking for relays");
         self.pool.forget_candidates();
         self.search_began = Some(now);
-        self.search = Some(Search::begin(&self.rendezvous, &contacts, clock::now(), now));
+        self.search = Some(RelayLookup::begin(&self.rendezvous, &contacts, clock::now(), now));
     }
 
     fn end_search(&mut self, now: Instant) {
@@ -243,17 +243,17 @@ impl Task {
     }
 }
 
-async fn ask(rendezvous: Rendezvous, candidate: Candidate, secret: NodeSecret) -> Asked {
+async fn ask(rendezvous: Rendezvous, candidate: Candidate, secret: NodeSecret) -> AskedRelay {
     let who = match candidate.whose {
         Some(relay) => AskAs::Node { secret: &secret, relay },
         None => AskAs::Anonymous,
     };
     let result = rendezvous.ask_relay(candidate.provider.peer, &candidate.provider.addrs, who).await;
-    Asked { candidate, result }
+    AskedRelay { candidate, result }
 }
 
 /// The next candidate of a search; never, if there is none.
-async fn next_of(search: &mut Option<Search>) -> Option<Candidate> {
+async fn next_of(search: &mut Option<RelayLookup>) -> Option<Candidate> {
     match search {
         Some(search) => search.next().await,
         None => std::future::pending().await,

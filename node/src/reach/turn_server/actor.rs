@@ -20,8 +20,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Traffic,
-    client::{self, ClientStream, Command, Joined, Link},
+    RelayTraffic,
+    client::{self, ClientCommand, ClientStream, Joined, Link},
     ports::Ports,
     rates::Shares,
 };
@@ -51,23 +51,23 @@ pub(super) enum Input {
 }
 
 /// The task's state.
-pub(super) struct Actor {
+pub(super) struct RelayActor {
     server: Server,
     policy: PeerPolicy,
     ports: Ports,
     shares: Shares,
-    clients: HashMap<ClientId, mpsc::Sender<Command>>,
+    clients: HashMap<ClientId, mpsc::Sender<ClientCommand>>,
     listeners: HashMap<AllocationId, AbortHandle>,
     /// Connections with peers that are not joined yet.
     peers: HashMap<PeerId, TcpStream>,
     connects: HashMap<PeerId, AbortHandle>,
     inputs: mpsc::Sender<Input>,
     counted: watch::Sender<ServerCounters>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<RelayTraffic>,
     tasks: TaskTracker,
 }
 
-impl Actor {
+impl RelayActor {
     #[expect(clippy::too_many_arguments, reason = "all parts of a relay meet here, once")]
     pub(super) fn new(
         server: Server,
@@ -76,7 +76,7 @@ impl Actor {
         shares: Shares,
         inputs: mpsc::Sender<Input>,
         counted: watch::Sender<ServerCounters>,
-        traffic: Arc<Traffic>,
+        traffic: Arc<RelayTraffic>,
         tasks: TaskTracker,
     ) -> Self {
         Self {
@@ -160,9 +160,9 @@ impl Actor {
         self.publish();
         while let Some(output) = self.server.poll_output() {
             match output {
-                ServerOutput::Send { client, message } => self.command(client, Command::Send(message)),
+                ServerOutput::Send { client, message } => self.command(client, ClientCommand::Send(message)),
                 ServerOutput::Close { client } => {
-                    self.command(client, Command::Close);
+                    self.command(client, ClientCommand::Close);
                     self.clients.remove(&client);
                 }
                 ServerOutput::Listen { allocation, family, reached } => self.listen(allocation, family, reached),
@@ -178,16 +178,16 @@ impl Actor {
                 ServerOutput::Join { client, peer, holder } => match self.peers.remove(&peer) {
                     Some(peer) => {
                         let share = self.shares.of(&holder);
-                        self.command(client, Command::Join(Joined { peer, share, holder }));
+                        self.command(client, ClientCommand::Join(Joined { peer, share, holder }));
                     }
-                    None => self.command(client, Command::Close),
+                    None => self.command(client, ClientCommand::Close),
                 },
             }
         }
     }
 
     /// Tells a client's task; one that is too far behind is left, and tells so itself.
-    fn command(&mut self, client: ClientId, command: Command) {
+    fn command(&mut self, client: ClientId, command: ClientCommand) {
         let Some(commands) = self.clients.get(&client) else { return };
         if commands.try_send(command).is_err() {
             tracing::debug!("a client does not take what it is sent");
@@ -232,7 +232,7 @@ impl Actor {
     }
 }
 
-impl Drop for Actor {
+impl Drop for RelayActor {
     fn drop(&mut self) {
         self.listeners.values().chain(self.connects.values()).for_each(AbortHandle::abort);
     }

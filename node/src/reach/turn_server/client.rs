@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::{Traffic, actor::Input, moving, rates::Share};
+use super::{RelayTraffic, actor::Input, moving, rates::Share};
 
 /// How long an answer may take to leave. It is shorter than any send buffer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// What a client's task is told.
-pub(super) enum Command {
+pub(super) enum ClientCommand {
     /// Write this message.
     Send(Vec<u8>),
     /// From here on, the connection carries a peer's bytes.
@@ -48,11 +48,11 @@ pub(super) struct Joined {
 pub(super) struct Link {
     pub(super) client: ClientId,
     pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) traffic: Arc<Traffic>,
+    pub(super) traffic: Arc<RelayTraffic>,
 }
 
 /// Runs until the connection is over, and tells so.
-pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc::Receiver<Command>) {
+pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc::Receiver<ClientCommand>) {
     match exchange(&mut stream, &link, &mut commands).await {
         Ok(Some(joined)) => {
             let closed = async {
@@ -73,7 +73,7 @@ pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc
 async fn exchange(
     stream: &mut ClientStream,
     link: &Link,
-    commands: &mut mpsc::Receiver<Command>,
+    commands: &mut mpsc::Receiver<ClientCommand>,
 ) -> io::Result<Option<Joined>> {
     let mut reader = MessageReader::new();
     let mut buffer = [0; 512];
@@ -83,12 +83,12 @@ async fn exchange(
             // What was decided before comes before what is read next: after a Join there are no messages.
             biased;
             command = commands.recv() => match command {
-                Some(Command::Send(message)) => {
+                Some(ClientCommand::Send(message)) => {
                     write(stream, &message).await?;
                     continue;
                 }
-                Some(Command::Join(joined)) => return Ok(Some(joined)),
-                Some(Command::Close) | None => return Ok(None),
+                Some(ClientCommand::Join(joined)) => return Ok(Some(joined)),
+                Some(ClientCommand::Close) | None => return Ok(None),
             },
             read = stream.read(&mut buffer[..wanted]) => read?,
         };

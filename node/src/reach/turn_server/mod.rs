@@ -45,7 +45,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    actor::{Actor, Input},
+    actor::{Input, RelayActor},
     certificate::Certificate,
     client::ClientStream,
     credentials::Issuer,
@@ -95,7 +95,7 @@ pub struct Relay {
     issuer: Issuer,
     pin: Option<Pin>,
     counters: watch::Receiver<ServerCounters>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<RelayTraffic>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
@@ -106,14 +106,14 @@ pub struct Entrance {
     inputs: mpsc::Sender<Input>,
     tls: Arc<rustls::ServerConfig>,
     handshakes: Undecided,
-    traffic: Arc<Traffic>,
+    traffic: Arc<RelayTraffic>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
 counters! {
     /// What the driver itself counts.
-    pub(crate) struct Traffic {
+    pub(crate) struct RelayTraffic {
         /// Bytes relayed within the kernel.
         pub(crate) spliced_bytes = "relay_spliced_bytes",
         /// Bytes relayed through this process.
@@ -159,8 +159,9 @@ impl Relay {
         let server = Server::new(core, users, policy.clone(), rand::random(), now);
         let (inputs, received) = mpsc::channel(MAX_INPUTS);
         let (counted, counters) = watch::channel(ServerCounters::default());
-        let (tasks, cancel, traffic) = (TaskTracker::new(), CancellationToken::new(), Arc::new(Traffic::default()));
-        let actor = Actor::new(
+        let (tasks, cancel, traffic) =
+            (TaskTracker::new(), CancellationToken::new(), Arc::new(RelayTraffic::default()));
+        let actor = RelayActor::new(
             server,
             policy,
             ports,

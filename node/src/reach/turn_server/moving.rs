@@ -98,7 +98,7 @@ struct Flow<'a> {
 
 /// How much one way has moved since others had their turn.
 #[derive(Default)]
-struct Turn(u64);
+struct Quantum(u64);
 
 impl<'a> Flow<'a> {
     fn new(share: Option<Share>, holder: Holder, link: &'a Link) -> Self {
@@ -113,7 +113,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Counts bytes that were written, and lets others go on.
-    async fn moved(&self, turn: &mut Turn, bytes: usize, by: &Counter) {
+    async fn moved(&self, turn: &mut Quantum, bytes: usize, by: &Counter) {
         by.add(bytes as u64);
         *self.moved_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let untold = self.untold.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;

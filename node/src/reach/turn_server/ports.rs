@@ -16,7 +16,7 @@ use keyferry_turn::{
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::PortRange;
-use crate::net::port::{allow_sharing, new_socket};
+use crate::net::port::socket::{allow_sharing, new_socket};
 
 /// Connections of peers that the kernel may hold between two calls of accept.
 const BACKLOG: i32 = 128;

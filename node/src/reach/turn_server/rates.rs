@@ -27,36 +27,36 @@ const BURST: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Shares {
     rates: Rates,
-    all: Arc<Line>,
-    hosts: Lines<IpAddr>,
-    identities: Lines<(IpAddr, Identity)>,
+    all: Arc<FairShare>,
+    hosts: FairShares<IpAddr>,
+    identities: FairShares<(IpAddr, Identity)>,
 }
 
 /// The part of one identity at one host. Its connections share one.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
-    lines: [Arc<Line>; 3],
+    lines: [Arc<FairShare>; 3],
 }
 
 /// The lines of those who have connections now, of which there are as many as quotas allow.
 #[derive(Debug)]
-struct Lines<K> {
+struct FairShares<K> {
     rate: Option<u64>,
-    lines: Mutex<HashMap<K, Weak<Line>>>,
+    lines: Mutex<HashMap<K, Weak<FairShare>>>,
 }
 
 /// A line at a token bucket: whoever holds the lock is first. The locks of tokio are given in the order in which they are asked
 /// for.
 #[derive(Debug)]
-struct Line {
+struct FairShare {
     rate: Option<u64>,
     bucket: tokio::sync::Mutex<Bucket>,
 }
 
 impl Shares {
     pub(super) fn new(rates: Rates) -> Self {
-        let all = Arc::new(Line::new(rates.all));
-        Self { rates, all, hosts: Lines::new(rates.host), identities: Lines::new(rates.identity) }
+        let all = Arc::new(FairShare::new(rates.all));
+        Self { rates, all, hosts: FairShares::new(rates.host), identities: FairShares::new(rates.identity) }
     }
 
     /// The share of somebody; `None` where nothing is limited.
@@ -81,24 +81,24 @@ impl Share {
     }
 }
 
-impl<K: Eq + Hash> Lines<K> {
+impl<K: Eq + Hash> FairShares<K> {
     fn new(rate: Option<u64>) -> Self {
         Self { rate, lines: Mutex::default() }
     }
 
-    fn of(&self, key: K) -> Arc<Line> {
+    fn of(&self, key: K) -> Arc<FairShare> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|_, line| line.strong_count() > 0);
         if let Some(known) = lines.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let new = Arc::new(Line::new(self.rate));
+        let new = Arc::new(FairShare::new(self.rate));
         lines.insert(key, Arc::downgrade(&new));
         new
     }
 }
 
-impl Line {
+impl FairShare {
     /// Makes a line at an empty bucket, so that nobody gets a burst by coming back again and again.
     fn new(rate: Option<u64>) -> Self {
         let bucket = Bucket::empty(BURST, Instant::now().into_std());

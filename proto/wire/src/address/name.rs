@@ -80,6 +80,12 @@ impl FromStr for ShareName {
     }
 }
 
+impl PartialEq<str> for ShareName {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == *other
+    }
+}
+
 impl AsRef<str> for ShareName {
     fn as_ref(&self) -> &str {
         &self.0

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Port;
+use super::port::Port;
 
 /// Bytes that may be on their way at once: a second of 64 MiB/s. More is dropped.
 const MOST_BYTES: usize = 64 << 20;

@@ -12,7 +12,7 @@ use keyferry_proto::{
     transfer::schedule::{HolderId, Input, RequestId, ScheduleError},
 };
 
-use super::{Attempt, Running};
+use super::{Attempt, RunningRequest};
 use crate::{
     content::transfer::{FetchError, InternalError},
     net::session::Session,
@@ -75,7 +75,7 @@ impl Attempt {
     pub(super) fn end_moved(&self) {
         let now = Instant::now();
         let late = |moved: Instant| now.saturating_duration_since(moved) >= MOVE_PATIENCE;
-        let is_late = |(id, running): &(&RequestId, &Running)| {
+        let is_late = |(id, running): &(&RequestId, &RunningRequest)| {
             running.moved.is_some_and(late) && self.planning != Some((running.holder, **id))
         };
         self.requests.iter().filter(is_late).for_each(|(_, running)| running.cancel.cancel());

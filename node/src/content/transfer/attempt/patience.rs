@@ -8,7 +8,7 @@ use keyferry_proto::{hash::ContentFormat, identity::NodeKey, message::Refusal};
 
 use super::{
     super::{FetchError, HolderError},
-    Attempt, Ended,
+    Attempt, AttemptError,
 };
 
 /// How long an attempt with nobody to ask waits for somebody.
@@ -37,16 +37,16 @@ pub(in crate::content::transfer) enum Setback {
 
 impl Attempt {
     /// How long the fetch may still wait for a holder; an error once it is over.
-    pub(super) fn patience_left(&mut self) -> Result<Duration, Ended> {
+    pub(super) fn patience_left(&mut self) -> Result<Duration, AttemptError> {
         let fruitless = self.ledger.last_gain.elapsed();
         if !self.requests.is_empty() {
             let left = self.patience.for_return.saturating_sub(fruitless);
-            return if left.is_zero() { Err(Ended::Failed(self.in_the_end())) } else { Ok(left) };
+            return if left.is_zero() { Err(AttemptError::Failed(self.in_the_end())) } else { Ok(left) };
         }
         let stuck_since = self.stuck_since;
         if self.someone_disagrees && fruitless < self.patience.for_return && self.unproven_describer().is_some() {
             self.doubt_describer();
-            return Err(Ended::PlanWasWrong);
+            return Err(AttemptError::PlanWasWrong);
         }
         // One that is connected and gives nothing gives nothing later either; one whose session ended may be back.
         let may_be_back = !self.may_return.is_empty() || self.holders.values().any(|session| session.end().is_some());
@@ -58,7 +58,7 @@ impl Attempt {
         if !left.is_zero() && !self.holders_closed {
             return Ok(left);
         }
-        Err(Ended::Failed(self.in_the_end()))
+        Err(AttemptError::Failed(self.in_the_end()))
     }
 
     /// Why it was all in vain.

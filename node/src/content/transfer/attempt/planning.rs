@@ -8,14 +8,14 @@ use keyferry_proto::{hash::ContentFormat, transfer::units::UnitRanges};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{FetchError, fetch::blocking, plan::Plan, receive::Shared};
+use super::super::{FetchError, fetch::blocking, plan::Plan, receive::FetchContext};
 
 /// Looking at what is here already may take this long to notice that the fetch was cancelled.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes the plan where no holder is needed for it, and says what is here already.
 pub(super) async fn plan_here(
-    shared: &Arc<Shared>,
+    shared: &Arc<FetchContext>,
     root_size: Option<u64>,
     cancel: &CancellationToken,
 ) -> Result<Option<UnitRanges>, FetchError> {
@@ -30,11 +30,11 @@ pub(super) async fn plan_here(
 }
 
 fn plan_without_network(
-    shared: &Shared,
+    shared: &FetchContext,
     root_size: Option<u64>,
     cancel: &CancellationToken,
 ) -> Result<Option<UnitRanges>, FetchError> {
-    let Shared { store, target, root, format, .. } = shared;
+    let FetchContext { store, target, root, format, .. } = shared;
     // What the store has there may also be a file, or damaged.
     let manifest = match format {
         Some(ContentFormat::Blob) => None,

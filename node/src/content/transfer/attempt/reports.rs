@@ -9,7 +9,7 @@ use keyferry_proto::transfer::{
     units::UnitRanges,
 };
 
-use super::{Attempt, Ended, Running, Setback};
+use super::{Attempt, AttemptError, RunningRequest, Setback};
 use crate::{
     content::transfer::{
         FetchError, HolderError,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// One message of a request to its attempt.
-pub(super) struct Report {
+pub(super) struct RequestReport {
     pub(super) holder: HolderId,
     pub(super) request: RequestId,
     pub(super) what: What,
@@ -33,8 +33,8 @@ pub(super) enum What {
 
 impl Attempt {
     /// Takes a report.
-    pub(super) fn on_report(&mut self, report: Report) -> Result<(), Ended> {
-        let Report { holder, request, what } = report;
+    pub(super) fn on_report(&mut self, report: RequestReport) -> Result<(), AttemptError> {
+        let RequestReport { holder, request, what } = report;
         match what {
             What::Progress(progress) => Ok(self.on_progress(holder, request, progress)?),
             What::Ended(ended) => {
@@ -43,7 +43,7 @@ impl Attempt {
                 }
                 match self.requests.remove(&request) {
                     // The session that it left may have ended meanwhile: no reason to doubt the holder.
-                    Some(Running { moved: Some(_), .. }) if ended.as_ref().is_err_and(is_interruption) => {
+                    Some(RunningRequest { moved: Some(_), .. }) if ended.as_ref().is_err_and(is_interruption) => {
                         Ok(self.input(Input::RequestEnded { holder, request })?)
                     }
                     Some(_) => self.on_ended(holder, request, ended),
@@ -140,12 +140,17 @@ impl Attempt {
         gained
     }
 
-    fn on_ended(&mut self, id: HolderId, request: RequestId, ended: Result<(), ReceiveError>) -> Result<(), Ended> {
+    fn on_ended(
+        &mut self,
+        id: HolderId,
+        request: RequestId,
+        ended: Result<(), ReceiveError>,
+    ) -> Result<(), AttemptError> {
         let ask_again = Input::RequestEnded { holder: id, request };
         let peer = self.holders.get(&id).map(Session::peer);
         match ended {
             Ok(()) => return Ok(self.input(ask_again)?),
-            Err(ReceiveError::Local(error)) => return Err(Ended::Failed(error)),
+            Err(ReceiveError::Local(error)) => return Err(AttemptError::Failed(error)),
             Err(ReceiveError::Holder(HolderError::Lied(what))) => {
                 tracing::debug!(%what, "a holder lied");
                 self.ledger.setback = Some(Setback::Failed(what.into()));
@@ -153,7 +158,7 @@ impl Attempt {
                     self.ban(peer);
                     // Whoever agreed with a false description lied as well, but is no reason to doubt it.
                     if self.unproven_describer() == Some(peer) {
-                        return Err(Ended::PlanWasWrong);
+                        return Err(AttemptError::PlanWasWrong);
                     }
                 }
             }

@@ -9,14 +9,14 @@ use tokio::{io::AsyncWriteExt, runtime::Handle};
 
 use super::super::{
     FetchError, HolderError, InternalError,
-    receive::{Assignment, Progress, ReceiveError, Shared, receive},
+    receive::{Assignment, FetchContext, Progress, ReceiveError, receive},
 };
 use crate::net::session::{Session, Stream};
 
 /// Sends one request, and receives its answer on a blocking thread.
 pub(super) async fn run_request(
     session: Session,
-    shared: Arc<Shared>,
+    shared: Arc<FetchContext>,
     assignment: Assignment,
     report: impl Fn(Progress) + Send + 'static,
 ) -> Result<(), ReceiveError> {

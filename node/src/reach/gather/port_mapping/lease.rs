@@ -32,15 +32,15 @@ const DESCRIPTION: &str = "keyferry";
 
 /// A port of the router.
 #[derive(Debug)]
-pub(super) struct Lease {
-    held: Held,
+pub(super) struct MappingLease {
+    held: HeldMapping,
     local: SocketAddr,
     external: SocketAddr,
     lifetime: Duration,
 }
 
 #[derive(Debug)]
-enum Held {
+enum HeldMapping {
     /// By PCP or NAT-PMP.
     Requested(crab_nat::PortMapping),
     Upnp(UpnpRouter),
@@ -51,21 +51,21 @@ type UpnpRouter = aio::Gateway<aio::tokio::Tokio>;
 
 /// Why there is no port.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LeaseError {
+pub(super) enum MappingError {
     #[error("the router at {router} answers neither PCP nor NAT-PMP nor UPnP")]
     Silent { router: Ipv4Addr },
     #[error("{by}: {reason}")]
     Refused { by: MappingProtocol, reason: String },
 }
 
-impl Lease {
+impl MappingLease {
     /// Asks in all protocols, and takes the port from the most reliable one: PCP, then NAT-PMP, then UPnP. Does not wait
     /// for the others once PCP has given one; [`protocols`] says what else the router speaks.
-    pub(super) async fn ask(router: &Router) -> (RouterProtocols, Result<Self, LeaseError>) {
+    pub(super) async fn ask(router: &Router) -> (RouterProtocols, Result<Self, MappingError>) {
         let others =
             async { tokio::join!(natpmp::external_address(router.ip.into(), Some(TIMING)), find_upnp(router)) };
         let (requested, (nat_pmp, upnp)) = match select(pin!(by_pcp(router)), pin!(others)).await {
-            Either::Left((Asked::Given(lease), _)) => {
+            Either::Left((PcpAnswer::Given(lease), _)) => {
                 return (RouterProtocols { pcp: true, ..RouterProtocols::default() }, Ok(*lease));
             }
             Either::Left((requested, others)) => (requested, others.await),
@@ -74,7 +74,7 @@ impl Lease {
         let protocols =
             RouterProtocols { pcp: requested.is_spoken(), nat_pmp: is_spoken(&nat_pmp), upnp: upnp.is_some() };
         let mut refusal = requested.refusal();
-        if let Asked::Given(lease) = requested {
+        if let PcpAnswer::Given(lease) = requested {
             return (protocols, Ok(*lease));
         }
         if let Ok(outer) = nat_pmp {
@@ -90,17 +90,17 @@ impl Lease {
             }
         }
         let error = match refusal {
-            Some((by, reason)) => LeaseError::Refused { by, reason },
-            None => LeaseError::Silent { router: router.ip },
+            Some((by, reason)) => MappingError::Refused { by, reason },
+            None => MappingError::Silent { router: router.ip },
         };
         (protocols, Err(error))
     }
 
     /// Asks for the same port again, before its time has run out. The outer address may be another one afterwards.
-    pub(super) async fn renew(&mut self) -> Result<(), LeaseError> {
-        let refused = |by, reason: String| LeaseError::Refused { by, reason };
+    pub(super) async fn renew(&mut self) -> Result<(), MappingError> {
+        let refused = |by, reason: String| MappingError::Refused { by, reason };
         match &mut self.held {
-            Held::Requested(mapping) => {
+            HeldMapping::Requested(mapping) => {
                 let by = protocol_of(mapping);
                 mapping.renew().await.map_err(|error| refused(by, error.to_string()))?;
                 let outer = match mapping.mapping_type() {
@@ -113,7 +113,7 @@ impl Lease {
                 self.external = SocketAddr::new(outer, mapping.external_port().get());
                 self.lifetime = Duration::from_secs(mapping.lifetime().into());
             }
-            Held::Upnp(upnp) => {
+            HeldMapping::Upnp(upnp) => {
                 let again = by_upnp(upnp.clone(), self.local, self.external.port()).await;
                 *self = again.map_err(|reason| refused(MappingProtocol::Upnp, reason))?;
             }
@@ -122,15 +122,15 @@ impl Lease {
     }
 
     /// Gives the port back.
-    pub(super) async fn release(self) -> Result<(), LeaseError> {
+    pub(super) async fn release(self) -> Result<(), MappingError> {
         match self.held {
-            Held::Requested(mapping) => {
+            HeldMapping::Requested(mapping) => {
                 let by = protocol_of(&mapping);
-                mapping.try_drop().await.map_err(|(error, _)| LeaseError::Refused { by, reason: error.to_string() })
+                mapping.try_drop().await.map_err(|(error, _)| MappingError::Refused { by, reason: error.to_string() })
             }
-            Held::Upnp(upnp) => {
+            HeldMapping::Upnp(upnp) => {
                 let removed = within(upnp.remove_port(PortMappingProtocol::TCP, self.external.port())).await;
-                removed.map_err(|reason| LeaseError::Refused { by: MappingProtocol::Upnp, reason })
+                removed.map_err(|reason| MappingError::Refused { by: MappingProtocol::Upnp, reason })
             }
         }
     }
@@ -138,8 +138,8 @@ impl Lease {
     /// By which protocol it was asked for.
     pub(super) fn by(&self) -> MappingProtocol {
         match &self.held {
-            Held::Requested(mapping) => protocol_of(mapping),
-            Held::Upnp(_) => MappingProtocol::Upnp,
+            HeldMapping::Requested(mapping) => protocol_of(mapping),
+            HeldMapping::Upnp(_) => MappingProtocol::Upnp,
         }
     }
 
@@ -167,14 +167,14 @@ pub(super) async fn protocols(router: &Router) -> RouterProtocols {
 }
 
 /// What became of asking by PCP.
-enum Asked {
-    Given(Box<Lease>),
+enum PcpAnswer {
+    Given(Box<MappingLease>),
     /// It speaks the protocol, and says no.
     Refused(String),
     Silent,
 }
 
-impl Asked {
+impl PcpAnswer {
     fn is_spoken(&self) -> bool {
         !matches!(self, Self::Silent)
     }
@@ -187,29 +187,29 @@ impl Asked {
     }
 }
 
-async fn by_pcp(router: &Router) -> Asked {
-    let Some(port) = NonZeroU16::new(router.local.port()) else { return Asked::Silent };
+async fn by_pcp(router: &Router) -> PcpAnswer {
+    let Some(port) = NonZeroU16::new(router.local.port()) else { return PcpAnswer::Silent };
     let base =
         pcp::BaseMapRequest::new(GatewayAddress::IpV4(router.ip), router.local.ip(), InternetProtocol::Tcp, port);
     match pcp::port_mapping(base, None, None, options(port)).await {
         Ok(mapping) => {
-            let PortMappingType::Pcp { external_ip, .. } = mapping.mapping_type() else { return Asked::Silent };
+            let PortMappingType::Pcp { external_ip, .. } = mapping.mapping_type() else { return PcpAnswer::Silent };
             // An IPv4 address comes in its IPv6 form (RFC 6887 §5).
-            Asked::Given(Box::new(Lease::requested(mapping, router.local, external_ip.to_canonical())))
+            PcpAnswer::Given(Box::new(MappingLease::requested(mapping, router.local, external_ip.to_canonical())))
         }
-        Err(pcp::Failure::Timeout | pcp::Failure::Socket(_) | pcp::Failure::InvalidResponse(_)) => Asked::Silent,
-        Err(pcp::Failure::UnsupportedVersion(VersionCode::NatPmp)) => Asked::Silent,
-        Err(error) => Asked::Refused(error.to_string()),
+        Err(pcp::Failure::Timeout | pcp::Failure::Socket(_) | pcp::Failure::InvalidResponse(_)) => PcpAnswer::Silent,
+        Err(pcp::Failure::UnsupportedVersion(VersionCode::NatPmp)) => PcpAnswer::Silent,
+        Err(error) => PcpAnswer::Refused(error.to_string()),
     }
 }
 
-async fn by_nat_pmp(router: &Router, outer: Ipv4Addr) -> Result<Lease, natpmp::Failure> {
+async fn by_nat_pmp(router: &Router, outer: Ipv4Addr) -> Result<MappingLease, natpmp::Failure> {
     let port = NonZeroU16::new(router.local.port()).ok_or(natpmp::Failure::Timeout)?;
     let mapping = natpmp::port_mapping(router.ip.into(), InternetProtocol::Tcp, port, options(port)).await?;
-    Ok(Lease::requested(mapping, router.local, outer.into()))
+    Ok(MappingLease::requested(mapping, router.local, outer.into()))
 }
 
-async fn by_upnp(upnp: UpnpRouter, local: SocketAddr, wanted: u16) -> Result<Lease, String> {
+async fn by_upnp(upnp: UpnpRouter, local: SocketAddr, wanted: u16) -> Result<MappingLease, String> {
     let outer = within(upnp.get_external_ip()).await?;
     let seconds = u32::try_from(LIFETIME.as_secs()).unwrap_or(u32::MAX);
     let add = |port, seconds| upnp.add_port(PortMappingProtocol::TCP, port, local, seconds, DESCRIPTION);
@@ -223,14 +223,19 @@ async fn by_upnp(upnp: UpnpRouter, local: SocketAddr, wanted: u16) -> Result<Lea
         }
         Err(error) => return Err(error.to_string()),
     };
-    Ok(Lease { held: Held::Upnp(upnp), local, external: SocketAddr::new(outer, port), lifetime: LIFETIME })
+    Ok(MappingLease {
+        held: HeldMapping::Upnp(upnp),
+        local,
+        external: SocketAddr::new(outer, port),
+        lifetime: LIFETIME,
+    })
 }
 
-impl Lease {
+impl MappingLease {
     fn requested(mapping: crab_nat::PortMapping, local: SocketAddr, outer: IpAddr) -> Self {
         let external = SocketAddr::new(outer, mapping.external_port().get());
         let lifetime = Duration::from_secs(mapping.lifetime().into());
-        Self { held: Held::Requested(mapping), local, external, lifetime }
+        Self { held: HeldMapping::Requested(mapping), local, external, lifetime }
     }
 }
 

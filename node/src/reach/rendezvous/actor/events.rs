@@ -7,11 +7,13 @@ use std::time::Instant;
 use libp2p::{
     identify,
     kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult},
-    mdns, ping,
+    ping,
     swarm::SwarmEvent,
 };
 
 use super::Actor;
+#[cfg(feature = "mdns")]
+use crate::reach::rendezvous::multicast;
 use crate::{
     base::clock,
     reach::rendezvous::{
@@ -88,8 +90,8 @@ impl Actor {
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(connection_id, peer_id, info);
             }
-            BehaviourEvent::Mdns(mdns::Event::Discovered(found))
-            | BehaviourEvent::Mdns6(mdns::Event::Discovered(found)) => self.on_discovered(found),
+            #[cfg(feature = "mdns")]
+            BehaviourEvent::Multicast(event) => multicast::on_event(&mut self.swarm, event),
             BehaviourEvent::Ping(ping::Event { connection, result: Err(error), .. })
                 if !matches!(error, ping::Failure::Unsupported) =>
             {

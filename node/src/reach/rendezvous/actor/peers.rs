@@ -10,10 +10,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId, identify,
     kad::{ProviderRecord, store::RecordStore},
-    swarm::{
-        ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate, dial_opts::DialOpts,
-        dial_opts::PeerCondition,
-    },
+    swarm::{ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate},
 };
 
 use super::Actor;
@@ -27,8 +24,6 @@ use crate::reach::rendezvous::{
 
 /// Addresses of one peer that are put into a routing table.
 const MAX_PEER_ADDRS: usize = 8;
-/// Peers found by multicast that are dialled at a time.
-const MAX_DISCOVERED: usize = 32;
 /// Addresses of this node that others tried in vain and that are remembered.
 const MAX_UNREACHABLE: usize = 16;
 /// Other versions that the status names.
@@ -174,23 +169,6 @@ impl Actor {
         let is_sound = record_key_of(&record.key).is_some() && !record.addresses.is_empty();
         if !is_sound || self.swarm.behaviour_mut().kad(scope).store_mut().add_provider(record).is_err() {
             self.count("provider_refused");
-        }
-    }
-
-    pub(super) fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) {
-        let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
-        for (peer, addr) in found {
-            let is_known = peers.len() >= MAX_DISCOVERED && !peers.contains_key(&peer);
-            if Scope::of(&addr) == Some(Scope::Lan) && !is_known && !self.swarm.is_connected(&peer) {
-                peers.entry(peer).or_default().push(addr);
-            }
-        }
-        for (peer, addrs) in peers {
-            let dial =
-                DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addrs).build();
-            if let Err(error) = self.swarm.dial(dial) {
-                tracing::debug!(%error, "a peer of the local network cannot be dialled");
-            }
         }
     }
 

@@ -14,7 +14,7 @@ use libp2p::{
 
 use super::Actor;
 use crate::reach::rendezvous::{
-    reservations::Verdict,
+    reservations::RelayVerdict,
     scope::{Scope, multiaddr_of, socket_addr_of},
 };
 
@@ -88,8 +88,8 @@ impl Actor {
         if let relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } = event {
             tracing::debug!(relay = %relay_peer_id, renewal, "a relay keeps a reservation");
             match self.reservations.on_accepted(&relay_peer_id, renewal, Instant::now()) {
-                Verdict::Fine => self.seek_pause = SEEK_PAUSE,
-                Verdict::Leave => {
+                RelayVerdict::Fine => self.seek_pause = SEEK_PAUSE,
+                RelayVerdict::Leave => {
                     self.count("relay_left");
                     let _ = self.swarm.disconnect_peer_id(relay_peer_id);
                 }

@@ -18,7 +18,7 @@ use crate::{
     base::clock,
     reach::rendezvous::{
         scope::{Scope, multiaddr_of, socket_addr_of},
-        turn::{self, Answer, AskError, AskReply, Decided, MAX_ASKED, MAX_DIALLED},
+        turn::{self, AskRelayError, AskReply, Decided, MAX_ASKED, MAX_DIALLED, RelayAnswer},
     },
 };
 
@@ -29,12 +29,12 @@ impl Actor {
         let addrs: Vec<_> = addrs.iter().filter(|addr| Scope::of_ip(addr.ip()).is_some() && addr.port() != 0).collect();
         let is_connected = self.connections.contains_key(&relay);
         let refusal = if self.turn.asked.len() >= MAX_ASKED {
-            Some(AskError::TooMany)
+            Some(AskRelayError::TooMany)
         } else if !is_connected && self.swarm.is_connected(&relay) {
             // libp2p would not dial it, and wait for the dial.
-            Some(AskError::Unreachable("it is connected through another relay only".to_owned()))
+            Some(AskRelayError::Unreachable("it is connected through another relay only".to_owned()))
         } else if !is_connected && addrs.is_empty() {
-            Some(AskError::Address)
+            Some(AskRelayError::Address)
         } else {
             None
         };
@@ -62,18 +62,18 @@ impl Actor {
                 let answer = match self.remote_of(peer, connection_id) {
                     Some(via) => {
                         let is_dialled = self.dialled.contains(&connection_id);
-                        Ok(Answer { message: response, via, is_dialled })
+                        Ok(RelayAnswer { message: response, via, is_dialled })
                     }
-                    None => Err(AskError::Unreachable("its connection has closed".to_owned())),
+                    None => Err(AskRelayError::Unreachable("its connection has closed".to_owned())),
                 };
                 let _ = reply.send(answer);
             }
             Event::OutboundFailure { request_id, error, .. } => {
                 let Some(reply) = self.turn.asked.remove(&request_id) else { return };
                 let _ = reply.send(Err(match error {
-                    OutboundFailure::UnsupportedProtocols => AskError::NotARelay,
-                    OutboundFailure::Io(error) if is_of_no_such_protocol(&error) => AskError::NotARelay,
-                    other => AskError::Unreachable(other.to_string()),
+                    OutboundFailure::UnsupportedProtocols => AskRelayError::NotARelay,
+                    OutboundFailure::Io(error) if is_of_no_such_protocol(&error) => AskRelayError::NotARelay,
+                    other => AskRelayError::Unreachable(other.to_string()),
                 }));
             }
             Event::InboundFailure { error, .. } => match error {

@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
-use super::Reply;
+use super::OpenReply;
 use crate::reach::rendezvous::call_stream::{CallStream, OpenError};
 
 /// Streams for calls that a peer may have open on one connection.
@@ -41,7 +41,7 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The two ends of a connection, and what is between.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Line {
+pub(in super::super) struct CallLine {
     pub(super) local: [u8; 32],
     pub(super) remote: [u8; 32],
     pub(super) via: Multiaddr,
@@ -69,9 +69,9 @@ pub(in super::super) enum HandlerEvent {
 
 /// The handler.
 pub(in super::super) struct CallHandler {
-    line: Option<Line>,
+    line: Option<CallLine>,
     ends: Ends,
-    opening: VecDeque<Reply>,
+    opening: VecDeque<OpenReply>,
     /// Streams that were asked for and are not there yet.
     asked: usize,
     /// The other ends are dropped with the streams.
@@ -83,13 +83,13 @@ pub(in super::super) struct CallHandler {
 }
 
 /// A stream that tells its handler when it is dropped.
-struct Held {
+struct HeldCall {
     stream: Compat<Stream>,
     _open: oneshot::Sender<Infallible>,
 }
 
 impl CallHandler {
-    pub(super) fn new(line: Option<Line>, ends: Ends, opening: Option<Reply>) -> Self {
+    pub(super) fn new(line: Option<CallLine>, ends: Ends, opening: Option<OpenReply>) -> Self {
         let silent = (ends == Ends::WithItsCall).then(|| tokio::time::sleep(SILENT_TIMEOUT).boxed());
         let opening = opening.into_iter().collect();
         let (open, events) = (Vec::new(), VecDeque::new());
@@ -97,11 +97,11 @@ impl CallHandler {
     }
 
     fn call_stream(&mut self, stream: Stream) -> Option<CallStream> {
-        let Line { local, remote, via } = self.line.clone()?;
+        let CallLine { local, remote, via } = self.line.clone()?;
         let (sender, receiver) = oneshot::channel();
         self.open.push(receiver);
         self.silent = None;
-        let io = Box::pin(Held { stream: stream.compat(), _open: sender });
+        let io = Box::pin(HeldCall { stream: stream.compat(), _open: sender });
         Some(CallStream { io, via, local, remote })
     }
 
@@ -131,12 +131,12 @@ impl CallHandler {
 }
 
 impl ConnectionHandler for CallHandler {
-    type FromBehaviour = Reply;
+    type FromBehaviour = OpenReply;
     type ToBehaviour = HandlerEvent;
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = Reply;
+    type OutboundOpenInfo = OpenReply;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
         SubstreamProtocol::new(upgrade(), ())
@@ -160,7 +160,7 @@ impl ConnectionHandler for CallHandler {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Reply, Self::ToBehaviour>> {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, OpenReply, Self::ToBehaviour>> {
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event));
         }
@@ -180,7 +180,7 @@ impl ConnectionHandler for CallHandler {
 
     fn on_connection_event(
         &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Reply>,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), OpenReply>,
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
@@ -211,13 +211,13 @@ fn upgrade() -> ReadyUpgrade<StreamProtocol> {
     ReadyUpgrade::new(StreamProtocol::new(PROTOCOL))
 }
 
-impl AsyncRead for Held {
+impl AsyncRead for HeldCall {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Held {
+impl AsyncWrite for HeldCall {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

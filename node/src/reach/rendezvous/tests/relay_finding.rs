@@ -226,7 +226,7 @@ async fn nobody_asks_over_a_circuit() {
     for (node, other) in [(&caller, &callee), (&callee, &caller)] {
         let peer = other.rendezvous.status().borrow().peer;
         let refused = soon(node.rendezvous.ask_relay(peer, &[other.addr], AskAs::Anonymous)).await;
-        assert!(matches!(&refused, Err(AskError::Unreachable(why)) if why.contains("relay")), "{refused:?}");
+        assert!(matches!(&refused, Err(AskRelayError::Unreachable(why)) if why.contains("relay")), "{refused:?}");
     }
     assert!(issuer.asked().is_empty());
 }

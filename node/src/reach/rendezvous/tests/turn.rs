@@ -17,7 +17,9 @@ use libp2p::{
 };
 
 use super::*;
-use crate::reach::rendezvous::{handshake::Handshakes, observed::Departures, transport::PortTransport, turn::Answer};
+use crate::reach::rendezvous::{
+    handshake::Handshakes, observed::Departures, transport::PortTransport, turn::RelayAnswer,
+};
 
 /// Issues to whom its policy allows, and notes who has asked.
 pub(super) struct Issuer {
@@ -68,14 +70,14 @@ fn peer(node: &Node) -> PeerId {
     node.rendezvous.status().borrow().peer
 }
 
-async fn ask(node: &Node, relay: &Node, who: AskAs<'_>) -> Result<Granted, AskError> {
+async fn ask(node: &Node, relay: &Node, who: AskAs<'_>) -> Result<Granted, AskRelayError> {
     soon(node.rendezvous.ask_relay(peer(relay), &[relay.addr], who)).await
 }
 
 /// Sends these bytes as a request.
-async fn ask_with(node: &Node, relay: &Node, message: Vec<u8>) -> Result<Answer, AskError> {
+async fn ask_with(node: &Node, relay: &Node, message: Vec<u8>) -> Result<RelayAnswer, AskRelayError> {
     let (reply, answer) = oneshot::channel();
-    let command = Command::AskRelay { relay: peer(relay), addrs: vec![relay.addr], message, reply };
+    let command = RendezvousCommand::AskRelay { relay: peer(relay), addrs: vec![relay.addr], message, reply };
     node.rendezvous.commands.send(command).await.unwrap();
     soon(answer).await.expect("an answer or a failure")
 }
@@ -136,23 +138,23 @@ async fn who_is_refused_hears_why() {
     let asker = start(quiet_config(&[])).await;
     assert!(ask(&asker, &relay, as_node(&secret(2))).await.is_ok());
     let busy = ask(&asker, &relay, as_node(&secret(3))).await;
-    assert!(matches!(busy, Err(AskError::Refused(Refusal::Busy))), "{busy:?}");
+    assert!(matches!(busy, Err(AskRelayError::Refused(Refusal::Busy))), "{busy:?}");
     let policy = ask(&asker, &relay, AskAs::Anonymous).await;
-    assert!(matches!(policy, Err(AskError::Refused(Refusal::Policy))), "{policy:?}");
+    assert!(matches!(policy, Err(AskRelayError::Refused(Refusal::Policy))), "{policy:?}");
 }
 
 #[tokio::test]
 async fn a_node_that_does_not_relay_or_is_not_there_is_told_apart() {
     let (plain, asker) = (start(quiet_config(&[])).await, start(quiet_config(&[])).await);
     let not_a_relay = ask(&asker, &plain, AskAs::Anonymous).await;
-    assert!(matches!(not_a_relay, Err(AskError::NotARelay)), "{not_a_relay:?}");
+    assert!(matches!(not_a_relay, Err(AskRelayError::NotARelay)), "{not_a_relay:?}");
     let nowhere = soon(asker.rendezvous.ask_relay(PeerId::random(), &[], AskAs::Anonymous)).await;
-    assert!(matches!(nowhere, Err(AskError::Address)), "{nowhere:?}");
+    assert!(matches!(nowhere, Err(AskRelayError::Address)), "{nowhere:?}");
     let keys = libp2p::identity::Keypair::generate_ed25519();
     let somebody = keys.public().to_peer_id();
     for addr in ["127.0.0.1:1".parse().unwrap(), plain.addr] {
         let gone = soon(asker.rendezvous.ask_relay(somebody, &[addr], AskAs::Anonymous)).await;
-        assert!(matches!(gone, Err(AskError::Unreachable(_))), "{gone:?}");
+        assert!(matches!(gone, Err(AskRelayError::Unreachable(_))), "{gone:?}");
     }
 }
 
@@ -173,7 +175,7 @@ async fn requests_that_are_replayed_forged_late_misdirected_or_no_requests_get_n
     ];
     for (count, message) in (1..).zip(wrong) {
         let answer = ask_with(&thief, &relay, message).await;
-        assert!(matches!(answer, Err(AskError::Unreachable(_))), "{answer:?}");
+        assert!(matches!(answer, Err(AskRelayError::Unreachable(_))), "{answer:?}");
         counted(&relay, "turn_request_wrong", count).await;
     }
     assert!(issuer.asked().is_empty());
@@ -188,11 +190,11 @@ async fn garbage_and_requests_that_are_too_long_are_refused_before_they_are_look
     let (relay, issuer) = relay(|_| Ok(())).await;
     let asker = start(quiet_config(&[])).await;
     let too_long = ask_with(&asker, &relay, vec![0; MAX_REQUEST_LEN + 1]).await;
-    assert!(matches!(too_long, Err(AskError::Unreachable(_))), "{too_long:?}");
+    assert!(matches!(too_long, Err(AskRelayError::Unreachable(_))), "{too_long:?}");
     counted(&relay, "turn_request_wrong", 1).await;
     for garbage in [vec![], vec![9; 4], vec![1; MAX_REQUEST_LEN]] {
         let answer = ask_with(&asker, &relay, garbage).await;
-        assert!(matches!(answer, Err(AskError::Unreachable(_))), "{answer:?}");
+        assert!(matches!(answer, Err(AskRelayError::Unreachable(_))), "{answer:?}");
     }
     counted(&relay, "turn_request_wrong", 4).await;
     assert!(issuer.asked().is_empty());
@@ -233,7 +235,7 @@ async fn what_an_issuer_makes_that_nobody_would_take_is_not_sent() {
     let relay = start(RendezvousConfig { turn: Some(turn), ..quiet_config(&[]) }).await;
     let asker = start(quiet_config(&[])).await;
     let answer = ask(&asker, &relay, AskAs::Anonymous).await;
-    assert!(matches!(answer, Err(AskError::Unreachable(_))), "{answer:?}");
+    assert!(matches!(answer, Err(AskRelayError::Unreachable(_))), "{answer:?}");
     counted(&relay, "turn_issuer_wrong", 1).await;
 }
 

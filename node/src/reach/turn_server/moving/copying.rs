@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Flow, Turn};
+use super::{Flow, Quantum};
 
 /// The buffer of one way. With both, and with what TLS holds, a connection has less than 64 KiB.
 pub(super) const BUFFER: usize = 16 * 1024;
@@ -29,7 +29,7 @@ pub(super) async fn one(
     flow: &Flow<'_>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
-    let mut turn = Turn::default();
+    let mut turn = Quantum::default();
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {

@@ -15,7 +15,7 @@ use std::{
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{io::Interest, net::TcpStream};
 
-use super::{Flow, MAX_SLICE, Turn, copying::BUFFER, end};
+use super::{Flow, MAX_SLICE, Quantum, copying::BUFFER, end};
 
 /// The size of a pipe. It has a slot for each fragment of a packet rather than for each byte, so that twice a slice is needed for one;
 /// and all pipes of a user together may have 64 MiB by default (`pipe-user-pages-soft`), beyond which they get two pages each.
@@ -36,7 +36,7 @@ pub(super) async fn both(client: &TcpStream, peer: &TcpStream, flow: &Flow<'_>) 
 
 /// Moves bytes one way until it ends, and passes the end on.
 async fn one(from: &TcpStream, to: &TcpStream, flow: &Flow<'_>) -> io::Result<()> {
-    let mut turn = Turn::default();
+    let mut turn = Quantum::default();
     loop {
         from.readable().await?;
         let moved = match Pipe::borrow() {

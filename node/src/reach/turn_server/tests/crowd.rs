@@ -67,8 +67,8 @@ async fn two_hundred_connections_at_once_all_arrive_and_none_is_starved() {
     let moved: Vec<u64> = join_all(runs).await.into_iter().map(Result::unwrap).collect();
     let (least, most, sum) = (moved.iter().min().unwrap(), moved.iter().max().unwrap(), moved.iter().sum::<u64>());
     println!(
-        "{CROWD} connections: {} MiB/s in all, each {}..{} KiB; memory of this process (both ends of each among it): {} KiB a connection",
-        (sum / 2) >> 20,
+        "{CROWD} connections: {} MiB in all, each {}..{} KiB; memory of this process (both ends of each among it): {} KiB a connection",
+        sum >> 20,
         least >> 10,
         most >> 10,
         (standing.saturating_sub(idle)) / CROWD as u64,

@@ -15,14 +15,14 @@ use super::{MAX_BOOTSTRAP, behaviour::Behaviour};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-struct Contact {
+struct EntryPoint {
     addr: Multiaddr,
-    state: State,
+    state: EntryState,
     pause: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum EntryState {
     /// To be dialled at this moment; the first time in any case, later only if peers are needed.
     Due {
         at: Instant,
@@ -34,18 +34,18 @@ enum State {
 
 /// All addresses where the DHTs can be entered.
 #[derive(Default)]
-pub(super) struct Contacts(Vec<Contact>);
+pub(super) struct EntryPoints(Vec<EntryPoint>);
 
-impl Contacts {
+impl EntryPoints {
     /// Remembers an address and dials it at the next tick. False if there are too many.
     pub(super) fn add(&mut self, mut addr: Multiaddr, now: Instant) -> bool {
         // The peer behind an address has a new rendezvous key after each start.
         if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
             addr.pop();
         }
-        let due = State::Due { at: now, first: true };
+        let due = EntryState::Due { at: now, first: true };
         if let Some(known) = self.0.iter_mut().find(|contact| contact.addr == addr) {
-            if matches!(known.state, State::Due { .. }) {
+            if matches!(known.state, EntryState::Due { .. }) {
                 known.state = due;
             }
             return true;
@@ -53,14 +53,14 @@ impl Contacts {
         if self.0.len() >= MAX_BOOTSTRAP {
             return false;
         }
-        self.0.push(Contact { addr, state: due, pause: FIRST_PAUSE });
+        self.0.push(EntryPoint { addr, state: due, pause: FIRST_PAUSE });
         true
     }
 
     /// Notes that a dial has led to a peer; whether it was one of these.
     pub(super) fn on_connected(&mut self, id: ConnectionId, peer: PeerId) -> bool {
         let Some(contact) = self.dialled_as(id) else { return false };
-        contact.state = State::Connected(peer);
+        contact.state = EntryState::Connected(peer);
         contact.pause = FIRST_PAUSE;
         true
     }
@@ -77,7 +77,7 @@ impl Contacts {
 
     /// Notes that the last connection with a peer is gone.
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
-        for contact in self.0.iter_mut().filter(|contact| contact.state == State::Connected(peer)) {
+        for contact in self.0.iter_mut().filter(|contact| contact.state == EntryState::Connected(peer)) {
             contact.pause_a_while(false);
         }
     }
@@ -85,8 +85,8 @@ impl Contacts {
     /// Makes all addresses due at once: the network has changed.
     pub(super) fn hurry(&mut self, now: Instant) {
         for contact in &mut self.0 {
-            if let State::Due { first, .. } = contact.state {
-                contact.state = State::Due { at: now, first };
+            if let EntryState::Due { first, .. } = contact.state {
+                contact.state = EntryState::Due { at: now, first };
                 contact.pause = FIRST_PAUSE;
             }
         }
@@ -106,7 +106,7 @@ impl Contacts {
             let dial = DialOpts::unknown_peer_id().address(contact.addr.clone()).build();
             let id = dial.connection_id();
             match swarm.dial(dial) {
-                Ok(()) => contact.state = State::Dialling(id),
+                Ok(()) => contact.state = EntryState::Dialling(id),
                 Err(error) => {
                     tracing::debug!(%error, "a bootstrap address cannot be dialled");
                     contact.pause_a_while(false);
@@ -115,15 +115,15 @@ impl Contacts {
         }
     }
 
-    fn dialled_as(&mut self, id: ConnectionId) -> Option<&mut Contact> {
-        self.0.iter_mut().find(|contact| contact.state == State::Dialling(id))
+    fn dialled_as(&mut self, id: ConnectionId) -> Option<&mut EntryPoint> {
+        self.0.iter_mut().find(|contact| contact.state == EntryState::Dialling(id))
     }
 }
 
-impl Contact {
+impl EntryPoint {
     fn due(&self, peers_needed: bool) -> Option<Instant> {
         match self.state {
-            State::Due { at, first } if first || peers_needed => Some(at),
+            EntryState::Due { at, first } if first || peers_needed => Some(at),
             _ => None,
         }
     }
@@ -131,7 +131,7 @@ impl Contact {
     /// Waits before the next dial, longer each time, and not as long as all others do.
     fn pause_a_while(&mut self, first: bool) {
         let jitter = self.pause.mul_f64(rand::random_range(0.0..0.25));
-        self.state = State::Due { at: Instant::now() + self.pause + jitter, first };
+        self.state = EntryState::Due { at: Instant::now() + self.pause + jitter, first };
         self.pause = (self.pause * 2).min(MAX_PAUSE);
     }
 }

@@ -17,12 +17,12 @@ use super::{behaviour::Behaviour, records::kad_key_of, scope::Scope};
 use crate::base::clock;
 
 /// The records on disk, and the write that is under way.
-pub(super) struct Shelf {
+pub(super) struct RecordStore {
     tree: Option<Tree>,
     writing: Option<JoinHandle<()>>,
 }
 
-impl Shelf {
+impl RecordStore {
     pub(super) fn new(tree: Option<Tree>) -> Self {
         Self { tree, writing: None }
     }

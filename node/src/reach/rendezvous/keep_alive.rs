@@ -24,14 +24,14 @@ pub(super) const MAX_WARM: usize = 16;
 
 /// The behaviour that keeps connections open.
 #[derive(Default)]
-pub(super) struct Warm {
+pub(super) struct KeepAlive {
     kept: HashSet<ConnectionId>,
 }
 
 /// The handler of a connection: all it does is to want it open, or not.
 pub(super) struct KeepOpen(bool);
 
-impl Warm {
+impl KeepAlive {
     fn handler_for(&mut self, id: ConnectionId, addr: &Multiaddr) -> KeepOpen {
         let has_room = self.kept.len() < MAX_WARM && !is_circuit(addr);
         if has_room {
@@ -41,7 +41,7 @@ impl Warm {
     }
 }
 
-impl NetworkBehaviour for Warm {
+impl NetworkBehaviour for KeepAlive {
     type ConnectionHandler = KeepOpen;
     type ToSwarm = Infallible;
 

@@ -3,7 +3,7 @@
 //! libp2p's relay client sets a timer to the moment at which the relay says that a reservation ends, and panics if that is
 //! too far ahead for a timer. The panic would end the task of the connection, which would then count as open for ever.
 //!
-//! What it is not: a licence to panic. The behaviour itself is not fenced in, nor is any code of this crate.
+//! What it is not: a licence to panic. The behaviour itself is not guarded, nor is any code of this crate.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,43 +21,43 @@ use libp2p::{
 };
 
 /// The behaviour `B`.
-pub(super) struct Fenced<B> {
+pub(super) struct PanicGuard<B> {
     inner: B,
     /// Connections that are to be closed; each handler says once that it is broken.
     broken: Vec<(PeerId, ConnectionId)>,
 }
 
 /// The handler `H`; it is not called any more once it has panicked.
-pub(super) struct FencedHandler<H> {
+pub(super) struct PanicGuardHandler<H> {
     inner: H,
-    state: State,
+    state: GuardState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum GuardState {
     Sound,
     /// It has panicked, and the behaviour is still to be told.
     Untold,
     Broken,
 }
 
-/// What a fenced handler reports.
+/// What a guarded handler reports.
 #[derive(Debug)]
-pub(super) enum Report<E> {
+pub(super) enum PanicReport<E> {
     /// What the handler itself reports.
     Inner(E),
     /// The handler has panicked.
     Broken,
 }
 
-impl<B> Fenced<B> {
+impl<B> PanicGuard<B> {
     pub(super) fn new(inner: B) -> Self {
         Self { inner, broken: Vec::new() }
     }
 }
 
-impl<B: NetworkBehaviour> NetworkBehaviour for Fenced<B> {
-    type ConnectionHandler = FencedHandler<B::ConnectionHandler>;
+impl<B: NetworkBehaviour> NetworkBehaviour for PanicGuard<B> {
+    type ConnectionHandler = PanicGuardHandler<B::ConnectionHandler>;
     type ToSwarm = B::ToSwarm;
 
     fn handle_pending_inbound_connection(
@@ -76,7 +76,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Fenced<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(id, peer, local, remote).map(FencedHandler::new)
+        self.inner.handle_established_inbound_connection(id, peer, local, remote).map(PanicGuardHandler::new)
     }
 
     fn handle_pending_outbound_connection(
@@ -97,7 +97,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Fenced<B> {
         role: Endpoint,
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(id, peer, addr, role, port_use).map(FencedHandler::new)
+        self.inner.handle_established_outbound_connection(id, peer, addr, role, port_use).map(PanicGuardHandler::new)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -106,8 +106,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Fenced<B> {
 
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
         match event {
-            Report::Inner(event) => self.inner.on_connection_handler_event(peer, id, event),
-            Report::Broken => self.broken.push((peer, id)),
+            PanicReport::Inner(event) => self.inner.on_connection_handler_event(peer, id, event),
+            PanicReport::Broken => self.broken.push((peer, id)),
         }
     }
 
@@ -119,14 +119,14 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Fenced<B> {
     }
 }
 
-impl<H> FencedHandler<H> {
+impl<H> PanicGuardHandler<H> {
     fn new(inner: H) -> Self {
-        Self { inner, state: State::Sound }
+        Self { inner, state: GuardState::Sound }
     }
 
     /// Calls the handler, unless it has panicked before or does so now.
     fn call<T>(&mut self, call: impl FnOnce(&mut H) -> T) -> Option<T> {
-        if self.state != State::Sound {
+        if self.state != GuardState::Sound {
             return None;
         }
         let inner = &mut self.inner;
@@ -134,16 +134,16 @@ impl<H> FencedHandler<H> {
             Ok(result) => Some(result),
             Err(_) => {
                 tracing::debug!("a peer has made libp2p panic; its connection is closed");
-                self.state = State::Untold;
+                self.state = GuardState::Untold;
                 None
             }
         }
     }
 }
 
-impl<H: ConnectionHandler> ConnectionHandler for FencedHandler<H> {
+impl<H: ConnectionHandler> ConnectionHandler for PanicGuardHandler<H> {
     type FromBehaviour = H::FromBehaviour;
-    type ToBehaviour = Report<H::ToBehaviour>;
+    type ToBehaviour = PanicReport<H::ToBehaviour>;
     type InboundProtocol = H::InboundProtocol;
     type OutboundProtocol = H::OutboundProtocol;
     type InboundOpenInfo = H::InboundOpenInfo;
@@ -154,7 +154,7 @@ impl<H: ConnectionHandler> ConnectionHandler for FencedHandler<H> {
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.state == State::Sound && self.inner.connection_keep_alive()
+        self.state == GuardState::Sound && self.inner.connection_keep_alive()
     }
 
     fn poll(
@@ -162,11 +162,11 @@ impl<H: ConnectionHandler> ConnectionHandler for FencedHandler<H> {
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
         let polled = self.call(|inner| inner.poll(cx));
-        if self.state == State::Untold {
-            self.state = State::Broken;
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Broken));
+        if self.state == GuardState::Untold {
+            self.state = GuardState::Broken;
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(PanicReport::Broken));
         }
-        polled.unwrap_or(Poll::Pending).map(|event| event.map_custom(Report::Inner))
+        polled.unwrap_or(Poll::Pending).map(|event| event.map_custom(PanicReport::Inner))
     }
 
     fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {

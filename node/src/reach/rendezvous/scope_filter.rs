@@ -31,7 +31,7 @@ const PROPOSAL_RATE: Rate = Rate { burst: 64, interval: Duration::from_secs(30) 
 const MAX_RECENT: usize = 16;
 
 /// The behaviour `B`, confined to the addresses of a scope.
-pub(super) struct Scoped<B> {
+pub(super) struct ScopeFilter<B> {
     pub(super) inner: B,
     /// None: both scopes.
     scope: Option<Scope>,
@@ -65,7 +65,7 @@ impl Proposals {
     }
 }
 
-impl<B: NetworkBehaviour> Scoped<B> {
+impl<B: NetworkBehaviour> ScopeFilter<B> {
     pub(super) fn new(scope: Scope, inner: B) -> Self {
         Self { inner, scope: Some(scope), circuits: HashMap::new(), proposals: Proposals::default() }
     }
@@ -114,7 +114,7 @@ impl<B: NetworkBehaviour> Scoped<B> {
     }
 }
 
-impl<B: NetworkBehaviour> NetworkBehaviour for Scoped<B> {
+impl<B: NetworkBehaviour> NetworkBehaviour for ScopeFilter<B> {
     type ConnectionHandler = Either<B::ConnectionHandler, dummy::ConnectionHandler>;
     type ToSwarm = B::ToSwarm;
 
