@@ -15,7 +15,7 @@ use keyferry_proto::{
     identity::NodeKey,
     relaying::{Refusal, RelayCredentials},
 };
-use keyferry_turn::server::Counters;
+use keyferry_turn::server::ServerCounters;
 use tokio::net::TcpStream;
 
 use crate::{base::data_dir::AdmissionPolicy, reach::turn_client::Pin};
@@ -63,7 +63,7 @@ impl Relay {
         match self.0 {}
     }
 
-    pub(crate) fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> ServerCounters {
         match self.0 {}
     }
 
