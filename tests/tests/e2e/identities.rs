@@ -48,7 +48,7 @@ fn a_node_that_is_not_there_is_a_failure_of_the_network() -> Result<()> {
     lab.bootstrap_from(&status)?;
     let nobody = keyferry_proto::identity::NodeSecret::from_bytes(&[9; 32]).public();
 
-    let outcome = lab.get("getter", &format!("keyferry:{nobody}/a"), &lab.folder("out")?)?;
+    let outcome = lab.get("getter", format!("keyferry:{nobody}/a"), &lab.folder("out")?)?;
 
     ensure!(outcome.failure()?.kind == FailureKind::Network, "{:?}", outcome.failure()?);
     Ok(())
@@ -75,7 +75,7 @@ fn a_peer_with_another_key_is_refused() -> Result<()> {
     let (_, hints) = address.split_once('?').unwrap_or_default();
 
     // The hint leads to a real node: only its key is not the one that was asked for.
-    let outcome = lab.get("getter", &format!("keyferry:{wrong}/a?{hints}"), &lab.folder("out")?)?;
+    let outcome = lab.get("getter", format!("keyferry:{wrong}/a?{hints}"), &lab.folder("out")?)?;
 
     ensure!(outcome.failure()?.kind == FailureKind::Network, "{:?}", outcome.failure()?);
     content::empty(&lab.path("out"))

@@ -98,9 +98,9 @@ fn the_truth_is_believed() -> Result<()> {
     let data = content::random_bytes(1, SIZE);
     let (peer, hash) = liar(KEY, data.clone(), Lie::Send)?;
     let out = lab.folder("out")?;
-    let outcome = lab.get("getter", &peer.address_of("file"), &out)?;
+    let outcome = lab.get("getter", peer.address_of("file"), &out)?;
     ensure!(std::fs::read(&outcome.fetched()?.path)? == data, "not what was sent");
-    let outcome = lab.get("other", &peer.address_of_content(hash), &lab.folder("out2")?)?;
+    let outcome = lab.get("other", peer.address_of_content(hash), &lab.folder("out2")?)?;
     ensure!(std::fs::read(&outcome.fetched()?.path)? == data, "not what was sent");
     Ok(())
 }
