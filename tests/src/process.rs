@@ -150,13 +150,9 @@ impl Keyferry {
     pub fn finish(mut self, within: Duration) -> Result<Outcome> {
         let deadline = Instant::now() + within;
         self.drain(deadline)?;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            ensure!(Instant::now() < deadline, "{}: still running\n{}", self.what, self.report());
-            thread::sleep(EXIT_POLL);
-        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let status =
+            wait_for_end(&mut self.child, left).with_context(|| format!("{}\n{}", self.what, self.report()))?;
         Ok(Outcome { status, events: std::mem::take(&mut self.seen), stderr: self.stderr() })
     }
 
@@ -168,6 +164,18 @@ impl Keyferry {
     fn report(&self) -> String {
         let last: Vec<_> = self.seen.iter().rev().take(8).rev().collect();
         format!("last events: {last:#?}\nstandard error:\n{}", self.stderr())
+    }
+}
+
+/// Waits until a process has ended.
+pub fn wait_for_end(child: &mut Child, within: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        ensure!(Instant::now() < deadline, "process {} is still running", child.id());
+        thread::sleep(EXIT_POLL);
     }
 }
 

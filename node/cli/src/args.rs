@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
-use keyferry_proto::identity::NodeKey;
+use keyferry::NodeKey;
 
 pub use self::network::NetworkOptions;
 use self::relay::RelayOptions;
-use keyferry::{base::data_dir::AdmissionPolicy, node::MAX_PINGS};
+use keyferry::{config::AdmissionPolicy, control::MAX_PINGS};
 
 /// Share and fetch files by public key, from machine to machine, with no server in between.
 #[derive(Debug, Parser)]
@@ -279,7 +279,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use keyferry::base::data_dir::AdmissionPolicy;
+    use keyferry::config::AdmissionPolicy;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())

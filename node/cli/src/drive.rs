@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{screen::Screen, text::size};
-use keyferry::node::{
-    api::{Command, Event, Failure, FailureKind, Status},
-    runner::{EVENT_QUEUE, Runner},
+use keyferry::{
+    Status,
+    control::{Command, EVENT_QUEUE, Event, Failure, FailureKind, Runner},
 };
 
 /// How long a command may take to end after it was asked to stop.

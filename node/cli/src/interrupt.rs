@@ -7,7 +7,7 @@ use std::{io, process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use keyferry::node::api::FailureKind;
+use keyferry::control::FailureKind;
 
 /// Watches for both signals from now on; the token is cancelled at the first.
 ///

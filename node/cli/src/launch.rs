@@ -1,24 +1,26 @@
-//! What the command line needs of the engine beside carrying out commands: to look at a data folder, and to start and stop a
+//! What the command line needs of the library beside carrying out commands: to open a data folder, and to start and stop a
 //! node on it.
 //!
-//! What it is not: the node itself (`keyferry::node`).
+//! What it is not: the node itself ([`keyferry::Node`]).
 
 use std::{path::Path, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
-
 use keyferry::{
-    base::data_dir::{Home, HomeError},
-    node::{Node, NodeConfig, api::Failure, runner::Runner},
+    Node, NodeConfig, NodeSecret,
+    control::{Failure, Runner},
+    data_dir::{Home, HomeError},
 };
 
-/// What a look at a data folder shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FolderState {
-    /// It can be opened, or made.
-    Free,
-    /// It can be opened, and its key is encrypted.
-    PassphraseNeeded,
+/// A data folder, as it was found.
+#[derive(Debug)]
+pub enum Folder {
+    /// It is open, and has no key yet.
+    Empty(Home),
+    /// It is open, and so is its key.
+    Open(Home, NodeSecret),
+    /// It is open, and its key is encrypted.
+    Encrypted(Home),
     /// Another process has it open.
     Busy,
 }
@@ -31,41 +33,53 @@ pub trait OwnNode: Runner {
 
 /// Starts nodes in this process.
 pub trait Launcher: Send + Sync {
-    /// Looks at a data folder; makes it, without a key, if there is none.
+    /// Opens a data folder, which is made if need be, and its key if there is one.
     ///
     /// # Errors
     ///
     /// If it cannot be used, with what to do about it.
-    fn look(&self, home: &Path) -> Result<FolderState, Failure>;
+    fn open(&self, home: &Path) -> Result<Folder, Failure>;
 
-    /// Starts a node.
+    /// Starts a node on an open folder, with its key.
     ///
     /// # Errors
     ///
     /// If it cannot be started, with what to do about it.
-    fn start(&self, config: NodeConfig) -> BoxFuture<'_, Result<Arc<dyn OwnNode>, Failure>>;
+    fn start(
+        &self,
+        home: Home,
+        secret: NodeSecret,
+        config: NodeConfig,
+    ) -> BoxFuture<'_, Result<Arc<dyn OwnNode>, Failure>>;
 }
 
 /// Starts real nodes.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct EngineLauncher;
+pub struct RealLauncher;
 
-impl Launcher for EngineLauncher {
-    fn look(&self, home: &Path) -> Result<FolderState, Failure> {
-        let look = |home: Home| match home.identity_path().exists() {
-            true => home.identity().map(|_| ()),
-            false => Ok(()),
+impl Launcher for RealLauncher {
+    fn open(&self, home: &Path) -> Result<Folder, Failure> {
+        let opened = match Home::open(home) {
+            Err(HomeError::Busy { .. }) => return Ok(Folder::Busy),
+            opened => opened?,
         };
-        match Home::open(home).and_then(look) {
-            Ok(()) => Ok(FolderState::Free),
-            Err(HomeError::Busy { .. }) => Ok(FolderState::Busy),
-            Err(HomeError::PassphraseNeeded { .. }) => Ok(FolderState::PassphraseNeeded),
+        if !opened.identity_path().exists() {
+            return Ok(Folder::Empty(opened));
+        }
+        match opened.identity() {
+            Ok(secret) => Ok(Folder::Open(opened, secret)),
+            Err(HomeError::PassphraseNeeded { .. }) => Ok(Folder::Encrypted(opened)),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn start(&self, config: NodeConfig) -> BoxFuture<'_, Result<Arc<dyn OwnNode>, Failure>> {
-        async move { Ok(Node::start(config).await? as Arc<dyn OwnNode>) }.boxed()
+    fn start(
+        &self,
+        home: Home,
+        secret: NodeSecret,
+        config: NodeConfig,
+    ) -> BoxFuture<'_, Result<Arc<dyn OwnNode>, Failure>> {
+        async move { Ok(Node::start(home, secret, config).await? as Arc<dyn OwnNode>) }.boxed()
     }
 }
 

@@ -26,14 +26,14 @@ use clap::Parser;
 use self::{
     args::{Action, Cli},
     drive::Outcome,
-    launch::EngineLauncher,
+    launch::RealLauncher,
     render::Context,
     run::Run,
     screen::{Bars, Screen, Style},
 };
 use keyferry::{
-    base::data_dir::Home,
-    node::api::{Failure, FailureKind},
+    control::{Failure, FailureKind},
+    data_dir::Home,
 };
 
 /// Runs the program with the arguments of the process, and says how it should exit.
@@ -73,7 +73,7 @@ fn with_node(cli: Cli, screen: &mut Screen) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let outcome = runtime.block_on(async {
         let cancel = interrupt::watch().map_err(failed)?;
-        Run { launcher: &EngineLauncher, home, screen, cancel }.act(cli.action).await
+        Run { launcher: &RealLauncher, home, screen, cancel }.act(cli.action).await
     });
     // A thread that still asks for a passphrase must not keep us.
     runtime.shutdown_background();

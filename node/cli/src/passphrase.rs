@@ -4,7 +4,7 @@
 
 use std::io::IsTerminal;
 
-use keyferry::node::api::{Failure, FailureKind};
+use keyferry::control::{Failure, FailureKind};
 
 /// The environment variable that holds the passphrase, for where nobody can be asked.
 pub const PASSPHRASE_VARIABLE: &str = "KEYFERRY_PASSPHRASE";

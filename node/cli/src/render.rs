@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use keyferry_proto::{address::ShareName, hash::ContentFormat};
+use keyferry::{ContentFormat, ShareName};
 
 mod doctor;
 mod ping;
@@ -15,8 +15,9 @@ use super::{
     pace::Pace,
     text::{count, plural, rate, safe, shell_word, size, span},
 };
-use keyferry::node::api::{
-    CandidateInfo, Entry, Event, Failure, Fetched, MappingInfo, PathInfo, RelayInfo, RootInfo, Shared, Status, TurnInfo,
+use keyferry::{
+    Entry, Fetched, PathInfo, Shared, Status,
+    control::{CandidateInfo, Event, Failure, MappingInfo, RelayInfo, RootInfo, TurnInfo},
 };
 
 /// What the rendering needs to know beside the event.

@@ -13,19 +13,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::{Action, GetArgs, NetworkOptions, NodeArgs, PingArgs, RelayArgs, ShareArgs, StoreAction},
     drive::{Outcome, STOP_GRACE, drive, status_of},
-    launch::{FolderState, Launcher, OwnNode},
+    launch::{Folder, Launcher, OwnNode},
     passphrase, render,
     screen::Screen,
 };
 use keyferry::{
-    net::path::RelayMode,
-    node::{
-        NodeConfig,
-        api::{Command, Event, Failure, FailureKind},
-        local::{LocalClient, LocalServer, Tenure},
-        runner::Runner,
-    },
-    reach::turn_server::RelayConfig,
+    NodeConfig, NodeSecret,
+    config::{RelayConfig, RelayMode},
+    control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, Runner, Tenure},
+    data_dir::Home,
 };
 
 mod contacts;
@@ -203,17 +199,18 @@ impl Run<'_> {
                 }
                 return Ok(Executor::Other(client));
             }
-            let passphrase = match self.launcher.look(&self.home)? {
-                FolderState::Free => None,
-                FolderState::PassphraseNeeded => Some(self.ask(passphrase::ask).await?),
-                FolderState::Busy if begin.elapsed() >= BUSY_PATIENCE => return Err(busy(&self.home)),
-                FolderState::Busy => {
+            let (home, secret) = match self.launcher.open(&self.home)? {
+                Folder::Empty(home) => self.new_key(home, None).await?,
+                Folder::Open(home, secret) => (home, secret),
+                Folder::Encrypted(home) => self.unlock(home).await?,
+                Folder::Busy if begin.elapsed() >= BUSY_PATIENCE => return Err(busy(&self.home)),
+                Folder::Busy => {
                     let pause = tokio::time::sleep(BUSY_INTERVAL);
                     self.cancel.run_until_cancelled(pause).await.ok_or_else(interrupted)?;
                     continue;
                 }
             };
-            let start = self.launcher.start(config(&self.home, need, relay_mode, passphrase));
+            let start = self.launcher.start(home, secret, config(need, relay_mode));
             let node = self.cancel.run_until_cancelled(start).await.ok_or_else(interrupted)??;
             return Ok(Executor::Own(node));
         }
@@ -249,6 +246,36 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
+    /// Opens the key of a folder with the passphrase. On a thread of its own: that takes its time, on purpose.
+    async fn unlock(&mut self, home: Home) -> Result<(Home, NodeSecret), Failure> {
+        let passphrase = self.ask(passphrase::ask).await?;
+        self.off_thread(move || {
+            let secret = home.unlock(&passphrase)?;
+            Ok((home, secret))
+        })
+        .await
+    }
+
+    /// Makes the key of a folder that has none.
+    async fn new_key(&self, home: Home, passphrase: Option<String>) -> Result<(Home, NodeSecret), Failure> {
+        self.off_thread(move || {
+            let secret = home.new_identity(passphrase.as_deref())?;
+            Ok((home, secret))
+        })
+        .await
+    }
+
+    /// Does what blocks on a thread of its own, so that Ctrl-C is still heard.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match self.cancel.run_until_cancelled(tokio::task::spawn_blocking(work)).await {
+            Some(done) => done.map_err(|error| Failure::local(error.to_string()))?,
+            None => Err(interrupted()),
+        }
+    }
+
     /// Asks the user on a thread of its own, so that Ctrl-C is still heard.
     async fn ask(
         &mut self,
@@ -271,8 +298,8 @@ fn store_command(action: StoreAction) -> Command {
     }
 }
 
-fn config(home: &Path, need: Need<'_>, relay_mode: RelayMode, passphrase: Option<String>) -> NodeConfig {
-    let config = NodeConfig { home: home.to_owned(), relay_mode, passphrase, ..NodeConfig::default() };
+fn config(need: Need<'_>, relay_mode: RelayMode) -> NodeConfig {
+    let config = NodeConfig { relay_mode, ..NodeConfig::default() };
     match need {
         Need::Folder => NodeConfig { offline: true, ..config },
         Need::Fetch(network) | Need::Serve(network, _) | Need::Relay(network, _) => NodeConfig {

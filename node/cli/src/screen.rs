@@ -17,7 +17,7 @@ use super::{
     pace::Pace,
     render::{self, Context, Progress, Shown},
 };
-use keyferry::node::api::{Event, Failure};
+use keyferry::control::{Event, Failure};
 
 /// How often progress is told where there is no terminal to draw a bar on.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -306,7 +306,7 @@ impl Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyferry::node::api::FailureKind;
+    use keyferry::control::FailureKind;
 
     fn fetching(done_bytes: u64) -> Event {
         Event::Fetching { done_bytes, total_bytes: 1000, done_files: 0, total_files: 1 }

@@ -80,7 +80,11 @@ impl Node {
     async fn carry_out(&self, command: Command, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
         match command {
             Command::Share { paths, name, copy } => self.share_all(paths, name, copy, events, cancel).await,
-            Command::Unshare { name } => self.unshare(name, events).await,
+            Command::Unshare { name } => {
+                self.unshare(&name).await?;
+                tell(events, Event::Unshared { name }).await;
+                Ok(())
+            }
             Command::Get { address, out_dir, overwrite } => {
                 let fetched = self.fetch_to(&address, out_dir, overwrite, events, cancel).await?;
                 tell(events, Event::Fetched(fetched)).await;
@@ -182,14 +186,12 @@ impl Node {
         Ok(imported.root)
     }
 
-    async fn unshare(&self, name: ShareName, events: &Events) -> Result<(), Error> {
-        self.take_out(&name).await?;
-        tell(events, Event::Unshared { name }).await;
-        Ok(())
-    }
-
-    /// Takes a name out of the catalogue.
-    pub(super) async fn take_out(&self, name: &ShareName) -> Result<(), Error> {
+    /// Takes a name out of the catalogue; the content stays in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSharedHere`] if there is no such name.
+    pub async fn unshare(&self, name: &ShareName) -> Result<(), Error> {
         let unwanted = name.clone();
         match self.quick(move |store| store.unshare(&unwanted)).await? {
             Some(_) => self.roots_changed.notify_one(),

@@ -59,6 +59,14 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The caller or this machine: a path that cannot be made absolute.
+    #[error("{}: {source}", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The caller: one name for several paths.
     #[error("--name goes with a single path")]
     OneNameForMany,

@@ -84,6 +84,7 @@ impl From<Error> for Failure {
             Error::NotStored { .. } => Self::usage(message).try_to("`keyferry store ls` lists all"),
             Error::NameWithoutNode
             | Error::IsAFolder { .. }
+            | Error::Path { .. }
             | Error::TooLarge { .. }
             | Error::ProtocolTaken { .. }
             | Error::Offline

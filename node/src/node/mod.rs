@@ -4,20 +4,26 @@
 
 pub mod announcer;
 pub mod api;
+mod builder;
 mod commands;
 mod doctor;
 mod error;
 mod failure;
 pub mod local;
 pub(crate) mod network;
+mod operations;
 mod ping;
+mod progress;
 mod remote;
 pub mod runner;
 mod running;
 
 pub use self::{
+    builder::NodeBuilder,
     error::{Error, Offence},
+    operations::{Get, GetTo, Share},
     ping::MAX_PINGS,
+    progress::{Progress, Update},
     running::{Node, NodeConfig},
 };
 

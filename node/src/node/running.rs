@@ -21,13 +21,9 @@ use crate::{
     reach::{gather::StunServer, turn_server::RelayConfig},
 };
 
-/// How a node is to run.
-#[derive(Debug, Clone, Default)]
+/// How a node is to run. The default is what `keyferry node` does without options.
+#[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// The data folder.
-    pub home: PathBuf,
-    /// What unlocks the identity key, if it is encrypted.
-    pub passphrase: Option<String>,
     /// The socket addresses to listen on; none means [`crate::net::port::DEFAULT_PORT`] on all addresses, or any port if that is taken.
     pub listen: Vec<SocketAddr>,
     /// Whether the operator vouches that the node can be reached from everywhere.
@@ -56,6 +52,26 @@ pub struct NodeConfig {
     pub offline: bool,
 }
 
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            public: false,
+            bootstrap: Vec::new(),
+            mdns: cfg!(feature = "mdns"),
+            stun: Vec::new(),
+            port_mapping: cfg!(feature = "port-mapping"),
+            relay_mode: RelayMode::default(),
+            turn: Vec::new(),
+            turn_proxy: None,
+            calls: AdmissionPolicy::default(),
+            announce: true,
+            relay: None,
+            offline: false,
+        }
+    }
+}
+
 /// A running node. It holds the data folder until it is dropped.
 pub struct Node {
     pub(super) home: Home,
@@ -71,11 +87,35 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the data folder and, unless it is to be offline, joins the network.
-    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, Error> {
-        let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open_home(&opening)).await;
-        let (home, secret, store) = opened??;
+    /// Opens the data folder, unlocks its key if need be, and starts a node on it.
+    ///
+    /// # Errors
+    ///
+    /// If the folder is in use or cannot be used, or the node cannot start.
+    pub async fn open(folder: PathBuf, passphrase: Option<String>, config: NodeConfig) -> Result<Arc<Self>, Error> {
+        let opened = tokio::task::spawn_blocking(move || {
+            let home = Home::open(&folder)?;
+            let secret = match passphrase {
+                Some(passphrase) => home.unlock(&passphrase)?,
+                None => home.identity()?,
+            };
+            Ok::<_, Error>((home, secret))
+        });
+        let (home, secret) = opened.await??;
+        Self::start(home, secret, config).await
+    }
+
+    /// Starts a node on a data folder that is open, with the key in it. Unless it is to be offline, it joins the network.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be opened, or the port cannot be used.
+    pub async fn start(home: Home, secret: NodeSecret, config: NodeConfig) -> Result<Arc<Self>, Error> {
+        let root = home.root().to_owned();
+        let (store, report) = tokio::task::spawn_blocking(move || Store::open(&root)).await??;
+        if let Some(aside) = report.set_aside {
+            tracing::warn!(aside = %aside.display(), "the index was damaged; it was set aside and made anew");
+        }
         let server = Server::new(store.clone(), secret.clone());
         let roots_changed = Arc::new(Notify::new());
         let online = match config.offline {
@@ -110,17 +150,4 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Node({})", self.key())
     }
-}
-
-fn open_home(config: &NodeConfig) -> Result<(Home, NodeSecret, Store), Error> {
-    let home = Home::open(&config.home)?;
-    let secret = match &config.passphrase {
-        Some(passphrase) => home.unlock(passphrase)?,
-        None => home.identity()?,
-    };
-    let (store, report) = Store::open(home.root())?;
-    if let Some(aside) = report.set_aside {
-        tracing::warn!(aside = %aside.display(), "the index was damaged; it was set aside and made anew");
-    }
-    Ok((home, secret, store))
 }

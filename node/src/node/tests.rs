@@ -36,14 +36,15 @@ impl Peer {
         relay_mode: RelayMode,
     ) -> std::sync::Arc<Node> {
         let config = NodeConfig {
-            home: home.path().to_owned(),
+            mdns: false,
+            port_mapping: false,
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             bootstrap,
             announce: true,
             relay_mode,
             ..NodeConfig::default()
         };
-        Node::start(config).await.unwrap()
+        Node::open(home.path().to_owned(), None, config).await.unwrap()
     }
 
     fn addrs(&self) -> Vec<libp2p::Multiaddr> {

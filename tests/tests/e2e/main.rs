@@ -3,6 +3,7 @@
 //! What it is not: a benchmark or a load test; see the `keyferry-sim` package.
 
 mod command_line;
+mod embedding;
 mod identities;
 mod paths;
 mod resume;

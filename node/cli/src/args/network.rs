@@ -5,9 +5,12 @@
 use std::net::SocketAddr;
 
 use clap::{ArgAction, Args, builder::FalseyValueParser};
-use libp2p::Multiaddr;
+use keyferry::Multiaddr;
 
-use keyferry::{base::data_dir::AdmissionPolicy, net::path::RelayMode, node::api::Failure, reach::gather::StunServer};
+use keyferry::{
+    config::{AdmissionPolicy, RelayMode, StunServer},
+    control::Failure,
+};
 
 /// How to take part in the network.
 #[derive(Debug, Clone, Default, PartialEq, Args)]

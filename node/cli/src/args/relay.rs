@@ -5,13 +5,9 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueHint};
-use keyferry_net::ip::Network;
-use keyferry_turn::server::Limits;
+use keyferry::config::{Limits, Network};
 
-use keyferry::{
-    base::data_dir::AdmissionPolicy,
-    reach::turn_server::{PortRange, Rates, RelayConfig, RelayUser},
-};
+use keyferry::config::{AdmissionPolicy, PortRange, Rates, RelayConfig, RelayUser};
 
 /// How to relay for others.
 #[derive(Debug, Clone, Default, Args)]

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
-use keyferry_proto::hash::ContentHash;
+use keyferry::ContentHash;
 
 use super::*;
 use crate::screen::{Kept, Screen, Style};
@@ -48,7 +48,7 @@ impl Runner for Replay {
 }
 
 fn get() -> Command {
-    let address = keyferry_proto::address::Address::content(None, ContentHash::EMPTY);
+    let address = keyferry::Address::content(None, ContentHash::EMPTY);
     Command::Get { address, out_dir: PathBuf::from("/tmp"), overwrite: false }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use keyferry::node::api::{
+use keyferry::control::{
     Answer, Diagnosis, FamilyInfo, FilteringInfo, MappingInfo, PortMappingInfo, Reach, StunInfo, TurnInfo, Verdict,
 };
 

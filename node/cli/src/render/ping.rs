@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{super::text::safe, path_text};
-use keyferry::node::api::{CandidateInfo, PairInfo, PingReply, PingStage, Pinged, StageName};
+use keyferry::control::{CandidateInfo, PairInfo, PingReply, PingStage, Pinged, StageName};
 
 pub(super) fn stage_text(stage: &PingStage) -> String {
     let mut text = row(name(stage.stage), stage.took, &safe(&stage.detail));

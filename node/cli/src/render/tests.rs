@@ -1,11 +1,11 @@
 use std::time::{Duration, Instant};
 
-use keyferry_proto::hash::ContentHash;
+use keyferry::ContentHash;
 
 use super::*;
-use keyferry::node::api::{
-    CandidateInfo, FailureKind, PairInfo, PathClass, PathStrategy, PingReply, PingStage, Pinged, SourceInfo, StageName,
-    TurnInfo,
+use keyferry::{
+    PathClass, PathStrategy, SourceInfo,
+    control::{CandidateInfo, FailureKind, PairInfo, PingReply, PingStage, Pinged, StageName, TurnInfo},
 };
 
 const NODE: &str = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";

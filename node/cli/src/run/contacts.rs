@@ -3,8 +3,8 @@
 //! What it is not: the file itself (`keyferry::base::data_dir`).
 
 use keyferry::{
-    base::data_dir::{Contact, ContactsFile, Home},
-    node::api::{ContactInfo, Event, Failure},
+    control::{ContactInfo, Event, Failure},
+    data_dir::{Contact, ContactsFile, Home},
 };
 
 use super::{Outcome, Run, unwritable};

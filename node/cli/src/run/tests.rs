@@ -5,23 +5,22 @@ use std::sync::{
 
 use clap::Parser;
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_proto::{
-    address::Address,
-    hash::{ContentFormat, ContentHash},
-};
+use keyferry::{Address, ContentFormat, ContentHash};
 use tokio::sync::mpsc;
 
 use super::*;
-use keyferry::node::api::{Shared, Status};
+use keyferry::{Shared, Status};
 
 use crate::{
     args::Cli,
+    launch::RealLauncher,
     screen::{Kept, Style},
 };
 
 /// Starts fake nodes, and keeps what it was asked.
 struct FakeLauncher {
-    state: Mutex<FolderState>,
+    /// Whether another process is said to have the folder open.
+    busy: AtomicBool,
     configs: Mutex<Vec<NodeConfig>>,
     node: Arc<FakeNode>,
 }
@@ -36,11 +35,19 @@ struct FakeNode {
 }
 
 impl Launcher for FakeLauncher {
-    fn look(&self, _home: &Path) -> Result<FolderState, Failure> {
-        Ok(*self.state.lock().unwrap())
+    fn open(&self, home: &Path) -> Result<Folder, Failure> {
+        match self.busy.load(Ordering::SeqCst) {
+            true => Ok(Folder::Busy),
+            false => RealLauncher.open(home),
+        }
     }
 
-    fn start(&self, config: NodeConfig) -> BoxFuture<'_, Result<Arc<dyn OwnNode>, Failure>> {
+    fn start(
+        &self,
+        _home: Home,
+        _secret: NodeSecret,
+        config: NodeConfig,
+    ) -> BoxFuture<'_, Result<Arc<dyn OwnNode>, Failure>> {
         self.configs.lock().unwrap().push(config);
         async { Ok(self.node.clone() as Arc<dyn OwnNode>) }.boxed()
     }
@@ -122,8 +129,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(state: FolderState) -> Self {
-        let launcher = FakeLauncher { state: Mutex::new(state), configs: Mutex::default(), node: Arc::default() };
+    fn new(busy: bool) -> Self {
+        let launcher = FakeLauncher { busy: AtomicBool::new(busy), configs: Mutex::default(), node: Arc::default() };
         Self { home: tempfile::tempdir().unwrap(), launcher, cancel: CancellationToken::new() }
     }
 
@@ -152,7 +159,7 @@ impl Bench {
 
 #[tokio::test]
 async fn share_serves_until_it_is_told_to_stop_and_then_leaves_in_order() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let file = bench.home.path().join("file");
     std::fs::write(&file, b"x").unwrap();
     let line = format!("keyferry share {}", file.display());
@@ -175,7 +182,7 @@ async fn share_serves_until_it_is_told_to_stop_and_then_leaves_in_order() {
 
 #[tokio::test]
 async fn share_hands_over_to_a_node_that_runs_and_returns() {
-    let bench = Bench::new(FolderState::Busy);
+    let bench = Bench::new(true);
     let running = Arc::new(FakeNode::default());
     let _server = LocalServer::start(bench.home.path(), running.clone(), Tenure::Lasting).unwrap();
     let file = bench.home.path().join("file");
@@ -190,7 +197,7 @@ async fn share_hands_over_to_a_node_that_runs_and_returns() {
 
 #[tokio::test]
 async fn folder_that_is_busy_without_an_answer_is_a_clear_failure() {
-    let bench = Bench::new(FolderState::Busy);
+    let bench = Bench::new(true);
     let (acted, _, _) = bench.act("keyferry status").await;
     let failure = acted.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Local);
@@ -201,7 +208,7 @@ async fn folder_that_is_busy_without_an_answer_is_a_clear_failure() {
 
 #[tokio::test]
 async fn get_into_a_file_is_refused_before_anything_is_started() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let file = bench.home.path().join("file");
     std::fs::write(&file, b"x").unwrap();
     let (acted, _, _) = bench.act(&format!("keyferry get keyferry:x -o {}", file.display())).await;
@@ -213,10 +220,10 @@ async fn get_into_a_file_is_refused_before_anything_is_started() {
 
 #[tokio::test]
 async fn folder_that_becomes_free_while_waiting_is_used() {
-    let bench = Bench::new(FolderState::Busy);
+    let bench = Bench::new(true);
     let free = async {
         tokio::time::sleep(Duration::from_millis(150)).await;
-        *bench.launcher.state.lock().unwrap() = FolderState::Free;
+        bench.launcher.busy.store(false, Ordering::SeqCst);
     };
     let ((acted, out, _), ()) = tokio::join!(bench.act("keyferry unshare x"), free);
     acted.unwrap();
@@ -226,7 +233,7 @@ async fn folder_that_becomes_free_while_waiting_is_used() {
 
 #[tokio::test]
 async fn interrupted_get_says_how_to_go_on() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let stop = async {
         while bench.commands().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -246,7 +253,7 @@ async fn interrupted_get_says_how_to_go_on() {
 
 #[tokio::test]
 async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let (node, others_cancel) = (&bench.launcher.node, CancellationToken::new());
     let other = async {
         let client = loop {
@@ -269,7 +276,7 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
         assert!(!node.shut_down.load(Ordering::SeqCst), "it left the other command alone");
         others_cancel.cancel();
     };
-    let key = keyferry_proto::identity::NodeSecret::from_bytes(&[1; 32]).public();
+    let key = keyferry::NodeSecret::from_bytes(&[1; 32]).public();
     let line = format!("keyferry ls {key}");
     let ((acted, _, _), failure, ()) = tokio::join!(bench.act(&line), other, order);
     acted.unwrap();
@@ -279,7 +286,7 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
 
 #[tokio::test]
 async fn node_shows_who_it_is_and_a_second_one_is_refused() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let second = async {
         while LocalClient::find(bench.home.path()).await.is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -298,7 +305,7 @@ async fn node_shows_who_it_is_and_a_second_one_is_refused() {
 
 #[tokio::test]
 async fn damage_found_by_verify_is_an_outcome_of_its_own() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let (acted, out, _) = bench.act("keyferry store verify").await;
     assert_eq!(acted.unwrap(), Outcome::DamageFound);
     assert_eq!(out, "1 blob sound, 1 damaged\n");
@@ -306,7 +313,7 @@ async fn damage_found_by_verify_is_an_outcome_of_its_own() {
 
 #[tokio::test]
 async fn id_makes_a_key_once_and_shows_it_again() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let (made, first, _) = bench.act("keyferry id").await;
     made.unwrap();
     assert!(first.starts_with("12D3KooW") && first.ends_with('\n'), "{first}");
@@ -318,7 +325,7 @@ async fn id_makes_a_key_once_and_shows_it_again() {
 
 #[tokio::test]
 async fn what_cannot_be_shared_is_refused_before_a_node_is_started() {
-    let bench = Bench::new(FolderState::Free);
+    let bench = Bench::new(false);
     let (acted, _, _) = bench.act("keyferry share /nowhere/at/all").await;
     let failure = acted.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Usage);
@@ -340,7 +347,7 @@ fn dots_are_shared_under_the_name_of_their_folder() {
 #[tokio::test]
 async fn no_node_is_started_for_an_address_that_is_none() {
     for line in ["keyferry get nonsense", "keyferry ls nonsense"] {
-        let bench = Bench::new(FolderState::Free);
+        let bench = Bench::new(false);
 
         let (acted, _, _) = bench.act(line).await;
 

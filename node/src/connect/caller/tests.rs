@@ -23,14 +23,15 @@ impl Peer {
     async fn start(bootstrap: Option<&Self>, relay_mode: RelayMode) -> Self {
         let home = TempDir::new().unwrap();
         let config = NodeConfig {
-            home: home.path().to_owned(),
+            mdns: false,
+            port_mapping: false,
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             bootstrap: bootstrap.iter().map(|peer| multiaddr_of(peer.node.local_addrs()[0])).collect(),
             announce: true,
             relay_mode,
             ..NodeConfig::default()
         };
-        Self { node: Node::start(config).await.unwrap(), _home: home }
+        Self { node: Node::open(home.path().to_owned(), None, config).await.unwrap(), _home: home }
     }
 
     fn caller(&self) -> Caller {

@@ -72,7 +72,7 @@ pub(super) struct Assignment {
 
 /// What a request tells the fetch while it runs.
 #[derive(Debug)]
-pub(super) enum Progress {
+pub(super) enum RequestProgress {
     /// Something came that is of use, but not kept yet.
     Alive,
     /// The content is described, and what is here already is looked for; that may take a while.
@@ -117,7 +117,7 @@ pub(super) fn receive(
     runtime: Handle,
     shared: &FetchContext,
     assignment: &Assignment,
-    report: &dyn Fn(Progress),
+    report: &dyn Fn(RequestProgress),
 ) -> Result<(), ReceiveError> {
     let reader = StreamReader { stream, runtime, cancel: assignment.cancel.clone() };
     let mut answer =
@@ -151,7 +151,7 @@ struct IncomingAnswer<'a, R> {
     reader: BufReader<R>,
     shared: &'a FetchContext,
     assignment: &'a Assignment,
-    report: &'a dyn Fn(Progress),
+    report: &'a dyn Fn(RequestProgress),
 }
 
 impl<R: Read> IncomingAnswer<'_, R> {
@@ -178,7 +178,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
         if let Some(plan) = self.shared.plan.get().cloned() {
             return Ok(Some((agreeing(plan, format, size)?, next_item)));
         }
-        (self.report)(Progress::Planning);
+        (self.report)(RequestProgress::Planning);
         let plan = match &manifest {
             None => Plan::blob(store.clone(), target.clone(), *root, size),
             Some(bytes) => Plan::collection(store.clone(), target.clone(), *root, bytes),
@@ -192,7 +192,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
         let have = plan.take_stock(&self.assignment.cancel)?;
         let fresh = have.total() == if next_item == 1 { plan.layout.items()[0].units } else { 0 };
         let plan = Arc::clone(self.shared.plan.get_or_init(|| Arc::new(plan)));
-        (self.report)(Progress::Planned { have });
+        (self.report)(RequestProgress::Planned { have });
         // Where much is there already, a new request for the rest alone saves its transfer.
         Ok(fresh.then_some((plan, next_item)))
     }
@@ -213,7 +213,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
                 break;
             }
             if let Some(refusal) = self.read_status()? {
-                (self.report)(Progress::ItemRefused { units: item.unit_range(), refusal });
+                (self.report)(RequestProgress::ItemRefused { units: item.unit_range(), refusal });
             } else if plan.is_manifest(index) {
                 // It was asked for before another holder's answer made the plan.
                 self.receive_in_memory(item.hash, item.size, &wanted)?;
@@ -335,7 +335,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
                     decoder.accept(&bytes[start..])?;
                     self.first_byte();
                     if reported.elapsed() >= REPORT_EVERY {
-                        (self.report)(Progress::Alive);
+                        (self.report)(RequestProgress::Alive);
                         reported = Instant::now();
                     }
                 }

@@ -9,7 +9,7 @@ use keyferry_proto::transfer::{groups::GROUP_LEN, layout::Item};
 use super::{
     FetchError,
     plan::{ItemFile, Plan},
-    receive::Progress,
+    receive::RequestProgress,
 };
 
 /// Bytes of one unit.
@@ -32,7 +32,7 @@ pub(super) struct Writer<'a> {
     offset: u64,
     len: usize,
     flushed: Instant,
-    report: &'a dyn Fn(Progress),
+    report: &'a dyn Fn(RequestProgress),
 }
 
 impl<'a> Writer<'a> {
@@ -40,7 +40,7 @@ impl<'a> Writer<'a> {
         plan: &'a Plan,
         index: usize,
         item: &Item,
-        report: &'a dyn Fn(Progress),
+        report: &'a dyn Fn(RequestProgress),
     ) -> Result<Self, FetchError> {
         let file = plan.open_item(index)?;
         let buffer = vec![0; WRITE_LEN.min(item.size as usize)];
@@ -68,7 +68,7 @@ impl<'a> Writer<'a> {
             self.plan.write_item(self.index, &self.file.data, &self.buffer[..self.len], self.offset)?;
             let end = self.offset + self.len as u64;
             let units = self.first_unit + self.offset / UNIT..self.first_unit + end.div_ceil(UNIT);
-            (self.report)(Progress::Verified { units });
+            (self.report)(RequestProgress::Verified { units });
             (self.offset, self.len) = (end, 0);
         }
         Ok(())
@@ -80,11 +80,11 @@ pub(super) struct Batch<'a> {
     start_unit: u64,
     end_unit: u64,
     flushed: Instant,
-    report: &'a dyn Fn(Progress),
+    report: &'a dyn Fn(RequestProgress),
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(report: &'a dyn Fn(Progress)) -> Self {
+    pub(super) fn new(report: &'a dyn Fn(RequestProgress)) -> Self {
         Self { start_unit: 0, end_unit: 0, flushed: Instant::now(), report }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Batch<'a> {
     pub(super) fn flush(&mut self) {
         self.flushed = Instant::now();
         if self.end_unit > self.start_unit {
-            (self.report)(Progress::Verified { units: self.start_unit..self.end_unit });
+            (self.report)(RequestProgress::Verified { units: self.start_unit..self.end_unit });
         }
         self.start_unit = self.end_unit;
     }

@@ -24,13 +24,13 @@ fn inside(name: &str) -> bool {
 async fn diagnosis() -> Diagnosis {
     let home = tempfile::tempdir().unwrap();
     let config = NodeConfig {
-        home: home.path().to_owned(),
+        mdns: false,
         listen: vec!["0.0.0.0:4600".parse().unwrap()],
         stun: ["192.0.2.1:3478", "192.0.2.2:3478"].map(|text| text.parse().unwrap()).to_vec(),
         port_mapping: true,
         ..NodeConfig::default()
     };
-    let node = Node::start(config).await.unwrap();
+    let node = Node::open(home.path().to_owned(), None, config).await.unwrap();
     let (events, mut told) = mpsc::channel(16);
     node.run(Command::Doctor, events, CancellationToken::new()).await.unwrap();
     node.shutdown().await;

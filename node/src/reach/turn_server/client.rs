@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
-use super::{RelayTraffic, actor::Input, moving, rates::Share};
+use super::{RelayTraffic, actor::Input, moving, rates::HolderShare};
 
 /// How long an answer may take to leave. It is shorter than any send buffer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub(super) enum ClientCommand {
 /// A peer to be joined with.
 pub(super) struct Joined {
     pub(super) peer: TcpStream,
-    pub(super) share: Option<Share>,
+    pub(super) share: Option<HolderShare>,
     pub(super) holder: Holder,
 }
 

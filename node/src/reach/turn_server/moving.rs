@@ -29,7 +29,7 @@ use tokio_util::either::Either;
 use super::{
     actor::Input,
     client::{ClientStream, Joined, Link},
-    rates::Share,
+    rates::HolderShare,
 };
 use crate::base::counters::Counter;
 
@@ -89,7 +89,7 @@ async fn both_plain(client: TcpStream, peer: TcpStream, flow: &Flow<'_>) -> io::
 
 /// What both ways of a joined connection share.
 struct Flow<'a> {
-    share: Option<Share>,
+    share: Option<HolderShare>,
     holder: Holder,
     link: &'a Link,
     untold: AtomicU64,
@@ -101,7 +101,7 @@ struct Flow<'a> {
 struct Quantum(u64);
 
 impl<'a> Flow<'a> {
-    fn new(share: Option<Share>, holder: Holder, link: &'a Link) -> Self {
+    fn new(share: Option<HolderShare>, holder: Holder, link: &'a Link) -> Self {
         Self { share, holder, link, untold: AtomicU64::new(0), moved_at: Mutex::new(Instant::now()) }
     }
 

@@ -34,7 +34,7 @@ pub(super) struct Shares {
 
 /// The part of one identity at one host. Its connections share one.
 #[derive(Debug, Clone)]
-pub(super) struct Share {
+pub(super) struct HolderShare {
     lines: [Arc<FairShare>; 3],
 }
 
@@ -60,16 +60,16 @@ impl Shares {
     }
 
     /// The share of somebody; `None` where nothing is limited.
-    pub(super) fn of(&self, holder: &Holder) -> Option<Share> {
+    pub(super) fn of(&self, holder: &Holder) -> Option<HolderShare> {
         if self.rates == Rates::default() {
             return None;
         }
         let identity = self.identities.of((holder.host, holder.identity.clone()));
-        Some(Share { lines: [identity, self.hosts.of(holder.host), Arc::clone(&self.all)] })
+        Some(HolderShare { lines: [identity, self.hosts.of(holder.host), Arc::clone(&self.all)] })
     }
 }
 
-impl Share {
+impl HolderShare {
     /// Waits until these bytes may go. The place in one line is kept while the next is waited in.
     pub(super) async fn take(&self, bytes: u64) {
         let mut places = Vec::with_capacity(self.lines.len());

@@ -13,7 +13,7 @@ use super::{Attempt, AttemptError, RunningRequest, Setback};
 use crate::{
     content::transfer::{
         FetchError, HolderError,
-        receive::{Progress, ReceiveError},
+        receive::{ReceiveError, RequestProgress},
     },
     net::session::Session,
 };
@@ -27,7 +27,7 @@ pub(super) struct RequestReport {
 
 /// What a request has to say.
 pub(super) enum What {
-    Progress(Progress),
+    Progress(RequestProgress),
     Ended(Result<(), ReceiveError>),
 }
 
@@ -54,24 +54,29 @@ impl Attempt {
     }
 
     /// Progress counts also of a request that was given up meanwhile: it is verified, and on disk.
-    fn on_progress(&mut self, holder: HolderId, request: RequestId, progress: Progress) -> Result<(), FetchError> {
+    fn on_progress(
+        &mut self,
+        holder: HolderId,
+        request: RequestId,
+        progress: RequestProgress,
+    ) -> Result<(), FetchError> {
         let now = Instant::now();
         match progress {
-            Progress::Alive => {
+            RequestProgress::Alive => {
                 self.ledger.last_gain = now;
                 self.input_at(now, Input::Alive(holder))
             }
-            Progress::Planning => {
+            RequestProgress::Planning => {
                 self.planning = Some((holder, request));
                 Ok(())
             }
-            Progress::Planned { have } => {
+            RequestProgress::Planned { have } => {
                 self.planning = None;
                 self.describer = self.holders.get(&holder).map(Session::peer);
                 self.planned(now, have)?;
                 self.input_at(now, Input::Alive(holder))
             }
-            Progress::Verified { units } => {
+            RequestProgress::Verified { units } => {
                 let gained = self.count(units.clone());
                 self.ledger.last_gain = now;
                 // One that was given up may still tell of something.
@@ -82,7 +87,7 @@ impl Attempt {
                 }
                 self.input_at(now, Input::Verified { holder, units })
             }
-            Progress::ItemRefused { units, refusal } => {
+            RequestProgress::ItemRefused { units, refusal } => {
                 self.ledger.setback = Some(Setback::Refused(refusal));
                 self.input_at(now, Input::ItemRefused { holder, units })
             }

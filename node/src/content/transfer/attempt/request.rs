@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, runtime::Handle};
 
 use super::super::{
     FetchError, HolderError, InternalError,
-    receive::{Assignment, FetchContext, Progress, ReceiveError, receive},
+    receive::{Assignment, FetchContext, ReceiveError, RequestProgress, receive},
 };
 use crate::net::session::{Session, Stream};
 
@@ -18,7 +18,7 @@ pub(super) async fn run_request(
     session: Session,
     shared: Arc<FetchContext>,
     assignment: Assignment,
-    report: impl Fn(Progress) + Send + 'static,
+    report: impl Fn(RequestProgress) + Send + 'static,
 ) -> Result<(), ReceiveError> {
     let request = ContentRequest { root: shared.root, ranges: assignment.ranges.clone() };
     let stream = match assignment.cancel.run_until_cancelled(ask(&session, request)).await {

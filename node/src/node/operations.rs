@@ -1,0 +1,168 @@
+//! What a program that embeds a node asks of it: share, get, list, unshare.
+//!
+//! Each operation is a value that is awaited, or turned into a stream of [`Update`]s. Dropping it cancels it; what a fetch
+//! has verified by then stays, and the next one goes on from there. All of them are `Send`.
+//!
+//! What it is not: how any of it is done (`commands`, `remote`).
+
+use std::{future::IntoFuture, path::PathBuf};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use keyferry_proto::address::{Address, ShareName};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Error, Node,
+    api::{Entry, Event, Fetched, NodeAddress, Shared},
+    commands::Events,
+    progress::{self, Update},
+    runner::EVENT_QUEUE,
+};
+use crate::content::store::ImportMode;
+
+impl Node {
+    /// Shares a file or a folder, where it lies and under the name of its file, for as long as the node runs.
+    pub fn share(&self, path: impl Into<PathBuf>) -> Share<'_> {
+        Share { node: self, path: path.into(), name: None, mode: ImportMode::InPlace }
+    }
+
+    /// Fetches what an address names: say where to by [`Get::to`].
+    pub fn get(&self, address: &Address) -> Get<'_> {
+        Get { node: self, address: address.clone() }
+    }
+
+    /// Lists the catalogue of a node. Dropping the future stops it.
+    ///
+    /// # Errors
+    ///
+    /// Why the node cannot be reached, or what it says instead.
+    pub async fn list(&self, node: impl Into<NodeAddress>) -> Result<Vec<Entry>, Error> {
+        let (events, mut told) = mpsc::channel(EVENT_QUEUE);
+        let node = node.into();
+        let listing = async move {
+            // Its own end of the channel goes with it, which ends the collecting.
+            let events = events;
+            self.list_to(&node, &events, &CancellationToken::new()).await
+        };
+        let collecting = async {
+            let mut entries = Vec::new();
+            while let Some(event) = told.recv().await {
+                if let Event::Entry(entry) = event {
+                    entries.push(entry);
+                }
+            }
+            entries
+        };
+        let (listed, entries) = tokio::join!(listing, collecting);
+        listed.map(|_| entries)
+    }
+}
+
+/// Sharing one path: await it, or follow it by [`Share::updates`].
+#[derive(Debug)]
+#[must_use = "nothing is shared until it is awaited"]
+pub struct Share<'a> {
+    node: &'a Node,
+    path: PathBuf,
+    name: Option<ShareName>,
+    mode: ImportMode,
+}
+
+impl<'a> Share<'a> {
+    /// Shares it under this name.
+    pub fn name(self, name: ShareName) -> Self {
+        Self { name: Some(name), ..self }
+    }
+
+    /// Copies it into the data folder, so that the original may change or go.
+    pub fn copy(self) -> Self {
+        Self { mode: ImportMode::Copy, ..self }
+    }
+
+    /// Shares it, and tells how far that is.
+    pub fn updates(self) -> BoxStream<'a, Result<Update<Shared>, Error>> {
+        progress::updates(|events| self.run(events))
+    }
+
+    fn run(self, events: Events) -> BoxFuture<'a, Result<Shared, Error>> {
+        async move {
+            let Self { node, path, name, mode } = self;
+            let path = absolute(path)?;
+            // Work on the store is on a thread of its own: it must hear that nobody waits for it any more.
+            let cancel = CancellationToken::new();
+            let _stop = cancel.clone().drop_guard();
+            node.share_path(path, name, mode, &events, &cancel).await
+        }
+        .boxed()
+    }
+}
+
+impl<'a> IntoFuture for Share<'a> {
+    type Output = Result<Shared, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        progress::quietly(|events| self.run(events))
+    }
+}
+
+/// What is to be fetched.
+#[derive(Debug)]
+#[must_use = "nothing is fetched until it is said where to"]
+pub struct Get<'a> {
+    pub(super) node: &'a Node,
+    pub(super) address: Address,
+}
+
+impl<'a> Get<'a> {
+    /// Fetches it into a folder, which is made if need be. The node goes on to give it to others from there.
+    pub fn to(self, folder: impl Into<PathBuf>) -> GetTo<'a> {
+        GetTo { get: self, folder: folder.into(), overwrite: false }
+    }
+}
+
+/// Fetching into a folder: await it, or follow it by [`GetTo::updates`].
+#[derive(Debug)]
+#[must_use = "nothing is fetched until it is awaited"]
+pub struct GetTo<'a> {
+    get: Get<'a>,
+    folder: PathBuf,
+    overwrite: bool,
+}
+
+impl<'a> GetTo<'a> {
+    /// Replaces files that exist; without this, they are an error.
+    pub fn overwrite(self) -> Self {
+        Self { overwrite: true, ..self }
+    }
+
+    /// Fetches it, and tells how far that is.
+    pub fn updates(self) -> BoxStream<'a, Result<Update<Fetched>, Error>> {
+        progress::updates(|events| self.run(events)).boxed()
+    }
+
+    fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
+        async move {
+            let Self { get: Get { node, address }, folder, overwrite } = self;
+            let folder = absolute(folder)?;
+            let cancel = CancellationToken::new();
+            let _stop = cancel.clone().drop_guard();
+            node.fetch_to(&address, folder, overwrite, &events, &cancel).await
+        }
+        .boxed()
+    }
+}
+
+impl<'a> IntoFuture for GetTo<'a> {
+    type Output = Result<Fetched, Error>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        progress::quietly(|events| self.run(events))
+    }
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
+    std::path::absolute(&path).map_err(|source| Error::Path { path, source })
+}
