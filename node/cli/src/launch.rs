@@ -18,7 +18,7 @@ pub enum Folder {
     /// It is open, and has no key yet.
     Empty(Home),
     /// It is open, and so is its key.
-    Open(Home, NodeSecret),
+    Open(Home, Box<NodeSecret>),
     /// It is open, and its key is encrypted.
     Encrypted(Home),
     /// Another process has it open.
@@ -67,7 +67,7 @@ impl Launcher for RealLauncher {
             return Ok(Folder::Empty(opened));
         }
         match opened.identity() {
-            Ok(secret) => Ok(Folder::Open(opened, secret)),
+            Ok(secret) => Ok(Folder::Open(opened, Box::new(secret))),
             Err(HomeError::PassphraseNeeded { .. }) => Ok(Folder::Encrypted(opened)),
             Err(error) => Err(error.into()),
         }

@@ -201,7 +201,7 @@ impl Run<'_> {
             }
             let (home, secret) = match self.launcher.open(&self.home)? {
                 Folder::Empty(home) => self.new_key(home, None).await?,
-                Folder::Open(home, secret) => (home, secret),
+                Folder::Open(home, secret) => (home, *secret),
                 Folder::Encrypted(home) => self.unlock(home).await?,
                 Folder::Busy if begin.elapsed() >= BUSY_PATIENCE => return Err(busy(&self.home)),
                 Folder::Busy => {
