@@ -20,6 +20,8 @@
 //! |----------------------------------------|------------------------------------------------------------------|
 //! | a node with other than default options | [`Node::builder`], [`config`]                                    |
 //! | progress, and the path that was taken  | [`Share::updates`], [`GetTo::updates`]                           |
+//! | bytes rather than files                | [`Get::bytes`], [`Get::reader`]                                  |
+//! | connections of a protocol of your own  | [`Node::listen`], [`Node::connect`]                              |
 //! | to stop something                      | drop its future or stream: what is verified stays                |
 //! | what went wrong                        | [`Error`]: matchable, and whose fault it is                      |
 //! | the state of the node                  | [`Node::status`]                                                 |
@@ -75,11 +77,13 @@ pub use keyferry_proto::{
     address::{Address, AddressError, NameError, ShareName},
     hash::{ContentFormat, ContentHash},
     identity::{NodeKey, NodeSecret},
+    message::{ProtocolName, ProtocolNameError},
 };
 pub use libp2p::Multiaddr;
 
+pub use self::connect::protocols::{Connection, Listener, MAX_CONNECTIONS_OF_SESSION, MAX_WAITING};
 pub use self::node::{
-    Error, Get, GetTo, Node, NodeBuilder, NodeConfig, Offence, Progress, Share, Update,
+    ContentReader, Error, Get, GetTo, MAX_BYTES, Node, NodeBuilder, NodeConfig, Offence, Progress, Share, Update,
     api::{
         Entry, Fetched, NodeAddress, NodeAddressError, PathClass, PathInfo, PathStrategy, Shared, SourceInfo, Status,
     },

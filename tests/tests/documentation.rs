@@ -36,3 +36,16 @@ fn every_command_and_option_is_shown() {
         }
     }
 }
+
+/// The library's page compiles its code; the README shows the same.
+#[test]
+fn the_code_in_the_readme_is_the_code_of_the_library_page() {
+    let readme = document("README.md");
+    let shown = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of Rust");
+    let page: String = document("node/src/lib.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect();
+    assert!(page.contains(shown), "{shown}");
+}

@@ -11,7 +11,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::sessions::{Listed, Sessions};
+use super::{
+    protocols::Protocols,
+    sessions::{Listed, Sessions},
+};
 use crate::{
     content::transfer::serve::Server,
     net::{
@@ -32,6 +35,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct SessionHost {
     pub(crate) server: Server,
     pub(crate) sessions: Sessions,
+    pub(crate) protocols: Protocols,
     pub(crate) tasks: TaskTracker,
     pub(crate) cancel: CancellationToken,
     /// Places of the sessions that peers have made.
@@ -41,7 +45,7 @@ pub(crate) struct SessionHost {
 impl SessionHost {
     pub(crate) fn new(server: Server, tasks: TaskTracker, cancel: CancellationToken) -> Self {
         let places = Arc::new(Semaphore::new(MAX_ACCEPTED_SESSIONS));
-        Self { server, sessions: Sessions::default(), tasks, cancel, places }
+        Self { server, sessions: Sessions::default(), protocols: Protocols::default(), tasks, cancel, places }
     }
 
     /// Serves a session that this node has made, for as long as somebody uses it.
@@ -87,15 +91,18 @@ impl SessionHost {
         // With the session end its answers, also those that wait for their turn.
         let ended = self.cancel.child_token();
         let _end_answers = ended.clone().drop_guard();
-        let server = self.server.for_session();
+        let (server, places) = (self.server.for_session(), Protocols::places());
         let serve = async {
             while let Some(stream) = inbound.next().await {
                 let (server, ended) = (server.clone(), ended.clone());
+                let (protocols, places) = (self.protocols.clone(), Arc::clone(&places));
                 // While the peer is being answered, the session is in use.
                 let used = weak.upgrade();
                 self.tasks.spawn(async move {
-                    ended.run_until_cancelled(server.serve(stream)).await;
-                    drop(used);
+                    let served = ended.run_until_cancelled(server.serve(stream)).await;
+                    if let (Some(Some((protocol, stream))), Some(session)) = (served, used) {
+                        protocols.hand_over(&protocol, stream, session, places).await;
+                    }
                 });
             }
             // The session may still be up for what this side asks.

@@ -10,6 +10,7 @@ pub mod connector;
 pub mod demux;
 pub(crate) mod dialling;
 pub mod ice;
+pub mod protocols;
 pub(crate) mod sessions;
 pub mod signalling;
 pub(crate) mod streams;

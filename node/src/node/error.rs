@@ -8,7 +8,7 @@ use keyferry_proto::{
     address::{Address, AddressError, NameError, ShareName},
     catalogue::EntryError,
     identity::NodeKey,
-    message::Refusal,
+    message::{ProtocolName, Refusal},
 };
 
 use super::api::NodeAddressError;
@@ -100,7 +100,7 @@ pub enum Error {
     #[error("this node listens for {protocol} already")]
     ProtocolTaken {
         /// The protocol.
-        protocol: String,
+        protocol: ProtocolName,
     },
     /// The caller: the node was started without a network.
     #[error("this needs the network, and the node is offline")]
@@ -181,13 +181,19 @@ pub enum Error {
         /// What it says.
         why: Refusal,
     },
+    /// The peer: its version knows no protocols of applications.
+    #[error("{} runs a version of keyferry without protocols of applications", node.short())]
+    ProtocolUnknown {
+        /// The peer.
+        node: NodeKey,
+    },
     /// The peer: it takes no stream of this protocol.
     #[error("{} does not take {protocol}: {why}", node.short())]
     ProtocolRefused {
         /// The peer.
         node: NodeKey,
         /// The protocol.
-        protocol: String,
+        protocol: ProtocolName,
         /// What it says.
         why: Refusal,
     },

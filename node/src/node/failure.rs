@@ -102,6 +102,7 @@ impl From<Error> for Failure {
             | Error::PathSilent { .. }
             | Error::CatalogueRefused { .. }
             | Error::ProtocolRefused { .. }
+            | Error::ProtocolUnknown { .. }
             | Error::Entry { .. }
             | Error::Broken { .. } => Self::network(message),
         }
@@ -239,7 +240,8 @@ impl From<FetchError> for Failure {
                 Self::local(message).try_to("make room or choose another folder with -o; what was verified is kept")
             }
             FetchError::Store(error) => error.into(),
-            FetchError::Internal(_) => Self::local(message),
+            FetchError::Internal(_) | FetchError::Source(_) => Self::local(message),
+            FetchError::Folder => Self::usage(message).try_to("fetch it into a folder"),
             FetchError::HostileManifest(_) => {
                 Self::network(message).try_to("ask the sender to rename what is not portable and share it again")
             }

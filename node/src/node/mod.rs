@@ -14,6 +14,7 @@ pub(crate) mod network;
 mod operations;
 mod ping;
 mod progress;
+mod reader;
 mod remote;
 pub mod runner;
 mod running;
@@ -24,6 +25,7 @@ pub use self::{
     operations::{Get, GetTo, Share},
     ping::MAX_PINGS,
     progress::{Progress, Update},
+    reader::{ContentReader, MAX_BYTES},
     running::{Node, NodeConfig},
 };
 

@@ -35,6 +35,7 @@ use crate::{
         demux::{self, alpn},
         dialling::{Dialler, RelayDialler},
         ice::IceHost,
+        protocols::Protocols,
         sessions::Sessions,
         signalling,
         streams::StreamSettings,
@@ -186,6 +187,11 @@ impl Online {
         self.host.tasks.spawn(async move { cancel.run_until_cancelled(task).await });
     }
 
+    /// Who listens for which protocol of its own.
+    pub(crate) fn protocols(&self) -> &Protocols {
+        &self.host.protocols
+    }
+
     /// The relays that this node may use; none if it uses no relays.
     pub(crate) fn turn_relays(&self) -> Option<&Relays> {
         self.relay_mode.allows_relays().then_some(&self.relays)
@@ -197,6 +203,7 @@ impl Online {
         if let Some(relay) = &self.relay {
             relay.shutdown().await;
         }
+        self.host.protocols.close();
         self.host.tasks.close();
         self.host.tasks.wait().await;
         if let Some(gatherer) = self.gatherer.lock().await.take()

@@ -1,4 +1,4 @@
-//! What a program that embeds a node asks of it: share, get, list, unshare.
+//! What a program that embeds a node asks of it: share, get, list, and connections of its own.
 //!
 //! Each operation is a value that is awaited, or turned into a stream of [`Update`]s. Dropping it cancels it; what a fetch
 //! has verified by then stays, and the next one goes on from there. All of them are `Send`.
@@ -8,18 +8,28 @@
 use std::{future::IntoFuture, path::PathBuf};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
-use keyferry_proto::address::{Address, ShareName};
+use keyferry_proto::{
+    address::{Address, ShareName},
+    message::{FEATURE_PROTOCOLS, ProtocolName, ProtocolReply, Request},
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node,
-    api::{Entry, Event, Fetched, NodeAddress, Shared},
+    api::{Entry, Event, Fetched, NodeAddress, PathInfo, Shared},
     commands::Events,
     progress::{self, Update},
+    remote::{ask, reply},
     runner::EVENT_QUEUE,
 };
-use crate::content::store::ImportMode;
+use crate::{
+    connect::{
+        protocols::{Connection, Listener},
+        trace::Trace,
+    },
+    content::store::ImportMode,
+};
 
 impl Node {
     /// Shares a file or a folder, where it lies and under the name of its file, for as long as the node runs.
@@ -56,6 +66,47 @@ impl Node {
         };
         let (listed, entries) = tokio::join!(listing, collecting);
         listed.map(|_| entries)
+    }
+}
+
+impl Node {
+    /// Listens for connections of a protocol of one's own. Whoever knows this node's key can open one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ProtocolTaken`] while somebody listens for it, [`Error::Offline`] without a network.
+    pub fn listen(&self, protocol: &ProtocolName) -> Result<Listener, Error> {
+        let taken = || Error::ProtocolTaken { protocol: protocol.clone() };
+        self.online()?.protocols().listen(protocol.clone()).ok_or_else(taken)
+    }
+
+    /// Connects to whoever listens for a protocol at another node, by the best path there is: direct, punched through NATs, or
+    /// by a relay. Dropping the future stops it.
+    ///
+    /// # Errors
+    ///
+    /// Why the node cannot be reached, or [`Error::ProtocolRefused`] or [`Error::ProtocolUnknown`] if it does not take it.
+    pub async fn connect(&self, node: impl Into<NodeAddress>, protocol: &ProtocolName) -> Result<Connection, Error> {
+        let NodeAddress { node, hints } = node.into();
+        if node == self.key() {
+            return Err(Error::OwnKey);
+        }
+        let session = self.online()?.finder.connect(node, &hints, &Trace::Silent).await?;
+        if session.hello().await.is_some_and(|hello| hello.features & FEATURE_PROTOCOLS == 0) {
+            return Err(Error::ProtocolUnknown { node });
+        }
+        let mut stream = ask(&session, &Request::Protocol(protocol.clone())).await?;
+        match reply(&session, &mut stream).await? {
+            ProtocolReply::Accepted => Ok(Connection::opened(stream, session)),
+            ProtocolReply::Refused(why) => Err(Error::ProtocolRefused { node, protocol: protocol.clone(), why }),
+        }
+    }
+}
+
+impl Connection {
+    /// Which path the bytes take, and why.
+    pub fn path(&self) -> PathInfo {
+        PathInfo::new(&self.peer(), &self.path_report())
     }
 }
 

@@ -12,7 +12,7 @@ use keyferry_proto::identity::{NodeKey, NodeSecret};
 use libp2p::Multiaddr;
 use tokio::sync::Notify;
 
-use super::Error;
+use super::{Error, api::NodeAddress};
 use crate::{
     base::data_dir::{AdmissionPolicy, Home},
     content::{store::Store, transfer::serve::Server},
@@ -131,6 +131,11 @@ impl Node {
     /// The public key of this node.
     pub fn key(&self) -> NodeKey {
         self.secret.public()
+    }
+
+    /// The key of this node, and hints of where it is for those who cannot ask the DHT.
+    pub fn address(&self) -> NodeAddress {
+        NodeAddress { node: self.key(), hints: self.hints() }
     }
 
     /// Leaves the network in order. Sessions are closed; what was fetched and verified stays.

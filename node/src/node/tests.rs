@@ -1,14 +1,16 @@
+mod protocols;
+mod reading;
 mod switching;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use keyferry_proto::address::Address;
+use keyferry_proto::{address::Address, message::Refusal};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api::{Command, Event, Failure, FailureKind, Fetched, Shared},
+    api::{Command, Event, Failure, FailureKind, Fetched, NodeAddress, Shared},
     runner::Runner,
     *,
 };

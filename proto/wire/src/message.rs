@@ -9,12 +9,13 @@
 //! Content    one ContentReply frame; after Header, for every item of the layout that has wanted units, in order:
 //!            1 status byte (0: data follows; else a refusal, and nothing else for this item),
 //!            then the bao encoding of the wanted groups of the item
+//! Protocol   one ProtocolReply frame; after Accepted, what the two applications say to each other
 //! ```
 //! Bodies are in the encoding of [`crate::codec`].
 //!
 //! What it is not: frames ([`crate::frame`]), the bao encoding ([`crate::transfer::groups`]).
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -29,6 +30,9 @@ use crate::{
 
 /// The version of what is said on streams.
 pub const VERSION: u16 = 1;
+
+/// The bit of [`Hello::features`] of a node that understands [`Request::Protocol`].
+pub const FEATURE_PROTOCOLS: u64 = 1;
 
 /// The greatest number of entries that a catalogue is listed with; who lists more is not listened to any longer.
 pub const MAX_CATALOGUE_ENTRIES: u64 = 100_000;
@@ -47,6 +51,31 @@ pub enum Request {
     Catalogue,
     /// Send content.
     Content(ContentRequest),
+    /// Hand this stream to the application that listens for a protocol of its own.
+    Protocol(ProtocolName),
+}
+
+/// The name of a protocol that an application speaks over a stream of its own: 1 to 64 bytes, each a lower-case letter, a digit
+/// or one of `-._/`, such as `chat.example/1`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProtocolName(String);
+
+/// Why a text is no name of a protocol. The fault is the application's, or the peer's that sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a protocol has 1 to {max} bytes, each a-z, 0-9 or one of -._/, not {found:?}", max = ProtocolName::MAX_LEN)]
+pub struct ProtocolNameError {
+    /// The text; its first characters, if it is longer than a name can be.
+    pub found: String,
+}
+
+/// The answer to [`Request::Protocol`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProtocolReply {
+    /// From here on the stream is the applications'.
+    Accepted,
+    /// Nobody listens for it, or there is no room; the stream ends.
+    Refused(Refusal),
 }
 
 /// Who speaks, and what it can do.
@@ -54,7 +83,7 @@ pub enum Request {
 pub struct Hello {
     /// The version of what is said on streams: [`VERSION`].
     pub version: u16,
-    /// One bit for each optional feature; unknown bits are ignored.
+    /// One bit for each optional feature, such as [`FEATURE_PROTOCOLS`]; unknown bits are ignored.
     pub features: u64,
     /// The program and its version, for people: printable ASCII, [`MAX_AGENT_LEN`] at most.
     pub agent: String,
@@ -224,7 +253,7 @@ impl Message for Request {
         match self {
             Self::Control(hello) => hello.check(),
             Self::Content(request) if request.ranges.is_empty() => Err(MessageError::NoRanges),
-            Self::Resolve(_) | Self::Catalogue | Self::Content(_) => Ok(()),
+            Self::Resolve(_) | Self::Catalogue | Self::Content(_) | Self::Protocol(_) => Ok(()),
         }
     }
 }
@@ -248,6 +277,10 @@ impl Message for CatalogueReply {
     const LIMIT: usize = 4 + 8 + MAX_SIGNED_ENTRY_LEN;
 }
 
+impl Message for ProtocolReply {
+    const LIMIT: usize = 64;
+}
+
 impl Message for ContentReply {
     const LIMIT: usize = 64;
 
@@ -256,6 +289,43 @@ impl Message for ContentReply {
             Self::Header(header) if header.size > MAX_BLOB_SIZE => Err(MessageError::Size { got: header.size }),
             Self::Header(_) | Self::Refused(_) => Ok(()),
         }
+    }
+}
+
+impl ProtocolName {
+    /// The greatest length, in bytes.
+    pub const MAX_LEN: usize = 64;
+}
+
+impl FromStr for ProtocolName {
+    type Err = ProtocolNameError;
+
+    fn from_str(text: &str) -> Result<Self, ProtocolNameError> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/');
+        match (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(allowed) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(ProtocolNameError { found: text.chars().take(Self::MAX_LEN).collect() }),
+        }
+    }
+}
+
+impl TryFrom<String> for ProtocolName {
+    type Error = ProtocolNameError;
+
+    fn try_from(text: String) -> Result<Self, ProtocolNameError> {
+        text.parse()
+    }
+}
+
+impl From<ProtocolName> for String {
+    fn from(name: ProtocolName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ProtocolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

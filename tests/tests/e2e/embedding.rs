@@ -63,3 +63,22 @@ fn the_library_fetches_what_the_program_shares() -> Result<()> {
     ensure!(wait_for_end(&mut getter.0, TRANSFER)?.success(), "it fetches");
     content::same(&lab.path("film"), &lab.path("out/film"))
 }
+
+#[test]
+fn two_programs_speak_a_protocol_of_their_own() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut listen = example("own_protocol")?;
+    let mut listener = Running(listen.arg("listen").arg(lab.home("listener")).spawn()?);
+    let mut address = String::new();
+    BufReader::new(listener.0.stdout.take().context("it is piped")?).read_line(&mut address)?;
+    let mut connect = example("own_protocol")?;
+    connect.arg("connect").arg(lab.home("caller")).arg(address.trim()).arg("over any path");
+
+    let mut caller = Running(connect.spawn()?);
+
+    ensure!(wait_for_end(&mut caller.0, SOON)?.success(), "it is answered");
+    let mut answer = String::new();
+    BufReader::new(caller.0.stdout.take().context("it is piped")?).read_line(&mut answer)?;
+    ensure!(answer == "OVER ANY PATH\n", "{answer:?}");
+    Ok(())
+}

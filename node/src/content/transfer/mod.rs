@@ -5,6 +5,7 @@
 mod attempt;
 pub mod fetch;
 mod plan;
+pub mod reading;
 mod receive;
 pub mod serve;
 mod sink;
@@ -19,7 +20,7 @@ use keyferry_proto::{
     transfer::{groups::GroupError, layout::LayoutError, schedule::ScheduleError},
 };
 
-use crate::content::store::StoreError;
+use crate::content::store::{BlobError, StoreError};
 
 /// Why a fetch failed for good.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,12 @@ pub enum FetchError {
         /// The root hash.
         hash: ContentHash,
     },
+    /// The caller: it is a folder, and not one file to read.
+    #[error("the content is a folder")]
+    Folder,
+    /// The file that it is read from: it changed, or cannot be read.
+    #[error(transparent)]
+    Source(#[from] BlobError),
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,

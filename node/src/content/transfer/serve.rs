@@ -16,8 +16,8 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     identity::NodeSecret,
     message::{
-        CatalogueReply, ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, Refusal, Request,
-        ResolveReply,
+        CatalogueReply, ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, ProtocolName, Refusal,
+        Request, ResolveReply,
     },
     transfer::{
         groups::{GroupError, GroupSteps, Step},
@@ -170,17 +170,22 @@ impl Server {
         &self.counters
     }
 
-    /// Answers one stream that a peer opened, to its end.
-    pub async fn serve(&self, mut stream: Stream) {
-        if let Err(error) = self.answer(&mut stream).await {
-            if matches!(error, ServeError::BadRequest(_) | ServeError::NoRequest | ServeError::SecondControl) {
-                self.counters.bad_requests.add_one();
+    /// Answers one stream that a peer opened, to its end. One that is for an application is given back, with the name of its
+    /// protocol.
+    pub async fn serve(&self, mut stream: Stream) -> Option<(ProtocolName, Stream)> {
+        match self.answer(&mut stream).await {
+            Ok(protocol) => protocol.map(|protocol| (protocol, stream)),
+            Err(error) => {
+                if matches!(error, ServeError::BadRequest(_) | ServeError::NoRequest | ServeError::SecondControl) {
+                    self.counters.bad_requests.add_one();
+                }
+                tracing::debug!(%error, "an answer ended early");
+                None
             }
-            tracing::debug!(%error, "an answer ended early");
         }
     }
 
-    async fn answer(&self, stream: &mut Stream) -> Result<(), ServeError> {
+    async fn answer(&self, stream: &mut Stream) -> Result<Option<ProtocolName>, ServeError> {
         let request = match timeout(REQUEST_DEADLINE, read_message(stream)).await {
             Ok(Ok(Some(request))) => request,
             Ok(Ok(None)) => return Err(ServeError::NoRequest),
@@ -208,12 +213,13 @@ impl Server {
                 let _place = self.limits.content_place().await?;
                 self.send_content(stream, request).await?;
             }
+            Request::Protocol(protocol) => return Ok(Some(protocol)),
             Request::Control(_) => {
                 return Err(ServeError::SecondControl);
             }
         }
         timeout(WRITE_DEADLINE, stream.shutdown()).await.map_err(|_| ServeError::Gone)??;
-        Ok(())
+        Ok(None)
     }
 
     fn entry(&self, root: &Root) -> Option<SignedEntry> {

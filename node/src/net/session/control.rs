@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use keyferry_proto::message::{ControlMessage, Goodbye, Hello, Request, VERSION};
+use keyferry_proto::message::{ControlMessage, FEATURE_PROTOCOLS, Goodbye, Hello, Request, VERSION};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split},
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -27,7 +27,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What this node says of itself.
 pub(super) fn our_hello() -> Hello {
-    Hello { version: VERSION, features: 0, agent: format!("keyferry/{}", env!("CARGO_PKG_VERSION")) }
+    Hello { version: VERSION, features: FEATURE_PROTOCOLS, agent: format!("keyferry/{}", env!("CARGO_PKG_VERSION")) }
 }
 
 /// Says hello on a stream that this side has opened.

@@ -34,6 +34,7 @@ fn request() -> impl Strategy<Value = Request> {
         (any::<[u8; 32]>(), ranges()).prop_map(|(root, ranges)| {
             Request::Content(ContentRequest { root: ContentHash::from_bytes(root), ranges })
         }),
+        "[a-z0-9._/-]{1,64}".prop_map(|name| Request::Protocol(name.parse().unwrap())),
     ]
 }
 
@@ -77,6 +78,9 @@ proptest! {
         prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
         prop_assert_eq!(ControlMessage::decode(&control.encode()), Ok(control));
         prop_assert_eq!(ContentReply::decode(&content.encode()), Ok(content));
+        for reply in [ProtocolReply::Accepted, ProtocolReply::Refused(refusal)] {
+            prop_assert_eq!(ProtocolReply::decode(&reply.encode()), Ok(reply));
+        }
         for reply in [ResolveReply::Found(entry.clone()), ResolveReply::NotFound] {
             prop_assert_eq!(ResolveReply::decode(&reply.encode()), Ok(reply));
         }
@@ -92,6 +96,7 @@ proptest! {
         canonical::<ResolveReply>(&bytes);
         canonical::<CatalogueReply>(&bytes);
         canonical::<ContentReply>(&bytes);
+        canonical::<ProtocolReply>(&bytes);
     }
 
     #[test]
@@ -133,6 +138,17 @@ fn program_names_that_are_long_or_would_play_with_a_terminal_are_refused() {
         assert_eq!(Request::decode(&Request::Control(hello.clone()).encode()), Err(expected.clone()));
         assert_eq!(ControlMessage::decode(&ControlMessage::Hello(hello).encode()), Err(expected));
     }
+}
+
+#[test]
+fn names_of_protocols_that_are_none_are_refused() {
+    for text in ["", "Chat", "a b", "a\u{1b}", "é", &"x".repeat(ProtocolName::MAX_LEN + 1)] {
+        assert!(text.parse::<ProtocolName>().is_err(), "{text:?}");
+        let bytes = [&[4, 0, 0, 0][..], &(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+        assert!(matches!(Request::decode(&bytes), Err(MessageError::Codec(_))), "{text:?}");
+    }
+    let longest = Request::Protocol("x".repeat(ProtocolName::MAX_LEN).parse().unwrap());
+    assert_eq!(Request::decode(&longest.encode()), Ok(longest));
 }
 
 #[test]

@@ -170,7 +170,8 @@ async fn answer(
     behaviour: Behaviour,
 ) {
     if let Behaviour::Serve = behaviour {
-        return server.serve(stream).await;
+        server.serve(stream).await;
+        return;
     }
     let Ok(Some(Request::Content(request))) = crate::net::session::read_message(&mut stream).await else { return };
     let garbage = vec![0x55; 1 << 20];

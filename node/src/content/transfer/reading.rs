@@ -1,0 +1,219 @@
+//! Reading one file in order and without a disk: from one provider at a time, verified group by group, and handed on at once.
+//! When a provider fails, the next one goes on where it stopped.
+//!
+//! What it is not: the fetch of folders, or from several providers at once ([`super::fetch`]).
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use keyferry_proto::{
+    hash::{ContentFormat, ContentHash},
+    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, Request},
+    transfer::{
+        groups::{Expect, GROUP_LEN, GroupDecoder},
+        layout::Layout,
+        units::{OPEN_END, UnitRanges},
+    },
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{FetchError, HolderError, InternalError, Lie, attempt::Patience, receive::ReceiveError};
+use crate::{
+    content::store::Blob,
+    net::session::{ReadError, Session, read_message},
+};
+
+/// How long a provider may send nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Pieces that wait for the reader, of [`GROUP_LEN`] bytes at most each.
+pub const PIECES_AHEAD: usize = 16;
+
+/// What a reader is given: verified bytes in order, and what ended them if not the end of the file.
+#[derive(Debug)]
+pub enum Piece {
+    /// The size of the file in bytes; before anything else, once the first bytes are verified.
+    Size(u64),
+    /// The next bytes.
+    Bytes(Bytes),
+}
+
+/// The file that is read, and how far that is.
+#[derive(Debug)]
+pub struct Reading {
+    root: ContentHash,
+    format: Option<ContentFormat>,
+    /// Its size, once it is known: signed by the publisher, or proven by its first group.
+    size: Option<u64>,
+    /// Bytes that were handed on, all of whole groups but the last.
+    offset: u64,
+    pieces: mpsc::Sender<Piece>,
+}
+
+/// Why the reading ends.
+enum Stop {
+    /// The reader is gone.
+    NobodyReads,
+    /// What went wrong with this provider; another one may do.
+    Provider(ReceiveError),
+}
+
+impl<E: Into<ReceiveError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Provider(error.into())
+    }
+}
+
+impl Reading {
+    /// What is to be read, and where its bytes go.
+    pub fn new(root: ContentHash, format: Option<ContentFormat>, pieces: mpsc::Sender<Piece>) -> Self {
+        Self { root, format, size: None, offset: 0, pieces }
+    }
+
+    /// Reads what this machine has, from its file.
+    pub async fn read_here(self, blob: Blob) -> Result<(), FetchError> {
+        let read = tokio::task::spawn_blocking(move || -> Result<(), FetchError> {
+            let Self { pieces, .. } = self;
+            let mut left = blob.size();
+            let mut handed_on = pieces.blocking_send(Piece::Size(left)).is_ok();
+            while left > 0 && handed_on {
+                let mut piece = vec![0; left.min(GROUP_LEN as u64) as usize];
+                blob.read_at(blob.size() - left, &mut piece)?;
+                left -= piece.len() as u64;
+                handed_on = pieces.blocking_send(Piece::Bytes(piece.into())).is_ok();
+            }
+            Ok(blob.check_unchanged()?)
+        });
+        read.await.map_err(InternalError::from)?
+    }
+
+    /// Reads from the providers that come, one at a time, until the file is whole or nobody reads any more.
+    ///
+    /// # Errors
+    ///
+    /// If none came, or the last one that came has failed and no other follows in time.
+    pub async fn read_from_all(mut self, mut providers: mpsc::Receiver<Session>) -> Result<(), FetchError> {
+        if self.root == ContentHash::EMPTY {
+            let _ = self.pieces.send(Piece::Size(0)).await;
+            return Ok(());
+        }
+        let patience = Patience::default();
+        let (mut left, mut last) = (patience.to_find, None);
+        loop {
+            let provider = tokio::select! {
+                provider = timeout(left, providers.recv()) => provider.ok().flatten(),
+                () = self.pieces.closed() => return Ok(()),
+            };
+            let Some(session) = provider else { return Err(self.in_the_end(last)) };
+            match self.read_from(&session).await {
+                Ok(()) | Err(Stop::NobodyReads) => return Ok(()),
+                Err(Stop::Provider(ReceiveError::Local(error))) => return Err(error),
+                Err(Stop::Provider(error)) => {
+                    tracing::debug!(%error, offset = self.offset, "a provider does not go on; another may");
+                    left = match &error {
+                        ReceiveError::Refused(_) => patience.when_refused,
+                        _ => patience.for_return,
+                    };
+                    last = Some(error);
+                }
+            }
+        }
+    }
+
+    fn in_the_end(&self, last: Option<ReceiveError>) -> FetchError {
+        match last {
+            None => FetchError::NotFound { hash: self.root },
+            Some(ReceiveError::Refused(why)) => FetchError::Unavailable { hash: self.root, why },
+            Some(ReceiveError::Holder(last)) => FetchError::NoHolder { last },
+            Some(ReceiveError::Local(error)) => error,
+        }
+    }
+
+    async fn read_from(&mut self, session: &Session) -> Result<(), Stop> {
+        let lost = |error| HolderError::Connection(io::Error::other(error));
+        let mut stream = session.open().await.map_err(lost)?;
+        let wanted: UnitRanges = std::iter::once(self.offset / GROUP_LEN as u64..OPEN_END).collect();
+        let request = Request::Content(ContentRequest { root: self.root, ranges: wanted.clone() });
+        stream.write_all(&request.to_frame()).await.map_err(HolderError::Connection)?;
+        let size = self.header(&mut stream).await?;
+        let layout = Layout::blob(self.root, size).map_err(Lie::Layout)?;
+        for (_, item, groups) in layout.select(&wanted) {
+            let mut status = [0];
+            read_exact(&mut stream, &mut status).await?;
+            if let ItemStatus::Refused(refusal) = ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
+                return Err(ReceiveError::Refused(refusal).into());
+            }
+            match item.units {
+                1 => self.single_group(&mut stream, size).await?,
+                _ => self.groups(&mut stream, size, &groups).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The size of the file, by the word of the provider.
+    async fn header(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<u64, Stop> {
+        let reply = timeout(SILENCE, read_message(stream)).await.map_err(|_| HolderError::Silent)?;
+        let header = match reply {
+            Ok(Some(ContentReply::Header(header))) => header,
+            Ok(Some(ContentReply::Refused(refusal))) => return Err(ReceiveError::Refused(refusal).into()),
+            Ok(None) => return Err(HolderError::Connection(io::ErrorKind::UnexpectedEof.into()).into()),
+            Err(ReadError::Message(error)) => return Err(Lie::from(error).into()),
+            Err(error) => return Err(HolderError::Connection(io::Error::other(error)).into()),
+        };
+        let ContentHeader { format, size } = header;
+        match (format, self.format, self.size) {
+            (ContentFormat::Collection, None, _) => Err(ReceiveError::Local(FetchError::Folder).into()),
+            (got, Some(signed), _) if got != signed => Err(Lie::Format { got, signed }.into()),
+            (_, _, Some(known)) if known != size => Err(HolderError::Disagrees { format, size }.into()),
+            _ => Ok(size),
+        }
+    }
+
+    async fn single_group(&mut self, stream: &mut (impl AsyncRead + Unpin), size: u64) -> Result<(), Stop> {
+        let mut bytes = vec![0; size as usize];
+        read_exact(stream, &mut bytes).await?;
+        match ContentHash::of(&bytes) == self.root {
+            true => self.hand_on(size, bytes).await,
+            false => Err(Lie::Hash { expected: self.root }.into()),
+        }
+    }
+
+    async fn groups(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        size: u64,
+        groups: &UnitRanges,
+    ) -> Result<(), Stop> {
+        let mut decoder = GroupDecoder::new(self.root, size, groups).map_err(Lie::from)?;
+        while let Some(expected) = decoder.expects() {
+            let mut bytes = vec![0; expected.len()];
+            read_exact(stream, &mut bytes).await?;
+            decoder.accept(&bytes).map_err(Lie::from)?;
+            if let Expect::Leaf { .. } = expected {
+                self.hand_on(size, bytes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hand_on(&mut self, size: u64, bytes: Vec<u8>) -> Result<(), Stop> {
+        if self.size.replace(size).is_none() {
+            self.pieces.send(Piece::Size(size)).await.map_err(|_| Stop::NobodyReads)?;
+        }
+        self.offset += bytes.len() as u64;
+        self.pieces.send(Piece::Bytes(bytes.into())).await.map_err(|_| Stop::NobodyReads)
+    }
+}
+
+async fn read_exact(stream: &mut (impl AsyncRead + Unpin), bytes: &mut [u8]) -> Result<(), HolderError> {
+    let deadline = Instant::now() + SILENCE;
+    match timeout_at(deadline, stream.read_exact(bytes)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(HolderError::Connection(error)),
+        Err(_) => Err(HolderError::Silent),
+    }
+}

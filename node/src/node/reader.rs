@@ -1,0 +1,159 @@
+//! A file of another node as a stream of bytes, verified as it comes.
+//!
+//! What it is not: how it is fetched (`content::transfer::reading`).
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use keyferry_proto::hash::ContentFormat;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use super::{Error, Get, commands::paths_to};
+use crate::content::transfer::{
+    FetchError,
+    reading::{PIECES_AHEAD, Piece, Reading},
+};
+
+/// The largest content that [`Get::bytes`] takes into memory, in bytes.
+pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Sessions that wait for the reading to take them.
+const MAX_WAITING_PROVIDERS: usize = 4;
+
+impl Get<'_> {
+    /// Fetches a small file into memory, with nothing written to disk. Dropping the future stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] beyond [`MAX_BYTES`]: read that by [`Get::reader`]. [`Error::IsAFolder`], or whatever
+    /// ended the fetch.
+    pub async fn bytes(self) -> Result<Vec<u8>, Error> {
+        let mut reader = self.reader().await?;
+        if reader.size > MAX_BYTES {
+            return Err(Error::TooLarge { got: reader.size, limit: MAX_BYTES });
+        }
+        let mut bytes = Vec::with_capacity(reader.size as usize);
+        match reader.read_to_end(&mut bytes).await {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(match error.downcast::<FetchError>() {
+                Ok(error) => error.into(),
+                Err(error) => error.into(),
+            }),
+        }
+    }
+
+    /// Opens a file for reading from its begin to its end, with nothing written to disk. It comes from one provider at a
+    /// time; if that fails, another one goes on.
+    ///
+    /// # Errors
+    ///
+    /// If no provider can be reached or has it, or it is a folder. What happens later, reading tells: an error whose
+    /// inner error is an [`error::FetchError`](crate::error::FetchError).
+    pub async fn reader(self) -> Result<ContentReader, Error> {
+        let Self { node, address } = self;
+        // Nobody listens to events here.
+        let (events, _) = mpsc::channel(1);
+        let online = node.online()?;
+        let resolved = node.resolve(online, &address, &events).await?;
+        if resolved.format == Some(ContentFormat::Collection) {
+            return Err(Error::IsAFolder { address });
+        }
+        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
+        let reading = Reading::new(resolved.hash, resolved.format, sender);
+        let here = node.quick(move |store| store.blob(&resolved.hash)).await?;
+        let mut task = match here {
+            Some(blob) => tokio::spawn(reading.read_here(blob)),
+            None => {
+                let (found, providers) = mpsc::channel(MAX_WAITING_PROVIDERS);
+                let from = address.node().filter(|from| *from != node.key());
+                let (hints, first) = (address.hints().to_vec(), resolved.session);
+                let finder = online.finder.clone();
+                tokio::spawn(async move {
+                    let finding = finder.find_holders(resolved.hash, from, hints, first, found, paths_to(&events));
+                    // The finding ends when the reading takes no more sessions.
+                    tokio::join!(reading.read_from_all(providers), finding).0
+                })
+            }
+        };
+        match pieces.recv().await {
+            Some(Piece::Size(size)) => {
+                Ok(ContentReader { size, left: size, bytes: Bytes::new(), pieces, task: Some(task) })
+            }
+            Some(Piece::Bytes(_)) | None => match (&mut task).await? {
+                Err(FetchError::Folder) => Err(Error::IsAFolder { address }),
+                Err(error) => Err(error.into()),
+                // It cannot end well without a size.
+                Ok(()) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            },
+        }
+    }
+}
+
+/// A file of another node, open for reading: each byte is verified before it is read. Dropping it stops the fetch. Reads are
+/// cancel-safe.
+#[derive(Debug)]
+pub struct ContentReader {
+    size: u64,
+    /// Bytes that have not come yet.
+    left: u64,
+    /// What has come, and is not read.
+    bytes: Bytes,
+    pieces: mpsc::Receiver<Piece>,
+    /// What fetches; none once it has told how it ended.
+    task: Option<JoinHandle<Result<(), FetchError>>>,
+}
+
+impl ContentReader {
+    /// The size of the file, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl ContentReader {
+    /// Why no more comes.
+    fn poll_failure(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(task) = &mut self.task else { return Poll::Ready(io::ErrorKind::UnexpectedEof.into()) };
+        let ended = std::task::ready!(Pin::new(task).poll(cx));
+        self.task = None;
+        Poll::Ready(match ended {
+            Ok(Ok(())) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(Err(error)) => io::Error::other(error),
+            Err(error) => io::Error::other(error),
+        })
+    }
+}
+
+impl AsyncRead for ContentReader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.bytes.is_empty() && self.left > 0 {
+            match std::task::ready!(self.pieces.poll_recv(cx)) {
+                Some(Piece::Bytes(bytes)) => {
+                    self.left = self.left.saturating_sub(bytes.len() as u64);
+                    self.bytes = bytes;
+                }
+                Some(Piece::Size(_)) => {}
+                None => return self.poll_failure(cx).map(Err),
+            }
+        }
+        let len = self.bytes.len().min(buf.remaining());
+        buf.put_slice(&self.bytes[..len]);
+        self.bytes.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for ContentReader {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
