@@ -248,7 +248,7 @@ impl Run<'_> {
 
     /// Opens the key of a folder with the passphrase. On a thread of its own: that takes its time, on purpose.
     async fn unlock(&mut self, home: Home) -> Result<(Home, NodeSecret), Failure> {
-        let passphrase = self.ask(passphrase::ask).await?;
+        let passphrase = self.off_thread(passphrase::ask).await?;
         self.off_thread(move || {
             let secret = home.unlock(&passphrase)?;
             Ok((home, secret))
@@ -265,7 +265,7 @@ impl Run<'_> {
         .await
     }
 
-    /// Does what blocks on a thread of its own, so that Ctrl-C is still heard.
+    /// Does what blocks, or asks the user, on a thread of its own, so that Ctrl-C is still heard.
     async fn off_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
@@ -273,18 +273,6 @@ impl Run<'_> {
         match self.cancel.run_until_cancelled(tokio::task::spawn_blocking(work)).await {
             Some(done) => done.map_err(|error| Failure::local(error.to_string()))?,
             None => Err(interrupted()),
-        }
-    }
-
-    /// Asks the user on a thread of its own, so that Ctrl-C is still heard.
-    async fn ask(
-        &mut self,
-        question: impl FnOnce() -> Result<String, Failure> + Send + 'static,
-    ) -> Result<String, Failure> {
-        let asked = tokio::task::spawn_blocking(question);
-        match self.cancel.run_until_cancelled(asked).await {
-            Some(Ok(answer)) => answer,
-            Some(Err(_)) | None => Err(interrupted()),
         }
     }
 }

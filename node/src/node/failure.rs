@@ -55,7 +55,6 @@ impl Command {
             Command::Get { address, .. } if matches!(address.target(), Target::Catalogue) => {
                 Err(Error::NamesNothing { address: address.clone() }.into())
             }
-            Command::Share { name: Some(_), paths, .. } if paths.len() > 1 => Err(Error::OneNameForMany.into()),
             _ => Ok(()),
         }
     }

@@ -7,7 +7,7 @@
 
 use std::{future::IntoFuture, path::PathBuf};
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use keyferry_proto::{
     address::{Address, ShareName},
     message::{FEATURE_PROTOCOLS, ProtocolName, ProtocolReply, Request},
@@ -190,7 +190,7 @@ impl<'a> GetTo<'a> {
 
     /// Fetches it, and tells how far that is.
     pub fn updates(self) -> BoxStream<'a, Result<Update<Fetched>, Error>> {
-        progress::updates(|events| self.run(events)).boxed()
+        progress::updates(|events| self.run(events))
     }
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {

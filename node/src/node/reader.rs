@@ -1,4 +1,4 @@
-//! A file of another node as a stream of bytes, verified as it comes.
+//! A file that some node shares as a stream of bytes, verified as it comes.
 //!
 //! What it is not: how it is fetched (`content::transfer::reading`).
 
@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Error, Get, commands::paths_to};
+use super::{Error, Get};
 use crate::content::transfer::{
     FetchError,
     reading::{PIECES_AHEAD, Piece, Reading},
@@ -24,8 +24,6 @@ use crate::content::transfer::{
 
 /// The largest content that [`Get::bytes`] takes into memory, in bytes.
 pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Sessions that wait for the reading to take them.
-const MAX_WAITING_PROVIDERS: usize = 4;
 
 impl Get<'_> {
     /// Fetches a small file into memory, with nothing written to disk. Dropping the future stops it.
@@ -71,15 +69,8 @@ impl Get<'_> {
         let mut task = match here {
             Some(blob) => tokio::spawn(reading.read_here(blob)),
             None => {
-                let (found, providers) = mpsc::channel(MAX_WAITING_PROVIDERS);
-                let from = address.node().filter(|from| *from != node.key());
-                let (hints, first) = (address.hints().to_vec(), resolved.session);
-                let finder = online.finder.clone();
-                tokio::spawn(async move {
-                    let finding = finder.find_holders(resolved.hash, from, hints, first, found, paths_to(&events));
-                    // The finding ends when the reading takes no more sessions.
-                    tokio::join!(reading.read_from_all(providers), finding).0
-                })
+                let (finding, holders) = node.find_holders(online, &address, resolved.hash, resolved.session, &events);
+                tokio::spawn(async move { tokio::join!(reading.read_from_all(holders), finding).0 })
             }
         };
         match pieces.recv().await {
@@ -96,8 +87,8 @@ impl Get<'_> {
     }
 }
 
-/// A file of another node, open for reading: each byte is verified before it is read. Dropping it stops the fetch. Reads are
-/// cancel-safe.
+/// A file, open for reading. What comes from another node is verified before it is read; what this node has is read from its own
+/// file, and is an error if that has changed since. Dropping it stops the fetch. Reads are cancel-safe.
 #[derive(Debug)]
 pub struct ContentReader {
     size: u64,

@@ -73,16 +73,11 @@ impl Node {
             root_size: resolved.root_size,
             target: Target { out_dir, name: resolved.name, overwrite },
         };
-        let (found, holders) = mpsc::channel(MAX_WAITING_HOLDERS);
-        let node = address.node().filter(|node| *node != self.key());
-        let hints = address.hints().to_vec();
-        let finding =
-            online.finder.clone().find_holders(resolved.hash, node, hints, resolved.session, found, paths_to(events));
+        let (finding, holders) = self.find_holders(online, address, resolved.hash, resolved.session, events);
         let progress = |FetchProgress { done_bytes, total_bytes, done_files, total_files }| {
             // A front end that is behind misses some progress, no more.
             let _ = events.try_send(Event::Fetching { done_bytes, total_bytes, done_files, total_files });
         };
-        // The finding ends when the fetch takes no more sessions.
         let (outcome, ()) = tokio::join!(fetch(job, holders, progress, cancel.clone()), finding);
         let outcome = outcome?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
@@ -99,6 +94,21 @@ impl Node {
             took: started.elapsed(),
             first_byte: outcome.first_byte.map(|at| at.duration_since(started)),
         })
+    }
+
+    /// Sessions with those who may have the content, and what finds them: it ends when nobody takes any more.
+    pub(super) fn find_holders(
+        &self,
+        online: &Online,
+        address: &Address,
+        hash: ContentHash,
+        session: Option<Session>,
+        events: &Events,
+    ) -> (impl Future<Output = ()> + Send + 'static, mpsc::Receiver<Session>) {
+        let (found, holders) = mpsc::channel(MAX_WAITING_HOLDERS);
+        let node = address.node().filter(|node| *node != self.key());
+        let (finder, hints, paths) = (online.finder.clone(), address.hints().to_vec(), paths_to(events));
+        (finder.find_holders(hash, node, hints, session, found, paths), holders)
     }
 
     pub(super) async fn resolve(&self, online: &Online, address: &Address, events: &Events) -> Result<Resolved, Error> {

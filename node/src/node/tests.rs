@@ -4,7 +4,10 @@ mod switching;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use keyferry_proto::{address::Address, message::Refusal};
+use keyferry_proto::{
+    address::Address,
+    message::{ProtocolName, Refusal},
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -294,6 +297,19 @@ async fn a_holder_is_connected_to_again_when_the_address_of_its_session_goes_awa
     let second = tokio::time::timeout(Duration::from_secs(20), holders.recv()).await.expect("in time").unwrap();
     assert!(matches!(first.end(), Some(crate::net::session::SessionEnd::Broken(_))), "{:?}", first.end());
     assert!(second.ping().await.is_ok());
+}
+
+#[test]
+fn what_a_node_does_can_be_awaited_on_any_thread() {
+    fn any_thread<T: Send>(_: impl FnOnce(&'static Node, Address, ProtocolName) -> T) {}
+    any_thread(|_, _, _| Node::builder("x").spawn());
+    any_thread(|node, _, _| node.share("x").into_future());
+    any_thread(|node, address, _| node.get(&address).to("x").into_future());
+    any_thread(|node, address, _| node.get(&address).bytes());
+    any_thread(|node, address, _| node.get(&address).reader());
+    any_thread(|node, _, _| node.list(node.address()));
+    any_thread(|node, _, protocol| async move { node.connect(node.address(), &protocol).await });
+    any_thread(|node, _, _| node.shutdown());
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Run<'_> {
             }
             Folder::Empty(home) => {
                 let passphrase = match args.new && args.passphrase {
-                    true => Some(self.ask(passphrase::ask_new).await?),
+                    true => Some(self.off_thread(passphrase::ask_new).await?),
                     false => None,
                 };
                 self.new_key(home, passphrase).await?.1.public().to_string()

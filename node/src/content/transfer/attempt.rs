@@ -32,8 +32,10 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(super) use self::patience::Patience;
-pub(super) use self::patience::Setback;
+pub(super) use self::{
+    patience::{Patience, Setback},
+    request::ask,
+};
 use self::{
     planning::plan_here,
     reports::{RequestReport, What},

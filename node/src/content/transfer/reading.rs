@@ -8,7 +8,7 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, Request},
+    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus},
     transfer::{
         groups::{Expect, GROUP_LEN, GroupDecoder},
         layout::Layout,
@@ -16,12 +16,16 @@ use keyferry_proto::{
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt},
     sync::mpsc,
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{FetchError, HolderError, InternalError, Lie, attempt::Patience, receive::ReceiveError};
+use super::{
+    FetchError, HolderError, InternalError, Lie,
+    attempt::{Patience, ask},
+    receive::ReceiveError,
+};
 use crate::{
     content::store::Blob,
     net::session::{ReadError, Session, read_message},
@@ -74,6 +78,10 @@ impl Reading {
     }
 
     /// Reads what this machine has, from its file.
+    ///
+    /// # Errors
+    ///
+    /// If the file has changed since it was shared, or cannot be read.
     pub async fn read_here(self, blob: Blob) -> Result<(), FetchError> {
         let read = tokio::task::spawn_blocking(move || -> Result<(), FetchError> {
             let Self { pieces, .. } = self;
@@ -82,10 +90,12 @@ impl Reading {
             while left > 0 && handed_on {
                 let mut piece = vec![0; left.min(GROUP_LEN as u64) as usize];
                 blob.read_at(blob.size() - left, &mut piece)?;
+                // Before it is handed on: whoever has the last piece asks no more.
+                blob.check_unchanged()?;
                 left -= piece.len() as u64;
                 handed_on = pieces.blocking_send(Piece::Bytes(piece.into())).is_ok();
             }
-            Ok(blob.check_unchanged()?)
+            Ok(())
         });
         read.await.map_err(InternalError::from)?
     }
@@ -133,11 +143,8 @@ impl Reading {
     }
 
     async fn read_from(&mut self, session: &Session) -> Result<(), Stop> {
-        let lost = |error| HolderError::Connection(io::Error::other(error));
-        let mut stream = session.open().await.map_err(lost)?;
         let wanted: UnitRanges = std::iter::once(self.offset / GROUP_LEN as u64..OPEN_END).collect();
-        let request = Request::Content(ContentRequest { root: self.root, ranges: wanted.clone() });
-        stream.write_all(&request.to_frame()).await.map_err(HolderError::Connection)?;
+        let mut stream = ask(session, ContentRequest { root: self.root, ranges: wanted.clone() }).await?;
         let size = self.header(&mut stream).await?;
         let layout = Layout::blob(self.root, size).map_err(Lie::Layout)?;
         for (_, item, groups) in layout.select(&wanted) {

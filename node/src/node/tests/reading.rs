@@ -82,3 +82,20 @@ async fn what_is_too_large_for_memory_is_refused_before_it_is_fetched() {
 
     assert!(matches!(refused, Error::TooLarge { got, .. } if got == MAX_BYTES + 1), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_while_its_own_node_reads_it_is_an_error() {
+    let dir = TempDir::new().unwrap();
+    let (path, _) = file(&dir, LEN);
+    let sharer = Peer::start(Vec::new()).await;
+    let shared = sharer.share(&path).await;
+    let mut reader = sharer.node.get(&shared.address).reader().await.unwrap();
+    let mut read = vec![0; 1_000_000];
+    reader.read_exact(&mut read).await.unwrap();
+
+    fs::write(&path, vec![1; LEN]).unwrap();
+    let failed = reader.read_to_end(&mut read).await.unwrap_err();
+
+    let why = failed.downcast::<crate::content::transfer::FetchError>().unwrap();
+    assert!(matches!(why, crate::content::transfer::FetchError::Source(_)), "{why:?}");
+}

@@ -31,7 +31,11 @@ pub(super) async fn run_request(
     received.await.map_err(|error| FetchError::from(InternalError::from(error)))?
 }
 
-async fn ask(session: &Session, request: ContentRequest) -> Result<Stream, ReceiveError> {
+/// Asks for content on a stream of its own.
+pub(in crate::content::transfer) async fn ask(
+    session: &Session,
+    request: ContentRequest,
+) -> Result<Stream, ReceiveError> {
     let lost = |error| HolderError::Connection(std::io::Error::other(error));
     let mut stream = session.open().await.map_err(lost)?;
     stream.write_all(&Request::Content(request).to_frame()).await.map_err(HolderError::Connection)?;
