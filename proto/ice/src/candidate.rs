@@ -58,6 +58,16 @@ impl Candidate {
     }
 }
 
+/// A candidate of this side, with the address of the socket behind it (RFC 8445 §5.1.1: its base).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalCandidate {
+    /// What the peer is told.
+    pub candidate: Candidate,
+    /// The local address: that of the candidate itself for a host candidate, that behind the NAT for a reflexive or mapped
+    /// one. For relayed ones, the relayed address of the allocation (RFC 8445 §5.1.1.1).
+    pub base: SocketAddr,
+}
+
 /// The priority of a candidate (RFC 8445 §5.1.2.1 with RFC 6544 §4.2), for component 1.
 fn priority(kind: CandidateKind, tcp_type: TcpType, other_preference: u16) -> u32 {
     let type_preference: u32 = match kind {

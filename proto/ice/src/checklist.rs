@@ -12,15 +12,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::{Duration, Instant},
 };
 
 use super::{
-    LocalCandidate, PairReport, PairState, Role, Stream,
-    pair::{Foundation, Pair, PairId, Way, is_inside},
+    Candidate, CandidateKind, LocalCandidate, Mapping, PairReport, PairState, Role, Stream, TcpType,
+    means::Means,
+    opening::{Opening, Plan},
+    pair::{Foundation, Pair, PairId, Way, is_from_simultaneous_open, is_inside},
+    sides::{PeerSide, Sides},
 };
-use crate::candidate::{Candidate, CandidateKind, TcpType};
 
-/// Pairs that open in turns, at once.
+/// Pairs that open in turns. Each needs the node's port towards another address.
 const MAX_OPENING_PAIRS: usize = 4;
 
 /// All pairs of an agent.
@@ -33,8 +36,26 @@ pub(super) struct Checklist {
 }
 
 impl Checklist {
-    /// The pairs that these candidates make and that are not there yet, best first, with what is needed of them.
-    pub(super) fn missing(
+    /// Makes the pairs that the candidates known so far allow.
+    pub(super) fn form(&mut self, now: Instant, means: &Means, sides: &Sides, role: Role) {
+        let Some(peer) = &sides.peer else { return };
+        let mut delay = Duration::ZERO;
+        for (local, remote) in self.missing(sides.own.options.stream, &sides.own.candidates, &peer.candidates, role) {
+            let way = if local.candidate.tcp_type == TcpType::Active {
+                Way::Active
+            } else {
+                let kinds = (local.candidate.kind, remote.kind);
+                let Some(plan) = plan((sides.own.options.mapping, peer.mapping), kinds, role) else { continue };
+                let opening = opening(now, means, sides, peer, plan, delay);
+                delay += means.config.pacing;
+                Way::SimultaneousOpen(opening)
+            };
+            self.add(Pair::new(local, remote, way), role, means.config.max_pairs);
+        }
+    }
+
+    /// The pairs that these candidates make and that are not there yet, best first.
+    fn missing(
         &self,
         stream: Stream,
         local: &[LocalCandidate],
@@ -90,8 +111,13 @@ impl Checklist {
         self.pairs.iter().map(|(id, pair)| (*id, pair))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (PairId, &mut Pair)> {
-        self.pairs.iter_mut().map(|(id, pair)| (*id, pair))
+    /// The peer will not act any more, so it is of no use to wait for its turns.
+    pub(super) fn peer_is_exhausted(&mut self) {
+        for pair in self.pairs.values_mut() {
+            if let Way::SimultaneousOpen(opening) = &mut pair.way {
+                opening.peer_is_exhausted();
+            }
+        }
     }
 
     /// The pairs that open in turns.
@@ -141,6 +167,23 @@ impl Checklist {
             .find(|id| self.pairs.get(id).is_some_and(|pair| pair.local.base == base && pair.remote.addr == remote))
     }
 
+    /// The pair whose opening lets in any port of the peer's address, if that is where a connection comes from.
+    pub(super) fn find_let_in(&self, base: SocketAddr, remote: SocketAddr, priority: u32) -> Option<PairId> {
+        let lets_in = |pair: &Pair| matches!(&pair.way, Way::SimultaneousOpen(opening) if opening.lets_in_any_port());
+        let is_between = |pair: &Pair| pair.local.base == base && pair.remote.addr.ip() == remote.ip();
+        let mut pairs = self.iter().filter(|(_, pair)| lets_in(pair) && is_between(pair));
+        pairs.next().map(|(id, _)| id).filter(|_| is_from_simultaneous_open(priority))
+    }
+
+    /// When the turns of a pair want something.
+    pub(super) fn turn_due_at(&self) -> Option<Instant> {
+        let turns = self.pairs.values().filter_map(|pair| match &pair.way {
+            Way::SimultaneousOpen(opening) => opening.due_at(),
+            Way::Active | Way::Passive => None,
+        });
+        turns.min()
+    }
+
     /// All pairs, best first.
     pub(super) fn reports(&self, role: Role) -> Vec<PairReport> {
         let mut pairs: Vec<&Pair> = self.pairs.values().collect();
@@ -151,6 +194,29 @@ impl Checklist {
     fn has(&self, own: &LocalCandidate, other: &Candidate) -> bool {
         self.pairs.values().any(|pair| is_redundant(&pair.local, &pair.remote, own, other))
     }
+}
+
+/// Who opens between candidates of these kinds. `None`: nobody can say where to connect. The mappings and kinds are of this side
+/// and of the peer.
+fn plan(mappings: (Mapping, Mapping), kinds: (CandidateKind, CandidateKind), role: Role) -> Option<Plan> {
+    let is_dependent = |mapping, kind| mapping == Mapping::EndpointDependent && kind != CandidateKind::Host;
+    match (is_dependent(mappings.0, kinds.0), is_dependent(mappings.1, kinds.1)) {
+        (true, true) => None,
+        (true, false) => Some(Plan::There),
+        (false, true) => Some(Plan::Here),
+        // The controlled side knows both descriptions first.
+        (false, false) => Some(Plan::Alternate { ours_first: role == Role::Controlled }),
+    }
+}
+
+/// The turns of a pair, which begin after `delay`.
+fn opening(now: Instant, means: &Means, sides: &Sides, peer: &PeerSide, plan: Plan, delay: Duration) -> Opening {
+    let can_open = (sides.own.options.opening, peer.opening);
+    let mut opening = Opening::new(plan, can_open, &means.config, delay, means.timing(), now);
+    if peer.exhausted {
+        opening.peer_is_exhausted();
+    }
+    opening
 }
 
 /// Whether two candidates can be connected (RFC 6544 §6.2), and are worth it.

@@ -1,15 +1,23 @@
 //! Connections of an agent: attempts under way, and those that stand, with what their checks have shown.
 //!
-//! What it is not: the sockets.
+//! What it is not: the sockets, or the pairs that the connections are for (`links`).
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use stun_types::message::TransactionId;
 
-use super::{Role, Strategy, pair::PairId};
+use super::{ConnId, Role, Strategy, pair::PairId};
+
+/// All connections of an agent.
+#[derive(Debug, Default)]
+pub(super) struct ConnTable {
+    conns: BTreeMap<ConnId, Conn>,
+    last_id: u64,
+}
 
 /// A connection, or an attempt at one.
 #[derive(Debug)]
@@ -22,7 +30,7 @@ pub(super) struct Conn {
 
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// Being connected. Where it is waited for longer than `until`, it is given up; `None`: that is for others to say.
+    /// Being connected, until then at most; `None`: the turns of its pair say for how long.
     Attempt { until: Option<Instant> },
     /// Connected.
     Standing(Standing),
@@ -35,7 +43,7 @@ pub(super) struct Standing {
     pub(super) strategy: Strategy,
     /// The check that has not been answered yet.
     pub(super) pending: Option<Pending>,
-    /// How long the check took that has been answered. From then on the peer is proven.
+    /// How long this side's check took, once it was answered, which proves the peer.
     pub(super) round_trip: Option<Duration>,
     /// Whether a check of the peer has been answered with success.
     pub(super) has_answered: bool,
@@ -43,8 +51,8 @@ pub(super) struct Standing {
     pub(super) priority: u32,
     /// Whether the controlling peer has nominated it.
     pub(super) is_nominated: bool,
-    /// Requests that were refused.
-    pub(super) refused: u8,
+    /// Messages that did no harm by themselves: refused requests and stray answers.
+    pub(super) nuisances: u8,
     /// When both checks have to be done.
     pub(super) until: Instant,
 }
@@ -56,6 +64,65 @@ pub(super) struct Pending {
     pub(super) sent_at: Instant,
     pub(super) role: Role,
     pub(super) nominates: bool,
+}
+
+impl ConnTable {
+    pub(super) fn add(&mut self, conn: Conn) -> ConnId {
+        self.last_id += 1;
+        let id = ConnId(self.last_id);
+        self.conns.insert(id, conn);
+        id
+    }
+
+    pub(super) fn get(&self, id: ConnId) -> Option<&Conn> {
+        self.conns.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(&id)
+    }
+
+    pub(super) fn standing(&self, id: ConnId) -> Option<&Standing> {
+        self.conns.get(&id)?.standing()
+    }
+
+    pub(super) fn standing_mut(&mut self, id: ConnId) -> Option<&mut Standing> {
+        self.conns.get_mut(&id)?.standing_mut()
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.conns.remove(&id)
+    }
+
+    /// Removes all connections.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = ConnId> + use<> {
+        std::mem::take(&mut self.conns).into_keys()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        self.conns.iter().map(|(id, conn)| (*id, conn))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether a nominating check is under way: nothing new is begun then.
+    pub(super) fn is_nominating(&self) -> bool {
+        let nominates = |conn: &Conn| conn.standing().and_then(|one| one.pending).is_some_and(|check| check.nominates);
+        self.conns.values().any(nominates)
+    }
+
+    /// The connections and attempts that have taken too long.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<ConnId> {
+        let is_due = |conn: &Conn| conn.due_at().is_some_and(|due| now >= due);
+        self.iter().filter(|(_, conn)| is_due(conn)).map(|(id, _)| id).collect()
+    }
+
+    /// When the next of them has.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.conns.values().filter_map(Conn::due_at).min()
+    }
 }
 
 impl Conn {
@@ -91,8 +158,18 @@ impl Conn {
         self.standing().is_some_and(|standing| standing.round_trip.is_some() && standing.has_answered)
     }
 
+    /// Whether the controlling peer has nominated it, and nothing of this side is open.
+    pub(super) fn is_taken(&self) -> bool {
+        let is_nominated = |standing: &Standing| standing.is_nominated && standing.pending.is_none();
+        self.is_valid() && self.standing().is_some_and(is_nominated)
+    }
+
+    pub(super) fn is_attempt(&self) -> bool {
+        matches!(self.stage, Stage::Attempt { .. })
+    }
+
     /// When it has taken too long.
-    pub(super) fn due_at(&self) -> Option<Instant> {
+    fn due_at(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Attempt { until } => *until,
             Stage::Standing(standing) if standing.pending.is_none() && self.is_valid() => None,
@@ -111,8 +188,19 @@ impl Standing {
             has_answered: false,
             priority: 0,
             is_nominated: false,
-            refused: 0,
+            nuisances: 0,
             until,
         }
+    }
+
+    /// Whether this side's check is still to be sent.
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.pending.is_none() && self.round_trip.is_none()
+    }
+
+    /// The peer has answered this side's check.
+    pub(super) fn prove(&mut self, now: Instant, check: Pending) {
+        self.pending = None;
+        self.round_trip = Some(now.saturating_duration_since(check.sent_at));
     }
 }

@@ -2,48 +2,10 @@
 //!
 //! What it is not: the path report of a session, which is made of it.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use super::{ConnId, ConnectFailure};
+use super::{ConnId, ConnectFailure, Strategy};
 use crate::candidate::{Candidate, CandidateKind};
-
-/// How the selected connection came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Strategy {
-    /// This side connected to a candidate that accepts.
-    Connected,
-    /// The peer connected to this side.
-    Accepted,
-    /// This side's relay connected on its behalf (RFC 6062 §4.3).
-    ConnectedByRelay,
-    /// The peer connected to the address of this side at its relay (RFC 6062 §4.4).
-    AcceptedAtRelay,
-    /// This side's opening SYN let the peer in.
-    OpenedHere {
-        /// Its TTL.
-        ttl: u8,
-    },
-    /// The peer's opening SYN let this side in.
-    OpenedByPeer {
-        /// Its TTL.
-        ttl: u8,
-    },
-    /// SYNs of both sides crossed.
-    Crossing,
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connected => f.write_str("connected"),
-            Self::Accepted => f.write_str("accepted"),
-            Self::ConnectedByRelay => f.write_str("connected by the relay"),
-            Self::AcceptedAtRelay => f.write_str("accepted at the relay"),
-            Self::OpenedHere { ttl } | Self::OpenedByPeer { ttl } => write!(f, "opening SYN, TTL {ttl}"),
-            Self::Crossing => f.write_str("crossing SYNs"),
-        }
-    }
-}
 
 /// The pair that both sides agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]

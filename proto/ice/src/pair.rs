@@ -9,8 +9,11 @@ use std::{
 
 use keyferry_net::ip::Class;
 
-use super::{ConnId, ConnectFailure, LocalCandidate, PairReport, PairState, Role, Source, opening::Opening};
-use crate::candidate::{Candidate, CandidateKind, TcpType};
+use super::{
+    Candidate, CandidateKind, Config, ConnId, ConnectFailure, LocalCandidate, PairReport, PairState, Role, Source,
+    Strategy, TcpType,
+    opening::{Opening, Timing},
+};
 
 /// The type preference of peer-reflexive candidates (RFC 8445 §5.1.2.2).
 const PEER_REFLEXIVE: u32 = 110;
@@ -33,6 +36,17 @@ pub(super) enum Way {
     SimultaneousOpen(Opening),
 }
 
+/// How a connection, or an attempt at one, has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// The attempt has failed.
+    Failed(ConnectFailure),
+    /// The connection was closed.
+    Closed,
+    /// Somebody else is there, or the peer misbehaves.
+    Disproven,
+}
+
 /// A pair of a local and a remote candidate.
 #[derive(Debug)]
 pub(super) struct Pair {
@@ -44,7 +58,7 @@ pub(super) struct Pair {
     /// The attempt at it, or its connection; the newest.
     pub(super) conn: Option<ConnId>,
     pub(super) last_failure: Option<ConnectFailure>,
-    /// While it waits: until when, at least.
+    /// While it waits: the earliest time for the next attempt.
     pub(super) not_before: Option<Instant>,
     first_attempt: Option<Instant>,
     took: Duration,
@@ -91,7 +105,7 @@ impl Pair {
         (local, (self.remote.kind, self.remote.tcp_type, self.remote.addr.ip()))
     }
 
-    /// Whether nothing will come of the pair any more by itself.
+    /// Whether this side has nothing left to try at the pair.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, PairState::Failed(_) | PairState::Disproven)
     }
@@ -115,14 +129,48 @@ impl Pair {
         self.took = now.saturating_duration_since(first);
     }
 
-    /// Notes that the same is to be tried again, at that time.
-    pub(super) fn wait_until(&mut self, now: Instant, not_before: Instant) {
-        self.enter(now, PairState::Waiting);
-        self.not_before = Some(not_before);
+    /// Notes that there is a connection, and says how it came about.
+    pub(super) fn connected(&mut self) -> Strategy {
+        match (self.source(), &mut self.way) {
+            (_, Way::SimultaneousOpen(opening)) => opening.connected(),
+            (Source::Relayed(_), _) => Strategy::ConnectedByRelay,
+            (Source::Port(_) | Source::AnyPort(_), _) => Strategy::Connected,
+        }
+    }
+
+    /// Notes that its connection, or the attempt at one, is no more: what is left to try, and when.
+    pub(super) fn lose(&mut self, now: Instant, config: &Config, timing: Timing, gone: Gone) {
+        self.conn = None;
+        if let Gone::Failed(failure) = gone {
+            self.last_failure = Some(failure);
+        }
+        let may_open_later = self.is_turned_away(gone) && self.attempts < config.relayed_tries;
+        match (&mut self.way, gone) {
+            (Way::SimultaneousOpen(opening), Gone::Failed(failure)) => opening.attempt_failed(now, timing, failure),
+            (Way::SimultaneousOpen(opening), Gone::Closed) => {
+                opening.lost(now, timing);
+                self.enter(now, PairState::InProgress);
+            }
+            (Way::SimultaneousOpen(opening), Gone::Disproven) => {
+                opening.give_up();
+                self.enter(now, PairState::Disproven);
+            }
+            (Way::Active, _) if may_open_later => {
+                let tried = u32::try_from(self.attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+                let patience = config.permission_patience.saturating_mul(2_u32.saturating_pow(tried));
+                self.enter(now, PairState::Waiting);
+                self.not_before = Some(now + patience);
+            }
+            (Way::Active | Way::Passive, Gone::Failed(_)) => self.fail(now),
+            (Way::Active | Way::Passive, Gone::Closed | Gone::Disproven) => self.enter(now, PairState::Disproven),
+        }
     }
 
     /// Notes that nothing is left to try.
     pub(super) fn fail(&mut self, now: Instant) {
+        if let Way::SimultaneousOpen(opening) = &mut self.way {
+            opening.give_up();
+        }
         self.enter(now, PairState::Failed(self.last_failure.unwrap_or(ConnectFailure::TimedOut)));
     }
 
@@ -140,6 +188,17 @@ impl Pair {
             attempts: self.attempts,
             took: self.took,
         }
+    }
+
+    /// Whether a connection or attempt has ended as with a relay that has not been asked yet to let this side in: the relay
+    /// closes what it has accepted (RFC 6062 §5.3). No answer at all is something else.
+    fn is_turned_away(&self, gone: Gone) -> bool {
+        let is_answer = match gone {
+            Gone::Failed(failure) => matches!(failure, ConnectFailure::Refused | ConnectFailure::Other),
+            Gone::Closed => true,
+            Gone::Disproven => false,
+        };
+        is_answer && self.remote.kind == CandidateKind::Relayed
     }
 }
 
