@@ -15,28 +15,34 @@ use std::{
 };
 
 use futures::StreamExt;
+use keyferry_proto::offer::{RecordKey, SealedOffer};
 use libp2p::{Multiaddr, PeerId, Swarm, kad, swarm::ConnectionId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    RendezvousCommand, RendezvousConfig, RendezvousError, RendezvousStatus,
-    announce::RecordAnnouncer,
+    announce::{PublishError, PublishReport, RecordAnnouncer},
     behaviour::{self, Behaviour},
+    call_stream::{CallStream, OpenError},
+    calls::CallOver,
+    config::{RendezvousConfig, RendezvousError},
     entry_points::EntryPoints,
     handshake::Handshakes,
-    lookup::{LookupKind, Lookups},
+    lookup::{LookupKind, Lookups, Provider},
     observed::{Departures, Observations},
     record_store::RecordStore,
     reservations::Reservations,
     scope::{Scope, multiaddr_of, socket_addr_of},
+    status::RendezvousStatus,
     transport::listening_addrs,
-    turn::Credentials,
+    turn::{AskReply, Credentials},
 };
 use crate::{
     base::clock,
     net::port::{Accepted, DEFAULT_PORT, Port},
 };
 
+/// How long the search for relays rests after its first round.
+const FIRST_SEEK_PAUSE: Duration = Duration::from_secs(5);
 /// With fewer peers than this in both routing tables, the bootstrap addresses are dialled.
 const ENOUGH_PEERS: usize = 3;
 /// The least time between two publications of the status.
@@ -45,6 +51,22 @@ const STATUS_PAUSE: Duration = Duration::from_millis(50);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long after a change records are written, so that many are written together.
 const WRITE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a handle asks of the task.
+#[derive(Debug)]
+pub(super) enum RendezvousCommand {
+    Publish { offer: Box<SealedOffer>, reply: oneshot::Sender<Result<PublishReport, PublishError>> },
+    Resolve { key: RecordKey, results: mpsc::Sender<SealedOffer> },
+    Provide { key: RecordKey, reply: oneshot::Sender<Result<(), PublishError>> },
+    StopProviding { key: RecordKey },
+    Providers { key: RecordKey, results: mpsc::Sender<Provider> },
+    AddBootstrap { addr: Multiaddr },
+    OpenCall { circuit: Multiaddr, over: CallOver, reply: oneshot::Sender<Result<CallStream, OpenError>> },
+    TakeCalls { calls: mpsc::Sender<CallStream> },
+    AskRelay { relay: PeerId, addrs: Vec<SocketAddr>, message: Vec<u8>, reply: AskReply },
+    Count { counter: &'static str },
+    Shutdown { reply: oneshot::Sender<()> },
+}
 
 /// The task's state.
 pub(super) struct Actor {
@@ -140,7 +162,7 @@ impl Actor {
             handshakes,
             reservations,
             seek_due: now,
-            seek_pause: relays::SEEK_PAUSE,
+            seek_pause: FIRST_SEEK_PAUSE,
             connections: HashMap::new(),
             dialled: HashSet::new(),
             turn: Credentials::new(config.turn),

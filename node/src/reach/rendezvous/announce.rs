@@ -1,7 +1,7 @@
 //! What this node announces in the DHTs: its offers, the contents that it holds, and that it is a relay.
 //!
 //! Everything is announced where there are peers, as soon as there are any, and again every
-//! [`super::REPUBLISH_INTERVAL`], a bounded number at a time. Each offer keeps a time of its own, and one that is not of today
+//! [`REPUBLISH_INTERVAL`], a bounded number at a time. Each offer keeps a time of its own, and one that is not of today
 //! is in no hurry: whoever sees two offers put at one moment would take them for those of one node.
 //!
 //! What it is not: a choice of what to announce; the engine makes that.
@@ -21,13 +21,16 @@ use libp2p::{
 use tokio::sync::oneshot;
 
 use super::{
-    MAX_PROVIDED, MAX_PUBLISHED, PublishError, PublishReport, REPUBLISH_INTERVAL,
     behaviour::{Behaviour, copies},
-    records::kad_key_of,
+    records::{MAX_PROVIDED, kad_key_of},
     scope::Scope,
 };
 use crate::base::clock;
 
+/// How often what was published and provided is announced again.
+const REPUBLISH_INTERVAL: Duration = Duration::from_secs(20 * 60);
+/// Offers that a node may keep published: one or two a day for each node key.
+const MAX_PUBLISHED: usize = 64;
 /// Announcements that may be under way at a time.
 const MAX_RUNNING: usize = 16;
 /// How long after a first peer the announcements begin, so that it has introduced us to others.
@@ -36,6 +39,46 @@ const SETTLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(30);
 /// The longest that an offer of another day than today waits until it is put again where peers have come.
 const MAX_UNHURRIED: Duration = Duration::from_secs(5 * 60);
+
+/// Why an offer or a provider record was not published. The fault is the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The offer has expired since it was made.
+    #[error("the offer expired at {expires:?}; it is {now:?} now")]
+    Expired {
+        /// When its record expired.
+        expires: UnixTime,
+        /// The time at which it was looked at.
+        now: UnixTime,
+    },
+    /// A record with a greater sequence number is published under the same key.
+    #[error("a record with sequence {published} is published already, this one has {got}")]
+    Older {
+        /// The sequence number of the published record.
+        published: u64,
+        /// The sequence number of the refused one.
+        got: u64,
+    },
+    /// Too much is published already.
+    #[error("{limit} records are published already, which is the limit")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The rendezvous has ended.
+    #[error("the rendezvous has ended")]
+    Ended,
+}
+
+/// Who took a record. It is published as soon as a peer appears where there was none, and again every
+/// [`REPUBLISH_INTERVAL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PublishReport {
+    /// Peers of the local DHT that took it.
+    pub lan: usize,
+    /// Peers of the wide-area DHT that took it.
+    pub wan: usize,
+}
 
 /// One thing to announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -18,9 +18,9 @@ use libp2p::{
 use tokio::sync::mpsc;
 
 use super::{
-    RendezvousConfig, RendezvousError,
     calls::Calls,
     circuit_relay,
+    config::{RendezvousConfig, RendezvousError},
     handshake::{Handshakes, MAX_HANDSHAKES},
     keep_alive::KeepAlive,
     multicast::{self, Multicast},
@@ -66,7 +66,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_PACKET: usize = 16 * 1024;
 /// How often those who store records of others pass them on to nodes that have come closer.
 const REPLICATION_INTERVAL: Duration = Duration::from_secs(15 * 60);
-/// How long a provider record holds; providers announce themselves again every [`super::REPUBLISH_INTERVAL`].
+/// How long a provider record holds; providers announce themselves again every [`super::announce::REPUBLISH_INTERVAL`].
 const PROVIDER_TTL: Duration = Duration::from_secs(60 * 60);
 /// How often addresses that may be reachable are put to the test.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);

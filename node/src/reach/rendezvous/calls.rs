@@ -23,9 +23,9 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use self::handler::{CallHandler, CallLine, Ends, HandlerEvent};
+use self::handler::{CallHandler, CallLine, Ends, HandlerEvent, OpenReply};
 use super::{
     call_stream::{CallStream, OpenError, key_of_peer},
     circuit::{RelayCircuit, is_circuit},
@@ -47,9 +47,6 @@ pub enum CallOver {
     /// The circuit, whatever else there is: a node that hides its address takes no other calls.
     Circuit,
 }
-
-/// Who waits for a stream.
-pub(super) type OpenReply = oneshot::Sender<Result<CallStream, OpenError>>;
 
 /// The behaviour.
 pub(super) struct Calls {
@@ -280,6 +277,8 @@ fn reason(error: &DialError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
 
     #[test]

@@ -10,8 +10,10 @@ use libp2p::{
     swarm::{ConnectionId, DialError, dial_opts::DialOpts},
 };
 
-use super::{MAX_BOOTSTRAP, behaviour::Behaviour};
+use super::behaviour::Behaviour;
 
+/// Bootstrap addresses that are remembered.
+const MAX_BOOTSTRAP: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -19,17 +20,33 @@ use libp2p::{
 use tokio::sync::mpsc;
 
 use super::{
-    FIRST_PEER_WAIT, LOOKUP_TIMEOUT, MAX_LOOKUPS, Provider,
     behaviour::Behaviour,
     records::{Refusal, kad_key_of},
     scope::{Scope, socket_addr_of},
 };
 
+/// How long a lookup waits for a first peer, such as the answer of a bootstrap node.
+const FIRST_PEER_WAIT: Duration = Duration::from_secs(10);
+/// How long a lookup that finds nothing goes on, since the peer may have started a moment ago.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(12);
+/// Lookups that may run at a time; the result of one more is empty.
+const MAX_LOOKUPS: usize = 256;
 /// The pause before a lookup that found nothing asks again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(3);
 /// Holders of one content that a lookup names.
 const MAX_HOLDERS: usize = 64;
+
+/// Somebody who says that they hold a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// The holder's rendezvous peer.
+    pub peer: PeerId,
+    /// The addresses of the holder's port, which takes sessions too; never empty.
+    pub addrs: Vec<SocketAddr>,
+    /// Whether a connection with that peer stands, with no relay between.
+    pub is_connected: bool,
+}
 
 /// What a lookup is for, and who wants it.
 pub(super) enum LookupKind {

@@ -1,11 +1,11 @@
-//! Peers of the local network that are found by multicast (mDNS, RFC 6762), and dialled.
+//! Peers of the local network that are found by multicast (mDNS, RFC 6762), and how to dial them.
 //!
 //! What it is not: the local DHT, which they join as any other peer does.
 
 use std::{collections::HashMap, net::SocketAddr};
 
 use libp2p::{
-    Multiaddr, PeerId, Swarm, mdns,
+    Multiaddr, PeerId, mdns,
     swarm::{
         NetworkBehaviour,
         behaviour::toggle::Toggle,
@@ -13,7 +13,7 @@ use libp2p::{
     },
 };
 
-use super::{RendezvousError, behaviour::Behaviour, scope::Scope};
+use super::{config::RendezvousError, scope::Scope};
 
 /// Peers found by multicast that are dialled at a time.
 const MAX_DISCOVERED: usize = 32;
@@ -39,21 +39,20 @@ pub(super) fn behaviour(wanted: bool, own: PeerId, listen: &[SocketAddr]) -> Res
     Ok(Multicast { ipv4: family(false), ipv6: family(true) })
 }
 
-/// Dials the peers that an event names, unless they are connected.
-pub(super) fn on_event(swarm: &mut Swarm<Behaviour>, event: MulticastEvent) {
+/// How to dial the peers that an event names and that are not connected.
+pub(super) fn dials(event: MulticastEvent, is_connected: impl Fn(&PeerId) -> bool) -> impl Iterator<Item = DialOpts> {
     let (MulticastEvent::Ipv4(event) | MulticastEvent::Ipv6(event)) = event;
-    let mdns::Event::Discovered(found) = event else { return };
     let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
+    let found = match event {
+        mdns::Event::Discovered(found) => found,
+        mdns::Event::Expired(_) => Vec::new(),
+    };
     for (peer, addr) in found {
         let is_one_too_many = peers.len() >= MAX_DISCOVERED && !peers.contains_key(&peer);
-        if Scope::of(&addr) == Some(Scope::Lan) && !is_one_too_many && !swarm.is_connected(&peer) {
+        if Scope::of(&addr) == Some(Scope::Lan) && !is_one_too_many && !is_connected(&peer) {
             peers.entry(peer).or_default().push(addr);
         }
     }
-    for (peer, addrs) in peers {
-        let dial = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addrs).build();
-        if let Err(error) = swarm.dial(dial) {
-            tracing::debug!(%error, "a peer of the local network cannot be dialled");
-        }
-    }
+    let condition = PeerCondition::DisconnectedAndNotDialing;
+    peers.into_iter().map(move |(peer, addrs)| DialOpts::peer_id(peer).condition(condition).addresses(addrs).build())
 }

@@ -21,9 +21,10 @@ use libp2p::{
     },
 };
 
-use super::MAX_PROVIDED;
 use crate::base::clock;
 
+/// Contents that a node may announce.
+pub const MAX_PROVIDED: usize = 4096;
 /// Offers that a node stores for one DHT; each has [`keyferry_proto::offer::SEALED_LEN`] bytes.
 pub(super) const MAX_RECORDS: usize = 4096;
 /// Contents for which a node stores providers, for one DHT.

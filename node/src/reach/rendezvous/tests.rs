@@ -9,16 +9,29 @@ mod namespace;
 mod relay_finding;
 mod turn;
 
-use std::time::Instant;
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use keyferry_ice::Candidate;
 use keyferry_proto::{
     hash::ContentHash,
     identity::NodeSecret,
-    offer::{Offer, SignedOffer, content_record_key, record_key, seal},
+    offer::{Offer, RecordKey, SealedOffer, SignedOffer, content_record_key, record_key, seal},
 };
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use zeroize::Zeroizing;
 
-use super::*;
+use super::{actor::RendezvousCommand, announce::PublishReport, *};
+use crate::{
+    base::clock,
+    net::port::{Accepted, Port},
+};
 
 /// A node of the tests: a port and a rendezvous on loopback.
 struct Node {

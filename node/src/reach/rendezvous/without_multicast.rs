@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use libp2p::{PeerId, swarm::dummy};
 
-use super::RendezvousError;
+use super::config::RendezvousError;
 
 pub(super) type Multicast = dummy::Behaviour;
 

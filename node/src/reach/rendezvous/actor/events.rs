@@ -91,7 +91,13 @@ impl Actor {
                 self.on_identified(connection_id, peer_id, info);
             }
             #[cfg(feature = "mdns")]
-            BehaviourEvent::Multicast(event) => multicast::on_event(&mut self.swarm, event),
+            BehaviourEvent::Multicast(event) => {
+                for dial in multicast::dials(event, |peer| self.swarm.is_connected(peer)).collect::<Vec<_>>() {
+                    if let Err(error) = self.swarm.dial(dial) {
+                        tracing::debug!(%error, "a peer of the local network cannot be dialled");
+                    }
+                }
+            }
             BehaviourEvent::Ping(ping::Event { connection, result: Err(error), .. })
                 if !matches!(error, ping::Failure::Unsupported) =>
             {

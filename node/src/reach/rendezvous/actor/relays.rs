@@ -12,7 +12,7 @@ use libp2p::{
     swarm::{dial_opts::DialOpts, dial_opts::PeerCondition},
 };
 
-use super::Actor;
+use super::{Actor, FIRST_SEEK_PAUSE};
 use crate::reach::rendezvous::{
     reservations::RelayVerdict,
     scope::{Scope, multiaddr_of, socket_addr_of},
@@ -20,8 +20,7 @@ use crate::reach::rendezvous::{
 
 /// Peers of the wide-area DHT that are dialled at once because there are too few relays among those that are connected.
 const MAX_SOUGHT: usize = 3;
-/// How long the next ones are waited with at first, and at most: there may be no relay in the whole network.
-pub(super) const SEEK_PAUSE: Duration = Duration::from_secs(5);
+/// How long the search for relays rests at most: there may be no relay in the whole network.
 const MAX_SEEK_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Addresses of this node that are taken for reachable from outside, besides those of its own interfaces. A peer that has
@@ -88,7 +87,7 @@ impl Actor {
         if let relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } = event {
             tracing::debug!(relay = %relay_peer_id, renewal, "a relay keeps a reservation");
             match self.reservations.on_accepted(&relay_peer_id, renewal, Instant::now()) {
-                RelayVerdict::Fine => self.seek_pause = SEEK_PAUSE,
+                RelayVerdict::Fine => self.seek_pause = FIRST_SEEK_PAUSE,
                 RelayVerdict::Leave => {
                     self.count("relay_left");
                     let _ = self.swarm.disconnect_peer_id(relay_peer_id);

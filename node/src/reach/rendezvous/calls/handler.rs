@@ -27,7 +27,6 @@ use tokio::{
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
-use super::OpenReply;
 use crate::reach::rendezvous::call_stream::{CallStream, OpenError};
 
 /// Streams for calls that a peer may have open on one connection.
@@ -38,6 +37,9 @@ const MAX_OPENING: usize = 8;
 const SILENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stream may take to be agreed on.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who waits for a stream.
+pub(in super::super) type OpenReply = oneshot::Sender<Result<CallStream, OpenError>>;
 
 /// The two ends of a connection, and what is between.
 #[derive(Debug, Clone)]

@@ -1,0 +1,64 @@
+//! How the rendezvous is set up, and why it cannot be.
+
+use libp2p::Multiaddr;
+use zeroize::Zeroizing;
+
+use super::turn::TurnService;
+
+/// Resident memory of the process above which no further libp2p connection is made, by default, in bytes.
+pub const DEFAULT_MEMORY_LIMIT: usize = 512 * 1024 * 1024;
+
+/// How the rendezvous is to work.
+#[derive(Debug, Clone)]
+pub struct RendezvousConfig {
+    /// The rendezvous key, an ed25519 secret: 32 random bytes, fresh at each start.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// Where to enter the DHT: multiaddrs with or without `/p2p/…` (which is ignored, because it changes at a restart).
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether to find peers of the local network by multicast. This needs the feature `mdns`.
+    pub mdns: bool,
+    /// Whether to try [`crate::net::port::DEFAULT_PORT`] of this machine, where another node may be.
+    pub local_bootstrap: bool,
+    /// Whether the node is reachable from everywhere, so that it serves the wide-area DHT without a test.
+    pub public: bool,
+    /// Whether the node tells nobody where it is: it counts as one that cannot be reached, serves no DHT and relays no calls,
+    /// whatever others find out.
+    pub hidden: bool,
+    /// Where records of others are kept over a restart.
+    pub records: Option<sled::Tree>,
+    /// Resident memory of the process above which no further connection is made, in bytes.
+    pub memory_limit: usize,
+    /// What to answer and announce as a TURN relay, if this node is one.
+    pub turn: Option<TurnService>,
+}
+
+impl RendezvousConfig {
+    /// The defaults of a node: multicast and the default port of this machine are tried, nothing else is known.
+    pub fn new(secret: Zeroizing<[u8; 32]>) -> Self {
+        Self {
+            secret,
+            bootstrap: Vec::new(),
+            mdns: cfg!(feature = "mdns"),
+            local_bootstrap: true,
+            public: false,
+            hidden: false,
+            records: None,
+            memory_limit: DEFAULT_MEMORY_LIMIT,
+            turn: None,
+        }
+    }
+}
+
+/// Why the rendezvous could not be started. The fault is this machine's.
+#[derive(Debug, thiserror::Error)]
+pub enum RendezvousError {
+    /// The port has no address that libp2p could listen on.
+    #[error("the port has no address to listen on")]
+    NoAddress,
+    /// libp2p refuses its configuration.
+    #[error("libp2p cannot be set up: {0}")]
+    Setup(String),
+    /// Multicast is wanted, and this build has none.
+    #[error("nodes on the local network cannot be found: keyferry was built without its feature `mdns`")]
+    WithoutMdns,
+}
