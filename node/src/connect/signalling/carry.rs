@@ -115,7 +115,7 @@ pub(super) fn carry(begun: Begun, rendezvous: Rendezvous, keep: impl Send + 'sta
 impl Carrier {
     async fn run(mut self) {
         if tokio::time::timeout(MAX_CALL_TIME, self.exchange()).await.is_err() {
-            self.rendezvous.count("call_too_long");
+            self.rendezvous.count(|counters| &counters.call_too_long);
         }
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.writer.shutdown()).await;
     }
@@ -201,7 +201,7 @@ impl Carrier {
             }
             Err(error) => {
                 tracing::debug!(%error, "the peer's signalling is wrong");
-                self.rendezvous.count("call_bad_message");
+                self.rendezvous.count(|counters| &counters.call_bad_message);
                 false
             }
         }

@@ -141,16 +141,16 @@ impl Desk {
         let Some(called) = self.first_message(&mut stream).await else { return };
         if !self.callers.admit(called.caller()).await {
             tracing::debug!(caller = %called.caller(), "a call was refused by the policy");
-            self.rendezvous.count("call_refused_policy");
+            self.rendezvous.count(|counters| &counters.call_refused_policy);
             return self.refuse(called, stream, Refusal::Policy).await;
         }
         let Some(place) = CallPlace::take(&self, called.caller()) else {
-            self.rendezvous.count("call_refused_busy");
+            self.rendezvous.count(|counters| &counters.call_refused_busy);
             return self.refuse(called, stream, Refusal::Busy).await;
         };
         let ringing = Ringing { called, stream, desk: Arc::clone(&self), place };
         if let Err(unheard) = self.ringing.try_send(ringing) {
-            self.rendezvous.count("call_refused_busy");
+            self.rendezvous.count(|counters| &counters.call_refused_busy);
             unheard.into_inner().refuse(Refusal::Busy).await;
         }
     }
@@ -165,19 +165,19 @@ impl Desk {
             _ = &mut place.pushed_out => None,
         };
         let Some(message) = message else {
-            self.rendezvous.count("call_silent");
+            self.rendezvous.count(|counters| &counters.call_silent);
             return None;
         };
         match Called::verify(&message, &self.secret.public(), stream.incoming_channel()) {
             Ok(called) => Some(called),
             Err(SignallingError::OtherNode) => {
-                self.rendezvous.count("call_for_other_node");
+                self.rendezvous.count(|counters| &counters.call_for_other_node);
                 hang_up(stream, &[]).await;
                 None
             }
             Err(error) => {
                 tracing::debug!(%error, "a call is wrong");
-                self.rendezvous.count("call_bad_message");
+                self.rendezvous.count(|counters| &counters.call_bad_message);
                 None
             }
         }

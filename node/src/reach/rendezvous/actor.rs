@@ -25,6 +25,7 @@ use super::{
     call_stream::{CallStream, OpenError},
     calls::CallOver,
     config::{RendezvousConfig, RendezvousError},
+    counters::{RendezvousCounters, WhichCounter},
     entry_points::EntryPoints,
     handshake::Handshakes,
     lookup::{LookupKind, Lookups, Provider},
@@ -64,7 +65,7 @@ pub(super) enum RendezvousCommand {
     OpenCall { circuit: Multiaddr, over: CallOver, reply: oneshot::Sender<Result<CallStream, OpenError>> },
     TakeCalls { calls: mpsc::Sender<CallStream> },
     AskRelay { relay: PeerId, addrs: Vec<SocketAddr>, message: Vec<u8>, reply: AskReply },
-    Count { counter: &'static str },
+    Count { counter: WhichCounter },
     Shutdown { reply: oneshot::Sender<()> },
 }
 
@@ -88,7 +89,7 @@ pub(super) struct Actor {
     /// Those of them that this node has dialled.
     dialled: HashSet<ConnectionId>,
     turn: Credentials,
-    counters: BTreeMap<&'static str, u64>,
+    counters: RendezvousCounters,
     departures: Departures,
     observed: Observations,
     unreachable: BTreeSet<SocketAddr>,
@@ -166,7 +167,7 @@ impl Actor {
             connections: HashMap::new(),
             dialled: HashSet::new(),
             turn: Credentials::new(config.turn),
-            counters: BTreeMap::new(),
+            counters: RendezvousCounters::default(),
             departures,
             observed: Observations::default(),
             unreachable: BTreeSet::new(),
@@ -220,7 +221,7 @@ impl Actor {
             RendezvousCommand::Resolve { key, results } => {
                 let wanted = LookupKind::Offer { best: None, results };
                 if !self.lookups.start(behaviour, key, wanted, clock::now()) {
-                    self.count("lookup_refused");
+                    self.count(|counters| &counters.lookup_refused);
                 }
             }
             RendezvousCommand::Provide { key, reply } => drop(reply.send(self.announcer.provide(behaviour, key))),
@@ -228,12 +229,12 @@ impl Actor {
             RendezvousCommand::Providers { key, results } => {
                 let wanted = LookupKind::Holders { seen: Default::default(), results };
                 if !self.lookups.start(behaviour, key, wanted, clock::now()) {
-                    self.count("lookup_refused");
+                    self.count(|counters| &counters.lookup_refused);
                 }
             }
             RendezvousCommand::AddBootstrap { addr } => {
                 if !self.contacts.add(addr, Instant::now()) {
-                    self.count("bootstrap_refused");
+                    self.count(|counters| &counters.bootstrap_refused);
                 }
             }
             RendezvousCommand::OpenCall { circuit, over, reply } => behaviour.calls.open(&circuit, over, reply),
@@ -339,8 +340,8 @@ impl Actor {
         }
     }
 
-    fn count(&mut self, counter: &'static str) {
-        *self.counters.entry(counter).or_default() += 1;
+    fn count(&mut self, counter: WhichCounter) {
+        counter(&self.counters).add_one();
         self.status_changed();
     }
 
@@ -359,7 +360,7 @@ impl Actor {
         let unconnected = self.unconnected();
         let listen = self.swarm.listeners().filter_map(socket_addr_of).collect();
         let behaviour = self.swarm.behaviour_mut();
-        let own = self.counters.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        let own = self.counters.by_name().filter(|(_, count)| *count > 0);
         let status = RendezvousStatus {
             wan_peers: behaviour.peers(Scope::Wan),
             lan_peers: behaviour.peers(Scope::Lan),

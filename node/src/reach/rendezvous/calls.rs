@@ -29,6 +29,7 @@ use self::handler::{CallHandler, CallLine, Ends, HandlerEvent, OpenReply};
 use super::{
     call_stream::{CallStream, OpenError, key_of_peer},
     circuit::{RelayCircuit, is_circuit},
+    counters::WhichCounter,
 };
 
 /// Circuits that may be dialled for calls at once.
@@ -77,7 +78,7 @@ struct IncomingCircuit {
 #[derive(Debug)]
 pub(super) enum CallsEvent {
     /// An incoming stream was dropped, for the reason that this counter has.
-    Dropped(&'static str),
+    Dropped(WhichCounter),
 }
 
 impl Calls {
@@ -153,10 +154,10 @@ impl Calls {
     fn close_silent(&mut self, among: impl Fn(&IncomingCircuit) -> bool) -> Result<(), ConnectionDenied> {
         let silent = self.incoming.iter().position(|circuit| !circuit.has_carried_call && among(circuit));
         let Some(IncomingCircuit { id, peer: peer_id, .. }) = silent.and_then(|at| self.incoming.remove(at)) else {
-            self.act(ToSwarm::GenerateEvent(CallsEvent::Dropped("call_circuit_refused")));
+            self.act(ToSwarm::GenerateEvent(CallsEvent::Dropped(|counters| &counters.call_circuit_refused)));
             return Err(ConnectionDenied::new(std::io::Error::other("too many circuits")));
         };
-        self.act(ToSwarm::GenerateEvent(CallsEvent::Dropped("call_circuit_pushed_out")));
+        self.act(ToSwarm::GenerateEvent(CallsEvent::Dropped(|counters| &counters.call_circuit_pushed_out)));
         self.act(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(id) });
         Ok(())
     }
@@ -177,12 +178,12 @@ impl Calls {
         if let Some(circuit) = circuit {
             circuit.has_carried_call = true;
         }
-        let counter = match &self.taker {
-            _ if shows_address => "call_shows_address",
-            None => "call_not_taken",
+        let counter: WhichCounter = match &self.taker {
+            _ if shows_address => |counters| &counters.call_shows_address,
+            None => |counters| &counters.call_not_taken,
             Some(taker) => match taker.try_send(stream) {
                 Ok(()) => return,
-                Err(_) => "call_dropped",
+                Err(_) => |counters| &counters.call_dropped,
             },
         };
         self.act(ToSwarm::GenerateEvent(CallsEvent::Dropped(counter)));

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::turn::TurnService;
 
 /// Resident memory of the process above which no further libp2p connection is made, by default, in bytes.
-pub const DEFAULT_MEMORY_LIMIT: usize = 512 * 1024 * 1024;
+const DEFAULT_MEMORY_LIMIT: usize = 512 * 1024 * 1024;
 
 /// How the rendezvous is to work.
 #[derive(Debug, Clone)]

@@ -20,6 +20,7 @@ use super::{
     call_stream::{CallStream, OpenError},
     calls::CallOver,
     config::{RendezvousConfig, RendezvousError},
+    counters::WhichCounter,
     lookup::Provider,
     status::RendezvousStatus,
     turn::{self, AskAs, AskRelayError, Granted},
@@ -141,7 +142,7 @@ impl Rendezvous {
     }
 
     /// Adds one to a counter of the status.
-    pub(crate) fn count(&self, counter: &'static str) {
+    pub(crate) fn count(&self, counter: WhichCounter) {
         // A flood may leave some uncounted.
         let _ = self.commands.try_send(RendezvousCommand::Count { counter });
     }

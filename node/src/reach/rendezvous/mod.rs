@@ -15,6 +15,7 @@ mod calls;
 mod circuit;
 mod circuit_relay;
 mod config;
+mod counters;
 mod entry_points;
 mod handle;
 mod handshake;

@@ -21,6 +21,7 @@ use libp2p::{
     },
 };
 
+use super::counters::WhichCounter;
 use crate::base::clock;
 
 /// Contents that a node may announce.
@@ -73,20 +74,20 @@ impl Stored {
 }
 
 impl Refusal {
-    /// The name of its counter.
-    pub(super) fn counter(&self) -> &'static str {
+    /// What counts it.
+    pub(super) fn counter(&self) -> WhichCounter {
         match self {
-            Refusal::Unsound(RecordError::Version { .. }) => "record_refused_version",
-            Refusal::Unsound(RecordError::Length { .. }) => "record_refused_length",
-            Refusal::Unsound(RecordError::WrongKey { .. }) => "record_refused_wrong_key",
-            Refusal::Unsound(RecordError::BadSignature) => "record_refused_bad_signature",
-            Refusal::Unsound(RecordError::Expired { .. }) => "record_refused_expired",
+            Refusal::Unsound(RecordError::Version { .. }) => |counters| &counters.record_refused_version,
+            Refusal::Unsound(RecordError::Length { .. }) => |counters| &counters.record_refused_length,
+            Refusal::Unsound(RecordError::WrongKey { .. }) => |counters| &counters.record_refused_wrong_key,
+            Refusal::Unsound(RecordError::BadSignature) => |counters| &counters.record_refused_bad_signature,
+            Refusal::Unsound(RecordError::Expired { .. }) => |counters| &counters.record_refused_expired,
             Refusal::Unsound(RecordError::FromTheFuture { .. } | RecordError::WrongDay { .. }) => {
-                "record_refused_wrong_time"
+                |counters| &counters.record_refused_wrong_time
             }
-            Refusal::NotAKey => "record_refused_malformed",
-            Refusal::NotNewer => "record_refused_not_newer",
-            Refusal::Full => "record_refused_full",
+            Refusal::NotAKey => |counters| &counters.record_refused_malformed,
+            Refusal::NotNewer => |counters| &counters.record_refused_not_newer,
+            Refusal::Full => |counters| &counters.record_refused_full,
         }
     }
 }
@@ -280,7 +281,7 @@ mod tests {
     use keyferry_proto::identity::{NodeKey, NodeSecret};
 
     use super::*;
-    use crate::reach::rendezvous::tests::sealed;
+    use crate::reach::rendezvous::{counters::RendezvousCounters, tests::sealed};
 
     fn record(seed: u8, sequence: u64) -> Record {
         let offer = sealed(&NodeSecret::from_bytes(&[seed; 32]), sequence);
@@ -289,6 +290,12 @@ mod tests {
 
     fn node(seed: u8) -> NodeKey {
         NodeSecret::from_bytes(&[seed; 32]).public()
+    }
+
+    fn counted(accepted: Result<(), Refusal>) -> String {
+        let counters = RendezvousCounters::default();
+        accepted.unwrap_err().counter()(&counters).add_one();
+        counters.by_name().find(|(_, count)| *count > 0).unwrap().0
     }
 
     #[test]
@@ -338,17 +345,17 @@ mod tests {
         let now = clock::now();
         let mut forged = record(1, 1);
         *forged.value.last_mut().unwrap() ^= 1;
-        assert_eq!(table.accept(&forged, now).unwrap_err().counter(), "record_refused_bad_signature");
+        assert_eq!(counted(table.accept(&forged, now)), "record_refused_bad_signature");
         let misplaced = Record { key: record(2, 1).key, ..record(1, 1) };
-        assert_eq!(table.accept(&misplaced, now).unwrap_err().counter(), "record_refused_wrong_key");
+        assert_eq!(counted(table.accept(&misplaced, now)), "record_refused_wrong_key");
         let oversized = Record { value: [&record(1, 1).value[..], &[0]].concat(), ..record(1, 1) };
-        assert_eq!(table.accept(&oversized, now).unwrap_err().counter(), "record_refused_length");
+        assert_eq!(counted(table.accept(&oversized, now)), "record_refused_length");
         let of_later = Record { value: vec![3; 4097], ..record(1, 1) };
-        assert_eq!(table.accept(&of_later, now).unwrap_err().counter(), "record_refused_version");
+        assert_eq!(counted(table.accept(&of_later, now)), "record_refused_version");
         let keyless = Record { key: kad::RecordKey::new(b"short"), ..record(1, 1) };
         assert_eq!(table.accept(&keyless, now), Err(Refusal::NotAKey));
         let much_later = now.plus(Duration::from_secs(3 * 60 * 60));
-        assert_eq!(table.accept(&record(1, 1), much_later).unwrap_err().counter(), "record_refused_expired");
+        assert_eq!(counted(table.accept(&record(1, 1), much_later)), "record_refused_expired");
         assert_eq!(table.len(), 0);
     }
 

@@ -36,7 +36,7 @@ use libp2p::{
 use tokio::sync::oneshot;
 
 pub(super) use self::frames::Frames;
-use super::call_stream::key_of_peer;
+use super::{call_stream::key_of_peer, counters::WhichCounter};
 use crate::base::{
     clock,
     rate_limit::{Buckets, HostLimiter, Rate},
@@ -230,11 +230,11 @@ impl Credentials {
         request: Result<Vec<u8>, FrameError>,
         (own, peer, remote): (PeerId, PeerId, IpAddr),
         channel: ResponseChannel<Vec<u8>>,
-    ) -> Result<(), &'static str> {
-        let service = self.service.as_ref().ok_or("turn_request_unwanted")?;
-        let wrong = |error: &dyn std::error::Error| {
+    ) -> Result<(), WhichCounter> {
+        let service = self.service.as_ref().ok_or::<WhichCounter>(|counters| &counters.turn_request_unwanted)?;
+        let wrong = |error: &dyn std::error::Error| -> WhichCounter {
             tracing::debug!(%error, "a request for relaying is wrong");
-            "turn_request_wrong"
+            |counters| &counters.turn_request_wrong
         };
         let message = request.map_err(|error| wrong(&error))?;
         let is_allowed = self.deciding.len() < MAX_DECIDING && self.allowance.take(peer, remote, Instant::now());
@@ -263,23 +263,23 @@ impl Allowance {
 pub(super) fn answer(
     decision: Result<RelayCredentials, Refusal>,
     reached_at: impl FnOnce() -> Vec<SocketAddr>,
-) -> (Option<Vec<u8>>, &'static str) {
-    let (reply, counter) = match decision {
+) -> (Option<Vec<u8>>, WhichCounter) {
+    let (reply, counter): (_, WhichCounter) = match decision {
         Ok(mut issued) => {
             if issued.addrs.is_empty() {
                 issued.addrs = reached_at();
             }
             issued.addrs.truncate(MAX_ADDRS);
-            (Reply::Issued(issued), "turn_issued")
+            (Reply::Issued(issued), |counters| &counters.turn_issued)
         }
-        Err(Refusal::Policy) => (Reply::Refused(Refusal::Policy), "turn_refused_policy"),
-        Err(Refusal::Busy) => (Reply::Refused(Refusal::Busy), "turn_refused_busy"),
+        Err(Refusal::Policy) => (Reply::Refused(Refusal::Policy), |counters| &counters.turn_refused_policy),
+        Err(Refusal::Busy) => (Reply::Refused(Refusal::Busy), |counters| &counters.turn_refused_busy),
     };
     match reply.encode(clock::now()) {
         Ok(message) => (Some(message), counter),
         Err(error) => {
             tracing::warn!(%error, "this node's relay issues what nobody would take");
-            (None, "turn_issuer_wrong")
+            (None, |counters| &counters.turn_issuer_wrong)
         }
     }
 }

@@ -64,7 +64,7 @@ impl Actor {
                     self.on_unreachable(peer, &error);
                 }
             }
-            SwarmEvent::IncomingConnectionError { .. } => self.count("libp2p_incoming_failed"),
+            SwarmEvent::IncomingConnectionError { .. } => self.count(|counters| &counters.libp2p_incoming_failed),
             SwarmEvent::NewListenAddr { address, .. } | SwarmEvent::ExpiredListenAddr { address, .. }
                 if is_circuit(&address) => {}
             SwarmEvent::NewListenAddr { address, .. } => {

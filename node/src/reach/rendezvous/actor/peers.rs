@@ -37,7 +37,7 @@ impl Actor {
         if info.protocol_version != PROTOCOL_VERSION {
             match info.protocol_version.strip_prefix(PROTOCOL_FAMILY).and_then(|version| version.parse().ok()) {
                 Some(version) => self.on_other_version(version),
-                None => self.count("peer_of_another_network"),
+                None => self.count(|counters| &counters.peer_of_another_network),
             }
             self.remove_from_tables(peer, &Scope::ALL);
             let _ = self.swarm.disconnect_peer_id(peer);
@@ -69,7 +69,7 @@ impl Actor {
 
     /// Notes that a peer is of another version, so that the user hears of it where nothing is found.
     fn on_other_version(&mut self, version: u32) {
-        self.count("peer_of_another_version");
+        self.count(|counters| &counters.peer_of_another_version);
         if self.other_versions.len() < MAX_OTHER_VERSIONS && self.other_versions.insert(version) {
             tracing::warn!("a peer speaks version {version} of the rendezvous, this program speaks version {VERSION}");
         }
@@ -149,7 +149,7 @@ impl Actor {
         tracing::debug!(connections = hanging.len(), "an address of this machine is gone");
         for id in hanging {
             self.swarm.close_connection(id);
-            self.count("closed_with_address");
+            self.count(|counters| &counters.closed_with_address);
         }
     }
 
@@ -168,7 +168,7 @@ impl Actor {
         });
         let is_sound = record_key_of(&record.key).is_some() && !record.addresses.is_empty();
         if !is_sound || self.swarm.behaviour_mut().kad(scope).store_mut().add_provider(record).is_err() {
-            self.count("provider_refused");
+            self.count(|counters| &counters.provider_refused);
         }
     }
 

@@ -40,7 +40,7 @@ impl Actor {
             let own: Vec<_> = self.swarm.listeners().filter_map(socket_addr_of).collect();
             for gone in beyond_limit(&mut self.external, &own) {
                 self.swarm.remove_external_address(&multiaddr_of(gone));
-                self.count("external_address_dropped");
+                self.count(|counters| &counters.external_address_dropped);
             }
         }
         let serve = self.public || !self.external.is_empty();
@@ -89,7 +89,7 @@ impl Actor {
             match self.reservations.on_accepted(&relay_peer_id, renewal, Instant::now()) {
                 RelayVerdict::Fine => self.seek_pause = FIRST_SEEK_PAUSE,
                 RelayVerdict::Leave => {
-                    self.count("relay_left");
+                    self.count(|counters| &counters.relay_left);
                     let _ = self.swarm.disconnect_peer_id(relay_peer_id);
                 }
             }

@@ -81,7 +81,7 @@ impl Actor {
                 InboundFailure::ResponseOmission => {}
                 error => {
                     tracing::debug!(%error, "a request for relaying was not answered");
-                    self.count("turn_request_failed");
+                    self.count(|counters| &counters.turn_request_failed);
                 }
             },
             Event::ResponseSent { .. } => {}
@@ -104,7 +104,7 @@ impl Actor {
         if let Some(message) = message
             && self.swarm.behaviour_mut().turn.inner.send_response(channel, message).is_err()
         {
-            self.count("turn_requester_gone");
+            self.count(|counters| &counters.turn_requester_gone);
         }
     }
 

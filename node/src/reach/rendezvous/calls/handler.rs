@@ -27,7 +27,10 @@ use tokio::{
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
-use crate::reach::rendezvous::call_stream::{CallStream, OpenError};
+use crate::reach::rendezvous::{
+    call_stream::{CallStream, OpenError},
+    counters::WhichCounter,
+};
 
 /// Streams for calls that a peer may have open on one connection.
 const MAX_STREAMS: usize = 2;
@@ -64,7 +67,7 @@ pub(in super::super) enum HandlerEvent {
     /// A call has come in.
     Stream(Box<CallStream>),
     /// A stream was dropped, for the reason that this counter has.
-    Dropped(&'static str),
+    Dropped(WhichCounter),
     /// The circuit has done its work, or never had any.
     Over,
 }
@@ -111,7 +114,7 @@ impl CallHandler {
         let has_room = self.open.len() < MAX_STREAMS;
         let event = match has_room.then(|| self.call_stream(stream)).flatten() {
             Some(stream) => HandlerEvent::Stream(Box::new(stream)),
-            None => HandlerEvent::Dropped("call_too_many_streams"),
+            None => HandlerEvent::Dropped(|counters| &counters.call_too_many_streams),
         };
         // As many as fit: the connection is read on only when these are gone, and counters may be lost.
         if self.events.len() <= MAX_STREAMS {
