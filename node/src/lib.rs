@@ -142,8 +142,8 @@ pub mod control {
     pub use crate::node::{
         MAX_PINGS,
         api::{
-            Answer, CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo,
-            FilteringInfo, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
+            CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FilteringInfo,
+            Finding, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
             RelayInfo, RootInfo, SeenAddr, StageName, StunInfo, TurnInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, SOCKET_NAME, Tenure},

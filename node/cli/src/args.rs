@@ -1,6 +1,6 @@
 //! What can be typed: the commands, their options and their help texts.
 //!
-//! What it is not: what the commands do (`mod.rs`, `engine`).
+//! What it is not: what the commands do (`run.rs`).
 
 mod network;
 mod relay;

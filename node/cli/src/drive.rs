@@ -19,7 +19,7 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How a command that did not fail has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Completion {
     /// All is well.
     Done,
     /// It did its work, which was to look for damage, and found some.
@@ -37,7 +37,7 @@ pub async fn drive(
     command: Command,
     screen: &mut Screen,
     cancel: &CancellationToken,
-) -> Result<Outcome, Failure> {
+) -> Result<Completion, Failure> {
     let gets = matches!(command, Command::Get { .. });
     let mut fetched = None;
     let result = follow(runner, command, screen, cancel, &mut fetched, STOP_GRACE).await;
@@ -78,12 +78,12 @@ async fn follow(
     cancel: &CancellationToken,
     fetched: &mut Option<(u64, u64)>,
     stop_grace: Duration,
-) -> Result<Outcome, Failure> {
+) -> Result<Completion, Failure> {
     let (events, mut pending) = mpsc::channel(EVENT_QUEUE);
     let stop = cancel.child_token();
     let mut run = runner.run(command, events, stop.clone()).fuse();
     let mut ended = None;
-    let mut outcome = Outcome::Done;
+    let mut outcome = Completion::Done;
     let mut unwritable: Option<io::Error> = None;
     let grace = async {
         stop.cancelled().await;
@@ -108,7 +108,7 @@ async fn follow(
             event = pending.recv() => {
                 let Some(event) = event else { break };
                 if matches!(event, Event::Verified { damaged: 1.., .. }) {
-                    outcome = Outcome::DamageFound;
+                    outcome = Completion::DamageFound;
                 }
                 if let Event::Fetching { done_bytes: done_bytes @ 1.., total_bytes, .. } = event {
                     *fetched = Some((done_bytes, total_bytes));

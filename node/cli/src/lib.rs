@@ -25,9 +25,9 @@ use clap::Parser;
 
 use self::{
     args::{Action, Cli},
-    drive::Outcome,
+    drive::Completion,
     launch::RealLauncher,
-    render::Context,
+    render::RenderContext,
     run::Run,
     screen::{Bars, Screen, Style},
 };
@@ -44,8 +44,8 @@ pub fn main() -> ExitCode {
     logging::start(cli.global.verbose, bars.clone());
     let mut screen = Screen::standard(style, context(&cli.action), bars);
     match perform(cli, &mut screen) {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::DamageFound) => ExitCode::from(FailureKind::Local.exit_code()),
+        Ok(Completion::Done) => ExitCode::SUCCESS,
+        Ok(Completion::DamageFound) => ExitCode::from(FailureKind::Local.exit_code()),
         Err(failure) => {
             // If standard output is gone, the exit code still tells.
             let _ = screen.failure(&failure);
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn perform(cli: Cli, screen: &mut Screen) -> Result<Outcome, Failure> {
+fn perform(cli: Cli, screen: &mut Screen) -> Result<Completion, Failure> {
     let written = match &cli.action {
         Action::Completions { shell } => pages::write_completions(*shell, &mut io::stdout()),
         Action::Man { dir: Some(dir) } => pages::write_man_pages(dir),
@@ -62,12 +62,12 @@ fn perform(cli: Cli, screen: &mut Screen) -> Result<Outcome, Failure> {
         _ => return with_node(cli, screen),
     };
     match written {
-        Ok(()) => Ok(Outcome::Done),
+        Ok(()) => Ok(Completion::Done),
         Err(error) => Err(Failure::new(FailureKind::Local, format!("cannot write it: {error}"))),
     }
 }
 
-fn with_node(cli: Cli, screen: &mut Screen) -> Result<Outcome, Failure> {
+fn with_node(cli: Cli, screen: &mut Screen) -> Result<Completion, Failure> {
     let home = data_folder(cli.global.home)?;
     let failed = |error: io::Error| Failure::new(FailureKind::Local, format!("cannot start: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
@@ -89,7 +89,7 @@ fn data_folder(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     }
 }
 
-fn context(action: &Action) -> Context {
+fn context(action: &Action) -> RenderContext {
     // Who was started by `cargo run` shows how to do the same: there may be nothing in the path.
     let by_cargo = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
     let program = if by_cargo { "cargo run --release --" } else { "keyferry" };
@@ -97,5 +97,5 @@ fn context(action: &Action) -> Context {
         Action::Ls { node, .. } => Some(node.clone()),
         _ => None,
     };
-    Context { program: program.to_owned(), listed_node, connected: Vec::new() }
+    RenderContext { program: program.to_owned(), listed_node, connected: Vec::new() }
 }

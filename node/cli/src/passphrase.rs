@@ -1,6 +1,6 @@
 //! Asking for a passphrase.
 //!
-//! What it is not: what it protects; see `home`.
+//! What it is not: what it protects; see `keyferry::data_dir`.
 
 use std::io::IsTerminal;
 

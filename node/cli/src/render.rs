@@ -4,25 +4,31 @@
 
 use std::fmt::Write as _;
 
-use keyferry::{ContentFormat, ShareName};
-
 mod doctor;
+mod path;
 mod ping;
+mod progress;
+mod status;
 
-use self::doctor::diagnosis_text;
-use self::ping::{pinged_text, reply_text, stage_text};
-use super::{
-    pace::Pace,
-    text::{count, plural, rate, safe, shell_word, size, span},
+use self::{
+    doctor::diagnosis_text,
+    path::path_text,
+    ping::{pinged_text, reply_text, stage_text},
+    status::status_text,
 };
+pub use self::{
+    progress::{ProgressLine, progress_text, short_progress_text},
+    status::{serving_text, up_text},
+};
+use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
-    Entry, Fetched, PathInfo, Shared, Status,
-    control::{CandidateInfo, Event, Failure, MappingInfo, RelayInfo, RootInfo, TurnInfo},
+    ContentFormat, Entry, Fetched, PathInfo, ShareName, Shared,
+    control::{Event, Failure, RootInfo},
 };
 
 /// What the rendering needs to know beside the event.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub struct RenderContext {
     /// How this program is called on the other side, such as `keyferry`.
     pub program: String,
     /// The node that is being listed, as it was typed.
@@ -31,7 +37,7 @@ pub struct Context {
     pub connected: Vec<String>,
 }
 
-impl Context {
+impl RenderContext {
     /// Notes what later events are to be seen against.
     pub fn note(&mut self, event: &Event) {
         if let Event::Connected(path) = event
@@ -52,32 +58,19 @@ pub enum Shown {
     /// What is being done now, in words; replaced by what comes next.
     Stage(String),
     /// How far it has come; replaced by what comes next.
-    Progress(Progress),
+    Progress(ProgressLine),
     /// Nothing: failures are shown once, at the end.
     Nothing,
 }
 
-/// How far something has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub what: &'static str,
-    /// Bytes done.
-    pub done_bytes: u64,
-    /// Bytes in all; 0 if not known.
-    pub total_bytes: u64,
-    /// Files done and in all, if files are counted; 0 in all if not known.
-    pub files: Option<(u64, u64)>,
-}
-
 /// Renders an event.
-pub fn render(event: &Event, context: &Context) -> Shown {
+pub fn render(event: &Event, context: &RenderContext) -> Shown {
     match event {
         Event::Identity { node } => Shown::Result(format!("{node}\n")),
         Event::Notice { message } => Shown::Notice(safe(message)),
         Event::Stage { message } => Shown::Stage(safe(message)),
         Event::Connected(path) => Shown::Notice(connected_text(path, context)),
-        Event::Importing { done_bytes, total_bytes, done_files, total_files } => Shown::Progress(Progress {
+        Event::Importing { done_bytes, total_bytes, done_files, total_files } => Shown::Progress(ProgressLine {
             what: "Reading",
             done_bytes: *done_bytes,
             total_bytes: *total_bytes,
@@ -85,13 +78,13 @@ pub fn render(event: &Event, context: &Context) -> Shown {
         }),
         // Nobody who has it is found yet: what is shown already says so.
         Event::Fetching { done_bytes: 0, total_bytes: 0, .. } => Shown::Nothing,
-        Event::Fetching { done_bytes, total_bytes, done_files, total_files } => Shown::Progress(Progress {
+        Event::Fetching { done_bytes, total_bytes, done_files, total_files } => Shown::Progress(ProgressLine {
             what: "Fetching",
             done_bytes: *done_bytes,
             total_bytes: *total_bytes,
             files: Some((*done_files, *total_files)),
         }),
-        Event::Verifying { done_bytes, total_bytes } => Shown::Progress(Progress {
+        Event::Verifying { done_bytes, total_bytes } => Shown::Progress(ProgressLine {
             what: "Verifying",
             done_bytes: *done_bytes,
             total_bytes: *total_bytes,
@@ -145,73 +138,7 @@ pub fn failure_text(failure: &Failure) -> String {
     text
 }
 
-/// Renders progress as one line without its end: what stands beside the bar, or the whole where there is none.
-pub fn progress_text(progress: &Progress, pace: &Pace) -> String {
-    let Progress { done_bytes, total_bytes, files, .. } = *progress;
-    let mut parts = vec![share_done(progress)];
-    if total_bytes > 0 {
-        parts.push(format!("{} of {}", size(done_bytes), size(total_bytes)));
-    }
-    match files {
-        Some((done, total)) if total > 1 => parts.push(format!("{} of {} files", count(done), count(total))),
-        _ => {}
-    }
-    parts.extend(pace_parts(progress, pace));
-    parts.join(", ")
-}
-
-/// The same for a terminal of few columns: how far, how fast, how long.
-pub fn short_progress_text(progress: &Progress, pace: &Pace) -> String {
-    let mut parts = vec![share_done(progress)];
-    parts.extend(pace_parts(progress, pace));
-    parts.join(", ")
-}
-
-/// How much is done: in percent, or as a size while the whole is not known.
-fn share_done(progress: &Progress) -> String {
-    let Progress { done_bytes, total_bytes, .. } = *progress;
-    match total_bytes {
-        0 => size(done_bytes),
-        // Rounded down: 100 % is said only when nothing is missing.
-        _ => format!("{} %", u128::from(done_bytes.min(total_bytes)) * 100 / u128::from(total_bytes)),
-    }
-}
-
-fn pace_parts(progress: &Progress, pace: &Pace) -> impl Iterator<Item = String> {
-    let Progress { done_bytes, total_bytes, .. } = *progress;
-    let left = pace.left(done_bytes, total_bytes).filter(|_| total_bytes > done_bytes);
-    pace.rate().map(rate).into_iter().chain(left.map(|left| format!("{} left", span(left))))
-}
-
-/// Renders what a node says when it is up.
-pub fn up_text(status: &Status) -> String {
-    let mut text = format!("{}\n", status.node);
-    for addr in &status.listen {
-        let _ = writeln!(text, "  listening on {addr}");
-    }
-    for hint in &status.hints {
-        let _ = writeln!(text, "  others may use --bootstrap {}", safe(hint));
-    }
-    if status.shared > 0 {
-        let _ = writeln!(text, "  sharing {}", plural(status.shared, "name", "names"));
-    }
-    text
-}
-
-/// Renders what a serving node does now, in one line without its end.
-pub fn serving_text(status: &Status) -> String {
-    let mut parts = vec!["serving until Ctrl-C".to_owned(), plural(status.sessions, "session", "sessions")];
-    if status.sent_bytes > 0 {
-        parts.push(format!("{} sent", size(status.sent_bytes)));
-    }
-    if status.received_bytes > 0 {
-        parts.push(format!("{} received", size(status.received_bytes)));
-    }
-    parts.push(plural(status.wan_peers + status.lan_peers, "other node known", "other nodes known"));
-    parts.join(", ")
-}
-
-fn shared_text(shared: &Shared, context: &Context) -> String {
+fn shared_text(shared: &Shared, context: &RenderContext) -> String {
     let Shared { name, hash, format, size: bytes, files, address, address_with_hints } = shared;
     let get = |address: &str| format!("  {} get {}\n", context.program, shell_word(&safe(address)));
     let mut text = format!("Shared {}: {}\n", safe(name.as_str()), content_text(*format, *bytes, *files));
@@ -257,15 +184,11 @@ fn fetched_text(fetched: &Fetched) -> String {
 }
 
 /// A node that is connected already is there by another path now, or the same one is better known.
-fn connected_text(path: &PathInfo, context: &Context) -> String {
+fn connected_text(path: &PathInfo, context: &RenderContext) -> String {
     match context.connected.contains(&path.node) {
         false => format!("connected to {}", path_text(path)),
         true => format!("now {}, to {} at {}", safe(&path.description), safe(&path.node), path.remote),
     }
-}
-
-fn path_text(path: &PathInfo) -> String {
-    format!("{} at {}, {}", safe(&path.node), path.remote, safe(&path.description))
 }
 
 fn content_text(format: ContentFormat, bytes: u64, files: u64) -> String {
@@ -297,7 +220,7 @@ fn content_columns(format: ContentFormat, bytes: u64, files: u64) -> String {
     format!("{:>10}  {files:>13}", size(bytes))
 }
 
-fn listed_text(names: u64, context: &Context) -> String {
+fn listed_text(names: u64, context: &RenderContext) -> String {
     if names == 0 {
         return "this node shares nothing with you".to_owned();
     }
@@ -312,92 +235,6 @@ fn listed_text(names: u64, context: &Context) -> String {
         let _ = write!(text, "; fetch one by: {} get {}", context.program, shell_word(&address));
     }
     text
-}
-
-fn status_text(status: &Status) -> String {
-    let mut text = format!("node        {}\n", safe(&status.node));
-    let mut row = |label: &str, value: String| {
-        let _ = writeln!(text, "{label:<11} {value}");
-    };
-    row("version", safe(&status.version));
-    row("data", safe(&status.home.display().to_string()));
-    row("sharing", plural(status.shared, "name", "names"));
-    if !status.running {
-        row("state", "not running".to_owned());
-        return text;
-    }
-    row("state", "running".to_owned());
-    status.listen.iter().for_each(|addr| row("listening", addr.to_string()));
-    status.hints.iter().for_each(|hint| row("hint", safe(hint)));
-    status.candidates.iter().for_each(|candidate| row("candidate", candidate_text(candidate)));
-    row("NAT", nat_text(status.mapping));
-    status.circuits.iter().for_each(|circuit| row("callable at", safe(circuit)));
-    row("calls", format!("of {}", safe(&status.calls)));
-    row("DHT", dht_text(status));
-    row("sessions", count(status.sessions));
-    status.paths.iter().for_each(|path| row("session", path_text(path)));
-    status.turn.iter().flatten().for_each(|relay| row("may relay", turn_text(relay)));
-    if let Some(relay) = &status.relay {
-        row("relay", relay_text(relay));
-        row("turns: pin", safe(&relay.pin));
-        relay.refused.iter().for_each(|(why, times)| row("refused", format!("{} {}", safe(why), count(*times))));
-    }
-    row("sent", size(status.sent_bytes));
-    row("received", size(status.received_bytes));
-    let nonzero = status.counters.iter().filter(|(_, value)| **value > 0);
-    nonzero.for_each(|(name, value)| row("counter", format!("{} {}", safe(name), count(*value))));
-    text
-}
-
-/// A relay that this node may use.
-fn turn_text(relay: &TurnInfo) -> String {
-    let mut text = safe(&relay.server);
-    match (&relay.reason, relay.took_ms) {
-        (Some(reason), _) => {
-            let _ = write!(text, ": {}", safe(reason));
-        }
-        (None, Some(took)) => {
-            let _ = write!(text, " gave an address after {took} ms");
-        }
-        (None, None) => text.push_str(" has not been asked yet"),
-    }
-    if relay.allocations > 0 {
-        let _ = write!(text, "; {} now", plural(relay.allocations, "address", "addresses"));
-    }
-    if relay.found {
-        text.push_str(" (found)");
-    }
-    text
-}
-
-fn relay_text(relay: &RelayInfo) -> String {
-    let (allocations, connections) = (
-        plural(relay.allocations, "allocation", "allocations"),
-        plural(relay.connections, "connection", "connections"),
-    );
-    format!("for {}; {allocations}, {connections}, {} relayed", safe(&relay.whom), size(relay.bytes))
-}
-
-fn candidate_text(candidate: &CandidateInfo) -> String {
-    format!("{} ({}, {})", candidate.addr, safe(&candidate.kind), safe(&candidate.tcp_type))
-}
-
-fn nat_text(mapping: MappingInfo) -> String {
-    let text = match mapping {
-        MappingInfo::EndpointIndependent => "none, or it shows everyone the same address",
-        MappingInfo::EndpointDependent => "maps by destination: others cannot tell where to connect",
-        MappingInfo::Unknown => "not known yet",
-    };
-    text.to_owned()
-}
-
-fn dht_text(status: &Status) -> String {
-    let role = if status.public { "served to others" } else { "used, not served" };
-    format!(
-        "{role}; {} wide, {} local",
-        plural(status.wan_peers, "node", "nodes"),
-        plural(status.lan_peers, "node", "nodes")
-    )
 }
 
 #[cfg(test)]

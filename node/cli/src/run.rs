@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{Action, GetArgs, NetworkOptions, NodeArgs, PingArgs, RelayArgs, ShareArgs, StoreAction},
-    drive::{Outcome, STOP_GRACE, drive, status_of},
+    drive::{Completion, STOP_GRACE, drive, status_of},
     launch::{Folder, Launcher, OwnNode},
     passphrase, render,
     screen::Screen,
@@ -73,7 +73,7 @@ impl Run<'_> {
     /// # Errors
     ///
     /// Why it could not be done.
-    pub async fn act(&mut self, action: Action) -> Result<Outcome, Failure> {
+    pub async fn act(&mut self, action: Action) -> Result<Completion, Failure> {
         match action {
             Action::Id(args) => self.id(&args).await,
             Action::Share(args) => self.share(args).await,
@@ -99,11 +99,11 @@ impl Run<'_> {
             Action::Status => self.once(Command::Status, Need::Folder).await,
             Action::Store { action } => self.once(store_command(action), Need::Folder).await,
             // These need no node, and are done before there is a run.
-            Action::Completions { .. } | Action::Man { .. } => Ok(Outcome::Done),
+            Action::Completions { .. } | Action::Man { .. } => Ok(Completion::Done),
         }
     }
 
-    async fn share(&mut self, args: ShareArgs) -> Result<Outcome, Failure> {
+    async fn share(&mut self, args: ShareArgs) -> Result<Completion, Failure> {
         if args.name.is_some() && args.paths.len() > 1 {
             return Err(Failure::new(FailureKind::Usage, "--name goes with one path, and there are several")
                 .try_to("share them one by one, or the folder that they are in"));
@@ -128,7 +128,7 @@ impl Run<'_> {
         outcome
     }
 
-    async fn get(&mut self, args: GetArgs) -> Result<Outcome, Failure> {
+    async fn get(&mut self, args: GetArgs) -> Result<Completion, Failure> {
         let GetArgs { address, out_dir, overwrite, network } = args;
         if std::fs::metadata(&out_dir).is_ok_and(|found| !found.is_dir()) {
             let what = format!("{} is not a folder to put things in", out_dir.display());
@@ -138,7 +138,7 @@ impl Run<'_> {
         self.once(command, Need::Fetch(&network)).await
     }
 
-    async fn node(&mut self, need: Need<'_>) -> Result<Outcome, Failure> {
+    async fn node(&mut self, need: Need<'_>) -> Result<Completion, Failure> {
         let node = match self.executor(need).await? {
             Executor::Own(node) => node,
             Executor::Other(_) => {
@@ -159,7 +159,7 @@ impl Run<'_> {
     }
 
     /// Has a command done that nothing follows.
-    async fn once(&mut self, command: Command, need: Need<'_>) -> Result<Outcome, Failure> {
+    async fn once(&mut self, command: Command, need: Need<'_>) -> Result<Completion, Failure> {
         command.check()?;
         let node = match self.executor(need).await? {
             Executor::Other(client) => return drive(&client, command, self.screen, &self.cancel).await,
@@ -229,7 +229,7 @@ impl Run<'_> {
     }
 
     /// Stays until Ctrl-C, and shows what the node does.
-    async fn serve(&mut self, node: &dyn OwnNode) -> Result<Outcome, Failure> {
+    async fn serve(&mut self, node: &dyn OwnNode) -> Result<Completion, Failure> {
         if !self.screen.is_live() {
             self.screen.notice("serving until Ctrl-C");
         }
@@ -243,7 +243,7 @@ impl Run<'_> {
             cancel.run_until_cancelled(tokio::time::sleep(SERVING_INTERVAL)).await;
         }
         self.screen.clear();
-        Ok(Outcome::Done)
+        Ok(Completion::Done)
     }
 
     /// Opens the key of a folder with the passphrase. On a thread of its own: that takes its time, on purpose.

@@ -15,7 +15,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use self::margin::WithMargin;
 use super::{
     pace::Pace,
-    render::{self, Context, Progress, Shown},
+    render::{self, ProgressLine, RenderContext, Shown},
 };
 use keyferry::control::{Event, Failure};
 
@@ -74,7 +74,7 @@ impl Bars {
 /// Shows events.
 pub struct Screen {
     style: Style,
-    context: Context,
+    context: RenderContext,
     bars: Bars,
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
@@ -90,14 +90,14 @@ enum Live {
 
 impl Screen {
     /// A screen on the standard streams.
-    pub fn standard(style: Style, context: Context, bars: Bars) -> Self {
+    pub fn standard(style: Style, context: RenderContext, bars: Bars) -> Self {
         Self::new(style, context, bars, Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
     /// A screen on streams of one's own.
     pub fn new(
         style: Style,
-        context: Context,
+        context: RenderContext,
         bars: Bars,
         out: Box<dyn Write + Send>,
         err: Box<dyn Write + Send>,
@@ -211,7 +211,7 @@ impl Screen {
         console::Term::stderr().size().1
     }
 
-    fn progress(&mut self, now: Instant, progress: &Progress) {
+    fn progress(&mut self, now: Instant, progress: &ProgressLine) {
         if self.style.quiet {
             return;
         }
@@ -250,9 +250,9 @@ impl Screen {
 }
 
 /// What is told of progress in so many columns: without the files where there is no room, as the other figures say more.
-fn fitting(progress: &Progress, columns: u16) -> Progress {
+fn fitting(progress: &ProgressLine, columns: u16) -> ProgressLine {
     let files_fit = columns >= FILES_COLUMNS || progress.total_bytes == 0;
-    Progress { files: progress.files.filter(|_| files_fit), ..*progress }
+    ProgressLine { files: progress.files.filter(|_| files_fit), ..*progress }
 }
 
 impl Drop for Screen {
@@ -297,7 +297,7 @@ impl Screen {
     /// A screen that keeps what it shows: itself, standard output and standard error.
     pub(super) fn kept(style: Style) -> (Self, Kept, Kept) {
         let (out, err) = (Kept::default(), Kept::default());
-        let context = Context { program: "keyferry".to_owned(), listed_node: None, connected: Vec::new() };
+        let context = RenderContext { program: "keyferry".to_owned(), listed_node: None, connected: Vec::new() };
         let bars = Bars(MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
         (Self::new(style, context, bars, Box::new(out.clone()), Box::new(err.clone())), out, err)
     }
@@ -378,10 +378,10 @@ mod tests {
 
     #[test]
     fn files_are_counted_where_there_is_room() {
-        let progress = Progress { what: "Fetching", done_bytes: 1, total_bytes: 2, files: Some((1, 9)) };
+        let progress = ProgressLine { what: "Fetching", done_bytes: 1, total_bytes: 2, files: Some((1, 9)) };
         let counted = [79, 80, 99, 100].map(|columns| fitting(&progress, columns).files.is_some());
         assert_eq!(counted, [false, false, false, true]);
-        let unknown = Progress { total_bytes: 0, ..progress };
+        let unknown = ProgressLine { total_bytes: 0, ..progress };
         assert!(fitting(&unknown, 80).files.is_some());
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     doctor::{
-        Answer, Diagnosis, FamilyInfo, FilteringInfo, InterfaceInfo, MappingInfo, PortMappingInfo, Reach, SeenAddr,
+        Diagnosis, FamilyInfo, FilteringInfo, Finding, InterfaceInfo, MappingInfo, PortMappingInfo, Reach, SeenAddr,
         StunInfo, Verdict,
     },
     node_address::{NodeAddress, NodeAddressError},

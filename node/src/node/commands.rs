@@ -156,7 +156,7 @@ impl Node {
         cancel: &CancellationToken,
     ) -> Result<Root, Error> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let (events, pace) = (events.clone(), Pace::default());
+        let (events, pace) = (events.clone(), EventPace::default());
         let skipped_to = events.clone();
         let imported = self.blocking(cancel, &cancelled, {
             let cancelled = Arc::clone(&cancelled);
@@ -227,7 +227,7 @@ impl Node {
 
     async fn store_verify(&self, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let (to, pace) = (events.clone(), Pace::default());
+        let (to, pace) = (events.clone(), EventPace::default());
         let verified = self.blocking(cancel, &cancelled, {
             let cancelled = Arc::clone(&cancelled);
             move |store| {
@@ -381,9 +381,9 @@ fn relay_info(relay: &Relay) -> RelayInfo {
 
 /// Lets something through a few times a second.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(Mutex<Option<Instant>>);
+pub(crate) struct EventPace(Mutex<Option<Instant>>);
 
-impl Pace {
+impl EventPace {
     /// Whether it is time again.
     pub(crate) fn is_due(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);

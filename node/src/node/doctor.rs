@@ -24,8 +24,8 @@ use self::verdict::verdict;
 use super::{
     Error, Node,
     api::{
-        Answer, Diagnosis, Event, FamilyInfo, FilteringInfo, InterfaceInfo, PortMappingInfo, Reach, SeenAddr, StunInfo,
-        TurnInfo,
+        Diagnosis, Event, FamilyInfo, FilteringInfo, Finding, InterfaceInfo, PortMappingInfo, Reach, SeenAddr,
+        StunInfo, TurnInfo,
     },
     commands::{Events, tell},
 };
@@ -122,7 +122,7 @@ fn diagnose(
     interfaces: Vec<InterfaceInfo>,
     gathered: &Gathered,
     status: &RendezvousStatus,
-    hairpin: Answer,
+    hairpin: Finding,
     turn: Option<Vec<TurnInfo>>,
 ) -> Diagnosis {
     let family = |is_ipv4| family(is_ipv4, &interfaces, gathered, status);
@@ -159,9 +159,9 @@ fn family(is_ipv4: bool, interfaces: &[InterfaceInfo], gathered: &Gathered, stat
     let confirmed: Vec<SocketAddr> = status.external.iter().copied().filter(|addr| addr.is_ipv4() == is_ipv4).collect();
     let mapping = mapping_of(&words, &hosts, is_ipv4).into();
     let nat = match words.is_empty() {
-        true => Answer::NotKnown,
-        false if words.iter().all(|one| own.contains(&one.observed.ip())) => Answer::No,
-        false => Answer::Yes,
+        true => Finding::NotKnown,
+        false if words.iter().all(|one| own.contains(&one.observed.ip())) => Finding::No,
+        false => Finding::Yes,
     };
     let filtering = filtering(&words, &confirmed, status, &gathered.port_mapping);
     FamilyInfo { own_public, seen: seen(&words), confirmed, nat, mapping, filtering }
@@ -230,16 +230,16 @@ fn stun(report: &StunReport) -> StunInfo {
 }
 
 /// Connects to this node by its outer address, from another port, and looks whether it arrives here.
-async fn hairpin(port: &Port, gathered: &Gathered) -> Answer {
-    let Some((base, outer)) = outer_addr(gathered) else { return Answer::NotKnown };
+async fn hairpin(port: &Port, gathered: &Gathered) -> Finding {
+    let Some((base, outer)) = outer_addr(gathered) else { return Finding::NotKnown };
     let arrived = || port.counters().stun.get();
     let before = arrived();
     // Whether it is answered is another matter: not every node answers STUN.
     let asked = timeout(HAIRPIN_TIMEOUT, Client::connect(Source::AnyPort(base.ip()), outer)).await;
     match asked {
-        Err(_) | Ok(Err(StunAskError::Connect(_) | StunAskError::NoSource)) => Answer::No,
-        Ok(_) if arrived() > before => Answer::Yes,
-        Ok(_) => Answer::No,
+        Err(_) | Ok(Err(StunAskError::Connect(_) | StunAskError::NoSource)) => Finding::No,
+        Ok(_) if arrived() > before => Finding::Yes,
+        Ok(_) => Finding::No,
     }
 }
 

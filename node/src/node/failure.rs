@@ -45,7 +45,7 @@ impl Failure {
 }
 
 impl Command {
-    /// Looks whether what was typed can make sense at all, before a node is started for it.
+    /// Checks what was typed, before a node is started for it.
     ///
     /// # Errors
     ///

@@ -254,7 +254,7 @@ async fn serve(stream: UnixStream, runner: &dyn Runner, tenure: Tenure, cancel: 
     let mut lines = Lines::new(read);
     let command = tokio::select! {
         line = timeout(COMMAND_TIMEOUT, lines.next()) => match line?? {
-            // A look whether somebody answers.
+            // Only a check whether somebody answers.
             None => return Ok(()),
             Some(line) => parse_command(&line, tenure),
         },

@@ -6,6 +6,7 @@ pub mod announcer;
 pub mod api;
 mod builder;
 mod commands;
+mod config;
 mod doctor;
 mod error;
 mod failure;
@@ -21,12 +22,13 @@ mod running;
 
 pub use self::{
     builder::NodeBuilder,
+    config::NodeConfig,
     error::{Error, Offence},
     operations::{Get, GetTo, Share},
     ping::MAX_PINGS,
     progress::{Progress, Update},
     reader::{ContentReader, MAX_BYTES},
-    running::{Node, NodeConfig},
+    running::Node,
 };
 
 #[cfg(test)]

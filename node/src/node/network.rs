@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
 
-use super::Error;
+use super::{Error, NodeConfig};
 use crate::{
     base::data_dir::{Admission, ContactsFile, Home},
     connect::{
@@ -46,10 +46,7 @@ use crate::{
         port::{Accepted, DEFAULT_PORT, Incoming, Port, PortError},
         session::SessionTls,
     },
-    node::{
-        announcer::{Announcer, Sequence},
-        running::NodeConfig,
-    },
+    node::announcer::{Announcer, Sequence},
     reach::{
         gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
         rendezvous::{Rendezvous, RendezvousConfig, TurnService},
@@ -59,7 +56,7 @@ use crate::{
     },
 };
 
-/// How long it may take to give back what the router maps when the node stops.
+/// How long the router may take to release the mapped port when the node stops.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The part of a node that has to do with the network.
@@ -143,7 +140,7 @@ impl Online {
         Ok(online)
     }
 
-    /// Takes in the sessions that peers make at the port.
+    /// Accepts sessions at the port.
     fn let_sessions_in(&self, config: &NodeConfig, incoming: mpsc::Receiver<Accepted>) {
         let incoming = match &self.relay {
             Some(relay) => {
@@ -153,15 +150,15 @@ impl Online {
             }
             None => incoming,
         };
-        // A node that does nothing but to relay has nothing to serve, and lets no session in. Whoever dials the port of a node that
-        // hides must not learn by TLS which node is there.
+        // A node that only relays has nothing to serve and accepts no sessions. Nor does one that hides its addresses: TLS would tell
+        // whoever dials the port which node is there.
         if self.relay_mode.allows_direct() && (config.announce || self.relay.is_none()) {
             let accepting = self.host.clone().accept(incoming, Arc::clone(&self.port), Arc::clone(&self.tls));
             self.host.tasks.spawn(accepting);
         }
     }
 
-    /// Answers the calls of these.
+    /// Answers the calls of those whom `callers` admits.
     fn take_calls(&self, callers: Admission) {
         let Caller { ice, tls, turns, host, streams, secret, rendezvous, .. } = self.finder.caller.clone();
         let callee = Callee { port: Arc::clone(&self.port), ice, tls, turns, host, streams };
@@ -222,7 +219,7 @@ fn start_relay(config: &NodeConfig, port: &Port, home: &Home) -> Result<Option<A
     Ok(Some(Arc::new(relay?)))
 }
 
-/// The part of a node in the DHT. One that hides is not to be found there, nor on the local network.
+/// How the node takes part in the DHT. One that hides its addresses can be found neither there nor on the local network.
 fn rendezvous_config(config: &NodeConfig, store: &Store, turn: Option<TurnService>) -> RendezvousConfig {
     let hidden = !config.relay_mode.allows_direct();
     RendezvousConfig {
@@ -282,7 +279,7 @@ async fn bind(listen: &[SocketAddr]) -> Result<(Port, Incoming), PortError> {
     }
 }
 
-/// Ends sessions whose local address goes away: nothing comes or goes on them any more, and nobody would say so.
+/// Ends sessions whose local address has gone: no packet arrives on them any more, and no error would tell.
 async fn end_dead_sessions(mut network: watch::Receiver<NetworkChange>, sessions: Sessions) {
     while network.changed().await.is_ok() {
         let removed = network.borrow_and_update().removed.clone();

@@ -158,7 +158,7 @@ impl<'a> IntoFuture for Share<'a> {
     }
 }
 
-/// What is to be fetched.
+/// A fetch that has still to be told where to put the content.
 #[derive(Debug)]
 #[must_use = "nothing is fetched until it is said where to"]
 pub struct Get<'a> {

@@ -47,7 +47,7 @@ impl Get<'_> {
         }
     }
 
-    /// Opens a file for reading from its begin to its end, with nothing written to disk. It comes from one provider at a
+    /// Opens a file for reading from beginning to end, with nothing written to disk. It comes from one provider at a
     /// time; if that fails, another one goes on.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Get<'_> {
             Some(Piece::Bytes(_)) | None => match (&mut task).await? {
                 Err(FetchError::Folder) => Err(Error::IsAFolder { address }),
                 Err(error) => Err(error.into()),
-                // It cannot end well without a size.
+                // Without a size, the fetch cannot have succeeded.
                 Ok(()) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             },
         }

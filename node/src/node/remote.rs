@@ -96,7 +96,7 @@ impl Node {
         })
     }
 
-    /// Sessions with those who may have the content, and what finds them: it ends when nobody takes any more.
+    /// Sessions with nodes that may have the content, and the task that finds them; it ends when nobody takes any more sessions.
     pub(super) fn find_holders(
         &self,
         online: &Online,

@@ -60,7 +60,7 @@ fn notices(count: usize) -> Vec<Event> {
 async fn every_event_is_shown_even_when_there_are_more_than_the_queue_holds() {
     let (mut screen, _, err) = Screen::kept(Style::default());
     let replay = Replay { events: notices(3 * EVENT_QUEUE), end: End::Done };
-    assert_eq!(drive(&replay, get(), &mut screen, &CancellationToken::new()).await.unwrap(), Outcome::Done);
+    assert_eq!(drive(&replay, get(), &mut screen, &CancellationToken::new()).await.unwrap(), Completion::Done);
     assert_eq!(err.text().lines().count(), 3 * EVENT_QUEUE);
 }
 
@@ -71,7 +71,7 @@ async fn damage_found_is_an_outcome_of_its_own() {
         Event::Damaged { hash: ContentHash::EMPTY, path: "/x".into(), problem: "differs from its hash".to_owned() };
     let replay = Replay { events: vec![damaged, Event::Verified { sound: 1, damaged: 1 }], end: End::Done };
     let outcome = drive(&replay, Command::StoreVerify, &mut screen, &CancellationToken::new()).await;
-    assert_eq!(outcome.unwrap(), Outcome::DamageFound);
+    assert_eq!(outcome.unwrap(), Completion::DamageFound);
     assert!(out.text().starts_with("damaged: /x: differs from its hash (af1349"), "{}", out.text());
 }
 
@@ -118,7 +118,7 @@ async fn command_that_does_not_stop_is_left() {
 async fn reader_that_goes_away_stops_the_command() {
     let mut screen = Screen::new(
         Style::default(),
-        crate::render::Context { program: "keyferry".to_owned(), listed_node: None, connected: Vec::new() },
+        crate::render::RenderContext { program: "keyferry".to_owned(), listed_node: None, connected: Vec::new() },
         crate::screen::Bars::new(Style::default()),
         Box::new(Gone),
         Box::new(Kept::default()),

@@ -5,13 +5,11 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use keyferry::control::{
-    Answer, Diagnosis, FamilyInfo, FilteringInfo, MappingInfo, PortMappingInfo, Reach, StunInfo, TurnInfo, Verdict,
+    Diagnosis, FamilyInfo, FilteringInfo, Finding, MappingInfo, PortMappingInfo, Reach, StunInfo, TurnInfo, Verdict,
 };
 
-use crate::{
-    render::turn_text,
-    text::{plural, safe},
-};
+use super::path::turn_text;
+use crate::text::{plural, safe};
 
 /// The whole report.
 pub(super) fn diagnosis_text(found: &Diagnosis) -> String {
@@ -54,18 +52,18 @@ fn family_lines(family: &FamilyInfo, is_ipv4: bool) -> Vec<String> {
         return vec!["nobody outside has seen this node".to_owned()];
     }
     lines.push(nat_text(family.nat).to_owned());
-    if family.nat != Answer::No {
+    if family.nat != Finding::No {
         lines.push(mapping_text(family.mapping).to_owned());
     }
     lines.push(filtering_text(family.filtering).to_owned());
     lines
 }
 
-fn nat_text(nat: Answer) -> &'static str {
+fn nat_text(nat: Finding) -> &'static str {
     match nat {
-        Answer::Yes => "there is a NAT",
-        Answer::No => "there is no NAT",
-        Answer::NotKnown => "whether there is a NAT is not known",
+        Finding::Yes => "there is a NAT",
+        Finding::No => "there is no NAT",
+        Finding::NotKnown => "whether there is a NAT is not known",
     }
 }
 
@@ -103,11 +101,11 @@ fn router_text(router: &PortMappingInfo) -> String {
     }
 }
 
-fn hairpin_text(hairpin: Answer) -> &'static str {
+fn hairpin_text(hairpin: Finding) -> &'static str {
     match hairpin {
-        Answer::Yes => "works: this node reaches itself by its outer address",
-        Answer::No => "does not work: this node does not reach itself by its outer address",
-        Answer::NotKnown => "not known; no outer address behind a NAT is known",
+        Finding::Yes => "works: this node reaches itself by its outer address",
+        Finding::No => "does not work: this node does not reach itself by its outer address",
+        Finding::NotKnown => "not known; no outer address behind a NAT is known",
     }
 }
 

@@ -4,8 +4,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{super::text::safe, path_text};
 use keyferry::control::{CandidateInfo, PairInfo, PingReply, PingStage, Pinged, StageName};
+
+use super::path::path_text;
+use crate::text::safe;
 
 pub(super) fn stage_text(stage: &PingStage) -> String {
     let mut text = row(name(stage.stage), stage.took, &safe(&stage.detail));

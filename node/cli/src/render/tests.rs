@@ -2,16 +2,17 @@ use std::time::{Duration, Instant};
 
 use keyferry::ContentHash;
 
-use super::*;
+use super::{path::turn_text, *};
+use crate::pace::Pace;
 use keyferry::{
-    PathClass, PathStrategy, SourceInfo,
-    control::{CandidateInfo, FailureKind, PairInfo, PingReply, PingStage, Pinged, StageName, TurnInfo},
+    PathClass, PathStrategy, SourceInfo, Status,
+    control::{CandidateInfo, FailureKind, MappingInfo, PairInfo, PingReply, PingStage, Pinged, StageName, TurnInfo},
 };
 
 const NODE: &str = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
 
-fn context() -> Context {
-    Context { program: "keyferry".to_owned(), listed_node: None, connected: Vec::new() }
+fn context() -> RenderContext {
+    RenderContext { program: "keyferry".to_owned(), listed_node: None, connected: Vec::new() }
 }
 
 fn result(event: &Event) -> String {
@@ -135,7 +136,7 @@ fn catalogue_lines_stand_in_columns() {
 #[test]
 fn end_of_a_catalogue_says_how_to_fetch() {
     let listed = |node: &str| {
-        let context = Context { listed_node: Some(node.to_owned()), ..context() };
+        let context = RenderContext { listed_node: Some(node.to_owned()), ..context() };
         render(&Event::Listed { count: 2 }, &context)
     };
     let notice = |text: &str| Shown::Notice(text.to_owned());
@@ -203,7 +204,7 @@ fn progress_tells_share_rate_and_time_left() {
     let mut pace = Pace::new(start, 0);
     pace.observe(start + Duration::from_secs(1), 100 << 20);
     let progress =
-        Progress { what: "Fetching", done_bytes: 100 << 20, total_bytes: 1 << 30, files: Some((1041, 2314)) };
+        ProgressLine { what: "Fetching", done_bytes: 100 << 20, total_bytes: 1 << 30, files: Some((1041, 2314)) };
     assert_eq!(
         progress_text(&progress, &pace),
         "9 %, 100 MiB of 1.00 GiB, 1,041 of 2,314 files, 100 MiB/s, 9.2 s left"
@@ -213,13 +214,13 @@ fn progress_tells_share_rate_and_time_left() {
 
 #[test]
 fn progress_of_unknown_size_tells_what_is_done() {
-    let progress = Progress { what: "Fetching", done_bytes: 65_536, total_bytes: 0, files: Some((0, 0)) };
+    let progress = ProgressLine { what: "Fetching", done_bytes: 65_536, total_bytes: 0, files: Some((0, 0)) };
     assert_eq!(progress_text(&progress, &Pace::new(Instant::now(), 0)), "64.0 KiB");
 }
 
 #[test]
 fn hundred_percent_means_all() {
-    let progress = Progress { what: "Verifying", done_bytes: 999_999, total_bytes: 1_000_000, files: None };
+    let progress = ProgressLine { what: "Verifying", done_bytes: 999_999, total_bytes: 1_000_000, files: None };
     assert!(progress_text(&progress, &Pace::new(Instant::now(), 0)).starts_with("99 %"));
 }
 

@@ -7,17 +7,17 @@ use keyferry::{
     data_dir::{Contact, ContactsFile, Home},
 };
 
-use super::{Outcome, Run, unwritable};
+use super::{Completion, Run, unwritable};
 use crate::args::ContactsAction;
 
 impl Run<'_> {
-    pub(super) async fn contacts(&mut self, action: ContactsAction) -> Result<Outcome, Failure> {
+    pub(super) async fn contacts(&mut self, action: ContactsAction) -> Result<Completion, Failure> {
         let folder = self.home.clone();
         let events = tokio::task::spawn_blocking(move || carry_out(&folder, action)).await;
         for event in events.map_err(|error| Failure::local(error.to_string()))?? {
             self.screen.show(std::time::Instant::now(), &event).map_err(|error| unwritable(&error))?;
         }
-        Ok(Outcome::Done)
+        Ok(Completion::Done)
     }
 }
 

@@ -10,13 +10,13 @@ use keyferry::{
 use super::{Executor, Need, Run, unwritable};
 use crate::{
     args::IdArgs,
-    drive::{Outcome, status_of},
+    drive::{Completion, status_of},
     launch::Folder,
     passphrase,
 };
 
 impl Run<'_> {
-    pub(super) async fn id(&mut self, args: &IdArgs) -> Result<Outcome, Failure> {
+    pub(super) async fn id(&mut self, args: &IdArgs) -> Result<Completion, Failure> {
         let node = match self.launcher.open(&self.home)? {
             Folder::Busy if args.new => {
                 let what = format!("a keyferry is running on {}, with its key", self.home.display());
@@ -42,6 +42,6 @@ impl Run<'_> {
         };
         let text = format!("{node}\n");
         self.screen.present(&text, &Event::Identity { node }).map_err(|error| unwritable(&error))?;
-        Ok(Outcome::Done)
+        Ok(Completion::Done)
     }
 }

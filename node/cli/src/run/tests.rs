@@ -135,7 +135,7 @@ impl Bench {
     }
 
     /// Does a command line, and gives its end, standard output and standard error.
-    async fn act(&self, line: &str) -> (Result<Outcome, Failure>, String, String) {
+    async fn act(&self, line: &str) -> (Result<Completion, Failure>, String, String) {
         let (mut screen, out, err): (_, Kept, Kept) = Screen::kept(Style::default());
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         let mut run = Run {
@@ -172,7 +172,7 @@ async fn share_serves_until_it_is_told_to_stop_and_then_leaves_in_order() {
         bench.cancel.cancel();
     };
     let ((acted, out, err), ()) = tokio::join!(bench.act(&line), stop);
-    assert_eq!(acted.unwrap(), Outcome::Done);
+    assert_eq!(acted.unwrap(), Completion::Done);
     assert!(out.contains("keyferry get keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/file\n"), "{out}");
     assert_eq!(err, "serving until Ctrl-C\n");
     assert!(bench.launcher.node.shut_down.load(Ordering::SeqCst));
@@ -307,7 +307,7 @@ async fn node_shows_who_it_is_and_a_second_one_is_refused() {
 async fn damage_found_by_verify_is_an_outcome_of_its_own() {
     let bench = Bench::new(false);
     let (acted, out, _) = bench.act("keyferry store verify").await;
-    assert_eq!(acted.unwrap(), Outcome::DamageFound);
+    assert_eq!(acted.unwrap(), Completion::DamageFound);
     assert_eq!(out, "1 blob sound, 1 damaged\n");
 }
 

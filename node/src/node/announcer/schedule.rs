@@ -1,8 +1,8 @@
-//! When which offer is published: one for each day that somebody may ask for, each at times of its own.
+//! When to publish which offer: there is one for each day that somebody may ask for, each at times of its own.
 //!
-//! The offer of today goes out at once, and with each change. That of tomorrow, near midnight, goes out some time before, and
-//! follows changes when it pleases: until then nobody asks for it alone, and who saw both put at one moment, again and again,
-//! would know that they are of one node.
+//! Today's offer goes out at once and after each change. Tomorrow's goes out some time before midnight and follows changes at
+//! random moments: nobody needs it yet, and an observer who saw both records put at the same moment, again and again, would know
+//! that they belong to one node.
 //!
 //! What it is not: the publishing.
 
@@ -14,20 +14,20 @@ use std::{
 use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::offer::publish_days;
 
-use super::Reach;
+use super::reachability::Reachability;
 
-/// An offer is made anew at least this often.
+/// The longest time between two publications of an offer.
 pub(super) const REPUBLISH_EVERY: Duration = Duration::from_secs(20 * 60);
-/// The longest that the first offer of tomorrow waits. It is told of 130 minutes before midnight.
+/// The longest that tomorrow's first offer waits. It is scheduled from 130 minutes before midnight on.
 const MAX_FIRST_DELAY: Duration = Duration::from_secs(90 * 60);
-/// The longest that a change waits for the offer of tomorrow.
+/// The longest that tomorrow's offer waits before it follows a change.
 const MAX_CHANGE_DELAY: Duration = Duration::from_secs(10 * 60);
-/// After a failed publication it is tried again this soon.
+/// How long to wait after a failed publication before the next one.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The offers, by day.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
+pub(super) struct OfferSchedule {
     days: BTreeMap<UtcDay, Planned>,
 }
 
@@ -35,12 +35,18 @@ pub(super) struct Schedule {
 struct Planned {
     due: Instant,
     /// What the next offer says, so that a change is noticed once.
-    reach: Reach,
+    reachability: Reachability,
 }
 
-impl Schedule {
+impl OfferSchedule {
     /// Takes in what the time is, and where the node can be reached. `random` gives numbers from 0 to 1.
-    pub(super) fn update(&mut self, now: Instant, clock: UnixTime, reach: &Reach, mut random: impl FnMut() -> f64) {
+    pub(super) fn update(
+        &mut self,
+        now: Instant,
+        clock: UnixTime,
+        reachability: &Reachability,
+        mut random: impl FnMut() -> f64,
+    ) {
         let days = publish_days(clock);
         self.days.retain(|day, _| days.contains(day));
         for day in days {
@@ -49,11 +55,11 @@ impl Schedule {
             match self.days.get_mut(&day) {
                 None => {
                     let due = after(MAX_FIRST_DELAY);
-                    self.days.insert(day, Planned { due, reach: reach.clone() });
+                    self.days.insert(day, Planned { due, reachability: reachability.clone() });
                 }
-                Some(planned) if planned.reach != *reach => {
+                Some(planned) if planned.reachability != *reachability => {
                     planned.due = planned.due.min(after(MAX_CHANGE_DELAY));
-                    planned.reach = reach.clone();
+                    planned.reachability = reachability.clone();
                 }
                 Some(_) => {}
             }
@@ -91,8 +97,8 @@ mod tests {
         UnixTime(MIDNIGHT.0 - minutes * 60)
     }
 
-    fn elsewhere() -> Reach {
-        Reach { circuits: vec!["/ip4/192.0.2.1/tcp/443".parse().unwrap()], ..Reach::default() }
+    fn elsewhere() -> Reachability {
+        Reachability { circuits: vec!["/ip4/192.0.2.1/tcp/443".parse().unwrap()], ..Reachability::default() }
     }
 
     fn minutes(count: u64) -> Duration {
@@ -101,13 +107,13 @@ mod tests {
 
     #[test]
     fn the_offer_of_today_is_due_at_once_and_with_each_change() {
-        let mut schedule = Schedule::default();
+        let mut schedule = OfferSchedule::default();
         let now = Instant::now();
-        schedule.update(now, before_midnight(600), &Reach::default(), || 0.5);
+        schedule.update(now, before_midnight(600), &Reachability::default(), || 0.5);
         assert_eq!(schedule.next(), Some((TODAY, now)));
         schedule.done(now, TODAY, true, 0.0);
         assert_eq!(schedule.next(), Some((TODAY, now + REPUBLISH_EVERY)));
-        schedule.update(now + minutes(1), before_midnight(599), &Reach::default(), || 0.5);
+        schedule.update(now + minutes(1), before_midnight(599), &Reachability::default(), || 0.5);
         assert_eq!(schedule.next(), Some((TODAY, now + REPUBLISH_EVERY)));
         schedule.update(now + minutes(2), before_midnight(598), &elsewhere(), || 0.5);
         assert_eq!(schedule.next(), Some((TODAY, now + minutes(2))));
@@ -115,9 +121,9 @@ mod tests {
 
     #[test]
     fn what_failed_is_tried_again_soon() {
-        let mut schedule = Schedule::default();
+        let mut schedule = OfferSchedule::default();
         let now = Instant::now();
-        schedule.update(now, before_midnight(600), &Reach::default(), || 0.5);
+        schedule.update(now, before_midnight(600), &Reachability::default(), || 0.5);
         schedule.done(now, TODAY, false, 0.0);
         assert_eq!(schedule.next(), Some((TODAY, now + RETRY_AFTER)));
     }
@@ -129,9 +135,9 @@ mod tests {
             first in 0.01..1.0,
             change in 0.01..1.0,
         ) {
-            let mut schedule = Schedule::default();
+            let mut schedule = OfferSchedule::default();
             let (now, clock) = (Instant::now(), before_midnight(left));
-            schedule.update(now, clock, &Reach::default(), || first);
+            schedule.update(now, clock, &Reachability::default(), || first);
             prop_assert_eq!(schedule.next(), Some((TODAY, now)));
             schedule.done(now, TODAY, true, first);
 

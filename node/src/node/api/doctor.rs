@@ -23,7 +23,7 @@ pub struct Diagnosis {
     /// What the router does.
     pub port_mapping: PortMappingInfo,
     /// Whether this node reaches itself by its outer address, as a second node behind the same router would.
-    pub hairpin: Answer,
+    pub hairpin: Finding,
     /// The STUN servers that were asked.
     pub stun: Vec<StunInfo>,
     /// The relays that this node may use, and which of them answer; none if it uses no relays (`--no-relay`).
@@ -57,7 +57,7 @@ pub struct FamilyInfo {
     /// Addresses at which hosts outside got in when this node asked them to try.
     pub confirmed: Vec<SocketAddr>,
     /// Whether there is a NAT.
-    pub nat: Answer,
+    pub nat: Finding,
     /// How it chooses outer ports (RFC 4787 §4.1).
     pub mapping: MappingInfo,
     /// Whom it lets in (RFC 4787 §5).
@@ -76,7 +76,7 @@ pub struct SeenAddr {
 /// Yes, no, or honestly not known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum Finding {
     /// Yes.
     Yes,
     /// No.

@@ -66,11 +66,11 @@ async fn a_nat_that_keeps_ports_is_punched_and_what_nobody_tried_is_not_known() 
     lab.start_stun();
     let found = diagnosis().await;
     assert_eq!(found.verdict.reach, Reach::HolePunching, "{:?}", found.verdict);
-    assert_eq!(found.ipv4.nat, Answer::Yes);
+    assert_eq!(found.ipv4.nat, Finding::Yes);
     assert_eq!(found.ipv4.mapping, MappingInfo::EndpointIndependent);
     assert_eq!(found.ipv4.filtering, FilteringInfo::NotKnown);
     assert_eq!(found.ipv4.seen, [SeenAddr { addr: "100.128.10.1:4600".parse().unwrap(), seen_by: 2 }]);
-    assert_eq!(found.hairpin, Answer::No);
+    assert_eq!(found.hairpin, Finding::No);
     assert!(found.stun.iter().all(|server| server.took_ms.is_some()), "{:?}", found.stun);
     assert_eq!(found.interfaces.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["home"]);
 }
@@ -99,7 +99,7 @@ async fn a_router_that_leads_its_outer_address_back_inside_is_seen_to_hairpin() 
         "nft add rule inet filter prerouting_miniupnpd ip daddr 100.128.10.1 tcp dport 4600 dnat ip to 192.168.1.2:4600
          nft add rule inet filter postrouting_miniupnpd ip saddr 192.168.1.0/24 oifname lan masquerade",
     );
-    assert_eq!(diagnosis().await.hairpin, Answer::Yes);
+    assert_eq!(diagnosis().await.hairpin, Finding::Yes);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn without_an_outside_nothing_is_claimed() {
     let _lab = Lab::new(KEEPS_PORTS);
     let found = diagnosis().await;
     assert_eq!(found.verdict.reach, Reach::NotKnown);
-    assert_eq!((found.ipv4.nat, found.hairpin), (Answer::NotKnown, Answer::NotKnown));
+    assert_eq!((found.ipv4.nat, found.hairpin), (Finding::NotKnown, Finding::NotKnown));
     assert!(found.stun.iter().all(|server| server.reason.is_some()), "{:?}", found.stun);
     assert!(found.port_mapping.reason.is_some());
 }

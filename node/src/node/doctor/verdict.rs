@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    node::api::{Answer, FamilyInfo, FilteringInfo, MappingInfo, PortMappingInfo, Reach, Verdict},
+    node::api::{FamilyInfo, FilteringInfo, Finding, MappingInfo, PortMappingInfo, Reach, Verdict},
     reach::rendezvous::Scope,
 };
 
@@ -43,15 +43,15 @@ fn direct(ipv4: &FamilyInfo, ipv6: &FamilyInfo, router: &PortMappingInfo) -> Opt
 
 fn punching(listen: &[SocketAddr], ipv4: &FamilyInfo, ipv6: &FamilyInfo, router: &PortMappingInfo) -> Option<Verdict> {
     let verdict = |reach, because: &str| {
-        let advice = advice(listen, router, ipv4.nat == Answer::Yes);
+        let advice = advice(listen, router, ipv4.nat == Finding::Yes);
         Some(Verdict { reach, because: because.to_owned(), advice })
     };
     let predictable = |family: &FamilyInfo| {
-        family.mapping == MappingInfo::EndpointIndependent || family.nat == Answer::No && !family.seen.is_empty()
+        family.mapping == MappingInfo::EndpointIndependent || family.nat == Finding::No && !family.seen.is_empty()
     };
     if predictable(ipv4) {
         return match (ipv4.nat, ipv4.filtering) {
-            (Answer::No, _) => verdict(
+            (Finding::No, _) => verdict(
                 Reach::HolePunching,
                 "this machine has a public IPv4 address, and no host outside is known to have got in: a firewall may be \
                  in the way",
@@ -138,7 +138,7 @@ mod tests {
 
     fn behind_nat(mapping: MappingInfo) -> FamilyInfo {
         let seen = vec![SeenAddr { addr: "198.51.100.9:700".parse().unwrap(), seen_by: 2 }];
-        FamilyInfo { seen, nat: Answer::Yes, mapping, ..FamilyInfo::default() }
+        FamilyInfo { seen, nat: Finding::Yes, mapping, ..FamilyInfo::default() }
     }
 
     fn mapped(external: &str) -> PortMappingInfo {
@@ -204,7 +204,7 @@ mod tests {
     fn what_nobody_has_told_is_not_known() {
         let nothing = FamilyInfo::default();
         assert_eq!(judge(&nothing, &nothing, &PortMappingInfo::default()).reach, Reach::NotKnown);
-        let one = FamilyInfo { nat: Answer::Yes, ..behind_nat(MappingInfo::Unknown) };
+        let one = FamilyInfo { nat: Finding::Yes, ..behind_nat(MappingInfo::Unknown) };
         let verdict = judge(&one, &nothing, &PortMappingInfo::default());
         assert_eq!(verdict.reach, Reach::NotKnown);
         assert!(verdict.because.contains("not enough"), "{}", verdict.because);
