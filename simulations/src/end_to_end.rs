@@ -27,7 +27,7 @@ const TRIES: u64 = 10;
 /// What to move.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// At least so many files in the tree.
+    /// The least number of files in the tree.
     #[arg(long, default_value_t = 2500)]
     files: u64,
     /// The size of the big file.

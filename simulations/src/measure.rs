@@ -18,7 +18,7 @@ use serde::Serialize;
 /// One MiB.
 pub(crate) const MIB: f64 = 1_048_576.0;
 
-/// How often a process is looked at. Its peak is kept by the kernel; only the last instant before its end is missed.
+/// How often to look at a process. The kernel keeps its peak, so only the last instant before its end is missed.
 const SAMPLE_EVERY: Duration = Duration::from_millis(10);
 
 /// Clock ticks a second in `/proc/PID/stat`: fixed at 100 on every Linux that user space sees.

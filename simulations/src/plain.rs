@@ -41,7 +41,7 @@ pub(crate) struct ServeOptions {
 pub(crate) struct ServerOptions {
     #[command(flatten)]
     what: ServeOptions,
-    /// On so many ports.
+    /// How many ports it uses.
     #[arg(long, default_value_t = 1)]
     ports: u32,
 }

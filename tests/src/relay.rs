@@ -1,4 +1,4 @@
-//! A TCP relay on loopback whose first connection has a fault: it breaks, or it goes silent, after so many bytes.
+//! A TCP relay on loopback whose first connection has a fault: it breaks or goes silent after a given number of bytes.
 //!
 //! What it is not: a simulation of a network; every further connection is carried as it is.
 

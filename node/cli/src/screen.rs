@@ -94,7 +94,7 @@ impl Screen {
         Self::new(style, context, bars, Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
-    /// A screen on streams of one's own.
+    /// A screen on other streams.
     pub fn new(
         style: Style,
         context: RenderContext,
@@ -249,7 +249,7 @@ impl Screen {
     }
 }
 
-/// What is told of progress in so many columns: without the files where there is no room, as the other figures say more.
+/// The progress that fits into this many columns: without room, the number of files goes first, as the other figures say more.
 fn fitting(progress: &ProgressLine, columns: u16) -> ProgressLine {
     let files_fit = columns >= FILES_COLUMNS || progress.total_bytes == 0;
     ProgressLine { files: progress.files.filter(|_| files_fit), ..*progress }

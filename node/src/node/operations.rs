@@ -70,7 +70,7 @@ impl Node {
 }
 
 impl Node {
-    /// Listens for connections of a protocol of one's own. Whoever knows this node's key can open one.
+    /// Listens for connections of an application's own protocol. Whoever knows this node's key can open one.
     ///
     /// # Errors
     ///

@@ -15,7 +15,7 @@ use std::{
 /// Marks the containers of labs.
 const LABEL: &str = "keyferry-lab";
 
-/// Whether this process makes containers: without Docker, none are looked for.
+/// Whether this process makes containers: only then does it look for some to remove.
 static CONTAINERS: AtomicBool = AtomicBool::new(false);
 
 /// What places are made of.

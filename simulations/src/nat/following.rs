@@ -80,12 +80,12 @@ impl Fetching {
         self.done_bytes
     }
 
-    /// Waits until it uses such a path.
+    /// Waits until it uses a path of this class.
     pub(super) fn wait_for_path(&mut self, deadline: Instant, is: impl Fn(&Value) -> bool) -> Result<()> {
         self.wait_until(deadline, |event| event["event"] == "connected" && is(event)).map(drop)
     }
 
-    /// Waits until so much is there, and says how much it is.
+    /// Waits until at least this much is there, and gives how much it is.
     pub(super) fn wait_for_bytes(&mut self, bytes: u64, deadline: Instant) -> Result<u64> {
         self.wait_until(deadline, |event| done_bytes(event).is_some_and(|done| done >= bytes))?;
         Ok(self.done_bytes)

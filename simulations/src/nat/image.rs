@@ -27,7 +27,7 @@ const TOOLS: [&str; 10] = ["sh", "sleep", "ip", "nft", "sysctl", "ls", "cat", "p
 /// Those that may be missing.
 const OPTIONAL: [&str; 4] = ["ping", "cmp", "ls", "miniupnpd"];
 
-/// Where tools are looked for.
+/// Where to look for tools.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// What image to make.

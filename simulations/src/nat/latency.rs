@@ -1,4 +1,4 @@
-//! From a call until the session, step by step: what the middle and the slow ones of many runs take, in round trips too.
+//! From a call to the session, step by step: the median and the slow end of many runs, in milliseconds and in round trips.
 //!
 //! What it is not: a measurement of this machine; at 40 ms between hosts most of it is waiting for answers.
 
@@ -35,7 +35,7 @@ struct Latency {
     stages: Vec<(String, Times)>,
 }
 
-/// The middle and the slow ones.
+/// The median and the slow end.
 #[derive(Debug, Serialize)]
 struct Times {
     p50_ms: f64,

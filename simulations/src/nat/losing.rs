@@ -1,7 +1,7 @@
 //! A fetch that loses its relay: the one that carries it is killed in the middle, and it goes on over another one.
 //!
-//! Which relay that is, the getter says. A relay that was found is a public node, and with it goes one that nodes find and call each
-//! other through.
+//! The getter says which relay that is. A relay that was found is a public node, so killing it also takes away a node through which
+//! the others find and call each other.
 //!
 //! What it is not: a measurement of speed, or of a relay that falls silent: its host is still there, and says that nobody listens.
 
@@ -29,19 +29,19 @@ use crate::measure::MIB;
 /// No direct path is possible there.
 const CELL: Cell = Cell::Apart(Site::Symmetric, Site::SymmetricRst);
 
-/// How long after the relay is killed bytes have to come over another one.
+/// How soon after the kill bytes have to come over another relay.
 const RESUMED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the whole fetch may take.
 const FETCH: Duration = Duration::from_secs(240);
-/// The relay is killed when one part of the content has come of so many.
+/// The relay is killed when one part in this many of the content has come.
 const BEFORE: u64 = 8;
-/// The size of the file, which has to last longer than it takes to read that this part is there.
+/// The size of the file: its fetch has to last longer than it takes to notice that this part is there.
 const BYTES: u64 = 256 << 20;
 /// What coturn carries in a round trip: its receive buffers are no larger.
 const COTURN_WINDOW: u64 = 64 << 10;
-/// For how long a fetch by coturn lasts, if that is not longer than for a file of the usual size.
+/// How long a fetch by coturn lasts, unless a file of the usual size takes longer.
 const LASTS_BY_COTURN: Duration = Duration::from_secs(20);
-/// The part of the content that may come once more, with what proves it.
+/// The part of the content, with its proofs, that may come a second time.
 const MAX_AGAIN: f64 = 0.05;
 
 /// How one fetch went.
@@ -60,7 +60,7 @@ struct Report {
     connected_after_s: f64,
     /// From the kill until bytes had come over it. The getter tells of progress five times a second.
     resumed_after_s: f64,
-    /// Bytes that came over the network, those that came twice among them.
+    /// Bytes that came over the network, repeated ones included.
     received_bytes: u64,
 }
 
@@ -160,7 +160,7 @@ fn relay_of(path: &Value) -> Result<IpAddr> {
     relay.and_then(|relay| relay.parse().ok()).with_context(|| format!("no relay is in between: {path}"))
 }
 
-/// Fails unless the getter says that it has kept bytes that came over the relay that was killed, and over others.
+/// Fails unless the getter says that it kept bytes from the killed relay and from others.
 fn ensure_given_by_both(fetched: &Value, killed: IpAddr) -> Result<()> {
     let (mut by_killed, mut by_others) = (0, 0);
     for source in fetched["from"].as_array().map(Vec::as_slice).unwrap_or_default() {

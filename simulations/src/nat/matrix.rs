@@ -23,7 +23,7 @@ use super::{
     world::World,
 };
 
-/// The longest that it may take to the first byte through a relay or, where there is none, until it is told that one is needed.
+/// The longest time to the first byte through a relay or, where there is none, to the message that one is needed.
 pub(crate) const RELAYED_WITHIN: Duration = Duration::from_secs(3);
 
 /// One cell to run at one latency.
@@ -44,9 +44,9 @@ pub(crate) struct Settings {
     pub(crate) plan: Plan,
     /// How often.
     pub(crate) runs: u32,
-    /// How often where a relay is needed, if not as often.
+    /// How often where a relay is needed, if that differs.
     pub(crate) relay_runs: Option<u32>,
-    /// The part of the packets that is lost.
+    /// The fraction of packets that the core loses.
     pub(crate) loss: f64,
     /// How many cells run at once.
     pub(crate) parallel: usize,
@@ -74,7 +74,7 @@ pub(crate) struct CellReport {
     pub(crate) path: &'static str,
     /// How the path was found, the most frequent way.
     pub(crate) strategy: Option<String>,
-    /// The hop limits of opening SYNs that were it.
+    /// The hop limits of the opening SYNs that opened the path.
     pub(crate) ttls: Vec<u64>,
     /// What theory says.
     pub(crate) expected: PathKind,
@@ -83,7 +83,7 @@ pub(crate) struct CellReport {
     pub(crate) expected_reason: Option<&'static str>,
     /// Whether each run was as theory says, its bytes arrived or its reason was told.
     pub(crate) as_expected: bool,
-    /// The time until the session or the reason: the middle run.
+    /// The time until the session or the reason: the median run.
     pub(crate) ms: f64,
     /// The same, the slowest run.
     pub(crate) ms_max: f64,
@@ -91,7 +91,7 @@ pub(crate) struct CellReport {
     pub(crate) runs: usize,
     /// How many of them were as expected.
     pub(crate) good: usize,
-    /// Where a relay is needed: whether each run had its first byte within 3 s or, if there was none, said so.
+    /// Where a relay is needed: whether each run had its first byte within 3 s or, without a relay, said that it needs one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) in_time: Option<bool>,
     /// Bytes that arrived and were right.

@@ -23,13 +23,13 @@ use super::{
     world::{World, public_addrs, public_place},
 };
 
-/// How long a node may take to be up, or to have shared.
+/// How long a node may take to come up, or to share something.
 const START: Duration = Duration::from_secs(40);
 
 /// The number of the signal that ends a process at once.
 const SIGKILL: i32 = 9;
 
-/// Events that wait to be looked at; a process that says more waits.
+/// How many events may wait to be read; a process that says more has to wait.
 const EVENT_QUEUE: usize = 1024;
 
 /// How nodes are started.
@@ -125,7 +125,7 @@ impl Program {
 }
 
 impl PublicHosts {
-    /// Kills what runs on the host with this address, with no chance to tidy up. It has to have been up until then.
+    /// Kills what runs on the host with this address, which must still run, without a chance to tidy up.
     pub(super) fn kill_at(&mut self, ip: IpAddr) -> Result<()> {
         let has = |line: Line| [IpAddr::from(line.v4), line.v6.into()].contains(&ip);
         let nodes = self.nodes.iter_mut().enumerate().map(|(at, node)| (Line::of_public_node(at), &mut node.child));

@@ -30,7 +30,7 @@ const START: Duration = Duration::from_secs(10);
 /// Who relays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Relays {
-    /// Nobody: nodes that need a relay are told so.
+    /// Nobody: a node that needs a relay says so.
     #[default]
     None,
     /// The public nodes, for everyone: nodes find them through the DHT.
@@ -89,7 +89,7 @@ impl Relays {
         }
     }
 
-    /// The relays that nodes are told of, as `KEYFERRY_TURN` has them.
+    /// The relays that nodes may use, in the form of `KEYFERRY_TURN`.
     pub(super) fn configured(self) -> Option<String> {
         let uri = |addr: SocketAddr| format!("turn:{}@{addr}", user());
         match self {

@@ -54,7 +54,7 @@ pub(crate) struct Nat {
     pub(crate) mapping: Mapping,
     /// Whom it lets in.
     pub(crate) filtering: Filtering,
-    /// What the others are told.
+    /// How it answers those whom it does not let in.
     pub(crate) refusal: Refusal,
     /// Whether hosts inside reach each other by the public address, given here.
     pub(crate) hairpin: Option<Ipv4Addr>,

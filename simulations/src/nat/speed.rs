@@ -19,7 +19,7 @@ use super::{
 };
 use crate::measure::median;
 
-/// What the punched path has to carry of what the plain one does.
+/// The least part of the plain path's speed that the punched one has to reach.
 const REQUIRED: f64 = 0.95;
 
 const PLAIN: Cell = Cell::Apart(Site::PortMapping, Site::PortDependentRst);
@@ -27,7 +27,7 @@ const PUNCHED: Cell = Cell::Apart(Site::PortDependentRst, Site::PortDependentRst
 
 #[derive(Debug, Serialize)]
 struct Report {
-    /// The speed of the punched path by that of the plain one, medians.
+    /// The speed of the punched path divided by that of the plain one; medians.
     ratio: f64,
     rtt_ms: u64,
     bytes: u64,

@@ -1,6 +1,6 @@
 //! Many relayed connections at once: whether each gets its part, and what one costs the relay.
 //!
-//! What it is not: a limit that is looked for.
+//! What it is not: a search for the limit.
 
 use std::{
     ffi::OsStr,
@@ -25,7 +25,7 @@ use crate::{
 /// How long all are read from.
 const SECONDS: u64 = 6;
 
-/// How often the relay's memory is looked at.
+/// How often to look at the relay's memory.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
 /// What came of it.

@@ -26,7 +26,7 @@ impl Run<'_> {
                 Executor::Other(client) => status_of(&client, &self.cancel).await?.node,
                 Executor::Own(node) => status_of(&*node, &self.cancel).await?.node,
             },
-            // Before anything is asked for: it would be asked for in vain.
+            // Before asking for a passphrase in vain.
             Folder::Open(home, _) | Folder::Encrypted(home) if args.new => {
                 return Err(HomeError::IdentityExists { path: home.identity_path() }.into());
             }

@@ -109,7 +109,7 @@ impl From<Mapping> for MappingInfo {
     }
 }
 
-/// Whom a NAT or a firewall lets in, as far as the tests tell. A host that was never contacted is nowhere at hand, so
+/// Whom a NAT or a firewall lets in, as far as the tests tell. There is no host that this node has never contacted, so
 /// endpoint-independent and address-dependent filtering look the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

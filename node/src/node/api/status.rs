@@ -17,7 +17,7 @@ pub struct Status {
     pub version: String,
     /// The data folder.
     pub home: PathBuf,
-    /// Whether a node is up (as against a command that opened the data folder by itself).
+    /// Whether a node is running, rather than a command that opened the data folder by itself.
     pub running: bool,
     /// The addresses it listens on.
     pub listen: Vec<SocketAddr>,
