@@ -99,7 +99,7 @@ pub mod error {
         connect::connector::FindError,
         content::{
             store::StoreError,
-            transfer::{FetchError, HolderError},
+            transfer::{FetchError, ProviderError},
         },
         net::{
             port::PortError,

@@ -251,7 +251,7 @@ impl From<FetchError> for Failure {
             FetchError::Unavailable { .. } | FetchError::NotFound { .. } => {
                 Self::network(message).try_to("check the address, and that a holder is running")
             }
-            FetchError::NoHolder { .. } => {
+            FetchError::NoProvider { .. } => {
                 Self::network(message).try_to("run the same command again: it goes on from what was verified")
             }
             FetchError::Interrupted => {

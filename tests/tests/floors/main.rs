@@ -48,15 +48,6 @@ const KNOWN: &[&[&str]] = &[
         "proto/wire/src/signalling/error.rs",
         "proto/wire/src/signalling/mod.rs",
     ],
-    &["node/src/content/store/mod.rs", "node/src/content/store/outboard.rs"],
-    &[
-        "node/src/content/transfer/attempt/patience.rs",
-        "node/src/content/transfer/attempt/planning.rs",
-        "node/src/content/transfer/attempt/reports.rs",
-        "node/src/content/transfer/attempt.rs",
-        "node/src/content/transfer/fetch.rs",
-    ],
-    &["node/src/content/transfer/receive.rs", "node/src/content/transfer/sink.rs"],
     &["node/src/reach/turn_client/allocation.rs", "node/src/reach/turn_client/driver.rs"],
     &["node/src/reach/turn_client/dial.rs", "node/src/reach/turn_client/error.rs"],
     &[

@@ -7,7 +7,6 @@ use std::{
     fs::{self, Metadata},
     io,
     path::Path,
-    sync::PoisonError,
     time::Duration,
 };
 
@@ -54,7 +53,7 @@ impl Store {
 
     /// Removes the files of one blob from the data folder, unless a fetch is using them.
     pub(super) fn remove_files(&self, hash: &ContentHash) -> Result<(), StoreError> {
-        if self.is_active(hash) {
+        if self.0.active.contains(hash) {
             return Ok(());
         }
         let folders = &self.0.folders;
@@ -75,7 +74,7 @@ impl Store {
             let entry = entry.map_err(|error| walk_error(folder, error))?;
             // A name that is not ours is not our business.
             let Some(hash) = Folders::hash_of(entry.path()).filter(|_| entry.file_type().is_file()) else { continue };
-            if wanted.contains(&hash) || self.is_active(&hash) {
+            if wanted.contains(&hash) || self.0.active.contains(&hash) {
                 continue;
             }
             let metadata = entry.metadata().map_err(|error| walk_error(folder, error))?;
@@ -107,10 +106,6 @@ impl Store {
             fs::remove_dir_all(entry.path()).map_err(StoreError::io("remove", &entry.path()))?;
         }
         Ok(())
-    }
-
-    fn is_active(&self, hash: &ContentHash) -> bool {
-        self.0.active.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
     }
 
     fn is_pending(&self, hash: &ContentHash, grace: Duration) -> Result<bool, StoreError> {

@@ -234,6 +234,13 @@ impl Store {
         Ok(())
     }
 
+    /// Opens the outboard of a blob that is to be fetched: the one that an earlier run left, or a new one.
+    ///
+    /// `size` is what a peer says: nothing is allocated for it.
+    pub fn partial_outboard(&self, hash: ContentHash, size: u64) -> Result<OutboardFile, StoreError> {
+        OutboardFile::open(&self.0.folders, &self.0.active, hash, size)
+    }
+
     /// Takes over what was fetched: `placed` says where each blob of the root is now (hash, size in bytes, file), and
     /// from there it is seeded. The manifest of a collection was given by [`Store::put_blob_bytes`].
     ///

@@ -1,7 +1,8 @@
 //! The outboard of a blob that is being fetched: its proven parents go here, and a later run finds them again.
 //!
-//! What it is not: proof of anything by itself. What a file holds is believed only after [`Store::verified_groups`]
-//! has followed it down from the blob's hash, so no order of writes, kill or crash can make it lie.
+//! What it is not: proof of anything by itself. What a file holds is believed only after
+//! [`OutboardFile::verified_groups`] has followed it down from the blob's hash, so no order of writes, kill or crash can
+//! make it lie.
 
 use std::{
     collections::HashMap,
@@ -17,14 +18,15 @@ use std::{
 use keyferry_proto::{hash::ContentHash, transfer::units::UnitRanges};
 
 use super::{
-    Store, StoreError,
+    StoreError,
     disk::{self, Folders},
     proving,
     tree::{self, PARENT_LEN},
 };
 
-/// The blobs that are being fetched now, with the number of outboards that are open for each.
-pub(super) type ActiveOutboards = Arc<Mutex<HashMap<ContentHash, usize>>>;
+/// The blobs that are being fetched now, with the number of outboards that are open for each. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ActiveOutboards(Arc<Mutex<HashMap<ContentHash, usize>>>);
 
 /// The outboard of a blob that is being fetched. One of a blob of a single group takes no file.
 #[derive(Debug)]
@@ -34,39 +36,46 @@ pub struct OutboardFile {
     complete: PathBuf,
     is_complete: AtomicBool,
     expected_len: u64,
-    _active: ActiveGuard,
+    _active: ActiveOutboard,
 }
 
-impl Store {
-    /// Opens the outboard of a blob that is to be fetched: the one that an earlier run left, or a new one.
-    ///
-    /// `size` is what a peer says: nothing is allocated for it.
-    pub fn partial_outboard(&self, hash: ContentHash, size: u64) -> Result<OutboardFile, StoreError> {
-        let folders = &self.0.folders;
-        let active = ActiveGuard::new(&self.0.active, hash);
-        let (partial, complete) = (folders.partial_outboard(&hash), folders.outboard(&hash));
-        let expected_len = tree::outboard_len(size);
-        let (file, is_complete) = if expected_len == 0 { (None, true) } else { open(folders, &hash, expected_len)? };
-        let is_complete = AtomicBool::new(is_complete);
-        Ok(OutboardFile { file, partial, complete, is_complete, expected_len, _active: active })
+impl ActiveOutboards {
+    /// Whether a blob is being fetched.
+    pub(super) fn contains(&self, hash: &ContentHash) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
     }
 
-    /// Which groups of a file that is being fetched are the blob's: every one is read and proven again, on all cores.
-    ///
-    /// Where the file or the outboard has nothing yet, this costs next to nothing. So a fetch that was killed at any
-    /// moment goes on from here, with no journal.
-    pub fn verified_groups(
-        &self,
-        file: &File,
-        outboard: &OutboardFile,
-        hash: ContentHash,
-        size: u64,
-    ) -> Result<UnitRanges, StoreError> {
-        proving::proven_on_disk(file, outboard.file.as_ref(), &outboard.partial, &hash, size)
+    fn enter(&self, hash: ContentHash) -> ActiveOutboard {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(hash).or_insert(0) += 1;
+        ActiveOutboard { all: self.clone(), hash }
     }
 }
 
 impl OutboardFile {
+    /// Opens the outboard of a blob that is to be fetched: the one that an earlier run left, or a new one.
+    pub(super) fn open(
+        folders: &Folders,
+        active: &ActiveOutboards,
+        hash: ContentHash,
+        size: u64,
+    ) -> Result<Self, StoreError> {
+        let active = active.enter(hash);
+        let (partial, complete) = (folders.partial_outboard(&hash), folders.outboard(&hash));
+        let expected_len = tree::outboard_len(size);
+        let (file, is_complete) = if expected_len == 0 { (None, true) } else { open(folders, &hash, expected_len)? };
+        let is_complete = AtomicBool::new(is_complete);
+        Ok(Self { file, partial, complete, is_complete, expected_len, _active: active })
+    }
+
+    /// Which groups of a file that is being fetched are those of the blob `hash`: every one is read and proven again, on
+    /// all cores.
+    ///
+    /// Where the file or the outboard has nothing yet, this costs next to nothing. So a fetch that was killed at any
+    /// moment goes on from here, with no journal.
+    pub fn verified_groups(&self, file: &File, hash: ContentHash, size: u64) -> Result<UnitRanges, StoreError> {
+        proving::proven_on_disk(file, self.file.as_ref(), &self.partial, &hash, size)
+    }
+
     /// Keeps a parent that was proven, at its place in bytes.
     pub fn write_parent(&self, outboard_offset: u64, parent: &[u8; PARENT_LEN]) -> Result<(), StoreError> {
         match &self.file {
@@ -142,25 +151,18 @@ fn open(folders: &Folders, hash: &ContentHash, expected_len: u64) -> Result<(Opt
 
 /// Keeps a garbage collection away from an outboard that is in use.
 #[derive(Debug)]
-struct ActiveGuard {
-    active: ActiveOutboards,
+struct ActiveOutboard {
+    all: ActiveOutboards,
     hash: ContentHash,
 }
 
-impl ActiveGuard {
-    fn new(active: &ActiveOutboards, hash: ContentHash) -> Self {
-        *active.lock().unwrap_or_else(PoisonError::into_inner).entry(hash).or_insert(0) += 1;
-        Self { active: active.clone(), hash }
-    }
-}
-
-impl Drop for ActiveGuard {
+impl Drop for ActiveOutboard {
     fn drop(&mut self) {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = active.get_mut(&self.hash) {
+        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.hash) {
             *count -= 1;
             if *count == 0 {
-                active.remove(&self.hash);
+                all.remove(&self.hash);
             }
         }
     }

@@ -1,58 +1,52 @@
-//! One attempt of a fetch under one plan: the loop between sessions, the schedule and the requests.
+//! One attempt of a fetch under one plan: it takes what sessions, requests and the schedule say, and tells each what follows
+//! for it.
 //!
 //! What it is not: the decision who is asked for what (`keyferry_proto::transfer::schedule`), or the receiving of bytes
 //! (`receive`).
 
-mod holders;
-mod patience;
-mod planning;
-mod reports;
-mod request;
+mod providers;
+mod requests;
+mod tally;
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    ops::Range,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use keyferry_proto::{
+    hash::ContentFormat,
     identity::NodeKey,
     transfer::{
-        schedule::{DropReason, HolderId, Input, Output, RequestId, Schedule, ScheduleConfig},
+        schedule::{DropReason, HolderId, Input, Output, RequestId, Schedule, ScheduleConfig, ScheduleError},
         units::UnitRanges,
     },
 };
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
     time::{sleep, sleep_until},
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
-pub(super) use self::{
-    patience::{Patience, Setback},
-    request::ask,
-};
+pub use self::tally::FetchProgress;
 use self::{
-    planning::plan_here,
-    reports::{RequestReport, What},
-    request::run_request,
+    providers::Providers,
+    requests::{RequestReport, Requests, What},
+    tally::Tally,
 };
 use super::{
-    FetchError, HolderError, InternalError,
-    fetch::{FetchProgress, Job, Ledger, blocking},
-    plan::Plan,
-    receive::{Assignment, FetchContext},
+    FetchError, InternalError, ProviderError,
+    context::FetchContext,
+    ledger::Ledger,
+    patience::Patience,
+    plan::{Plan, blocking},
+    receive::ReceiveError,
+    sink::RequestProgress,
 };
 use crate::net::session::Session;
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(200);
-/// Reports of requests that wait for the fetch; a slow fetch slows the network, not the memory.
-const MAX_WAITING_REPORTS: usize = 256;
 
 /// Why an attempt did not bring everything.
 pub(super) enum AttemptError {
@@ -67,94 +61,56 @@ impl<E: Into<FetchError>> From<E> for AttemptError {
     }
 }
 
-struct RunningRequest {
-    holder: HolderId,
-    /// Kept up until the request has ended, also if its holder is asked over another one by then.
-    session: Session,
-    end_unit: Arc<AtomicU64>,
-    cancel: CancellationToken,
-    /// When it was told to end, if its holder has moved to another session.
-    moved: Option<Instant>,
-}
-
 /// One attempt under one plan.
 pub(super) struct Attempt {
-    shared: Arc<FetchContext>,
+    context: Arc<FetchContext>,
     ledger: Ledger,
     patience: Patience,
     schedule: Schedule,
-    holders: HashMap<HolderId, Session>,
-    next_holder: u64,
-    requests: HashMap<RequestId, RunningRequest>,
-    tasks: JoinSet<()>,
-    reports: mpsc::Receiver<RequestReport>,
-    report_to: mpsc::Sender<RequestReport>,
-    /// Cancelled at the end of the attempt, also when it is dropped.
-    stop: CancellationToken,
-    _stop_when_dropped: DropGuard,
-    have: UnitRanges,
-    progress: FetchProgress,
-    /// The request that is making the plan, which may take long.
-    planning: Option<(HolderId, RequestId)>,
-    /// Who described a blob; its word is proven only by the last chunk.
-    describer: Option<NodeKey>,
-    someone_disagrees: bool,
-    /// Those whose sessions were lost, and who may be back.
-    may_return: HashSet<NodeKey>,
+    providers: Providers,
+    requests: Requests,
+    tally: Tally,
+    description: Description,
     /// Since when there is nobody to ask.
     stuck_since: Instant,
-    holders_closed: bool,
+}
+
+/// By whose word the plan goes.
+#[derive(Default)]
+struct Description {
+    /// Who described a blob; its word is proven only by the last chunk.
+    by: Option<NodeKey>,
+    is_disputed: bool,
 }
 
 impl Attempt {
     /// Makes the plan, if the content's shape is known already.
     pub(super) async fn start(
-        job: &Job,
+        context: FetchContext,
         ledger: Ledger,
         sessions: Vec<Session>,
         patience: &Patience,
         cancel: &CancellationToken,
     ) -> Result<Self, FetchError> {
-        let shared = Arc::new(FetchContext {
-            store: job.store.clone(),
-            target: job.target.clone(),
-            root: job.root,
-            format: job.format,
-            plan: OnceLock::new(),
-            planning: Mutex::new(()),
-            arrivals: Arc::clone(&ledger.arrivals),
-        });
-        let planned = plan_here(&shared, job.root_size, cancel).await?;
+        let context = Arc::new(context);
+        let planned = context.plan_here(cancel).await?;
         let now = Instant::now();
-        let (report_to, reports) = mpsc::channel(MAX_WAITING_REPORTS);
-        let stop = CancellationToken::new();
         let mut attempt = Self {
-            shared,
+            context,
             ledger,
             patience: patience.clone(),
             schedule: Schedule::new(ScheduleConfig::default()),
-            holders: HashMap::new(),
-            next_holder: 0,
-            requests: HashMap::new(),
-            tasks: JoinSet::new(),
-            reports,
-            report_to,
-            _stop_when_dropped: stop.clone().drop_guard(),
-            stop,
-            have: UnitRanges::empty(),
-            progress: FetchProgress::default(),
-            planning: None,
-            describer: None,
-            someone_disagrees: false,
-            may_return: HashSet::new(),
+            providers: Providers::default(),
+            requests: Requests::new(),
+            tally: Tally::default(),
+            description: Description::default(),
             stuck_since: now,
-            holders_closed: false,
         };
         if let Some(have) = planned {
-            attempt.planned(now, have)?;
+            attempt.on_planned(now, have)?;
         }
         for session in sessions {
-            attempt.add_holder(now, session)?;
+            attempt.on_session(now, session)?;
         }
         Ok(attempt)
     }
@@ -162,32 +118,33 @@ impl Attempt {
     /// Runs until everything is verified and on disk.
     pub(super) async fn run(
         &mut self,
-        holders: &mut mpsc::Receiver<Session>,
+        providers: &mut mpsc::Receiver<Session>,
         tell: &impl Fn(FetchProgress),
         cancel: &CancellationToken,
     ) -> Result<(), AttemptError> {
         let mut tick = tokio::time::interval(TICK);
+        let mut more_may_come = true;
         loop {
             let wake_at = match self.drain_schedule() {
                 ScheduleStep::Complete => {
-                    tell(self.progress);
+                    tell(self.tally.progress());
                     return Ok(());
                 }
                 ScheduleStep::WaitUntil(at) => at,
             };
-            let patience = self.patience_left()?;
+            let patience = self.patience_left(more_may_come)?;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(FetchError::Interrupted.into()),
-                Some(report) = self.reports.recv() => self.on_report(report)?,
-                session = holders.recv(), if !self.holders_closed => match session {
-                    Some(session) => self.add_holder(Instant::now(), session)?,
-                    None => self.holders_closed = true,
+                Some(report) = self.requests.next_report() => self.on_report(report)?,
+                session = providers.recv(), if more_may_come => match session {
+                    Some(session) => self.on_session(Instant::now(), session)?,
+                    None => more_may_come = false,
                 },
                 _ = tick.tick() => {
-                    tell(self.progress);
+                    tell(self.tally.progress());
                     self.excuse_planner()?;
-                    self.end_moved();
+                    self.requests.end_left(Instant::now());
                 }
                 () = wake(wake_at) => self.input(Input::Timeout)?,
                 () = sleep(patience) => {}
@@ -197,20 +154,17 @@ impl Attempt {
 
     /// Ends all requests, and waits until none writes any more.
     pub(super) async fn stop_requests(&mut self) {
-        self.stop.cancel();
-        // Whoever is about to report must not wait for a reader that is gone.
-        self.reports.close();
-        while self.tasks.join_next().await.is_some() {}
+        self.requests.stop().await;
     }
 
     /// The plan of an attempt that is complete.
     pub(super) fn plan(&self) -> Result<Arc<Plan>, FetchError> {
-        self.shared.plan.get().cloned().ok_or_else(|| InternalError::NoPlan.into())
+        self.context.plan.get().cloned().ok_or_else(|| InternalError::NoPlan.into())
     }
 
     /// Removes what a plan staged of which nothing was verified.
     pub(super) async fn discard_if_empty(&self) {
-        let Some(plan) = self.shared.plan.get().cloned().filter(|_| self.have.is_empty()) else { return };
+        let Some(plan) = self.context.plan.get().cloned().filter(|_| self.tally.is_empty()) else { return };
         if let Err(error) = blocking(move || plan.discard()).await {
             tracing::debug!(%error, "what a wrong plan left stays");
         }
@@ -222,7 +176,7 @@ impl Attempt {
 
     /// What the next attempt goes on with: the staging area is free once this has returned.
     pub(super) fn into_parts(self) -> (Ledger, Vec<Session>) {
-        (self.ledger, self.holders.into_values().filter(|session| session.end().is_none()).collect())
+        (self.ledger, self.providers.into_sessions())
     }
 
     fn input(&mut self, input: Input) -> Result<(), FetchError> {
@@ -237,18 +191,14 @@ impl Attempt {
         loop {
             match self.schedule.poll_output() {
                 Output::Request { holder, request, ranges } => self.start_request(holder, request, ranges),
-                Output::Shorten { request, end_unit, .. } => {
-                    if let Some(running) = self.requests.get(&request) {
-                        running.end_unit.fetch_min(end_unit, Ordering::Relaxed);
-                    }
-                }
+                Output::Shorten { request, end_unit, .. } => self.requests.shorten(request, end_unit),
                 Output::Drop { holder, why: DropReason::Stalled } => {
-                    self.ledger.setback = Some(Setback::Failed(HolderError::Silent));
-                    self.forget_requests_of(holder);
+                    self.ledger.note(ProviderError::Silent);
+                    self.requests.give_up(holder);
                 }
                 Output::Drop { holder, why: DropReason::Empty } => {
-                    self.ledger.setback.get_or_insert(Setback::Failed(HolderError::Useless));
-                    self.forget_requests_of(holder);
+                    self.ledger.note_if_none(ProviderError::Useless);
+                    self.requests.give_up(holder);
                 }
                 Output::Complete => return ScheduleStep::Complete,
                 Output::Stuck { .. } => self.stuck_since = Instant::now(),
@@ -257,38 +207,205 @@ impl Attempt {
         }
     }
 
-    fn start_request(&mut self, holder: HolderId, request: RequestId, ranges: UnitRanges) {
-        let Some(session) = self.holders.get(&holder).cloned() else {
+    fn start_request(&mut self, provider: HolderId, request: RequestId, ranges: UnitRanges) {
+        let Some(session) = self.providers.session(provider).cloned() else {
             // Its session ended while it had nothing to do.
-            let lost = self.input(Input::HolderLost(holder));
-            return lost.unwrap_or_else(|error| tracing::debug!(%error, "a holder that is gone is not given up"));
+            let lost = self.input(Input::HolderLost(provider));
+            return lost.unwrap_or_else(|error| tracing::debug!(%error, "a provider that is gone is not given up"));
         };
-        // Those that have ended leave nothing to be told.
-        while self.tasks.try_join_next().is_some() {}
-        let end_unit = Arc::new(AtomicU64::new(u64::MAX));
-        let cancel = self.stop.child_token();
-        let assignment = Assignment { ranges, end_unit: Arc::clone(&end_unit), cancel: cancel.clone() };
-        let running = RunningRequest { holder, session: session.clone(), end_unit, cancel, moved: None };
-        self.requests.insert(request, running);
-        let (shared, report_to) = (Arc::clone(&self.shared), self.report_to.clone());
-        self.tasks.spawn(async move {
-            let to = report_to.clone();
-            let report = move |progress| {
-                // The fetch is over if nobody listens.
-                let _ = to.blocking_send(RequestReport { holder, request, what: What::Progress(progress) });
-            };
-            let ended = run_request(session, shared, assignment, report).await;
-            let _ = report_to.send(RequestReport { holder, request, what: What::Ended(ended) }).await;
-        });
+        self.requests.start(provider, request, ranges, session, Arc::clone(&self.context));
     }
 
-    fn forget_requests_of(&mut self, id: HolderId) {
-        self.requests.retain(|_, running| {
-            if running.holder == id {
-                running.cancel.cancel();
+    /// Takes a session with a node that may have the content.
+    fn on_session(&mut self, now: Instant, session: Session) -> Result<(), FetchError> {
+        let peer = session.peer();
+        if self.ledger.is_banned(&peer) {
+            tracing::debug!("a provider that lied is not asked again");
+            return Ok(());
+        }
+        let known = self.schedule.holders().find(|id| self.providers.node(*id) == Some(peer));
+        if let Some(id) = known {
+            if !self.providers.move_to(id, session) {
+                return Ok(());
             }
-            running.holder != id
-        });
+            self.requests.leave(id, now);
+            return self.input_at(now, Input::HolderMoved(id));
+        }
+        self.providers.forget_ended(&self.requests.busy());
+        match self.schedule.handle_input(now, Input::HolderAdded(self.providers.next_id())) {
+            Ok(()) => self.providers.add(session),
+            Err(error @ ScheduleError::TooManyHolders { .. }) => {
+                tracing::debug!(%error, "one more provider is left alone");
+            }
+            Err(error) => return Err(InternalError::from(error).into()),
+        }
+        Ok(())
+    }
+
+    fn on_report(&mut self, report: RequestReport) -> Result<(), AttemptError> {
+        let RequestReport { provider, request, what } = report;
+        match what {
+            What::Progress(progress) => Ok(self.on_progress(provider, request, progress)?),
+            What::Ended(ended) => match self.requests.take_ended(provider, request) {
+                // The session that it left may have ended meanwhile: no reason to doubt the provider.
+                Some(running) if running.has_moved() && ended.as_ref().is_err_and(ReceiveError::is_interruption) => {
+                    Ok(self.input(Input::RequestEnded { holder: provider, request })?)
+                }
+                Some(_) => self.on_ended(provider, request, ended),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Progress counts also of a request that was given up meanwhile: it is verified, and on disk.
+    fn on_progress(
+        &mut self,
+        provider: HolderId,
+        request: RequestId,
+        progress: RequestProgress,
+    ) -> Result<(), FetchError> {
+        let now = Instant::now();
+        match progress {
+            RequestProgress::Alive => {
+                self.ledger.progressed(now);
+                self.input_at(now, Input::Alive(provider))
+            }
+            RequestProgress::Planning => {
+                self.requests.plans(provider, request);
+                Ok(())
+            }
+            RequestProgress::Planned { have } => {
+                self.requests.planned();
+                self.description.by = self.providers.node(provider);
+                self.on_planned(now, have)?;
+                self.input_at(now, Input::Alive(provider))
+            }
+            RequestProgress::Verified { units } => {
+                self.on_verified(now, provider, request, units.clone());
+                self.input_at(now, Input::Verified { holder: provider, units })
+            }
+            RequestProgress::ItemRefused { units, refusal } => {
+                self.ledger.note(ProviderError::Refused(refusal));
+                self.input_at(now, Input::ItemRefused { holder: provider, units })
+            }
+        }
+    }
+
+    fn on_planned(&mut self, now: Instant, have: UnitRanges) -> Result<(), FetchError> {
+        let plan = self.plan()?;
+        self.ledger.found_here(self.tally.begin(&plan, &have));
+        self.ledger.progressed(now);
+        self.input_at(now, Input::Planned { total_units: plan.layout.total_units(), have })
+    }
+
+    fn on_verified(&mut self, now: Instant, provider: HolderId, request: RequestId, units: Range<u64>) {
+        let gained = self.context.plan.get().map_or(0, |plan| self.tally.count(plan, units));
+        self.ledger.progressed(now);
+        // A request that was given up may still tell of something.
+        let session = self.requests.session(request).or_else(|| self.providers.session(provider));
+        if let Some(session) = session.filter(|_| gained > 0) {
+            self.ledger.give(session, gained);
+        }
+    }
+
+    fn on_ended(
+        &mut self,
+        provider: HolderId,
+        request: RequestId,
+        ended: Result<(), ReceiveError>,
+    ) -> Result<(), AttemptError> {
+        let ask_again = Input::RequestEnded { holder: provider, request };
+        let node = self.providers.node(provider);
+        let error = match ended {
+            Ok(()) => return Ok(self.input(ask_again)?),
+            Err(ReceiveError::Local(error)) => return Err(AttemptError::Failed(error)),
+            Err(ReceiveError::Provider(error)) => error,
+        };
+        match &error {
+            ProviderError::Lied(what) => {
+                tracing::debug!(%what, "a provider lied");
+                // Whoever agreed with a false description lied as well, but is no reason to doubt it.
+                let described = node.is_some() && self.unproven_describer() == node;
+                if let Some(node) = node {
+                    self.ban(node);
+                }
+                if described {
+                    self.ledger.note(error);
+                    return Err(AttemptError::PlanWasWrong);
+                }
+            }
+            ProviderError::Disagrees { .. } => self.description.is_disputed = true,
+            ProviderError::Refused(_) => {}
+            // A provider whose file changed ends the stream; asked again, it says why.
+            _ if self.providers.is_connected(provider) => {
+                self.ledger.note(error);
+                return Ok(self.input(ask_again)?);
+            }
+            _ => {
+                if let Some(node) = node {
+                    self.providers.lose(node);
+                }
+            }
+        }
+        self.ledger.note(error);
+        self.requests.give_up(provider);
+        Ok(self.input(Input::HolderLost(provider))?)
+    }
+
+    /// The provider that makes the plan is silent only as this side is busy with it.
+    fn excuse_planner(&mut self) -> Result<(), FetchError> {
+        match self.requests.planner() {
+            Some(provider) => {
+                self.ledger.progressed(Instant::now());
+                self.input(Input::Alive(provider))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How long the fetch may still wait for a provider; an error once it is over.
+    fn patience_left(&mut self, more_may_come: bool) -> Result<Duration, AttemptError> {
+        let for_return = self.patience.for_return.saturating_sub(self.ledger.fruitless());
+        if !self.requests.is_empty() {
+            return if for_return.is_zero() { Err(self.in_the_end().into()) } else { Ok(for_return) };
+        }
+        if self.description.is_disputed && !for_return.is_zero() && self.unproven_describer().is_some() {
+            self.doubt_describer();
+            return Err(AttemptError::PlanWasWrong);
+        }
+        let stuck = self.stuck_since.elapsed();
+        let left = match self.ledger.has_setback() {
+            true if self.providers.may_return() => for_return,
+            true => self.patience.when_refused.saturating_sub(stuck),
+            false => self.patience.to_find.saturating_sub(stuck),
+        };
+        if left.is_zero() || !more_may_come { Err(self.in_the_end().into()) } else { Ok(left) }
+    }
+
+    /// Why it was all in vain.
+    fn in_the_end(&mut self) -> FetchError {
+        let silent = || (!self.requests.is_empty()).then_some(ProviderError::Silent);
+        let last = self.ledger.take_setback().or_else(silent);
+        FetchError::in_vain(self.context.job.root, last)
+    }
+
+    /// The provider on whose unproven word the plan rests, if it rests on one.
+    fn unproven_describer(&self) -> Option<NodeKey> {
+        let plan = self.context.plan.get().filter(|plan| plan.format == ContentFormat::Blob)?;
+        self.description.by.filter(|_| !self.tally.proves_size(plan))
+    }
+
+    /// Leaves out whoever described the content, unless it is only away: then another is heard first.
+    fn doubt_describer(&mut self) {
+        if let Some(describer) = self.description.by.filter(|describer| !self.providers.is_away(describer)) {
+            self.ban(describer);
+        }
+    }
+
+    /// Never asks a node again, whatever session it comes by.
+    fn ban(&mut self, node: NodeKey) {
+        self.ledger.ban(node);
+        self.providers.remove(&node);
     }
 }
 

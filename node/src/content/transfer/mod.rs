@@ -1,9 +1,12 @@
-//! Moving content: answering requests ([`serve`]) and fetching from one or several holders ([`fetch`]).
+//! Moving content: answering requests ([`serve`]) and fetching from one or several providers ([`fetch`]).
 //!
-//! What it is not: finding holders or making connections; sessions come from outside.
+//! What it is not: finding providers or making connections; sessions come from outside.
 
 mod attempt;
+mod context;
 pub mod fetch;
+mod ledger;
+mod patience;
 mod plan;
 pub mod reading;
 mod receive;
@@ -43,25 +46,25 @@ pub enum FetchError {
     /// The publisher: the content names itself a folder, but its list of files is not acceptable.
     #[error("the list of files is not acceptable: {0}")]
     HostileManifest(#[source] ManifestError),
-    /// The publisher or a holder: the size that it claims cannot be.
+    /// The publisher or a provider: the size that it claims cannot be.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The holders: none has the content.
+    /// The providers: none has the content.
     #[error("nobody who was reached gives {}: {why}", hash.short())]
     Unavailable {
         /// The root hash.
         hash: ContentHash,
-        /// What the last holder said.
+        /// What the last provider said.
         why: Refusal,
     },
-    /// The holders: they are gone, or their data was wrong.
+    /// The providers: they are gone, or their data was wrong.
     #[error("no holder is left to fetch from: {last}")]
-    NoHolder {
+    NoProvider {
         /// What went wrong with the last one.
         #[source]
-        last: HolderError,
+        last: ProviderError,
     },
-    /// The network: no holder was found in time.
+    /// The network: no provider was found in time.
     #[error("no holder of {} was found", hash.short())]
     NotFound {
         /// The root hash.
@@ -81,13 +84,27 @@ pub enum FetchError {
     Internal(#[from] InternalError),
 }
 
-/// What went wrong with a holder.
+impl FetchError {
+    /// Why there is no content, by what last went wrong with a provider; by nothing, if there was none.
+    fn in_vain(hash: ContentHash, last: Option<ProviderError>) -> Self {
+        match last {
+            None => Self::NotFound { hash },
+            Some(ProviderError::Refused(why)) => Self::Unavailable { hash, why },
+            Some(last) => Self::NoProvider { last },
+        }
+    }
+}
+
+/// What went wrong with a provider.
 #[derive(Debug, thiserror::Error)]
-pub enum HolderError {
-    /// The holder: it sent what is not the content that was asked for.
+pub enum ProviderError {
+    /// The provider: it sent what is not the content that was asked for.
     #[error(transparent)]
     Lied(#[from] Lie),
-    /// Another holder described the content differently, and one of them lies.
+    /// The provider: it will not give the content.
+    #[error("it refuses: {0}")]
+    Refused(Refusal),
+    /// Another provider described the content differently, and one of them lies.
     #[error("it describes the content as {format:?} of {size} bytes, another holder differently")]
     Disagrees {
         /// The format that it says.
@@ -106,7 +123,7 @@ pub enum HolderError {
     Useless,
 }
 
-/// What a holder sent that is not the content that was asked for.
+/// What a provider sent that is not the content that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Lie {
     /// Another format than the publisher has signed.

@@ -23,7 +23,7 @@ use keyferry_proto::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FetchError,
+    FetchError, InternalError,
     staging::{Staging, Target},
 };
 use crate::content::store::{OutboardFile, Store};
@@ -181,7 +181,7 @@ impl Plan {
             return Ok(if is_whole { UnitRanges::from(0..1) } else { UnitRanges::empty() });
         }
         let outboard = self.store.partial_outboard(item.hash, item.size)?;
-        Ok(self.store.verified_groups(&file, &outboard, item.hash, item.size)?)
+        Ok(outboard.verified_groups(&file, item.hash, item.size)?)
     }
 
     /// Copies an item that the store holds already, verifying it on the way. A damaged source counts as absent.
@@ -326,6 +326,13 @@ impl Plan {
     fn disk(&self, relative: &Path, source: io::Error) -> FetchError {
         FetchError::Disk { path: self.staging.staged_path(relative), source }
     }
+}
+
+/// Runs what a plan does, which blocks.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+) -> Result<T, FetchError> {
+    tokio::task::spawn_blocking(work).await.map_err(InternalError::from)?
 }
 
 /// What became of a copy.

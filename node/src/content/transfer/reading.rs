@@ -22,9 +22,9 @@ use tokio::{
 };
 
 use super::{
-    FetchError, HolderError, InternalError, Lie,
-    attempt::{Patience, ask},
-    receive::ReceiveError,
+    FetchError, InternalError, Lie, ProviderError,
+    patience::Patience,
+    receive::{ReceiveError, ask},
 };
 use crate::{
     content::store::Blob,
@@ -117,28 +117,19 @@ impl Reading {
                 provider = timeout(left, providers.recv()) => provider.ok().flatten(),
                 () = self.pieces.closed() => return Ok(()),
             };
-            let Some(session) = provider else { return Err(self.in_the_end(last)) };
+            let Some(session) = provider else { return Err(FetchError::in_vain(self.root, last)) };
             match self.read_from(&session).await {
                 Ok(()) | Err(Stop::NobodyReads) => return Ok(()),
                 Err(Stop::Provider(ReceiveError::Local(error))) => return Err(error),
-                Err(Stop::Provider(error)) => {
+                Err(Stop::Provider(ReceiveError::Provider(error))) => {
                     tracing::debug!(%error, offset = self.offset, "a provider does not go on; another may");
                     left = match &error {
-                        ReceiveError::Refused(_) => patience.when_refused,
+                        ProviderError::Refused(_) => patience.when_refused,
                         _ => patience.for_return,
                     };
                     last = Some(error);
                 }
             }
-        }
-    }
-
-    fn in_the_end(&self, last: Option<ReceiveError>) -> FetchError {
-        match last {
-            None => FetchError::NotFound { hash: self.root },
-            Some(ReceiveError::Refused(why)) => FetchError::Unavailable { hash: self.root, why },
-            Some(ReceiveError::Holder(last)) => FetchError::NoHolder { last },
-            Some(ReceiveError::Local(error)) => error,
         }
     }
 
@@ -151,7 +142,7 @@ impl Reading {
             let mut status = [0];
             read_exact(&mut stream, &mut status).await?;
             if let ItemStatus::Refused(refusal) = ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
-                return Err(ReceiveError::Refused(refusal).into());
+                return Err(ProviderError::Refused(refusal).into());
             }
             match item.units {
                 1 => self.single_group(&mut stream, size).await?,
@@ -163,19 +154,19 @@ impl Reading {
 
     /// The size of the file, by the word of the provider.
     async fn header(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<u64, Stop> {
-        let reply = timeout(SILENCE, read_message(stream)).await.map_err(|_| HolderError::Silent)?;
+        let reply = timeout(SILENCE, read_message(stream)).await.map_err(|_| ProviderError::Silent)?;
         let header = match reply {
             Ok(Some(ContentReply::Header(header))) => header,
-            Ok(Some(ContentReply::Refused(refusal))) => return Err(ReceiveError::Refused(refusal).into()),
-            Ok(None) => return Err(HolderError::Connection(io::ErrorKind::UnexpectedEof.into()).into()),
+            Ok(Some(ContentReply::Refused(refusal))) => return Err(ProviderError::Refused(refusal).into()),
+            Ok(None) => return Err(ProviderError::Connection(io::ErrorKind::UnexpectedEof.into()).into()),
             Err(ReadError::Message(error)) => return Err(Lie::from(error).into()),
-            Err(error) => return Err(HolderError::Connection(io::Error::other(error)).into()),
+            Err(error) => return Err(ProviderError::Connection(io::Error::other(error)).into()),
         };
         let ContentHeader { format, size } = header;
         match (format, self.format, self.size) {
             (ContentFormat::Collection, None, _) => Err(ReceiveError::Local(FetchError::Folder).into()),
             (got, Some(signed), _) if got != signed => Err(Lie::Format { got, signed }.into()),
-            (_, _, Some(known)) if known != size => Err(HolderError::Disagrees { format, size }.into()),
+            (_, _, Some(known)) if known != size => Err(ProviderError::Disagrees { format, size }.into()),
             _ => Ok(size),
         }
     }
@@ -216,11 +207,11 @@ impl Reading {
     }
 }
 
-async fn read_exact(stream: &mut (impl AsyncRead + Unpin), bytes: &mut [u8]) -> Result<(), HolderError> {
+async fn read_exact(stream: &mut (impl AsyncRead + Unpin), bytes: &mut [u8]) -> Result<(), ProviderError> {
     let deadline = Instant::now() + SILENCE;
     match timeout_at(deadline, stream.read_exact(bytes)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(HolderError::Connection(error)),
-        Err(_) => Err(HolderError::Silent),
+        Ok(Err(error)) => Err(ProviderError::Connection(error)),
+        Err(_) => Err(ProviderError::Silent),
     }
 }

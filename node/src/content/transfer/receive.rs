@@ -1,13 +1,12 @@
-//! One request's answer: read, verified group by group, and written to its place.
+//! One request: it is sent, and its answer read, verified group by group, and written to its place.
 //!
-//! It runs on a blocking thread: the session's task decrypts while this one hashes and writes. What it is not: a
-//! decision about what to do when it fails; it says whose fault it was, and the fetch decides.
+//! The answer is received on a blocking thread: the session's task decrypts while this one hashes and writes. What it is
+//! not: a decision about what to do when it fails; it says whose fault it was, and the fetch decides.
 
 use std::{
     io::{self, BufReader, Read},
-    ops::Range,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -16,50 +15,29 @@ use std::{
 use keyferry_proto::{
     collection::MAX_MANIFEST_LEN,
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentReply, ItemStatus, Message, Refusal},
+    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, Refusal, Request},
     transfer::{
         groups::{Expect, GroupDecoder, GroupError, PARENT_LEN, Verified},
         layout::Item,
         units::UnitRanges,
     },
 };
-use tokio::{io::AsyncReadExt, runtime::Handle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::Handle,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FetchError, HolderError, Lie,
+    FetchError, Lie, ProviderError,
+    context::{FetchContext, Job},
     plan::Plan,
-    sink::{Batch, REPORT_EVERY, UNIT, Writer},
-    staging::Target,
+    sink::{Batch, REPORT_EVERY, RequestProgress, UNIT, Writer},
 };
-use crate::{content::store::Store, net::session::Stream};
+use crate::net::session::{Session, Stream};
 
 /// Small frames and parents are read through a buffer of this size; chunk groups go past it.
 const READ_BUFFER_LEN: usize = 16 * 1024;
-
-/// What all requests of one fetch share.
-#[derive(Debug)]
-pub(super) struct FetchContext {
-    pub(super) store: Store,
-    pub(super) target: Target,
-    pub(super) root: ContentHash,
-    /// What the content is, where its publisher has signed that.
-    pub(super) format: Option<ContentFormat>,
-    /// Set by the first holder that describes the content.
-    pub(super) plan: OnceLock<Arc<Plan>>,
-    /// Held while a plan is made: two would contend for the staging area.
-    pub(super) planning: Mutex<()>,
-    pub(super) arrivals: Arc<Received>,
-}
-
-/// What arrives during a fetch, over all its attempts.
-#[derive(Debug, Default)]
-pub(super) struct Received {
-    /// When the first byte was verified.
-    pub(super) first_byte: OnceLock<Instant>,
-    /// Bytes that arrived, verified or not, without framing.
-    pub(super) received_bytes: AtomicU64,
-}
 
 /// One request, as the receiving side sees it.
 #[derive(Debug, Clone)]
@@ -70,38 +48,27 @@ pub(super) struct Assignment {
     pub(super) cancel: CancellationToken,
 }
 
-/// What a request tells the fetch while it runs.
-#[derive(Debug)]
-pub(super) enum RequestProgress {
-    /// Something came that is of use, but not kept yet.
-    Alive,
-    /// The content is described, and what is here already is looked for; that may take a while.
-    Planning,
-    /// The content's shape is known now, and these units need not be fetched.
-    Planned { have: UnitRanges },
-    /// These units are verified and on disk.
-    Verified { units: Range<u64> },
-    /// The holder does not give these units.
-    ItemRefused { units: Range<u64>, refusal: Refusal },
-}
-
 /// Why a request ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceiveError {
     /// The peer's or the connection's fault.
     #[error(transparent)]
-    Holder(#[from] HolderError),
-    /// The peer will not give the content.
-    #[error("it refuses: {0}")]
-    Refused(Refusal),
+    Provider(#[from] ProviderError),
     /// This machine's fault.
     #[error(transparent)]
     Local(#[from] FetchError),
 }
 
+impl ReceiveError {
+    /// Whether a request ended for no fault of anybody's but the path's, or because it was told to.
+    pub(super) fn is_interruption(&self) -> bool {
+        matches!(self, Self::Provider(ProviderError::Connection(_)) | Self::Local(FetchError::Interrupted))
+    }
+}
+
 impl From<Lie> for ReceiveError {
     fn from(lie: Lie) -> Self {
-        Self::Holder(lie.into())
+        Self::Provider(lie.into())
     }
 }
 
@@ -111,25 +78,33 @@ impl From<GroupError> for ReceiveError {
     }
 }
 
+/// Asks for content on a stream of its own.
+pub(super) async fn ask(session: &Session, request: ContentRequest) -> Result<Stream, ProviderError> {
+    let lost = |error| ProviderError::Connection(io::Error::other(error));
+    let mut stream = session.open().await.map_err(lost)?;
+    stream.write_all(&Request::Content(request).to_frame()).await.map_err(ProviderError::Connection)?;
+    Ok(stream)
+}
+
 /// Receives the answer to one content request. `report` is given progress; it blocks while the fetch is busy.
 pub(super) fn receive(
     stream: Stream,
     runtime: Handle,
-    shared: &FetchContext,
+    context: &FetchContext,
     assignment: &Assignment,
     report: &dyn Fn(RequestProgress),
 ) -> Result<(), ReceiveError> {
     let reader = StreamReader { stream, runtime, cancel: assignment.cancel.clone() };
     let mut answer =
-        IncomingAnswer { reader: BufReader::with_capacity(READ_BUFFER_LEN, reader), shared, assignment, report };
+        IncomingAnswer { reader: BufReader::with_capacity(READ_BUFFER_LEN, reader), context, assignment, report };
     let (format, size) = match answer.read_header()? {
         ContentReply::Header(ContentHeader { format, size }) => (format, size),
-        ContentReply::Refused(refusal) => return Err(ReceiveError::Refused(refusal)),
+        ContentReply::Refused(refusal) => return Err(ProviderError::Refused(refusal).into()),
     };
-    if let Some(signed) = shared.format.filter(|signed| *signed != format) {
+    if let Some(signed) = context.job.format.filter(|signed| *signed != format) {
         return Err(Lie::Format { got: format, signed }.into());
     }
-    let (plan, first_item) = match shared.plan.get().cloned() {
+    let (plan, first_item) = match context.plan.get().cloned() {
         Some(plan) => (agreeing(plan, format, size)?, 0),
         None => match answer.make_plan(format, size)? {
             Some(planned) => planned,
@@ -139,17 +114,17 @@ pub(super) fn receive(
     answer.receive_items(&plan, first_item)
 }
 
-/// The plan, if the holder describes the content as it does.
+/// The plan, if the provider describes the content as it does.
 fn agreeing(plan: Arc<Plan>, format: ContentFormat, size: u64) -> Result<Arc<Plan>, ReceiveError> {
     match plan.agrees_with(format, size) {
         true => Ok(plan),
-        false => Err(HolderError::Disagrees { format, size }.into()),
+        false => Err(ProviderError::Disagrees { format, size }.into()),
     }
 }
 
 struct IncomingAnswer<'a, R> {
     reader: BufReader<R>,
-    shared: &'a FetchContext,
+    context: &'a FetchContext,
     assignment: &'a Assignment,
     report: &'a dyn Fn(RequestProgress),
 }
@@ -169,13 +144,13 @@ impl<R: Read> IncomingAnswer<'_, R> {
 
     /// Makes the plan from a first answer, and says from which item on this answer is still wanted.
     fn make_plan(&mut self, format: ContentFormat, size: u64) -> Result<Option<(Arc<Plan>, usize)>, ReceiveError> {
-        let FetchContext { store, target, root, .. } = self.shared;
+        let Job { store, target, root, .. } = &self.context.job;
         let (manifest, next_item) = match format {
             ContentFormat::Blob => (None, 0),
             ContentFormat::Collection => (Some(self.receive_manifest(*root, size)?), 1),
         };
-        let _planning = self.shared.planning.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = self.shared.plan.get().cloned() {
+        let _planning = self.context.planning.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = self.context.plan.get().cloned() {
             return Ok(Some((agreeing(plan, format, size)?, next_item)));
         }
         (self.report)(RequestProgress::Planning);
@@ -184,14 +159,14 @@ impl<R: Read> IncomingAnswer<'_, R> {
             Some(bytes) => Plan::collection(store.clone(), target.clone(), *root, bytes),
         };
         let plan = plan.map_err(|error| match error {
-            // Only this holder says that it is so.
+            // Only this provider says that it is so.
             FetchError::Layout(error) => Lie::Layout(error).into(),
-            FetchError::HostileManifest(error) if self.shared.format.is_none() => Lie::Manifest(error).into(),
+            FetchError::HostileManifest(error) if self.context.job.format.is_none() => Lie::Manifest(error).into(),
             other => ReceiveError::Local(other),
         })?;
         let have = plan.take_stock(&self.assignment.cancel)?;
         let fresh = have.total() == if next_item == 1 { plan.layout.items()[0].units } else { 0 };
-        let plan = Arc::clone(self.shared.plan.get_or_init(|| Arc::new(plan)));
+        let plan = Arc::clone(self.context.plan.get_or_init(|| Arc::new(plan)));
         (self.report)(RequestProgress::Planned { have });
         // Where much is there already, a new request for the rest alone saves its transfer.
         Ok(fresh.then_some((plan, next_item)))
@@ -215,7 +190,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
             if let Some(refusal) = self.read_status()? {
                 (self.report)(RequestProgress::ItemRefused { units: item.unit_range(), refusal });
             } else if plan.is_manifest(index) {
-                // It was asked for before another holder's answer made the plan.
+                // It was asked for before another provider's answer made the plan.
                 self.receive_in_memory(item.hash, item.size, &wanted)?;
             } else if item.units == 1 {
                 self.receive_small(plan, index, item)?;
@@ -291,7 +266,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
                         return Ok(false);
                     }
                     let place = writer.place(offset, len)?;
-                    read_exact(&mut self.reader, self.shared, place)?;
+                    read_exact(&mut self.reader, self.context, place)?;
                     decoder.accept(place)?;
                     self.first_byte();
                     writer.keep(len)?;
@@ -306,7 +281,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
             return Err(Lie::LongManifest { got: size }.into());
         }
         match self.read_status()? {
-            Some(refusal) => Err(ReceiveError::Refused(refusal)),
+            Some(refusal) => Err(ProviderError::Refused(refusal).into()),
             None => self.receive_in_memory(root, size, &UnitRanges::all()),
         }
     }
@@ -331,7 +306,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
                 Expect::Leaf { len, .. } => {
                     let start = bytes.len();
                     bytes.resize(start + len, 0);
-                    read_exact(&mut self.reader, self.shared, &mut bytes[start..])?;
+                    read_exact(&mut self.reader, self.context, &mut bytes[start..])?;
                     decoder.accept(&bytes[start..])?;
                     self.first_byte();
                     if reported.elapsed() >= REPORT_EVERY {
@@ -345,17 +320,17 @@ impl<R: Read> IncomingAnswer<'_, R> {
     }
 
     fn first_byte(&self) {
-        self.shared.arrivals.first_byte.get_or_init(Instant::now);
+        self.context.arrivals.first_byte.get_or_init(Instant::now);
     }
 
     fn read_exact(&mut self, bytes: &mut [u8]) -> Result<(), ReceiveError> {
-        read_exact(&mut self.reader, self.shared, bytes)
+        read_exact(&mut self.reader, self.context, bytes)
     }
 }
 
-fn read_exact(reader: &mut impl Read, shared: &FetchContext, bytes: &mut [u8]) -> Result<(), ReceiveError> {
-    reader.read_exact(bytes).map_err(HolderError::Connection)?;
-    shared.arrivals.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+fn read_exact(reader: &mut impl Read, context: &FetchContext, bytes: &mut [u8]) -> Result<(), ReceiveError> {
+    reader.read_exact(bytes).map_err(ProviderError::Connection)?;
+    context.arrivals.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(())
 }
 

@@ -2,14 +2,19 @@
 //!
 //! What it is not: a judge of bytes; only what is verified comes here.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
-use keyferry_proto::transfer::{groups::GROUP_LEN, layout::Item};
+use keyferry_proto::{
+    message::Refusal,
+    transfer::{groups::GROUP_LEN, layout::Item, units::UnitRanges},
+};
 
 use super::{
     FetchError,
     plan::{ItemFile, Plan},
-    receive::RequestProgress,
 };
 
 /// Bytes of one unit.
@@ -18,8 +23,23 @@ pub(super) const UNIT: u64 = GROUP_LEN as u64;
 const WRITE_LEN: usize = 512 * 1024;
 /// Small items are reported as verified in batches of this many units.
 const REPORT_UNITS: u64 = 32;
-/// What is verified is written and reported at least this often, so that a slow holder is not taken for a silent one.
+/// What is verified is written and reported at least this often, so that a slow provider is not taken for a silent one.
 pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a request tells the fetch while it runs.
+#[derive(Debug)]
+pub(super) enum RequestProgress {
+    /// Something came that is of use, but not kept yet.
+    Alive,
+    /// The content is described, and what is here already is looked for; that may take a while.
+    Planning,
+    /// The content's shape is known now, and these units need not be fetched.
+    Planned { have: UnitRanges },
+    /// These units are verified and on disk.
+    Verified { units: Range<u64> },
+    /// The provider does not give these units.
+    ItemRefused { units: Range<u64>, refusal: Refusal },
+}
 
 /// Writes verified bytes of one item; consecutive ones are gathered first.
 pub(super) struct Writer<'a> {

@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use self::holder::{Behaviour, Holder};
 use super::{
     FetchError,
-    attempt::Patience,
     fetch::{FetchProgress, Job, Outcome, fetch_with},
+    patience::Patience,
     staging::Target,
 };
 use crate::{
@@ -387,7 +387,7 @@ async fn a_fetch_that_finds_nobody_or_is_refused_by_all_ends_soon() {
 
     let liar = source.holder(1, Behaviour::Garbage).await;
     let lied = getter.fetch_from(source.root, vec![liar.session().await]).await;
-    assert!(matches!(lied, Err(FetchError::NoHolder { .. })), "{lied:?}");
+    assert!(matches!(lied, Err(FetchError::NoProvider { .. })), "{lied:?}");
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
 }
 
@@ -409,7 +409,7 @@ async fn a_holder_that_comes_and_goes_without_giving_anything_is_not_waited_for_
         () = again => unreachable!("the fetch is over first"),
     };
 
-    assert!(matches!(ended, Err(FetchError::NoHolder { .. })), "{ended:?}");
+    assert!(matches!(ended, Err(FetchError::NoProvider { .. })), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

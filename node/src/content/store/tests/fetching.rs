@@ -80,13 +80,13 @@ fn a_fetch_goes_on_from_what_was_proven_without_a_journal() {
         let (_, file) = staging(&scene);
         let outboard = store.partial_outboard(hash, blob.size()).unwrap();
         assert!(!outboard.is_complete());
-        assert_eq!(store.verified_groups(&file, &outboard, hash, blob.size()).unwrap(), UnitRanges::empty());
+        assert_eq!(outboard.verified_groups(&file, hash, blob.size()).unwrap(), UnitRanges::empty());
         fetch(&blob, hash, &wanted, &file, &outboard);
     }
     let store = scene.open();
     let (_, file) = staging(&scene);
     let outboard = store.partial_outboard(hash, blob.size()).unwrap();
-    let found = store.verified_groups(&file, &outboard, hash, blob.size()).unwrap();
+    let found = outboard.verified_groups(&file, hash, blob.size()).unwrap();
     // The last group is 592: 37 MiB and 11 bytes have 593 groups.
     assert_eq!(found, wanted);
 }
@@ -100,16 +100,16 @@ fn bytes_that_were_damaged_on_disk_are_not_believed() {
     let outboard = store.partial_outboard(hash, blob.size()).unwrap();
     fetch(&blob, hash, &UnitRanges::all(), &file, &outboard);
     let all = first(593);
-    assert_eq!(store.verified_groups(&file, &outboard, hash, blob.size()).unwrap(), all);
+    assert_eq!(outboard.verified_groups(&file, hash, blob.size()).unwrap(), all);
     disk::write_all_at(&file, b"lie", 65_536 * 200 + 5).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(blob.size() - 1).unwrap();
     let mut expected = all.clone();
     expected.remove(200..201);
     expected.remove(592..593);
-    assert_eq!(store.verified_groups(&file, &outboard, hash, blob.size()).unwrap(), expected);
+    assert_eq!(outboard.verified_groups(&file, hash, blob.size()).unwrap(), expected);
     // A lie about the size, or about the hash, proves nothing of it.
-    assert!(store.verified_groups(&file, &outboard, hash, blob.size() * 1000).unwrap().is_empty());
-    assert!(store.verified_groups(&file, &outboard, ContentHash::EMPTY, blob.size()).unwrap().is_empty());
+    assert!(outboard.verified_groups(&file, hash, blob.size() * 1000).unwrap().is_empty());
+    assert!(outboard.verified_groups(&file, ContentHash::EMPTY, blob.size()).unwrap().is_empty());
 }
 
 #[test]
@@ -133,9 +133,9 @@ fn small_blobs_need_no_outboard_and_are_found_again_too() {
     let outboard = store.partial_outboard(hash, 5).unwrap();
     assert!(outboard.is_complete());
     outboard.finish().unwrap();
-    assert_eq!(store.verified_groups(&file, &outboard, hash, 5).unwrap(), first(1));
-    assert!(store.verified_groups(&file, &outboard, hash, 4).unwrap().is_empty());
-    assert!(store.verified_groups(&file, &outboard, ContentHash::EMPTY, 0).unwrap().is_empty());
+    assert_eq!(outboard.verified_groups(&file, hash, 5).unwrap(), first(1));
+    assert!(outboard.verified_groups(&file, hash, 4).unwrap().is_empty());
+    assert!(outboard.verified_groups(&file, ContentHash::EMPTY, 0).unwrap().is_empty());
     assert_eq!(fs::read_dir(scene.home().join("outboards")).unwrap().count(), 0);
 }
 

@@ -1,0 +1,90 @@
+//! The providers that an attempt knows, and over which session it asks each.
+//!
+//! What it is not: the choice of who is asked for what, or a judgement of what they send.
+
+use std::collections::{HashMap, HashSet};
+
+use keyferry_proto::{identity::NodeKey, transfer::schedule::HolderId};
+
+use crate::net::session::Session;
+
+/// The providers of an attempt.
+#[derive(Default)]
+pub(super) struct Providers {
+    sessions: HashMap<HolderId, Session>,
+    next: u64,
+    /// Those whose sessions were lost, and who may be back.
+    away: HashSet<NodeKey>,
+}
+
+impl Providers {
+    /// The session over which a provider is asked, if it still has one.
+    pub(super) fn session(&self, id: HolderId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// The node that a provider is.
+    pub(super) fn node(&self, id: HolderId) -> Option<NodeKey> {
+        self.sessions.get(&id).map(Session::peer)
+    }
+
+    /// Whether a provider's session stands.
+    pub(super) fn is_connected(&self, id: HolderId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.end().is_none())
+    }
+
+    /// The id of the next provider that is added.
+    pub(super) fn next_id(&self) -> HolderId {
+        HolderId(self.next)
+    }
+
+    /// Adds a provider, as [`Providers::next_id`].
+    pub(super) fn add(&mut self, session: Session) {
+        self.away.remove(&session.peer());
+        self.sessions.insert(self.next_id(), session);
+        self.next += 1;
+    }
+
+    /// Has a provider be asked over another session from now on, if that is the better one; returns whether it is.
+    pub(super) fn move_to(&mut self, id: HolderId, session: Session) -> bool {
+        let Some(present) = self.sessions.get_mut(&id) else { return false };
+        let is_lost = present.end().is_some();
+        if !is_lost && (session.path().kind.is_relayed() || !present.path().kind.is_relayed()) {
+            return false;
+        }
+        tracing::info!(path = %session.path(), instead_of = %present.path(), "a provider is asked over another session");
+        self.away.remove(&session.peer());
+        *present = session;
+        true
+    }
+
+    /// Forgets those whose sessions have ended, except those with requests under way.
+    pub(super) fn forget_ended(&mut self, busy: &HashSet<HolderId>) {
+        self.sessions.retain(|id, session| busy.contains(id) || session.end().is_none());
+    }
+
+    /// Forgets a node.
+    pub(super) fn remove(&mut self, node: &NodeKey) {
+        self.sessions.retain(|_, session| session.peer() != *node);
+    }
+
+    /// Notes that the session of a node was lost, which may be back.
+    pub(super) fn lose(&mut self, node: NodeKey) {
+        self.away.insert(node);
+    }
+
+    pub(super) fn is_away(&self, node: &NodeKey) -> bool {
+        self.away.contains(node)
+    }
+
+    /// Whether anybody may be back. One that is connected and gives nothing gives nothing later either; one whose session
+    /// ended may.
+    pub(super) fn may_return(&self) -> bool {
+        !self.away.is_empty() || self.sessions.values().any(|session| session.end().is_some())
+    }
+
+    /// The sessions that stand.
+    pub(super) fn into_sessions(self) -> Vec<Session> {
+        self.sessions.into_values().filter(|session| session.end().is_none()).collect()
+    }
+}
