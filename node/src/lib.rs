@@ -103,7 +103,7 @@ pub mod error {
         },
         net::{
             port::PortError,
-            session::{ConnectError, ReadError, SessionError},
+            session::{ReadError, SessionError},
         },
         reach::{
             gather::GatherError,

@@ -12,7 +12,7 @@ const READ_STEP: usize = 4 * 1024;
 
 /// Why no frame could be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadFrameError {
+pub enum ReadFrameError {
     /// The stream broke.
     #[error("the stream broke: {0}")]
     Io(#[from] io::Error),

@@ -25,7 +25,6 @@ use crate::{
     connect::{
         acceptor::SessionHost,
         call_arbiter::{CallTurn, Turns},
-        connector::{CallSetback, StreamSetbacks},
         ice::{IceHost, Negotiation, RelayedNegotiation},
         signalling::{Call, CallError, CallLine},
         trace::StageName,
@@ -99,7 +98,7 @@ impl Caller {
         to_come: mpsc::Receiver<CircuitToCall>,
         policy: AddressPolicy,
         trace: &Trace,
-    ) -> Result<(Session, InboundStreams), CallSetback> {
+    ) -> Result<(Session, InboundStreams), CallError> {
         self.call_for(node, to_come, policy, trace, &self.streams).await
     }
 
@@ -111,9 +110,9 @@ impl Caller {
         to_come: mpsc::Receiver<CircuitToCall>,
         policy: AddressPolicy,
         trace: &Trace,
-    ) -> Result<(Session, InboundStreams), CallSetback> {
+    ) -> Result<(Session, InboundStreams), CallError> {
         if !self.streams.mode.allows_direct() {
-            return Err(CallSetback::NowhereToCall);
+            return Err(CallError::NowhereToCall);
         }
         self.call_for(node, to_come, policy, trace, &self.streams.direct_only()).await
     }
@@ -125,26 +124,26 @@ impl Caller {
         policy: AddressPolicy,
         trace: &Trace,
         streams: &StreamSettings,
-    ) -> Result<(Session, InboundStreams), CallSetback> {
-        let CircuitToCall { addr, not_before } = to_come.recv().await.ok_or(CallSetback::NowhereToCall)?;
+    ) -> Result<(Session, InboundStreams), CallError> {
+        let CircuitToCall { addr, not_before } = to_come.recv().await.ok_or(CallError::NowhereToCall)?;
         sleep_until(not_before.into()).await;
         let mut circuits = Circuits { known: vec![addr], to_come };
         let mut tries = 0;
         loop {
             let turn = Arc::new(self.turns.to_call(node).await);
-            let setback = tokio::select! {
+            let error = tokio::select! {
                 ended = self.try_once(node, &mut circuits, &policy, trace, streams, &turn) => match ended {
                     Ok(session) => return Ok(session),
-                    Err(setback) => setback,
+                    Err(error) => error,
                 },
                 // The node calls this one: if that leads to a session, nobody waits for this any more.
                 () = turn.superseded.cancelled() => continue,
             };
             tries += 1;
-            if tries == MAX_NEGOTIATIONS || !setback.may_pass() {
-                return Err(setback);
+            if tries == MAX_NEGOTIATIONS || !error.may_pass() {
+                return Err(error);
             }
-            tracing::debug!(%setback, "calling once more");
+            tracing::debug!(%error, "calling once more");
         }
     }
 
@@ -156,7 +155,7 @@ impl Caller {
         trace: &Trace,
         streams: &StreamSettings,
         turn: &Arc<CallTurn>,
-    ) -> Result<(Session, InboundStreams), CallSetback> {
+    ) -> Result<(Session, InboundStreams), CallError> {
         trace.doing(|| format!("calling {}", node.short()));
         let began = Instant::now();
         let rung = self.ring(node, circuits, streams).await;
@@ -166,7 +165,7 @@ impl Caller {
         trace.doing(|| format!("looking for a path to {}", node.short()));
         let peer = PeerEnd::Callee(node);
         let mut search = PathSearch::new((direct, relayed), call, policy, peer, &self.tls, streams.mode);
-        let mut setbacks = StreamSetbacks::default();
+        let mut setback: Option<CallError> = None;
         while let Some(outcome) = search.next().await {
             search.tell_of_relays(trace);
             outcome.tell(trace);
@@ -177,10 +176,15 @@ impl Caller {
                     }
                     return Ok((session, inbound));
                 }
-                Err(setback) => setbacks.note(outcome.stream, setback),
+                Err(error) => {
+                    setback = Some(match setback.take() {
+                        Some(earlier) => earlier.and(error),
+                        None => error,
+                    });
+                }
             }
         }
-        Err(setbacks.into())
+        Err(setback.unwrap_or(CallError::Ended))
     }
 
     /// Goes on looking for a direct path while a relayed session stands.
@@ -206,12 +210,7 @@ impl Caller {
     }
 
     /// Opens lines through one circuit after the other, and calls on the first that is open, until somebody answers.
-    async fn ring(
-        &self,
-        node: NodeKey,
-        circuits: &mut Circuits,
-        streams: &StreamSettings,
-    ) -> Result<Rung, CallSetback> {
+    async fn ring(&self, node: NodeKey, circuits: &mut Circuits, streams: &StreamSettings) -> Result<Rung, CallError> {
         // Relays are asked at once, since their answers take longest.
         let mut relayed = streams.begin_relayed(&self.ice, Role::Controlling)?;
         let mut lines = FuturesUnordered::new();
@@ -221,7 +220,7 @@ impl Caller {
             tokio::select! {
                 Some((line, circuit)) = lines.next() => match self.ring_on(line, node, streams, relayed.as_ref()).await {
                     Ok((call, direct)) => return Ok(Rung { call, direct, relayed: relayed.take() }),
-                    Err(CallSetback::NotAnswered(error)) if !matches!(error, CallError::Refused(_)) => {
+                    Err(error) if error.is_unanswered() => {
                         tracing::debug!(%error, "a call was not answered");
                         // A node that hides its address takes no call over a connection that shows it.
                         if let Some(circuit) = circuit {
@@ -230,7 +229,7 @@ impl Caller {
                         last_error = error;
                         next_at = Instant::now();
                     }
-                    Err(setback) => return Err(setback),
+                    Err(error) => return Err(error),
                 },
                 () = sleep_until(next_at.into()), if next < circuits.known.len() => {
                     let circuit = circuits.known[next].clone();
@@ -245,7 +244,7 @@ impl Caller {
             }
             let may_come = more_to_come && circuits.known.len() < MAX_CIRCUITS;
             if lines.is_empty() && next == circuits.known.len() && !may_come {
-                return Err(last_error.into());
+                return Err(last_error);
             }
         }
     }
@@ -263,7 +262,7 @@ impl Caller {
         node: NodeKey,
         streams: &StreamSettings,
         relayed: Option<&RelayedNegotiation>,
-    ) -> Result<(Call, Option<Negotiation>), CallSetback> {
+    ) -> Result<(Call, Option<Negotiation>), CallError> {
         let line = line?;
         self.know_mapping().await;
         // Begun as late as can be, so that the peer hears at once of all that was gathered by now.
@@ -279,17 +278,6 @@ impl Caller {
         let known = gathered.wait_for(|gathered| gathered.mapping != Mapping::Unknown || gathered.complete);
         // If it does not become known in time, both sides try what would work at best.
         let _ = timeout(MAPPING_PATIENCE, known).await;
-    }
-}
-
-impl CallSetback {
-    /// Whether another negotiation may well end otherwise.
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::NoPath { direct, relayed } => [direct, relayed].into_iter().flatten().any(|error| error.may_pass()),
-            Self::NoSession { .. } => true,
-            Self::NotAnswered(_) | Self::TooMany(_) | Self::NowhereToCall => false,
-        }
     }
 }
 

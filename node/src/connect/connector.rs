@@ -26,24 +26,22 @@ use tokio::{
 };
 
 pub use self::error::FindError;
+pub(crate) use self::hints::resolve_hints;
 use self::{
-    error::Setbacks,
+    error::Tried,
     offers::{FoundOffer, Ways, ways_to},
-};
-pub(crate) use self::{
-    error::{CallSetback, StreamSetbacks},
-    hints::resolve_hints,
 };
 use super::{dialling::Dialler, sessions::Sessions, trace::Trace};
 use crate::{
     connect::{
         caller::{Caller, CircuitToCall, MAX_CIRCUITS},
+        signalling::CallError,
         trace::StageName,
     },
     net::{
         path::{AddressPolicy, Admitted, RelayMode, Scope},
         port::Port,
-        session::{ConnectError, InboundStreams, Session, SessionTls},
+        session::{InboundStreams, Session, SessionError, SessionTls},
     },
     reach::rendezvous::Rendezvous,
 };
@@ -86,8 +84,8 @@ enum Goal {
 /// How one way to a node has ended.
 enum WayEnd {
     Reached(Session),
-    NotDialled(ConnectError),
-    NotCalled(CallSetback),
+    NotDialled(SessionError),
+    NotCalled(CallError),
 }
 
 impl Finder {
@@ -106,30 +104,30 @@ impl Finder {
         }
         let began = Instant::now();
         loop {
-            let mut setbacks = Setbacks::default();
+            let mut tried = Tried::default();
             let raced = tokio::select! {
-                raced = timeout(CONNECT_DEADLINE, self.race_to(node, hints, Goal::Any, trace, &mut setbacks)) => raced,
+                raced = timeout(CONNECT_DEADLINE, self.race_to(node, hints, Goal::Any, trace, &mut tried)) => raced,
                 session = &mut arrival => return Ok(session),
             };
             match raced.unwrap_or(Ok(None))? {
                 Some(session) => return Ok(session),
-                None if setbacks.may_be_outdated() && began.elapsed() < OUTDATED_PATIENCE => {
+                None if tried.may_be_outdated() && began.elapsed() < OUTDATED_PATIENCE => {
                     tracing::debug!("looking for a newer offer");
                     sleep(OUTDATED_PAUSE).await;
                 }
-                None => return Err(setbacks.into_error(node).unwrap_or_else(|| self.no_offer(node))),
+                None => return Err(tried.into_error(node).unwrap_or_else(|| self.no_offer(node))),
             }
         }
     }
 
-    /// None if nobody was reached; then `setbacks` has the reasons, if anything was tried.
+    /// None if nobody was reached; then `tried` has the reasons, if anything was tried.
     async fn race_to(
         &self,
         node: NodeKey,
         hints: &[Multiaddr],
         goal: Goal,
         trace: &Trace,
-        setbacks: &mut Setbacks,
+        tried: &mut Tried,
     ) -> Result<Option<Session>, FindError> {
         let began = Instant::now();
         let policy = AddressPolicy::for_listeners(self.port.local_addrs())?;
@@ -141,20 +139,20 @@ impl Finder {
             tokio::select! {
                 Some(ended) = race.running.next() => match ended {
                     WayEnd::Reached(session) => return Ok(Some(session)),
-                    WayEnd::NotDialled(error) => setbacks.dial = Some(error),
-                    WayEnd::NotCalled(CallSetback::NowhereToCall) => {}
+                    WayEnd::NotDialled(error) => tried.dial = Some(error),
+                    WayEnd::NotCalled(CallError::NowhereToCall) => {}
                     WayEnd::NotCalled(error) => {
                         if error.is_final() {
                             verdict = Some(tokio::time::Instant::now() + LAST_CHANCE);
                             circuits = None;
                         }
-                        setbacks.call = Some(error);
+                        tried.call = Some(error);
                     }
                 },
                 offer = offers.recv(), if circuits.is_some() => match (offer, &circuits) {
-                    (Some(FoundOffer::OtherVersion(got)), _) => setbacks.other_version = Some(got),
+                    (Some(FoundOffer::OtherVersion(got)), _) => tried.other_version = Some(got),
                     (Some(FoundOffer::Ways(ways)), Some(circuits)) => {
-                        setbacks.had_offer = true;
+                        tried.had_offer = true;
                         let (fresh, near) = race.take_new(ways, &policy);
                         if let Some(detail) = fresh.in_words() {
                             trace.stage(StageName::Offer, began.elapsed(), detail);
@@ -215,7 +213,7 @@ impl Finder {
         {
             Ok(session) => WayEnd::Reached(session),
             Err(error) => {
-                if matches!(error, ConnectError::AllFailed { .. }) {
+                if matches!(error, SessionError::AllFailed { .. }) {
                     trace.stage(StageName::Tls, began.elapsed(), error.to_string());
                 }
                 WayEnd::NotDialled(error)
@@ -229,7 +227,7 @@ impl Finder {
         policy: AddressPolicy,
         expect: Option<NodeKey>,
         reached: impl FnOnce(&Session),
-    ) -> Result<Session, ConnectError> {
+    ) -> Result<Session, SessionError> {
         let (session, inbound) = Session::connect(&self.dialler, &admitted, &policy, &self.tls, expect).await?;
         reached(&session);
         (self.on_session)(session.clone(), inbound);
@@ -253,7 +251,7 @@ impl Finder {
                 (self.on_session)(session.clone(), inbound);
                 WayEnd::Reached(session)
             }
-            Err(setback) => WayEnd::NotCalled(setback),
+            Err(error) => WayEnd::NotCalled(error),
         }
     }
 

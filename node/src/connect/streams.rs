@@ -20,7 +20,7 @@ use crate::{
             AllocationStep, AllocationSteps, FoundPath, IceError, IceFailure, IceHost, Negotiation, RelayedNegotiation,
             TooManyNegotiations,
         },
-        signalling::Call,
+        signalling::{Call, CallError},
         trace::StageName,
     },
     net::{
@@ -107,28 +107,12 @@ fn first_words(early: &Option<EarlyDial>) -> &[u8] {
 /// What came of one stream.
 pub(crate) struct StreamOutcome {
     pub(crate) stream: Stream,
-    pub(crate) result: Result<(Session, InboundStreams), StreamSetback>,
+    pub(crate) result: Result<(Session, InboundStreams), CallError>,
     /// How long the negotiation took.
     negotiated: Duration,
     pairs: Vec<PairReport>,
     /// The path, in words, and how long the handshake on it took.
     handshake: Option<(String, Duration)>,
-}
-
-/// Why a stream has not led to a session.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StreamSetback {
-    /// There is no path.
-    #[error(transparent)]
-    NoPath(IceError),
-    /// There was a path, but no session on it.
-    #[error("a path was found, but no session was made on it: {why}")]
-    NoSession {
-        /// The other end of the path.
-        remote: std::net::SocketAddr,
-        /// Why.
-        why: SessionError,
-    },
 }
 
 /// The search for a path in the streams of one call. Dropping it ends the negotiations.
@@ -243,7 +227,10 @@ impl PathSearch {
     fn on_ended(&mut self, outcome: &StreamOutcome) {
         *self.progress(outcome.stream) = StreamProgress::Over;
         match (outcome.stream, &outcome.result) {
-            (Stream::Direct, Err(StreamSetback::NoPath(IceError { reason: IceFailure::NoPath(why), .. }))) => {
+            (
+                Stream::Direct,
+                Err(CallError::NoPath { direct: Some(IceError { reason: IceFailure::NoPath(why), .. }), .. }),
+            ) => {
                 self.why_relayed.get_or_insert((*why).into());
             }
             (Stream::Relayed, Ok((session, _))) => self.relayed_session = Some(session.downgrade()),
@@ -303,7 +290,7 @@ fn negotiate(
             Ok(found) => Milestone::Path(Negotiated { stream, took, found, early }),
             Err(error) => {
                 let pairs = error.pairs.clone();
-                let result = Err(StreamSetback::NoPath(error));
+                let result = Err(CallError::no_path(stream, error));
                 Milestone::Ended(StreamOutcome { stream, result, negotiated: took, pairs, handshake: None })
             }
         }
@@ -321,7 +308,7 @@ impl Negotiated {
             Some(early) => early.finish(path, first_words_said).await,
             None => make_session(path, peer, &tls).await,
         };
-        let result = session.map_err(|why| StreamSetback::NoSession { remote, why });
+        let result = session.map_err(|why| CallError::NoSession { stream, remote, why });
         StreamOutcome { stream, result, negotiated, pairs, handshake: Some((detail, began.elapsed())) }
     }
 }

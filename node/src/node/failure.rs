@@ -19,7 +19,7 @@ use crate::{
         store::StoreError,
         transfer::{FetchError, staging::StagingError},
     },
-    net::{port::PortError, session::ConnectError},
+    net::{port::PortError, session::SessionError},
 };
 
 impl Failure {
@@ -197,7 +197,7 @@ impl From<FindError> for Failure {
             FindError::Unreachable { why, .. } if why.other_node().is_some() => {
                 failure.try_to("another node answers at that address: check the address and its ?via= part")
             }
-            FindError::Unreachable { why: ConnectError::NothingToDial { .. }, .. } => failure.try_to(
+            FindError::Unreachable { why: SessionError::NothingToDial { .. }, .. } => failure.try_to(
                 "if you can reach that network, use the longer address with ?via= that `keyferry share` prints there",
             ),
             FindError::Unreachable { .. } => failure.try_to("check that the node is running and its port is open"),

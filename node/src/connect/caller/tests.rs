@@ -73,7 +73,7 @@ async fn until(mut is: impl FnMut() -> bool) {
     .await;
 }
 
-async fn call(caller: &Caller, callee: &Peer) -> Result<Session, CallSetback> {
+async fn call(caller: &Caller, callee: &Peer) -> Result<Session, CallError> {
     let (circuits, to_come) = mpsc::channel(1);
     circuits.try_send(CircuitToCall { addr: callee.circuit(), not_before: Instant::now() }).unwrap();
     drop(circuits);
@@ -184,7 +184,7 @@ async fn a_call_for_a_direct_path_leaves_the_relayed_session_alone() {
     let (_, none) = mpsc::channel(1);
     let policy = AddressPolicy::for_listeners(&["127.0.0.1:1".parse().unwrap()]).unwrap();
     let refused = hidden.call_direct(callee.node.key(), none, policy, &Trace::Silent).await;
-    assert!(matches!(refused, Err(CallSetback::NowhereToCall)), "a node that hides does not look for direct paths");
+    assert!(matches!(refused, Err(CallError::NowhereToCall)), "a node that hides does not look for direct paths");
 }
 
 #[tokio::test]
@@ -192,6 +192,6 @@ async fn nodes_whose_settings_rule_each_other_out_say_so() {
     let (peer, callee) = two_nodes(RelayMode::NoRelay).await;
     let caller = Caller { streams: settings(RelayMode::RelayOnly, no_relays()), ..peer.caller() };
     let refused = call(&caller, &callee).await;
-    let Err(CallSetback::NotAnswered(CallError::Refused(why))) = refused else { panic!("{refused:?}") };
+    let Err(CallError::Refused(why)) = refused else { panic!("{refused:?}") };
     assert_eq!(why, keyferry_proto::signalling::Refusal::NoCommonStream);
 }

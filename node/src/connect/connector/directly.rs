@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     super::{sessions::PathRank, trace::Trace},
     Finder, Goal,
-    error::Setbacks,
+    error::Tried,
 };
 use crate::net::session::Session;
 
@@ -43,12 +43,12 @@ impl Finder {
         loop {
             let Try { pause, deadline } = schedule.next(Instant::now());
             sleep(pause).await;
-            let mut setbacks = Setbacks::default();
-            let race = self.race_to(node, hints, Goal::Direct, &Trace::Silent, &mut setbacks);
+            let mut tried = Tried::default();
+            let race = self.race_to(node, hints, Goal::Direct, &Trace::Silent, &mut tried);
             match timeout(deadline, race).await {
                 Ok(Ok(Some(session))) if PathRank::of(&session) == PathRank::Direct => return session,
                 Ok(Ok(Some(_))) => tracing::debug!("another relayed path was found"),
-                Ok(Ok(None)) => tracing::debug!(why = ?setbacks.into_error(node), "there is still no direct path"),
+                Ok(Ok(None)) => tracing::debug!(why = ?tried.into_error(node), "there is still no direct path"),
                 Ok(Err(error)) => tracing::debug!(%error, "no direct path could be looked for"),
                 Err(_) => tracing::debug!("no direct path was found in time"),
             }

@@ -2,19 +2,15 @@
 //!
 //! What it is not: what to do about it (`node::failure`).
 
-use std::net::SocketAddr;
-
-use keyferry_ice::{FailureReason, PairReport, Stream};
+use keyferry_ice::{FailureReason, PairReport};
 use keyferry_proto::{identity::NodeKey, offer::OFFER_VERSION};
-
-use super::super::streams::StreamSetback;
 
 use crate::{
     connect::{
         ice::{IceError, IceFailure, TooManyNegotiations},
         signalling::CallError,
     },
-    net::session::{ConnectError, SessionError},
+    net::session::SessionError,
     reach::rendezvous,
 };
 
@@ -45,7 +41,8 @@ pub enum FindError {
         /// The node.
         node: NodeKey,
         /// What became of each address.
-        why: ConnectError,
+        #[source]
+        why: SessionError,
     },
     /// The node can only be called, and did not answer.
     #[error("{node} was not reached: {why}")]
@@ -53,6 +50,7 @@ pub enum FindError {
         /// The node.
         node: NodeKey,
         /// What became of the last call.
+        #[source]
         why: CallError,
     },
     /// The node answered the call, and no direct path was found, and none through a relay. Nobody's fault but the NATs'.
@@ -83,6 +81,7 @@ pub enum FindError {
         /// The node.
         node: NodeKey,
         /// What is too much.
+        #[source]
         why: TooManyNegotiations,
     },
     /// The rules of this machine could not be read.
@@ -90,102 +89,25 @@ pub enum FindError {
     Interfaces(#[from] std::io::Error),
 }
 
-/// What has gone wrong on the ways to a node. The user hears the most telling of it.
+/// What was tried to reach a node, and what went wrong. The user hears the most telling of it.
 #[derive(Debug, Default)]
-pub(crate) struct Setbacks {
+pub(crate) struct Tried {
     /// Whether there was an offer.
     pub(crate) had_offer: bool,
     /// The version of an offer that this program does not read.
     pub(crate) other_version: Option<u8>,
     /// Of dialling.
-    pub(crate) dial: Option<ConnectError>,
+    pub(crate) dial: Option<SessionError>,
     /// Of calling.
-    pub(crate) call: Option<CallSetback>,
+    pub(crate) call: Option<CallError>,
 }
 
-/// Why a call has not led to a session.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CallSetback {
-    /// This node is looking for too many paths at once.
-    #[error(transparent)]
-    TooMany(#[from] TooManyNegotiations),
-    /// No offer names a circuit, or this node may not call for what is wanted.
-    #[error("there is nowhere to call the node")]
-    NowhereToCall,
-    /// There was no answer.
-    #[error(transparent)]
-    NotAnswered(#[from] CallError),
-    /// There is no path, in any stream that the call was about. One at least has an error.
-    #[error("{}", direct.as_ref().or(relayed.as_ref()).map(ToString::to_string).unwrap_or_default())]
-    NoPath {
-        /// Why there is no direct path.
-        direct: Option<IceError>,
-        /// Why there is none through a relay.
-        relayed: Option<IceError>,
-    },
-    /// There was a path, but no session on it.
-    #[error("a path was found, but no session was made on it: {why}")]
-    NoSession {
-        /// The other end of the path.
-        remote: SocketAddr,
-        /// Why.
-        why: SessionError,
-    },
-}
-
-impl CallSetback {
-    /// Whether the node itself has given the answer, so that there is nothing to wait for.
-    pub(crate) fn is_final(&self) -> bool {
-        match self {
-            Self::NoPath { direct, relayed } => {
-                [direct, relayed].into_iter().flatten().all(|error| matches!(error.reason, IceFailure::NoPath(_)))
-            }
-            Self::NotAnswered(why) => matches!(why, CallError::Refused(_)),
-            Self::TooMany(_) => true,
-            Self::NoSession { .. } | Self::NowhereToCall => false,
-        }
-    }
-}
-
-/// What has gone wrong in the streams of one call.
-#[derive(Debug, Default)]
-pub(crate) struct StreamSetbacks {
-    direct: Option<StreamSetback>,
-    relayed: Option<StreamSetback>,
-}
-
-impl StreamSetbacks {
-    /// Notes why a stream has not led to a session.
-    pub(crate) fn note(&mut self, stream: Stream, setback: StreamSetback) {
-        match stream {
-            Stream::Direct => self.direct = Some(setback),
-            Stream::Relayed => self.relayed = Some(setback),
-        }
-    }
-}
-
-impl From<StreamSetbacks> for CallSetback {
-    /// That of the direct stream, or that a path was found and is not one.
-    fn from(setbacks: StreamSetbacks) -> Self {
-        let error = |setback| match setback {
-            Some(StreamSetback::NoPath(error)) => Some(error),
-            Some(StreamSetback::NoSession { .. }) | None => None,
-        };
-        match (setbacks.direct, setbacks.relayed) {
-            (Some(StreamSetback::NoSession { remote, why }), _)
-            | (_, Some(StreamSetback::NoSession { remote, why })) => Self::NoSession { remote, why },
-            (None, None) => Self::NotAnswered(CallError::Ended),
-            (direct, relayed) => Self::NoPath { direct: error(direct), relayed: error(relayed) },
-        }
-    }
-}
-
-impl Setbacks {
+impl Tried {
     /// Whether another offer of the node might lead to it: where this one says nobody is, or nobody who knows the node.
     pub(crate) fn may_be_outdated(&self) -> bool {
-        let is_final = self.call.as_ref().is_some_and(CallSetback::is_final);
+        let is_final = self.call.as_ref().is_some_and(CallError::is_final);
         let nobody_there =
-            matches!(&self.dial, Some(why @ ConnectError::AllFailed { .. }) if why.other_node().is_none());
+            matches!(&self.dial, Some(why @ SessionError::AllFailed { .. }) if why.other_node().is_none());
         self.had_offer && !is_final && (nobody_there || self.call.is_some())
     }
 
@@ -201,27 +123,25 @@ impl Setbacks {
             return Some(FindError::OtherVersion { node, got });
         }
         match call {
-            Some(CallSetback::NoPath { direct: Some(IceError { reason, pairs }), relayed }) => {
+            Some(CallError::NoPath { direct: Some(IceError { reason, pairs }), relayed }) => {
                 Some(FindError::NotDirect { node, reason, relayed: relayed.map(|error| error.reason), pairs })
             }
-            Some(CallSetback::NoPath { direct: None, relayed: Some(IceError { reason, pairs }) }) => {
+            Some(CallError::NoPath { direct: None, relayed: Some(IceError { reason, pairs }) }) => {
                 Some(FindError::NotRelayed { node, reason, pairs })
             }
-            Some(CallSetback::NoPath { direct: None, relayed: None }) => {
+            Some(CallError::NoPath { direct: None, relayed: None }) => {
                 Some(FindError::NotCalled { node, why: CallError::Ended })
             }
-            Some(CallSetback::NotAnswered(why @ CallError::Refused(_))) => Some(FindError::NotCalled { node, why }),
-            Some(CallSetback::NoSession { remote, why }) => {
-                let why = ConnectError::AllFailed { failed: vec![(remote, why)], refused: Vec::new() };
+            Some(why @ CallError::Refused(_)) => Some(FindError::NotCalled { node, why }),
+            Some(CallError::NoSession { remote, why, .. }) => {
+                let why = SessionError::AllFailed { failed: vec![(remote, why)], refused: Vec::new() };
                 Some(FindError::Unreachable { node, why })
             }
-            Some(CallSetback::TooMany(why)) => Some(FindError::Busy { node, why }),
-            Some(CallSetback::NotAnswered(why)) if !matches!(dial, Some(ConnectError::AllFailed { .. })) => {
+            Some(CallError::TooMany(why)) => Some(FindError::Busy { node, why }),
+            Some(why) if why.is_unanswered() && !matches!(dial, Some(SessionError::AllFailed { .. })) => {
                 Some(FindError::NotCalled { node, why })
             }
-            Some(CallSetback::NotAnswered(_) | CallSetback::NowhereToCall) | None => {
-                dial.map(|why| FindError::Unreachable { node, why })
-            }
+            Some(_) | None => dial.map(|why| FindError::Unreachable { node, why }),
         }
     }
 }
@@ -247,54 +167,50 @@ fn nor_by_relay(relayed: Option<&IceFailure>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use keyferry_ice::Stream;
     use keyferry_proto::{identity::NodeSecret, signalling::Refusal};
 
     use super::*;
 
-    fn told(dial: Option<ConnectError>, call: Option<CallSetback>) -> String {
+    fn told(dial: Option<SessionError>, call: Option<CallError>) -> String {
         let node = NodeSecret::from_bytes(&[1; 32]).public();
-        Setbacks { had_offer: true, dial, call, ..Setbacks::default() }
+        Tried { had_offer: true, dial, call, ..Tried::default() }
             .into_error(node)
             .map_or_else(String::new, |error| error.to_string())
     }
 
-    fn not_direct(error: IceError) -> CallSetback {
-        let mut setbacks = StreamSetbacks::default();
-        setbacks.note(Stream::Direct, StreamSetback::NoPath(error));
-        setbacks.into()
+    fn not_direct(error: IceError) -> CallError {
+        CallError::no_path(Stream::Direct, error)
     }
 
     #[test]
     fn a_relay_that_led_nowhere_is_told_of_beside_the_direct_path() {
         let error = |reason: FailureReason| IceError { reason: reason.into(), pairs: Vec::new() };
         let of_both = |relayed| {
-            let mut setbacks = StreamSetbacks::default();
-            setbacks.note(Stream::Relayed, StreamSetback::NoPath(error(relayed)));
-            setbacks.note(Stream::Direct, StreamSetback::NoPath(error(FailureReason::NoPairWorks)));
-            told(None, Some(setbacks.into()))
+            let relayed = CallError::no_path(Stream::Relayed, error(relayed));
+            told(None, Some(relayed.and(CallError::no_path(Stream::Direct, error(FailureReason::NoPairWorks)))))
         };
         assert!(of_both(FailureReason::NoRelay).ends_with("no pair of addresses works, a relay would be needed"));
         assert!(
             of_both(FailureReason::NoPairs).ends_with("; nor through a relay: there is no pair of addresses to try")
         );
-        let mut hidden = StreamSetbacks::default();
-        hidden.note(Stream::Relayed, StreamSetback::NoPath(error(FailureReason::NoRelay)));
-        assert!(told(None, Some(hidden.into())).ends_with("was not reached through a relay: neither side has a relay"));
+        let hidden = CallError::no_path(Stream::Relayed, error(FailureReason::NoRelay));
+        assert!(told(None, Some(hidden)).ends_with("was not reached through a relay: neither side has a relay"));
     }
 
     #[test]
     fn what_the_node_itself_has_shown_is_told_before_what_was_merely_tried() {
-        let nothing = || Some(ConnectError::NothingToDial { refused: Vec::new() });
-        let failed = || Some(ConnectError::AllFailed { failed: Vec::new(), refused: Vec::new() });
+        let nothing = || Some(SessionError::NothingToDial { refused: Vec::new() });
+        let failed = || Some(SessionError::AllFailed { failed: Vec::new(), refused: Vec::new() });
         let no_path = IceError { reason: FailureReason::BothMapByDestination.into(), pairs: Vec::new() };
         let told_no_path = told(failed(), Some(not_direct(no_path)));
         assert!(
             told_no_path.ends_with("was not reached directly: both NATs map by destination, a relay would be needed"),
             "{told_no_path}"
         );
-        assert!(told(failed(), Some(CallError::Refused(Refusal::Policy).into())).contains("refused"));
-        assert!(told(failed(), Some(CallError::TimedOut.into())).contains("no address answered"));
-        assert!(told(nothing(), Some(CallError::TimedOut.into())).contains("no answer within"));
+        assert!(told(failed(), Some(CallError::Refused(Refusal::Policy))).contains("refused"));
+        assert!(told(failed(), Some(CallError::TimedOut)).contains("no address answered"));
+        assert!(told(nothing(), Some(CallError::TimedOut)).contains("no answer within"));
         assert!(told(nothing(), None).contains("no address to dial"));
         assert_eq!(told(None, None), "");
     }
@@ -302,10 +218,10 @@ mod tests {
     #[test]
     fn other_versions_are_named() {
         let node = NodeSecret::from_bytes(&[1; 32]).public();
-        let failed = || Some(ConnectError::AllFailed { failed: Vec::new(), refused: Vec::new() });
+        let failed = || Some(SessionError::AllFailed { failed: Vec::new(), refused: Vec::new() });
         let told = |had_offer, dial| {
-            let setbacks = Setbacks { had_offer, dial, other_version: Some(3), ..Setbacks::default() };
-            setbacks.into_error(node).unwrap().to_string()
+            let tried = Tried { had_offer, dial, other_version: Some(3), ..Tried::default() };
+            tried.into_error(node).unwrap().to_string()
         };
         for dial in [None, failed()] {
             assert!(told(false, dial).ends_with("is of version 3, this program reads version 2"));
@@ -322,14 +238,13 @@ mod tests {
 
     #[test]
     fn a_newer_offer_is_looked_for_only_where_the_node_itself_has_not_answered() {
-        let outdated =
-            |had_offer, dial, call| Setbacks { had_offer, dial, call, ..Setbacks::default() }.may_be_outdated();
-        let failed = || Some(ConnectError::AllFailed { failed: Vec::new(), refused: Vec::new() });
+        let outdated = |had_offer, dial, call| Tried { had_offer, dial, call, ..Tried::default() }.may_be_outdated();
+        let failed = || Some(SessionError::AllFailed { failed: Vec::new(), refused: Vec::new() });
         let no_path = || IceError { reason: FailureReason::NoPairWorks.into(), pairs: Vec::new() };
         assert!(outdated(true, failed(), None));
-        assert!(outdated(true, None, Some(CallError::TimedOut.into())));
+        assert!(outdated(true, None, Some(CallError::TimedOut)));
         assert!(!outdated(false, failed(), None));
         assert!(!outdated(true, failed(), Some(not_direct(no_path()))));
-        assert!(!outdated(true, failed(), Some(CallError::Refused(Refusal::Busy).into())));
+        assert!(!outdated(true, failed(), Some(CallError::Refused(Refusal::Busy))));
     }
 }

@@ -1,6 +1,6 @@
 //! Making a call.
 
-use std::{io, time::Instant};
+use std::time::Instant;
 
 use keyferry_ice::Role;
 use keyferry_proto::{
@@ -14,10 +14,7 @@ use super::{
     carry::{Begun, carry},
     messages, write_message,
 };
-use crate::{
-    base::frame_io::ReadFrameError,
-    reach::rendezvous::{CallOver, CallStream, Rendezvous},
-};
+use crate::reach::rendezvous::{CallOver, CallStream, Rendezvous};
 
 /// A line to a node, on which nothing has been said yet. Dropping it hangs up.
 #[derive(Debug)]
@@ -84,17 +81,5 @@ pub(super) async fn begin(
         }
         Answered::Refused(refusal) => Err(CallError::Refused(refusal)),
         Answered::NotThisNode => Err(CallError::NotThisNode),
-    }
-}
-
-impl From<ReadFrameError> for CallError {
-    fn from(error: ReadFrameError) -> Self {
-        Self::Unreachable(error.to_string())
-    }
-}
-
-impl From<io::Error> for CallError {
-    fn from(error: io::Error) -> Self {
-        Self::from(ReadFrameError::from(error))
     }
 }

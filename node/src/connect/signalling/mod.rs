@@ -13,26 +13,24 @@
 
 mod begin;
 mod carry;
+mod error;
 mod listen;
 
 use std::{io, time::Duration};
 
 use keyferry_ice::Role;
-use keyferry_proto::{
-    identity::NodeKey,
-    signalling::{MAX_MESSAGE_LEN, Refusal, SignallingError},
-};
+use keyferry_proto::{identity::NodeKey, signalling::MAX_MESSAGE_LEN};
 use libp2p::Multiaddr;
 use tokio::{io::AsyncWrite, sync::watch};
 
 pub use self::{
     begin::{CallLine, call},
+    error::CallError,
     listen::{IncomingCalls, MAX_CALLS, Ringing, listen},
 };
 use crate::{
     base::frame_io::{FrameReader, write_frame},
     connect::ice::{Dialogue, RelayedDialogue},
-    reach::rendezvous::OpenError,
 };
 
 /// How long a call may take from the dial to the answer.
@@ -62,38 +60,6 @@ pub struct Call {
     round_trip: watch::Receiver<Duration>,
 }
 
-/// Why a call has not led to an answer.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// The address is not that of a circuit, or one that may not be dialled. Whoever made the offer is at fault.
-    #[error("{addr} is no circuit that may be dialled")]
-    Address {
-        /// The address.
-        addr: Multiaddr,
-    },
-    /// Neither the relay nor the node behind it was reached.
-    #[error("the node cannot be called: {0}")]
-    Unreachable(String),
-    /// Nobody answered in time.
-    #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
-    TimedOut,
-    /// The callee does not want the call.
-    #[error("the call was refused: {0}")]
-    Refused(Refusal),
-    /// Another node is at that address.
-    #[error("another node is at the end of that circuit")]
-    NotThisNode,
-    /// The callee sent something that is not allowed.
-    #[error("the peer's signalling is wrong: {0}")]
-    Peer(#[source] SignallingError),
-    /// What this side would send is not allowed.
-    #[error("this side's description cannot be sent: {0}")]
-    Own(#[source] SignallingError),
-    /// The call, or all signalling of this node, has ended.
-    #[error("the call has ended")]
-    Ended,
-}
-
 impl Call {
     /// The round trip of the signalling path. The callee has it measured one round trip after its answer, until which it
     /// is [`ASSUMED_ROUND_TRIP`].
@@ -111,16 +77,6 @@ const fn messages() -> FrameReader {
 async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
     let written = tokio::time::timeout(WRITE_TIMEOUT, write_frame(stream, message)).await;
     written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-impl From<OpenError> for CallError {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Address { addr } => Self::Address { addr },
-            OpenError::Unreachable(why) => Self::Unreachable(why),
-            OpenError::Ended => Self::Ended,
-        }
-    }
 }
 
 #[cfg(test)]

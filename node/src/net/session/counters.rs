@@ -42,7 +42,10 @@ impl SessionCounters {
             SessionError::HandshakeTimeout { .. } => &self.handshake_timeouts,
             SessionError::Busy { .. } => &self.too_many_handshakes,
             SessionError::Protocol(_) | SessionError::Version { .. } => &self.protocol_errors,
-            SessionError::Ended(_) | SessionError::OwnKey(_) => return,
+            SessionError::Ended(_)
+            | SessionError::OwnKey(_)
+            | SessionError::NothingToDial { .. }
+            | SessionError::AllFailed { .. } => return,
         };
         counter.add_one();
     }

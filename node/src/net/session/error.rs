@@ -2,7 +2,7 @@
 //!
 //! What it is not: what to do about it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Display, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_proto::{
     frame::FrameError,
@@ -75,12 +75,37 @@ pub enum SessionError {
     /// The session has ended.
     #[error("the session has ended: {0}")]
     Ended(SessionEnd),
+    /// None of the peer's addresses may be dialled.
+    #[error("no address to dial{}", list(refused))]
+    NothingToDial {
+        /// Addresses that were offered, and why each was refused.
+        refused: Vec<(SocketAddr, AddressRefusal)>,
+    },
+    /// At none of the peer's addresses a session could be made.
+    #[error("no address answered as the right node{}", list(failed))]
+    AllFailed {
+        /// Each attempt, in the order in which they failed.
+        failed: Vec<(SocketAddr, SessionError)>,
+        /// Addresses that were offered, and why each was refused.
+        refused: Vec<(SocketAddr, AddressRefusal)>,
+    },
     /// This node's own key was refused by the TLS library; this node is at fault.
     #[error("this node's key cannot be used for TLS: {0}")]
     OwnKey(Arc<rustls::Error>),
 }
 
 impl SessionError {
+    /// The first address at which another node than the expected one answered: who was expected, who is there.
+    pub fn other_node(&self) -> Option<(NodeKey, NodeKey)> {
+        let Self::AllFailed { failed, .. } = self else {
+            return None;
+        };
+        failed.iter().find_map(|(_, error)| match error {
+            Self::Identity(IdentityRefused::OtherNode { expected, got }) => Some((**expected, **got)),
+            _ => None,
+        })
+    }
+
     /// Sorts out an error of the TLS layer: the identity, the handshake or the connection.
     pub(super) fn of_handshake(error: io::Error) -> Self {
         let Some(inner) = error.get_ref() else {
@@ -180,42 +205,6 @@ pub enum Breakage {
     TaskGone,
 }
 
-/// Why no session with a peer could be made at any of its addresses.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ConnectError {
-    /// There was no address that may be dialled.
-    #[error("no address to dial{}", list_refused(refused))]
-    NothingToDial {
-        /// Addresses that were offered and why each was refused.
-        refused: Vec<(SocketAddr, AddressRefusal)>,
-    },
-    /// Every attempt failed.
-    #[error("no address answered as the right node{}", list_failed(failed))]
-    AllFailed {
-        /// Each attempt, in the order in which they failed.
-        failed: Vec<(SocketAddr, SessionError)>,
-        /// Addresses that were offered and why each was refused.
-        refused: Vec<(SocketAddr, AddressRefusal)>,
-    },
-}
-
-impl ConnectError {
-    /// The first attempt at which another node than the expected one answered: who was expected, who is there.
-    pub fn other_node(&self) -> Option<(NodeKey, NodeKey)> {
-        let Self::AllFailed { failed, .. } = self else {
-            return None;
-        };
-        failed.iter().find_map(|(_, error)| match error {
-            SessionError::Identity(IdentityRefused::OtherNode { expected, got }) => Some((**expected, **got)),
-            _ => None,
-        })
-    }
-}
-
-fn list_refused(refused: &[(SocketAddr, AddressRefusal)]) -> String {
-    refused.iter().map(|(addr, why)| format!("; {addr}: {why}")).collect()
-}
-
-fn list_failed(failed: &[(SocketAddr, SessionError)]) -> String {
-    failed.iter().map(|(addr, why)| format!("; {addr}: {why}")).collect()
+fn list(whys: &[(SocketAddr, impl Display)]) -> String {
+    whys.iter().map(|(addr, why)| format!("; {addr}: {why}")).collect()
 }

@@ -30,7 +30,7 @@ pub use self::{
     counters::{SessionCounters, SessionTraffic},
     driver::{MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, RECEIVE_MEMORY},
     early::EarlyDial,
-    error::{Breakage, ConnectError, IdentityRefused, ProtocolError, SessionEnd, SessionError},
+    error::{Breakage, IdentityRefused, ProtocolError, SessionEnd, SessionError},
     handle::{Session, WeakSession},
     messages::{MessageReader, ReadError, read_message, write_message},
     silence::{MAX_MISSED_PINGS, PING_INTERVAL},
@@ -48,9 +48,9 @@ impl Session {
         policy: &AddressPolicy,
         tls: &Arc<SessionTls>,
         expect: Option<NodeKey>,
-    ) -> Result<(Self, InboundStreams), ConnectError> {
+    ) -> Result<(Self, InboundStreams), SessionError> {
         if admitted.addrs.is_empty() {
-            return Err(ConnectError::NothingToDial { refused: admitted.refused.clone() });
+            return Err(SessionError::NothingToDial { refused: admitted.refused.clone() });
         }
         let started = Instant::now();
         let attempt = |remote| async move {
@@ -59,7 +59,7 @@ impl Session {
             Proven::dial(path, tls, expect).await
         };
         let late = || SessionError::HandshakeTimeout { limit: race::RaceLimits::default().deadline };
-        let failed = |failed| ConnectError::AllFailed { failed, refused: admitted.refused.clone() };
+        let failed = |failed| SessionError::AllFailed { failed, refused: admitted.refused.clone() };
         let mut proven =
             race::race(&admitted.addrs, race::RaceLimits::default(), attempt, late).await.map_err(failed)?;
         proven.path.took = started.elapsed();

@@ -404,10 +404,10 @@ async fn if_only_liars_answer_the_error_tells_who_they_are() {
     let expected = secret(1).public();
     let error = Session::connect(&AnyPort, &admitted, &policy(), &tls(2), Some(expected)).await.expect_err("nobody");
     assert_eq!(error.other_node(), Some((expected, secret(7).public())));
-    assert!(matches!(&error, ConnectError::AllFailed { failed, .. } if failed.len() == 2), "{error}");
+    assert!(matches!(&error, SessionError::AllFailed { failed, .. } if failed.len() == 2), "{error}");
 
     let nothing = Session::connect(&AnyPort, &Admitted::default(), &policy(), &tls(2), None).await;
-    assert!(matches!(nothing, Err(ConnectError::NothingToDial { .. })), "{nothing:?}");
+    assert!(matches!(nothing, Err(SessionError::NothingToDial { .. })), "{nothing:?}");
 }
 
 #[tokio::test]
