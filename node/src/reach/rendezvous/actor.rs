@@ -1,14 +1,10 @@
-//! The task that owns the libp2p `Swarm`: it takes commands and events in turn, and keeps the parts together.
+//! The task that owns the libp2p `Swarm`: it takes commands and events in turn, and hands each to the part that it is for.
 //!
-//! What it is not: their logic. Lookups, announcements, contacts and records each have a file of their own.
+//! What it is not: the logic of the parts, each of which has a file of its own.
 
 mod events;
-mod peers;
-mod relays;
-mod turn;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +12,7 @@ use std::{
 
 use futures::StreamExt;
 use keyferry_proto::offer::{RecordKey, SealedOffer};
-use libp2p::{Multiaddr, PeerId, Swarm, kad, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, Swarm, kad};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -25,33 +21,30 @@ use super::{
     call_stream::{CallStream, OpenError},
     calls::CallOver,
     config::{RendezvousConfig, RendezvousError},
-    counters::{RendezvousCounters, WhichCounter},
+    connections::Connections,
+    counters::WhichCounter,
     entry_points::EntryPoints,
     handshake::Handshakes,
     lookup::{LookupKind, Lookups, Provider},
-    observed::{Departures, Observations},
+    observed::Departures,
+    reachability::Reachability,
     record_store::RecordStore,
     reservations::Reservations,
+    routing,
     scope::{Scope, multiaddr_of, socket_addr_of},
-    status::RendezvousStatus,
+    status::{RendezvousStatus, StatusBoard},
     transport::listening_addrs,
-    turn::{AskReply, Credentials},
+    turn::{AskReply, AskedRelays, RelayLink, RelayRequests},
 };
 use crate::{
     base::clock,
     net::port::{Accepted, DEFAULT_PORT, Port},
 };
 
-/// How long the search for relays rests after its first round.
-const FIRST_SEEK_PAUSE: Duration = Duration::from_secs(5);
 /// With fewer peers than this in both routing tables, the bootstrap addresses are dialled.
 const ENOUGH_PEERS: usize = 3;
-/// The least time between two publications of the status.
-const STATUS_PAUSE: Duration = Duration::from_millis(50);
 /// The longest time between two looks at what has expired, and between two publications of the counters.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// How long after a change records are written, so that many are written together.
-const WRITE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a handle asks of the task.
 #[derive(Debug)]
@@ -69,48 +62,26 @@ pub(super) enum RendezvousCommand {
     Shutdown { reply: oneshot::Sender<()> },
 }
 
-/// The task's state.
+/// The task.
 pub(super) struct Actor {
     swarm: Swarm<Behaviour>,
-    port: Arc<Port>,
     commands: mpsc::Receiver<RendezvousCommand>,
-    status: watch::Sender<RendezvousStatus>,
+    status: StatusBoard,
+    connections: Connections,
+    entry_points: EntryPoints,
     lookups: Lookups,
     announcer: RecordAnnouncer,
-    contacts: EntryPoints,
     record_store: RecordStore,
     handshakes: Handshakes,
+    reachability: Reachability,
     reservations: Reservations,
-    /// When peers may be dialled next because relays are lacking.
-    seek_due: Instant,
-    seek_pause: Duration,
-    /// The remote addresses of all connections but circuits, by peer.
-    connections: HashMap<PeerId, HashMap<ConnectionId, Multiaddr>>,
-    /// Those of them that this node has dialled.
-    dialled: HashSet<ConnectionId>,
-    turn: Credentials,
-    counters: RendezvousCounters,
-    departures: Departures,
-    observed: Observations,
-    unreachable: BTreeSet<SocketAddr>,
-    /// Versions of the rendezvous that peers spoke and this node does not.
-    other_versions: BTreeSet<u32>,
-    /// Addresses that were found reachable from outside, in that order.
-    external: Vec<SocketAddr>,
-    /// Set by the operator, and then never tested.
-    public: bool,
-    hidden: bool,
-    /// Whether no peer of ours is connected.
-    alone: bool,
-    /// Whether there ever was one.
-    has_been_joined: bool,
-    status_due: Option<Instant>,
-    write_due: Option<Instant>,
+    asked_relays: AskedRelays,
+    relay_requests: RelayRequests,
     sweep_due: Instant,
 }
 
 impl Actor {
-    /// Makes the task's state; [`Self::run`] is the task.
+    /// Makes the parts; [`Self::run`] is the task.
     pub(super) fn new(
         config: RendezvousConfig,
         port: Arc<Port>,
@@ -126,59 +97,36 @@ impl Actor {
         let loaded = record_store.load(swarm.behaviour_mut());
         tracing::debug!(loaded, "records of others loaded");
         let now = Instant::now();
-        let mut contacts = EntryPoints::default();
+        let mut entry_points = EntryPoints::default();
         for addr in config.bootstrap {
-            contacts.add(addr, now);
+            entry_points.add(addr, now);
         }
         if config.local_bootstrap && port.number() != DEFAULT_PORT {
-            contacts.add(multiaddr_of(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))), now);
+            entry_points.add(multiaddr_of(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))), now);
         }
-        let mut reservations = Reservations::new(*swarm.local_peer_id());
+        let own = *swarm.local_peer_id();
+        let mut reservations = Reservations::new(own, now);
         reservations.set_needed(!config.public);
-        let (status, receiver) = watch::channel(RendezvousStatus {
-            peer: *swarm.local_peer_id(),
-            wan_peers: 0,
-            lan_peers: 0,
-            connected: 0,
+        let listen = listening_addrs(&port).into_iter().collect();
+        let (status, receiver) = StatusBoard::new(RendezvousStatus {
             public: config.public,
-            listen: listening_addrs(&port).into_iter().collect(),
-            external: Vec::new(),
-            observed: Vec::new(),
-            circuits: Vec::new(),
-            unreachable: Vec::new(),
-            unconnected: Vec::new(),
-            records: loaded,
-            other_versions: BTreeSet::new(),
-            counters: BTreeMap::new(),
+            listen,
+            ..RendezvousStatus::empty(own, loaded)
         });
         let mut actor = Self {
             swarm,
-            port,
             commands,
             status,
+            connections: Connections::default(),
+            entry_points,
             lookups: Lookups::default(),
             announcer: RecordAnnouncer::new(now),
-            contacts,
             record_store,
             handshakes,
+            reachability: Reachability::new(config.public, config.hidden, port.number(), departures),
             reservations,
-            seek_due: now,
-            seek_pause: FIRST_SEEK_PAUSE,
-            connections: HashMap::new(),
-            dialled: HashSet::new(),
-            turn: Credentials::new(config.turn),
-            counters: RendezvousCounters::default(),
-            departures,
-            observed: Observations::default(),
-            unreachable: BTreeSet::new(),
-            other_versions: BTreeSet::new(),
-            external: Vec::new(),
-            public: config.public,
-            hidden: config.hidden,
-            alone: true,
-            has_been_joined: false,
-            status_due: None,
-            write_due: None,
+            asked_relays: AskedRelays::default(),
+            relay_requests: RelayRequests::new(config.turn),
             sweep_due: now + SWEEP_INTERVAL,
         };
         actor.announce_relay();
@@ -204,7 +152,7 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
-                Some(decided) = self.turn.deciding.next() => self.on_decided(decided),
+                Some(decided) = self.relay_requests.decided() => self.on_decided(decided),
                 () = wake => {}
             }
         }
@@ -219,168 +167,113 @@ impl Actor {
         match command {
             RendezvousCommand::Publish { offer, reply } => self.announcer.publish(behaviour, *offer, reply),
             RendezvousCommand::Resolve { key, results } => {
-                let wanted = LookupKind::Offer { best: None, results };
-                if !self.lookups.start(behaviour, key, wanted, clock::now()) {
-                    self.count(|counters| &counters.lookup_refused);
-                }
+                self.start_lookup(key, LookupKind::Offer { best: None, results });
             }
             RendezvousCommand::Provide { key, reply } => drop(reply.send(self.announcer.provide(behaviour, key))),
             RendezvousCommand::StopProviding { key } => self.announcer.stop_providing(behaviour, &key),
             RendezvousCommand::Providers { key, results } => {
-                let wanted = LookupKind::Holders { seen: Default::default(), results };
-                if !self.lookups.start(behaviour, key, wanted, clock::now()) {
-                    self.count(|counters| &counters.lookup_refused);
-                }
+                self.start_lookup(key, LookupKind::Holders { seen: Default::default(), results });
             }
             RendezvousCommand::AddBootstrap { addr } => {
-                if !self.contacts.add(addr, Instant::now()) {
-                    self.count(|counters| &counters.bootstrap_refused);
+                if !self.entry_points.add(addr, Instant::now()) {
+                    self.status.count(|counters| &counters.bootstrap_refused);
                 }
             }
             RendezvousCommand::OpenCall { circuit, over, reply } => behaviour.calls.open(&circuit, over, reply),
             RendezvousCommand::TakeCalls { calls } => behaviour.calls.take(calls),
             RendezvousCommand::AskRelay { relay, addrs, message, reply } => {
-                self.ask_relay(relay, &addrs, message, reply)
+                let link = match self.connections.contains(&relay) {
+                    true => RelayLink::Direct,
+                    false if self.swarm.is_connected(&relay) => RelayLink::Circuit,
+                    false => RelayLink::Absent,
+                };
+                let exchange = &mut self.swarm.behaviour_mut().turn.inner;
+                self.asked_relays.ask(exchange, (relay, link), &addrs, message, reply);
             }
-            RendezvousCommand::Count { counter } => self.count(counter),
+            RendezvousCommand::Count { counter } => self.status.count(counter),
             RendezvousCommand::Shutdown { .. } => {}
         }
-        self.records_may_have_changed();
+        self.look_at_records();
+    }
+
+    fn start_lookup(&mut self, key: RecordKey, wanted: LookupKind) {
+        if !self.lookups.start(self.swarm.behaviour_mut(), key, wanted, clock::now()) {
+            self.status.count(|counters| &counters.lookup_refused);
+        }
     }
 
     fn next_due(&self) -> Instant {
         let due = [
-            self.status_due,
-            self.write_due,
+            self.status.next_due(),
+            self.record_store.next_due(),
             self.lookups.next_due(),
-            self.contacts.next_due(self.needs_peers()),
-            self.relays_due(Instant::now()),
+            self.entry_points.next_due(self.needs_peers()),
+            self.reservations.next_due(Instant::now()),
         ];
         due.into_iter().flatten().chain([self.announcer.next_due(), self.sweep_due]).min().unwrap_or(self.sweep_due)
     }
 
     fn tick(&mut self, now: Instant) {
         let needs_peers = self.needs_peers();
-        self.contacts.tick(&mut self.swarm, needs_peers, now);
-        self.reservations.tick(&mut self.swarm, now);
-        self.seek_relays(now);
+        self.entry_points.tick(&mut self.swarm, needs_peers, now);
+        self.reservations.tick(&mut self.swarm, &self.connections, now);
         let behaviour = self.swarm.behaviour_mut();
         self.lookups.tick(behaviour, now);
         self.announcer.tick(behaviour, now);
         if self.sweep_due <= now {
             self.sweep_due = now + SWEEP_INTERVAL;
             Scope::ALL.into_iter().for_each(|scope| behaviour.kad(scope).store_mut().sweep());
-            self.status_due = Some(now);
+            self.status.hurry(now);
             self.announce_relay();
         }
-        self.records_may_have_changed();
-        if self.write_due.is_some_and(|due| due <= now) {
-            self.write_due = None;
-            if !self.record_store.write(self.swarm.behaviour_mut()) {
-                self.write_due = Some(now + WRITE_PAUSE);
-            }
-        }
-        if self.status_due.is_some_and(|due| due <= now) {
-            self.status_due = None;
-            self.publish_status();
+        self.look_at_records();
+        self.record_store.tick(self.swarm.behaviour_mut(), now);
+        if self.status.next_due().is_some_and(|due| due <= now) {
+            let current = self.current_status();
+            self.status.publish(current);
         }
     }
 
     fn needs_peers(&self) -> bool {
-        let status = self.status.borrow();
-        self.alone || status.lan_peers + status.wan_peers < ENOUGH_PEERS
+        let last = self.status.last();
+        !self.connections.is_joined() || last.lan_peers + last.wan_peers < ENOUGH_PEERS
     }
 
-    fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
-        self.dialled.remove(&id);
-        let Some(own) = self.connections.get_mut(&peer) else { return };
-        own.remove(&id);
-        if own.is_empty() {
-            self.connections.remove(&peer);
-            self.contacts.on_disconnected(peer);
-            self.reservations.on_disconnected(&peer);
-        }
-        if self.connections.is_empty() && !self.alone {
-            tracing::info!("all peers are gone");
-            self.alone = true;
-            self.announcer.on_all_lost();
-            self.contacts.hurry(Instant::now());
-            // Those in the routing tables may still be there.
-            self.refresh_tables();
-        }
-        self.status_changed();
-    }
-
-    fn on_network_change(&mut self) {
-        self.on_reachability();
-        self.contacts.hurry(Instant::now());
-        self.refresh_tables();
-        self.status_changed();
-    }
-
-    /// The first peer after a time with none: what waited for one goes on.
-    fn on_network_joined(&mut self) {
-        if self.has_been_joined {
-            // The peers in the tables may have gone with the network. (Kademlia does this itself for a first peer.)
-            self.refresh_tables();
-        }
-        self.has_been_joined = true;
-        for scope in Scope::ALL {
-            if self.swarm.behaviour_mut().peers(scope) > 0 {
-                self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
-                self.announcer.on_peer(scope);
-            }
+    fn look_at_records(&mut self) {
+        if self.record_store.look(self.swarm.behaviour_mut(), Instant::now()) {
+            self.status.changed();
         }
     }
 
-    fn refresh_tables(&mut self) {
-        for scope in Scope::ALL {
-            // Without a peer there is nothing to refresh.
-            let _ = self.swarm.behaviour_mut().kad(scope).bootstrap();
-        }
+    /// Announces this node's relay under the keys of now while it serves the wide-area DHT, and no longer under others.
+    fn announce_relay(&mut self) {
+        let is_server = self.swarm.behaviour_mut().wan.inner.mode() == kad::Mode::Server;
+        let keys = if is_server { self.relay_requests.record_keys() } else { Vec::new() };
+        self.announcer.set_relays(self.swarm.behaviour_mut(), keys);
     }
 
-    fn count(&mut self, counter: WhichCounter) {
-        counter(&self.counters).add_one();
-        self.status_changed();
+    /// The addresses that this node listens on.
+    fn own_addrs(&self) -> Vec<SocketAddr> {
+        self.swarm.listeners().filter_map(socket_addr_of).collect()
     }
 
-    fn status_changed(&mut self) {
-        self.status_due.get_or_insert_with(|| Instant::now() + STATUS_PAUSE);
-    }
-
-    fn records_may_have_changed(&mut self) {
-        if self.write_due.is_none() && RecordStore::has_work(self.swarm.behaviour_mut()) {
-            self.write_due = Some(Instant::now() + WRITE_PAUSE);
-            self.status_changed();
-        }
-    }
-
-    fn publish_status(&mut self) {
-        let unconnected = self.unconnected();
-        let listen = self.swarm.listeners().filter_map(socket_addr_of).collect();
+    fn current_status(&mut self) -> RendezvousStatus {
+        let listen = self.own_addrs();
+        let own = *self.swarm.local_peer_id();
         let behaviour = self.swarm.behaviour_mut();
-        let own = self.counters.by_name().filter(|(_, count)| *count > 0);
-        let status = RendezvousStatus {
+        let records = Scope::ALL.into_iter().map(|scope| behaviour.kad(scope).store_mut().len()).sum();
+        RendezvousStatus {
             wan_peers: behaviour.peers(Scope::Wan),
             lan_peers: behaviour.peers(Scope::Lan),
-            connected: self.connections.len(),
+            connected: self.connections.peers(),
             public: behaviour.wan.inner.mode() == kad::Mode::Server,
-            records: Scope::ALL.into_iter().map(|scope| behaviour.kad(scope).store_mut().len()).sum(),
             listen,
-            external: self.external.clone(),
+            external: self.reachability.external().to_vec(),
             circuits: self.reservations.circuits(),
-            observed: self.observed.to_vec(),
-            other_versions: self.other_versions.clone(),
-            unreachable: self.unreachable.iter().copied().collect(),
-            unconnected,
-            counters: own.chain(self.port.counters().by_name()).collect(),
-            peer: *self.swarm.local_peer_id(),
-        };
-        self.status.send_if_modified(|current| {
-            let changed = *current != status;
-            *current = status;
-            changed
-        });
+            observed: self.reachability.observed(),
+            unreachable: self.reachability.unreachable(),
+            unconnected: routing::unconnected(behaviour, &self.connections.hosts()),
+            ..RendezvousStatus::empty(own, records)
+        }
     }
 }

@@ -11,7 +11,7 @@ use libp2p::{
     core::{transport::OrTransport, upgrade::Version},
     identify,
     identity::Keypair,
-    kad, memory_connection_limits, noise, ping, relay, request_response,
+    kad, memory_connection_limits, noise, ping, relay,
     swarm::{self, NetworkBehaviour},
     yamux,
 };
@@ -30,7 +30,7 @@ use super::{
     scope::Scope,
     scope_filter::ScopeFilter,
     transport::PortTransport,
-    turn::{self, Frames},
+    turn::{self, TurnExchange},
 };
 use crate::net::port::{Accepted, Port};
 
@@ -93,7 +93,7 @@ pub(super) struct Behaviour {
     relay_client: PanicGuard<relay::client::Behaviour>,
     pub(super) calls: Calls,
     /// Credentials for TURN relays.
-    pub(super) turn: ScopeFilter<request_response::Behaviour<Frames>>,
+    pub(super) turn: ScopeFilter<TurnExchange>,
 }
 
 impl Behaviour {
@@ -154,7 +154,7 @@ pub(super) fn swarm(
         relay: ScopeFilter::new(Scope::Wan, circuit_relay::relay(peer)),
         relay_client: PanicGuard::new(relay_client),
         calls: Calls::new(peer, config.hidden),
-        turn: ScopeFilter::direct(turn::behaviour(config.turn.as_ref())),
+        turn: ScopeFilter::direct(turn::behaviour(config.turn.is_some())),
     };
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)

@@ -8,6 +8,8 @@
 //!
 //! What it is not: needed. Without it, or with a damaged one, records come back as they are published again.
 
+use std::time::{Duration, Instant};
+
 use keyferry_proto::offer::RecordKey;
 use libp2p::kad::Record;
 use sled::{Batch, Tree};
@@ -16,15 +18,19 @@ use tokio::task::JoinHandle;
 use super::{behaviour::Behaviour, records::kad_key_of, scope::Scope};
 use crate::base::clock;
 
-/// The records on disk, and the write that is under way.
+/// How long after a change records are written, so that many are written together.
+const WRITE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The records on disk, and the write that is due or under way.
 pub(super) struct RecordStore {
     tree: Option<Tree>,
+    due: Option<Instant>,
     writing: Option<JoinHandle<()>>,
 }
 
 impl RecordStore {
     pub(super) fn new(tree: Option<Tree>) -> Self {
-        Self { tree, writing: None }
+        Self { tree, due: None, writing: None }
     }
 
     /// Reads all records into the memory, and returns how many were sound.
@@ -47,19 +53,33 @@ impl RecordStore {
         loaded
     }
 
-    /// Whether records have changed since they were last written.
-    pub(super) fn has_work(behaviour: &mut Behaviour) -> bool {
-        Scope::ALL.into_iter().any(|scope| behaviour.kad(scope).store_mut().has_changes())
-    }
-
-    /// Begins to write what has changed; false if the last write is still under way.
-    pub(super) fn write(&mut self, behaviour: &mut Behaviour) -> bool {
-        if self.writing.as_ref().is_some_and(|task| !task.is_finished()) {
+    /// Looks whether records have changed since they were last written. Returns whether a write is due that was not before.
+    pub(super) fn look(&mut self, behaviour: &mut Behaviour, now: Instant) -> bool {
+        let has_changes = |scope| behaviour.kad(scope).store_mut().has_changes();
+        if self.due.is_some() || !Scope::ALL.into_iter().any(has_changes) {
             return false;
         }
+        self.due = Some(now + WRITE_PAUSE);
+        true
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Begins to write what has changed, if that is due and the last write is done.
+    pub(super) fn tick(&mut self, behaviour: &mut Behaviour, now: Instant) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        if self.writing.as_ref().is_some_and(|task| !task.is_finished()) {
+            self.due = Some(now + WRITE_PAUSE);
+            return;
+        }
+        self.due = None;
         let batch = take_batch(behaviour);
         self.writing = self.tree.clone().map(|tree| tokio::task::spawn_blocking(move || apply(&tree, batch)));
-        true
     }
 
     /// Writes what is left and waits until it is on disk.

@@ -7,6 +7,8 @@
 //! A reservation is given up by forgetting it, never by removing libp2p's listener: a renewal that is under way when its
 //! listener goes makes libp2p's relay client panic.
 //!
+//! Where too few of the connected peers relay, others of the wide-area DHT are dialled, ever more seldom.
+//!
 //! What it is not: the relay itself ([`super::circuit_relay`]), or whether reservations are needed.
 
 use std::{
@@ -17,9 +19,19 @@ use std::{
 };
 
 use keyferry_proto::offer::MAX_SIGNALLING;
-use libp2p::{Multiaddr, PeerId, Swarm, core::transport::ListenerId};
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::transport::ListenerId,
+    identify, relay,
+    swarm::dial_opts::{DialOpts, PeerCondition},
+};
 
-use super::{behaviour::Behaviour, circuit::RelayCircuit};
+use super::{
+    behaviour::Behaviour,
+    circuit::RelayCircuit,
+    connections::Connections,
+    scope::{Scope, socket_addr_of},
+};
 
 /// Reservations that are kept.
 const WANTED: usize = 3;
@@ -37,6 +49,11 @@ const MIN_RENEWAL: Duration = Duration::from_secs(30);
 const MAX_PAUSED: usize = 256;
 /// Connected peers that are remembered as possible relays.
 const MAX_RELAYS: usize = 64;
+/// Peers that one round of the search for relays dials.
+const MAX_SOUGHT: usize = 3;
+/// How long the search for relays rests after its first round, and at most: there may be no relay in the whole network.
+const FIRST_SEARCH_PAUSE: Duration = Duration::from_secs(5);
+const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// The reservations.
 pub(super) struct Reservations {
@@ -48,6 +65,9 @@ pub(super) struct Reservations {
     held: Vec<Reservation>,
     /// Another order of relays in every node, so that none gets all reservations.
     order: RandomState,
+    /// When the next round of the search for relays may begin, and how long the search rests after it.
+    search_at: Instant,
+    search_pause: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +104,7 @@ pub(super) enum RelayVerdict {
 }
 
 impl Reservations {
-    pub(super) fn new(own: PeerId) -> Self {
+    pub(super) fn new(own: PeerId, now: Instant) -> Self {
         Self {
             own,
             is_needed: false,
@@ -92,6 +112,8 @@ impl Reservations {
             paused: HashMap::new(),
             held: Vec::new(),
             order: RandomState::new(),
+            search_at: now,
+            search_pause: FIRST_SEARCH_PAUSE,
         }
     }
 
@@ -107,9 +129,9 @@ impl Reservations {
         }
     }
 
-    /// Notes what identify says of a connected peer: whether it relays, and where.
-    pub(super) fn on_identified(&mut self, peer: PeerId, relays: bool, addr: Option<SocketAddr>) {
-        if !relays {
+    /// Notes what a peer that is connected at `remote` says of itself: whether it relays, and where.
+    pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info, remote: Option<SocketAddr>) {
+        if !info.protocols.contains(&relay::HOP_PROTOCOL_NAME) {
             self.relays.remove(&peer);
             return;
         }
@@ -117,7 +139,10 @@ impl Reservations {
         if self.paused.get(&peer).is_some_and(|pause| pause.was_guess) {
             self.paused.remove(&peer);
         }
-        if let Some(addr) = addr {
+        let stated = info.listen_addrs.iter().filter(|addr| Scope::of(addr) == Some(Scope::Wan));
+        // One that has come to this node, or was dialled by name, is where it says to be, if the host is the same.
+        let is_there = |addr: &SocketAddr| remote.is_none_or(|remote| remote.ip() == addr.ip());
+        if let Some(addr) = stated.filter_map(socket_addr_of).find(is_there) {
             self.on_connected(peer, addr);
         }
         if let Some(relay) = self.relays.get_mut(&peer) {
@@ -136,17 +161,17 @@ impl Reservations {
 
     /// Notes that a relay has accepted or renewed a reservation.
     pub(super) fn on_accepted(&mut self, relay: &PeerId, is_renewal: bool, now: Instant) -> RelayVerdict {
-        let Some(held) = self.held.iter_mut().find(|held| held.circuit.relay == *relay) else {
-            return RelayVerdict::Fine;
-        };
-        let last = held.accepted.replace(now);
-        held.was_accepted = true;
-        if is_renewal && last.is_some_and(|last| now.duration_since(last) < MIN_RENEWAL) {
-            held.accepted = None;
-            self.relays.remove(relay);
-            self.pause(*relay, now + BANNED_PAUSE, false);
-            return RelayVerdict::Leave;
+        if let Some(held) = self.held.iter_mut().find(|held| held.circuit.relay == *relay) {
+            let last = held.accepted.replace(now);
+            held.was_accepted = true;
+            if is_renewal && last.is_some_and(|last| now.duration_since(last) < MIN_RENEWAL) {
+                held.accepted = None;
+                self.relays.remove(relay);
+                self.pause(*relay, now + BANNED_PAUSE, false);
+                return RelayVerdict::Leave;
+            }
         }
+        self.search_pause = FIRST_SEARCH_PAUSE;
         RelayVerdict::Fine
     }
 
@@ -167,13 +192,29 @@ impl Reservations {
         standing.iter().take(MAX_SIGNALLING).map(|held| held.circuit.addr()).collect()
     }
 
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let search = self.lacks_relays(now).then_some(self.search_at);
+        self.ask_due(now).into_iter().chain(search).min()
+    }
+
+    /// Asks relays until there are enough reservations, and looks for relays where there are too few to ask.
+    pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, connections: &Connections, now: Instant) {
+        self.ask(swarm, now);
+        if self.search_at <= now && self.lacks_relays(now) {
+            self.search_at = now + self.search_pause;
+            self.search_pause = (self.search_pause * 2).min(MAX_SEARCH_PAUSE);
+            search(swarm, connections);
+        }
+    }
+
     /// Whether more reservations are wanted than there are peers to ask.
-    pub(super) fn lacks_relays(&self, now: Instant) -> bool {
+    fn lacks_relays(&self, now: Instant) -> bool {
         self.missing(now) > 0 && self.next_relay(now).is_none()
     }
 
-    /// When [`Self::tick`] has something to do.
-    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+    /// When [`Self::ask`] has something to do.
+    fn ask_due(&self, now: Instant) -> Option<Instant> {
         if !self.is_needed || self.held.len() >= MAX_HELD {
             return None;
         }
@@ -186,7 +227,7 @@ impl Reservations {
     }
 
     /// Asks relays until there are enough reservations.
-    pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
+    fn ask(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
         self.paused.retain(|_, pause| pause.until > now);
         for _ in 0..self.missing(now) {
             let Some((relay, RelayCandidate { addr, says_so })) = self.next_relay(now) else { return };
@@ -239,21 +280,35 @@ impl Reservations {
     }
 }
 
+/// Dials a few peers of the wide-area DHT that are not connected.
+fn search(swarm: &mut Swarm<Behaviour>, connections: &Connections) {
+    let mut unconnected = Vec::new();
+    for bucket in swarm.behaviour_mut().kad(Scope::Wan).kbuckets() {
+        let peers = bucket.iter().map(|entry| (*entry.node.key.preimage(), entry.node.value.clone().into_vec()));
+        unconnected.extend(peers.filter(|(peer, _)| !connections.contains(peer)));
+    }
+    for _ in 0..MAX_SOUGHT.min(unconnected.len()) {
+        let (peer, addrs) = unconnected.swap_remove(rand::random_range(0..unconnected.len()));
+        let dial = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).addresses(addrs);
+        let _ = swarm.dial(dial.build());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_relay_is_left_alone_however_many_others_are() {
-        let (mut reservations, now) = (Reservations::new(PeerId::random()), Instant::now());
+        let (mut reservations, now) = (Reservations::new(PeerId::random(), Instant::now()), Instant::now());
         (0..2 * MAX_PAUSED).for_each(|_| reservations.pause(PeerId::random(), now + REFUSED_PAUSE, false));
         let last = PeerId::random();
         reservations.set_needed(true);
         reservations.on_connected(last, SocketAddr::from(([203, 0, 113, 1], 4600)));
-        assert_eq!(reservations.next_due(now), Some(now));
+        assert_eq!(reservations.ask_due(now), Some(now));
 
         reservations.pause(last, now + BANNED_PAUSE, false);
-        assert_eq!(reservations.next_due(now), Some(now + BANNED_PAUSE));
+        assert_eq!(reservations.ask_due(now), Some(now + BANNED_PAUSE));
         assert_eq!(reservations.paused.len(), MAX_PAUSED);
     }
 }

@@ -1,26 +1,32 @@
-//! What the actor does with each event of the swarm: which of its parts is told.
+//! What the task does with each event of the swarm: which part is told.
 //!
 //! What it is not: what the parts make of it.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use libp2p::{
+    Multiaddr, PeerId,
+    core::ConnectedPoint,
     identify,
     kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult},
-    ping,
-    swarm::SwarmEvent,
+    ping, relay, request_response,
+    swarm::{ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate, SwarmEvent},
 };
 
 use super::Actor;
 #[cfg(feature = "mdns")]
-use crate::reach::rendezvous::multicast;
+use crate::reach::rendezvous::multicast::{self, MulticastEvent};
 use crate::{
     base::clock,
     reach::rendezvous::{
-        behaviour::BehaviourEvent,
+        behaviour::{BehaviourEvent, PROTOCOL_FAMILY, PROTOCOL_VERSION},
         calls::CallsEvent,
         circuit::is_circuit,
-        scope::{Scope, socket_addr_of},
+        connections::Membership,
+        reservations::RelayVerdict,
+        routing,
+        scope::{Scope, multiaddr_of, socket_addr_of},
+        turn::{self, Decided, TurnEvent},
     },
 };
 
@@ -33,42 +39,26 @@ impl Actor {
             SwarmEvent::ConnectionEstablished { endpoint, .. } | SwarmEvent::ConnectionClosed { endpoint, .. }
                 if endpoint.is_relayed() => {}
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                let remote = endpoint.get_remote_address().clone();
-                if let (true, Some(addr)) = (endpoint.is_listener(), socket_addr_of(&remote)) {
-                    self.handshakes.done(addr);
-                    self.departures.forget(addr);
-                }
-                if let Some(addr) = socket_addr_of(&remote)
-                    && endpoint.is_dialer()
-                    && Scope::of(&remote) == Some(Scope::Wan)
-                {
-                    self.reservations.on_connected(peer_id, addr);
-                }
-                if endpoint.is_dialer() {
-                    self.dialled.insert(connection_id);
-                }
-                self.connections.entry(peer_id).or_default().insert(connection_id, remote.clone());
-                if self.contacts.on_connected(connection_id, peer_id) {
-                    self.on_entrance(peer_id, remote);
-                }
-                self.status_changed();
+                self.on_connected(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => self.on_closed(peer_id, connection_id),
             SwarmEvent::ListenerClosed { listener_id, .. } => {
                 self.reservations.on_listener_closed(listener_id, Instant::now());
-                self.status_changed();
+                self.status.changed();
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
-                self.contacts.on_failed(connection_id, &error);
+                self.entry_points.on_failed(connection_id, &error);
                 if let Some(peer) = peer_id {
-                    self.on_unreachable(peer, &error);
+                    self.on_dial_failed(peer, &error);
                 }
             }
-            SwarmEvent::IncomingConnectionError { .. } => self.count(|counters| &counters.libp2p_incoming_failed),
+            SwarmEvent::IncomingConnectionError { .. } => {
+                self.status.count(|counters| &counters.libp2p_incoming_failed);
+            }
             SwarmEvent::NewListenAddr { address, .. } | SwarmEvent::ExpiredListenAddr { address, .. }
                 if is_circuit(&address) => {}
             SwarmEvent::NewListenAddr { address, .. } => {
-                if self.public && Scope::of(&address) == Some(Scope::Wan) {
+                if self.reachability.is_public() && Scope::of(&address) == Some(Scope::Wan) {
                     self.swarm.add_external_address(address);
                 }
                 self.on_network_change();
@@ -77,8 +67,8 @@ impl Actor {
                 self.on_address_lost(&address);
                 self.on_network_change();
             }
-            SwarmEvent::ExternalAddrConfirmed { address } => self.on_reachable(&address, true),
-            SwarmEvent::ExternalAddrExpired { address } => self.on_reachable(&address, false),
+            SwarmEvent::ExternalAddrConfirmed { address } => self.on_reached(&address, true),
+            SwarmEvent::ExternalAddrExpired { address } => self.on_reached(&address, false),
             _ => {}
         }
     }
@@ -88,16 +78,10 @@ impl Actor {
             BehaviourEvent::Lan(event) => self.on_kad(Scope::Lan, event),
             BehaviourEvent::Wan(event) => self.on_kad(Scope::Wan, event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
-                self.on_identified(connection_id, peer_id, info);
+                self.on_identified(connection_id, peer_id, &info);
             }
             #[cfg(feature = "mdns")]
-            BehaviourEvent::Multicast(event) => {
-                for dial in multicast::dials(event, |peer| self.swarm.is_connected(peer)).collect::<Vec<_>>() {
-                    if let Err(error) = self.swarm.dial(dial) {
-                        tracing::debug!(%error, "a peer of the local network cannot be dialled");
-                    }
-                }
-            }
+            BehaviourEvent::Multicast(event) => self.on_multicast(event),
             BehaviourEvent::Ping(ping::Event { connection, result: Err(error), .. })
                 if !matches!(error, ping::Failure::Unsupported) =>
             {
@@ -105,14 +89,241 @@ impl Actor {
                 self.swarm.close_connection(connection);
             }
             BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
-            BehaviourEvent::Calls(CallsEvent::Dropped(counter)) => self.count(counter),
+            BehaviourEvent::Calls(CallsEvent::Dropped(counter)) => self.status.count(counter),
             BehaviourEvent::Turn(event) => self.on_turn(event),
             BehaviourEvent::Reachable(event) => {
                 tracing::debug!(reachable = event.result.is_ok(), "an address was tested from outside");
-                self.on_tested(&event.tested_addr, event.result.is_ok());
+                if self.reachability.on_tested(&event.tested_addr, event.result.is_ok()) {
+                    self.status.changed();
+                }
             }
             _ => {}
         }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let remote = endpoint.get_remote_address();
+        match socket_addr_of(remote) {
+            Some(addr) if endpoint.is_listener() => {
+                self.handshakes.done(addr);
+                self.reachability.on_incoming(addr);
+            }
+            Some(addr) if Scope::of(remote) == Some(Scope::Wan) => self.reservations.on_connected(peer, addr),
+            _ => {}
+        }
+        self.connections.opened(peer, id, endpoint);
+        if self.entry_points.on_connected(id, peer)
+            && let Some(scope) = Scope::of(remote)
+        {
+            // It gets into its table at once, so that a lookup need not wait for what the peer says of itself. Once it has, and
+            // serves no DHT there, it leaves the table again.
+            routing::add(self.swarm.behaviour_mut(), peer, remote.clone());
+            self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
+        }
+        self.status.changed();
+    }
+
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
+        let Some(gone) = self.connections.closed(&peer, id) else { return };
+        if gone.peer {
+            self.entry_points.on_disconnected(peer);
+            self.reservations.on_disconnected(&peer);
+        }
+        if gone.network {
+            tracing::info!("all peers are gone");
+            self.announcer.on_all_lost();
+            self.entry_points.hurry(Instant::now());
+            // Those in the routing tables may still be there.
+            routing::refresh(self.swarm.behaviour_mut());
+        }
+        self.status.changed();
+    }
+
+    /// Forgets a peer that cannot be reached, unless it may be our own network that is down.
+    fn on_dial_failed(&mut self, peer: PeerId, error: &DialError) {
+        if self.connections.is_empty() || self.connections.contains(&peer) || !routing::is_gone(error) {
+            return;
+        }
+        routing::remove(self.swarm.behaviour_mut(), &peer, &Scope::ALL);
+        self.status.changed();
+    }
+
+    fn on_identified(&mut self, id: ConnectionId, peer: PeerId, info: &identify::Info) {
+        if info.protocol_version != PROTOCOL_VERSION {
+            match info.protocol_version.strip_prefix(PROTOCOL_FAMILY).and_then(|version| version.parse().ok()) {
+                Some(version) => self.status.on_other_version(version),
+                None => self.status.count(|counters| &counters.peer_of_another_network),
+            }
+            routing::remove(self.swarm.behaviour_mut(), &peer, &Scope::ALL);
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        }
+        let Some(connection) = self.connections.get(&peer, id) else { return };
+        let remote = &connection.remote;
+        if let Some(observed) = self.reachability.on_observed(&info.observed_addr, remote) {
+            // What identify itself proposes to test has the port of the listener in place of that of the NAT.
+            let addr = multiaddr_of(observed);
+            let candidate = FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr: &addr });
+            self.swarm.behaviour_mut().reachable.on_swarm_event(candidate);
+            self.status.changed();
+        }
+        self.reservations.on_identified(peer, info, socket_addr_of(remote));
+        routing::on_identified(self.swarm.behaviour_mut(), peer, info, remote);
+        match self.connections.join() {
+            Membership::Joined => {}
+            Membership::New => self.on_joined(),
+            Membership::Lost => {
+                // The peers in the tables may have gone with the network. (Kademlia does this itself for a first peer.)
+                routing::refresh(self.swarm.behaviour_mut());
+                self.on_joined();
+            }
+        }
+    }
+
+    /// The first peer after a time with none: what waited for one goes on.
+    fn on_joined(&mut self) {
+        for scope in Scope::ALL {
+            if self.swarm.behaviour_mut().peers(scope) > 0 {
+                self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
+                self.announcer.on_peer(scope);
+            }
+        }
+    }
+
+    #[cfg(feature = "mdns")]
+    fn on_multicast(&mut self, event: MulticastEvent) {
+        let dials: Vec<_> = multicast::dials(event, |peer| self.swarm.is_connected(peer)).collect();
+        for dial in dials {
+            if let Err(error) = self.swarm.dial(dial) {
+                tracing::debug!(%error, "a peer of the local network cannot be dialled");
+            }
+        }
+    }
+
+    fn on_network_change(&mut self) {
+        self.on_reachability();
+        self.entry_points.hurry(Instant::now());
+        routing::refresh(self.swarm.behaviour_mut());
+        self.status.changed();
+    }
+
+    /// Closes what may hang on an address that this machine has no longer: such connections never say that they are dead,
+    /// and what is asked over them would wait for its time to run out.
+    fn on_address_lost(&mut self, lost: &Multiaddr) {
+        if let Some(lost) = socket_addr_of(lost) {
+            self.reachability.on_address_lost(lost.ip());
+        }
+        self.swarm.remove_external_address(lost);
+        if !self.reachability.is_public() {
+            self.on_reached(lost, false);
+        }
+        let hanging = self.connections.hanging_on(lost);
+        tracing::debug!(connections = hanging.len(), "an address of this machine is gone");
+        for id in hanging {
+            self.swarm.close_connection(id);
+            self.status.count(|counters| &counters.closed_with_address);
+        }
+    }
+
+    /// Notes that an address of this node has been reached from outside, or can be no longer.
+    fn on_reached(&mut self, addr: &Multiaddr, is_reachable: bool) {
+        let own = self.own_addrs();
+        let Some(given_up) = self.reachability.on_reached(addr, is_reachable, &own) else { return };
+        for addr in given_up {
+            self.swarm.remove_external_address(&multiaddr_of(addr));
+            self.status.count(|counters| &counters.external_address_dropped);
+        }
+        let serve = self.reachability.serves_wan();
+        let mode = if serve { kad::Mode::Server } else { kad::Mode::Client };
+        if self.swarm.behaviour_mut().wan.inner.mode() != mode {
+            tracing::info!(serve, "the wide-area DHT is served now, or no longer");
+            self.swarm.behaviour_mut().wan.inner.set_mode(Some(mode));
+            self.announce_relay();
+        }
+        self.on_reachability();
+        self.status.changed();
+    }
+
+    /// Compares what this node is known to be reachable at with what it does: whether it relays, and whether it needs relays.
+    fn on_reachability(&mut self) {
+        let own = self.own_addrs();
+        let has_address = self.swarm.external_addresses().any(|addr| Scope::of(addr) == Some(Scope::Wan));
+        let status = match has_address && self.reachability.is_reachable_somehow(&own) {
+            true => relay::Status::Enable,
+            false => relay::Status::Disable,
+        };
+        self.reservations.set_needed(!self.reachability.is_reachable(&own));
+        self.swarm.behaviour_mut().relay.inner.set_status(Some(status));
+    }
+
+    fn on_relay_client(&mut self, event: relay::client::Event) {
+        if let relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } = event {
+            tracing::debug!(relay = %relay_peer_id, renewal, "a relay keeps a reservation");
+            match self.reservations.on_accepted(&relay_peer_id, renewal, Instant::now()) {
+                RelayVerdict::Fine => {}
+                RelayVerdict::Leave => {
+                    self.status.count(|counters| &counters.relay_left);
+                    let _ = self.swarm.disconnect_peer_id(relay_peer_id);
+                }
+            }
+            self.status.changed();
+        }
+    }
+
+    fn on_turn(&mut self, event: TurnEvent) {
+        use request_response::{Event, InboundFailure, Message};
+        match event {
+            Event::Message { peer, connection_id, message: Message::Request { request, channel, .. } } => {
+                let Some((remote, _)) = self.end_of(&peer, connection_id) else { return };
+                let own = *self.swarm.local_peer_id();
+                if let Err(counter) = self.relay_requests.on_request(request, (own, peer, remote.ip()), channel) {
+                    self.status.count(counter);
+                }
+            }
+            Event::Message { peer, connection_id, message: Message::Response { request_id, response } } => {
+                let via = self.end_of(&peer, connection_id);
+                self.asked_relays.on_answer(request_id, response, via);
+            }
+            Event::OutboundFailure { request_id, error, .. } => self.asked_relays.on_failed(request_id, error),
+            // It was refused, and has been counted.
+            Event::InboundFailure { error: InboundFailure::ResponseOmission, .. } => {}
+            Event::InboundFailure { error, .. } => {
+                tracing::debug!(%error, "a request for relaying was not answered");
+                self.status.count(|counters| &counters.turn_request_failed);
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// Answers a request for relaying that has been decided on.
+    pub(super) fn on_decided(&mut self, Decided { channel, decision }: Decided) {
+        let (message, counter) = turn::answer(decision, || self.reached_at());
+        self.status.count(counter);
+        // Without an answer the stream is closed.
+        if let Some(message) = message
+            && self.swarm.behaviour_mut().turn.inner.send_response(channel, message).is_err()
+        {
+            self.status.count(|counters| &counters.turn_requester_gone);
+        }
+    }
+
+    /// The addresses at which others have reached this node, or its operator says that they can.
+    fn reached_at(&self) -> Vec<SocketAddr> {
+        let mut addrs: Vec<SocketAddr> = Vec::new();
+        let stated = self.swarm.external_addresses().filter(|addr| Scope::of(addr) == Some(Scope::Wan));
+        for addr in stated.filter_map(socket_addr_of) {
+            let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+            if !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
+        addrs
+    }
+
+    /// The other end of a connection that is no circuit, and whether this node has dialled it.
+    fn end_of(&self, peer: &PeerId, id: ConnectionId) -> Option<(SocketAddr, bool)> {
+        let connection = self.connections.get(peer, id)?;
+        Some((socket_addr_of(&connection.remote)?, connection.is_dialled))
     }
 
     fn on_kad(&mut self, scope: Scope, event: kad::Event) {
@@ -120,25 +331,28 @@ impl Actor {
             kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
                 self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
                 self.announcer.on_peer(scope);
-                self.status_changed();
+                self.status.changed();
             }
             kad::Event::RoutablePeer { peer, address } | kad::Event::PendingRoutablePeer { peer, address }
                 if Scope::of(&address) == Some(scope) =>
             {
-                self.add_to_table(peer, address);
+                routing::add(self.swarm.behaviour_mut(), peer, address);
             }
             kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), .. } } => {
                 let stored = self.swarm.behaviour_mut().kad(scope).store_mut().accept(&record, clock::now());
                 match stored {
-                    Ok(()) => self.records_may_have_changed(),
+                    Ok(()) => self.look_at_records(),
                     Err(refusal) => {
                         tracing::debug!(?refusal, "a record was refused");
-                        self.count(refusal.counter());
+                        self.status.count(refusal.counter());
                     }
                 }
             }
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
-                self.on_add_provider(scope, record);
+                let remotes: Vec<_> = self.connections.remotes_of(&record.provider).collect();
+                if !routing::add_provider(self.swarm.behaviour_mut(), scope, record, &remotes) {
+                    self.status.count(|counters| &counters.provider_refused);
+                }
             }
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 self.on_query(scope, id, result, step.last);
@@ -163,7 +377,7 @@ impl Actor {
                     self.lookups.on_query_ended(behaviour, query);
                 }
                 if let Err(refusal) = taken {
-                    self.count(refusal.counter());
+                    self.status.count(refusal.counter());
                 }
             }
             QueryResult::GetProviders(found) => {

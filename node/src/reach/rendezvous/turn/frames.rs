@@ -1,18 +1,41 @@
-//! One frame each way on a stream.
+//! The exchange of a request and a reply, each one frame on a stream of its own, with its limits.
 //!
 //! What it is not: what the frames say; see `keyferry_proto::relaying`.
 
-use std::io;
+use std::{io, time::Duration};
 
 use futures::{AsyncRead, AsyncWrite};
 use keyferry_proto::{
     frame::FrameError,
-    relaying::{MAX_REPLY_LEN, MAX_REQUEST_LEN},
+    relaying::{MAX_REPLY_LEN, MAX_REQUEST_LEN, PROTOCOL},
 };
-use libp2p::{StreamProtocol, request_response::Codec};
+use libp2p::{
+    StreamProtocol,
+    request_response::{self, Codec, ProtocolSupport},
+};
 use tokio_util::compat::{FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt};
 
 use crate::base::frame_io::{FrameReader, ReadFrameError, write_frame};
+
+/// Streams of this protocol on one connection, in both directions.
+const MAX_STREAMS: usize = 4;
+/// How long a request may take, with its reply.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The behaviour that carries requests and replies.
+pub(in super::super) type TurnExchange = request_response::Behaviour<Frames>;
+
+/// What it reports.
+pub(in super::super) type TurnEvent = request_response::Event<Result<Vec<u8>, FrameError>, Vec<u8>>;
+
+/// Makes the behaviour. Only a node that relays says that it speaks the protocol.
+pub(in super::super) fn behaviour(relays: bool) -> TurnExchange {
+    let support = if relays { ProtocolSupport::Full } else { ProtocolSupport::Outbound };
+    let config = request_response::Config::default()
+        .with_request_timeout(EXCHANGE_TIMEOUT)
+        .with_max_concurrent_streams(MAX_STREAMS);
+    request_response::Behaviour::with_codec(Frames, [(StreamProtocol::new(PROTOCOL), support)], config)
+}
 
 /// The codec.
 #[derive(Debug, Clone, Copy, Default)]
