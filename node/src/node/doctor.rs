@@ -36,7 +36,7 @@ use crate::{
     },
     reach::{
         gather::{Gathered, Observation, PortMapping, StunReport, StunState, mapping_of},
-        rendezvous::{RendezvousStatus, Scope},
+        rendezvous::{AddressScope, RendezvousStatus},
         turn_client::Relays,
     },
 };
@@ -152,7 +152,8 @@ fn family(is_ipv4: bool, interfaces: &[InterfaceInfo], gathered: &Gathered, stat
     let own =
         interfaces.iter().flat_map(|interface| interface.addrs.iter().copied()).filter(|ip| ip.is_ipv4() == is_ipv4);
     let own: Vec<IpAddr> = own.collect();
-    let own_public: Vec<IpAddr> = own.iter().copied().filter(|ip| Scope::of_ip(*ip) == Some(Scope::Wan)).collect();
+    let own_public: Vec<IpAddr> =
+        own.iter().copied().filter(|ip| AddressScope::of_ip(*ip) == Some(AddressScope::Wan)).collect();
     let words: Vec<Observation> =
         gathered.observations.iter().copied().filter(|one| one.observer.is_ipv4() == is_ipv4 && is_far(one)).collect();
     let hosts: Vec<SocketAddr> = words.iter().map(|one| one.local).collect();
@@ -168,7 +169,8 @@ fn family(is_ipv4: bool, interfaces: &[InterfaceInfo], gathered: &Gathered, stat
 }
 
 fn is_far(one: &Observation) -> bool {
-    Scope::of_ip(one.observer.ip()) == Some(Scope::Wan) && Scope::of_ip(one.observed.ip()) == Some(Scope::Wan)
+    AddressScope::of_ip(one.observer.ip()) == Some(AddressScope::Wan)
+        && AddressScope::of_ip(one.observed.ip()) == Some(AddressScope::Wan)
 }
 
 /// Whom the NAT lets in. Hosts that try come from another port than the one that this node has contacted. A port that the

@@ -13,7 +13,7 @@ use crate::{
     base::frame_io::ReadFrameError,
     connect::ice::{IceError, IceFailure, TooManyNegotiations},
     net::session::SessionError,
-    reach::rendezvous::OpenError,
+    reach::rendezvous::OpenCallError,
 };
 
 /// Why a call has not led to a session.
@@ -33,7 +33,7 @@ pub enum CallError {
     },
     /// Neither the relay nor the node behind it was reached.
     #[error("the node cannot be called: {0}")]
-    Unreachable(#[source] OpenError),
+    Unreachable(#[source] OpenCallError),
     /// The line to the node broke, or what came over it is no message.
     #[error("the node cannot be called: {0}")]
     Line(#[from] ReadFrameError),
@@ -136,12 +136,12 @@ impl CallError {
     }
 }
 
-impl From<OpenError> for CallError {
-    fn from(error: OpenError) -> Self {
+impl From<OpenCallError> for CallError {
+    fn from(error: OpenCallError) -> Self {
         match error {
-            OpenError::Address { addr } => Self::Address { addr },
-            OpenError::Unreachable(_) => Self::Unreachable(error),
-            OpenError::Ended => Self::Ended,
+            OpenCallError::Address { addr } => Self::Address { addr },
+            OpenCallError::Unreachable(_) => Self::Unreachable(error),
+            OpenCallError::Ended => Self::Ended,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     node::api::{FamilyInfo, FilteringInfo, Finding, MappingInfo, PortMappingInfo, Reach, Verdict},
-    reach::rendezvous::Scope,
+    reach::rendezvous::AddressScope,
 };
 
 /// Judges the facts, the best way in first.
@@ -126,7 +126,7 @@ fn advice(listen: &[SocketAddr], router: &PortMappingInfo, behind_nat: bool) -> 
 }
 
 fn is_public(ip: IpAddr) -> bool {
-    Scope::of_ip(ip) == Some(Scope::Wan)
+    AddressScope::of_ip(ip) == Some(AddressScope::Wan)
 }
 
 #[cfg(test)]

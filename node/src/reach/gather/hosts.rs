@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr};
 
 use keyferry_ice::{Candidate, CandidateKind, LocalCandidate, TcpType};
 
-use crate::{net::path::host_candidates, reach::rendezvous::Scope};
+use crate::{net::path::host_candidates, reach::rendezvous::AddressScope};
 
 /// Addresses of this machine that become candidates; each becomes three.
 pub(super) const MAX_HOSTS: usize = 8;
@@ -16,7 +16,7 @@ const DISCARD: u16 = 9;
 /// The addresses at which the node listens, best first: those of the whole internet come before those of the house.
 pub(super) fn addrs(listeners: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
     let mut addrs: Vec<SocketAddr> = host_candidates(listeners)?.into_iter().map(|candidate| candidate.addr).collect();
-    addrs.sort_by_key(|addr| Scope::of_ip(addr.ip()) != Some(Scope::Wan));
+    addrs.sort_by_key(|addr| AddressScope::of_ip(addr.ip()) != Some(AddressScope::Wan));
     Ok(addrs)
 }
 

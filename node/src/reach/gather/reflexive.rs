@@ -13,7 +13,7 @@ use std::{
 use keyferry_ice::{Candidate, CandidateKind, LocalCandidate, Mapping, TcpType};
 use keyferry_net::ip::host_of;
 
-use crate::reach::rendezvous::{Observation, Scope};
+use crate::reach::rendezvous::{AddressScope, Observation};
 
 /// Server-reflexive addresses that become candidates.
 pub(super) const MAX_REFLEXIVE: usize = 4;
@@ -54,7 +54,7 @@ pub(super) fn candidates(
 
 /// How outer ports are chosen: for IPv4 where all IPv4 addresses of this machine are private, else for what there is.
 pub(super) fn mapping(observations: &[Observation], hosts: &[SocketAddr]) -> Mapping {
-    let is_public = |host: &&SocketAddr| Scope::of_ip(host.ip()) == Some(Scope::Wan);
+    let is_public = |host: &&SocketAddr| AddressScope::of_ip(host.ip()) == Some(AddressScope::Wan);
     let mut of_v4 = hosts.iter().filter(|host| host.is_ipv4()).peekable();
     if of_v4.peek().is_some() && !of_v4.any(|host| is_public(&host)) {
         return mapping_of(observations, hosts, true);
@@ -109,7 +109,7 @@ fn worth_telling(outer: &[Outer], mapping: Mapping) -> impl Iterator<Item = &Out
 /// Whether an observation can be right and says something about the way to the wide area.
 fn counts(observation: &Observation, hosts: &[SocketAddr]) -> bool {
     let Observation { observer, local, observed } = observation;
-    let is_far = |addr: &SocketAddr| Scope::of_ip(addr.ip()) == Some(Scope::Wan) && addr.port() != 0;
+    let is_far = |addr: &SocketAddr| AddressScope::of_ip(addr.ip()) == Some(AddressScope::Wan) && addr.port() != 0;
     is_far(observer) && is_far(observed) && local.is_ipv4() == observed.is_ipv4() && hosts.contains(local)
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     net::port::Port,
-    reach::rendezvous::{RendezvousStatus, Scope},
+    reach::rendezvous::{AddressScope, RendezvousStatus},
 };
 
 /// After this time, what has been found is called complete, and what comes later is a further candidate.
@@ -109,7 +109,8 @@ impl GatherTask {
 
     /// Asks peers by STUN if too few hosts have said from where this node comes.
     fn ask_peers(&mut self) {
-        let behind = self.hosts.iter().any(|host| host.is_ipv4() && Scope::of_ip(host.ip()) != Some(Scope::Wan));
+        let behind =
+            self.hosts.iter().any(|host| host.is_ipv4() && AddressScope::of_ip(host.ip()) != Some(AddressScope::Wan));
         let unconnected = self.status.borrow().unconnected.clone();
         let observations = self.observations();
         for ipv4 in [true, false] {
@@ -175,7 +176,7 @@ impl GatherTask {
 /// The router's port, unless the router is itself behind a NAT, where nobody could reach it.
 fn mapped_candidate(state: &PortMapping) -> Option<LocalCandidate> {
     let PortMapping::Mapped { local, external, .. } = state else { return None };
-    let is_far = Scope::of_ip(external.ip()) == Some(Scope::Wan);
+    let is_far = AddressScope::of_ip(external.ip()) == Some(AddressScope::Wan);
     let candidate = Candidate::new(CandidateKind::PortMapped, TcpType::Passive, *external, 0);
     is_far.then_some(LocalCandidate { candidate, base: *local })
 }

@@ -18,23 +18,23 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     announce::{PublishError, PublishReport, RecordAnnouncer},
     behaviour::{self, Behaviour},
-    call_stream::{CallStream, OpenError},
+    call_stream::{CallStream, OpenCallError},
     calls::CallOver,
     config::{RendezvousConfig, RendezvousError},
-    connections::Connections,
+    connections::PeerConnections,
     counters::WhichCounter,
     entry_points::EntryPoints,
     handshake::Handshakes,
     lookup::{LookupKind, Lookups, Provider},
     observed::Departures,
-    reachability::Reachability,
+    reachability::NodeReachability,
     record_store::RecordStore,
     reservations::Reservations,
     routing,
-    scope::{Scope, multiaddr_of, socket_addr_of},
+    scope::{AddressScope, multiaddr_of, socket_addr_of},
     status::{RendezvousStatus, StatusBoard},
     transport::listening_addrs,
-    turn::{AskReply, AskedRelays, RelayLink, RelayRequests},
+    turn::{AskReply, CredentialRequests, RelayLink, RelayRequests},
 };
 use crate::{
     base::clock,
@@ -55,7 +55,7 @@ pub(super) enum RendezvousCommand {
     StopProviding { key: RecordKey },
     Providers { key: RecordKey, results: mpsc::Sender<Provider> },
     AddBootstrap { addr: Multiaddr },
-    OpenCall { circuit: Multiaddr, over: CallOver, reply: oneshot::Sender<Result<CallStream, OpenError>> },
+    OpenCall { circuit: Multiaddr, over: CallOver, reply: oneshot::Sender<Result<CallStream, OpenCallError>> },
     TakeCalls { calls: mpsc::Sender<CallStream> },
     AskRelay { relay: PeerId, addrs: Vec<SocketAddr>, message: Vec<u8>, reply: AskReply },
     Count { counter: WhichCounter },
@@ -67,15 +67,15 @@ pub(super) struct Actor {
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<RendezvousCommand>,
     status: StatusBoard,
-    connections: Connections,
+    connections: PeerConnections,
     entry_points: EntryPoints,
     lookups: Lookups,
     announcer: RecordAnnouncer,
     record_store: RecordStore,
     handshakes: Handshakes,
-    reachability: Reachability,
+    reachability: NodeReachability,
     reservations: Reservations,
-    asked_relays: AskedRelays,
+    credential_requests: CredentialRequests,
     relay_requests: RelayRequests,
     sweep_due: Instant,
 }
@@ -117,15 +117,15 @@ impl Actor {
             swarm,
             commands,
             status,
-            connections: Connections::default(),
+            connections: PeerConnections::default(),
             entry_points,
             lookups: Lookups::default(),
             announcer: RecordAnnouncer::new(now),
             record_store,
             handshakes,
-            reachability: Reachability::new(config.public, config.hidden, port.number(), departures),
+            reachability: NodeReachability::new(config.public, config.hidden, port.number(), departures),
             reservations,
-            asked_relays: AskedRelays::default(),
+            credential_requests: CredentialRequests::default(),
             relay_requests: RelayRequests::new(config.turn),
             sweep_due: now + SWEEP_INTERVAL,
         };
@@ -188,7 +188,7 @@ impl Actor {
                     false => RelayLink::Absent,
                 };
                 let exchange = &mut self.swarm.behaviour_mut().turn.inner;
-                self.asked_relays.ask(exchange, (relay, link), &addrs, message, reply);
+                self.credential_requests.ask(exchange, (relay, link), &addrs, message, reply);
             }
             RendezvousCommand::Count { counter } => self.status.count(counter),
             RendezvousCommand::Shutdown { .. } => {}
@@ -222,7 +222,7 @@ impl Actor {
         self.announcer.tick(behaviour, now);
         if self.sweep_due <= now {
             self.sweep_due = now + SWEEP_INTERVAL;
-            Scope::ALL.into_iter().for_each(|scope| behaviour.kad(scope).store_mut().sweep());
+            AddressScope::ALL.into_iter().for_each(|scope| behaviour.kad(scope).store_mut().sweep());
             self.status.hurry(now);
             self.announce_relay();
         }
@@ -261,10 +261,10 @@ impl Actor {
         let listen = self.own_addrs();
         let own = *self.swarm.local_peer_id();
         let behaviour = self.swarm.behaviour_mut();
-        let records = Scope::ALL.into_iter().map(|scope| behaviour.kad(scope).store_mut().len()).sum();
+        let records = AddressScope::ALL.into_iter().map(|scope| behaviour.kad(scope).store_mut().len()).sum();
         RendezvousStatus {
-            wan_peers: behaviour.peers(Scope::Wan),
-            lan_peers: behaviour.peers(Scope::Lan),
+            wan_peers: behaviour.peers(AddressScope::Wan),
+            lan_peers: behaviour.peers(AddressScope::Lan),
             connected: self.connections.peers(),
             public: behaviour.wan.inner.mode() == kad::Mode::Server,
             listen,

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::{
     behaviour::{Behaviour, copies},
     records::{MAX_PROVIDED, kad_key_of},
-    scope::Scope,
+    scope::AddressScope,
 };
 use crate::base::clock;
 
@@ -82,7 +82,7 @@ pub struct PublishReport {
 
 /// One thing to announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Item {
+enum Announcement {
     Offer(RecordKey),
     Content(RecordKey),
     /// That this node is a relay; in the wide-area DHT alone.
@@ -104,7 +104,7 @@ enum RunningQuery {
     Finding(RecordKey, u64),
     /// Puts that offer to so many peers.
     Putting(RecordKey, u64, usize),
-    Providing(Item),
+    Providing(Announcement),
 }
 
 type PublishReply = oneshot::Sender<Result<PublishReport, PublishError>>;
@@ -114,16 +114,16 @@ pub(super) struct RecordAnnouncer {
     offers: HashMap<RecordKey, Published>,
     contents: HashSet<RecordKey>,
     relays: HashSet<RecordKey>,
-    waiting: VecDeque<(Item, Scope)>,
+    waiting: VecDeque<(Announcement, AddressScope)>,
     /// The items of `waiting`.
-    queued: HashSet<(Item, Scope)>,
-    running: HashMap<(Scope, QueryId), RunningQuery>,
+    queued: HashSet<(Announcement, AddressScope)>,
+    running: HashMap<(AddressScope, QueryId), RunningQuery>,
     /// What at least one peer has taken.
-    taken: HashSet<(Item, Scope)>,
+    taken: HashSet<(Announcement, AddressScope)>,
     /// When what nobody has taken is announced, by scope.
-    settle_at: HashMap<Scope, Instant>,
+    settle_at: HashMap<AddressScope, Instant>,
     /// When each offer is put again.
-    offers_due: HashMap<(RecordKey, Scope), Instant>,
+    offers_due: HashMap<(RecordKey, AddressScope), Instant>,
     republish_at: Instant,
 }
 
@@ -153,12 +153,12 @@ impl RecordAnnouncer {
         if let Some(earlier) = self.offers.remove(&key) {
             earlier.answer();
         }
-        let scopes = Scope::ALL.into_iter().filter(|scope| behaviour.peers(*scope) > 0).collect::<Vec<_>>();
-        for scope in Scope::ALL {
+        let scopes = AddressScope::ALL.into_iter().filter(|scope| behaviour.peers(*scope) > 0).collect::<Vec<_>>();
+        for scope in AddressScope::ALL {
             if let Err(refusal) = behaviour.kad(scope).store_mut().keep_own(offer.clone(), clock::now()) {
                 tracing::debug!(?refusal, "an own offer is not kept");
             }
-            self.taken.remove(&(Item::Offer(key), scope));
+            self.taken.remove(&(Announcement::Offer(key), scope));
             self.offers_due.insert((key, scope), Instant::now() + own_interval());
         }
         let published =
@@ -167,7 +167,7 @@ impl RecordAnnouncer {
         if scopes.is_empty() {
             self.offers.get_mut(&key).into_iter().for_each(Published::answer_now);
         }
-        scopes.into_iter().for_each(|scope| self.start(behaviour, Item::Offer(key), scope));
+        scopes.into_iter().for_each(|scope| self.start(behaviour, Announcement::Offer(key), scope));
     }
 
     /// Announces a content.
@@ -176,7 +176,7 @@ impl RecordAnnouncer {
             return Err(PublishError::TooMany { limit: MAX_PROVIDED });
         }
         self.contents.insert(key);
-        Scope::ALL.into_iter().for_each(|scope| self.enqueue(Item::Content(key), scope));
+        AddressScope::ALL.into_iter().for_each(|scope| self.enqueue(Announcement::Content(key), scope));
         self.pump(behaviour);
         Ok(())
     }
@@ -184,9 +184,9 @@ impl RecordAnnouncer {
     /// Announces a content no longer.
     pub(super) fn stop_providing(&mut self, behaviour: &mut Behaviour, key: &RecordKey) {
         self.contents.remove(key);
-        for scope in Scope::ALL {
+        for scope in AddressScope::ALL {
             behaviour.kad(scope).stop_providing(&kad_key_of(key));
-            self.taken.remove(&(Item::Content(*key), scope));
+            self.taken.remove(&(Announcement::Content(*key), scope));
         }
     }
 
@@ -197,17 +197,17 @@ impl RecordAnnouncer {
             return;
         }
         for gone in self.relays.difference(&keys) {
-            behaviour.kad(Scope::Wan).stop_providing(&kad_key_of(gone));
-            self.taken.remove(&(Item::Relay(*gone), Scope::Wan));
+            behaviour.kad(AddressScope::Wan).stop_providing(&kad_key_of(gone));
+            self.taken.remove(&(Announcement::Relay(*gone), AddressScope::Wan));
         }
         let added: Vec<_> = keys.difference(&self.relays).copied().collect();
         self.relays = keys;
-        added.into_iter().for_each(|key| self.enqueue(Item::Relay(key), Scope::Wan));
+        added.into_iter().for_each(|key| self.enqueue(Announcement::Relay(key), AddressScope::Wan));
         self.pump(behaviour);
     }
 
     /// Notes that a scope has a peer to announce to.
-    pub(super) fn on_peer(&mut self, scope: Scope) {
+    pub(super) fn on_peer(&mut self, scope: AddressScope) {
         self.settle_at.entry(scope).or_insert_with(|| Instant::now() + SETTLE);
     }
 
@@ -221,7 +221,7 @@ impl RecordAnnouncer {
     pub(super) fn on_closest(
         &mut self,
         behaviour: &mut Behaviour,
-        query: (Scope, QueryId),
+        query: (AddressScope, QueryId),
         result: GetClosestPeersResult,
     ) {
         let Some(RunningQuery::Finding(key, sequence)) = self.running.get(&query).copied() else { return };
@@ -240,7 +240,12 @@ impl RecordAnnouncer {
     }
 
     /// Takes the outcome of putting an offer.
-    pub(super) fn on_put(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId), result: &PutRecordResult) {
+    pub(super) fn on_put(
+        &mut self,
+        behaviour: &mut Behaviour,
+        query: (AddressScope, QueryId),
+        result: &PutRecordResult,
+    ) {
         let takers = match (result, self.running.get(&query)) {
             (Ok(_), Some(RunningQuery::Putting(_, _, asked))) => *asked,
             (Ok(_), _) => 0,
@@ -252,7 +257,7 @@ impl RecordAnnouncer {
     }
 
     /// Takes the outcome of announcing a content.
-    pub(super) fn on_provided(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId), succeeded: bool) {
+    pub(super) fn on_provided(&mut self, behaviour: &mut Behaviour, query: (AddressScope, QueryId), succeeded: bool) {
         self.ended(behaviour, query, usize::from(succeeded));
     }
 
@@ -264,7 +269,7 @@ impl RecordAnnouncer {
 
     /// Announces what is due.
     pub(super) fn tick(&mut self, behaviour: &mut Behaviour, now: Instant) {
-        for scope in Scope::ALL {
+        for scope in AddressScope::ALL {
             if self.settle_at.get(&scope).is_some_and(|due| *due <= now) {
                 self.settle_at.remove(&scope);
                 self.hurry_offers(scope, now);
@@ -274,16 +279,16 @@ impl RecordAnnouncer {
         self.enqueue_due_offers(now);
         if self.republish_at <= now {
             self.republish_at = now + REPUBLISH_INTERVAL;
-            Scope::ALL.into_iter().for_each(|scope| self.enqueue_all(|_, _| true, scope));
+            AddressScope::ALL.into_iter().for_each(|scope| self.enqueue_all(|_, _| true, scope));
         }
         self.pump(behaviour);
     }
 
     /// Lets the offers that nobody in a scope has taken be put again: that of today at once, others in a while.
-    fn hurry_offers(&mut self, scope: Scope, now: Instant) {
+    fn hurry_offers(&mut self, scope: AddressScope, now: Instant) {
         let today = clock::now().day();
         for (key, published) in &self.offers {
-            if self.taken.contains(&(Item::Offer(*key), scope)) {
+            if self.taken.contains(&(Announcement::Offer(*key), scope)) {
                 continue;
             }
             let due = match published.offer.day() == today {
@@ -305,7 +310,7 @@ impl RecordAnnouncer {
         for (key, scope) in due {
             if let Some(at) = self.offers_due.get_mut(&(key, scope)) {
                 *at = now + own_interval();
-                self.enqueue(Item::Offer(key), scope);
+                self.enqueue(Announcement::Offer(key), scope);
             }
         }
     }
@@ -324,20 +329,20 @@ impl RecordAnnouncer {
         }
     }
 
-    fn enqueue(&mut self, item: Item, scope: Scope) {
+    fn enqueue(&mut self, item: Announcement, scope: AddressScope) {
         if self.queued.insert((item, scope)) {
             match item {
                 // There are few offers, and people wait for them.
-                Item::Offer(_) | Item::Relay(_) => self.waiting.push_front((item, scope)),
-                Item::Content(_) => self.waiting.push_back((item, scope)),
+                Announcement::Offer(_) | Announcement::Relay(_) => self.waiting.push_front((item, scope)),
+                Announcement::Content(_) => self.waiting.push_back((item, scope)),
             }
         }
     }
 
     /// Enqueues contents and relays; offers have times of their own.
-    fn enqueue_all(&mut self, which: impl Fn(&Self, Item) -> bool, scope: Scope) {
-        let relays = self.relays.iter().filter(|_| scope == Scope::Wan).map(|key| Item::Relay(*key));
-        let items: Vec<_> = relays.chain(self.contents.iter().map(|key| Item::Content(*key))).collect();
+    fn enqueue_all(&mut self, which: impl Fn(&Self, Announcement) -> bool, scope: AddressScope) {
+        let relays = self.relays.iter().filter(|_| scope == AddressScope::Wan).map(|key| Announcement::Relay(*key));
+        let items: Vec<_> = relays.chain(self.contents.iter().map(|key| Announcement::Content(*key))).collect();
         for item in items {
             if which(self, item) {
                 self.enqueue(item, scope);
@@ -354,10 +359,10 @@ impl RecordAnnouncer {
         }
     }
 
-    fn start(&mut self, behaviour: &mut Behaviour, item: Item, scope: Scope) {
+    fn start(&mut self, behaviour: &mut Behaviour, item: Announcement, scope: AddressScope) {
         let has_peers = behaviour.peers(scope) > 0;
         match item {
-            Item::Offer(key) => {
+            Announcement::Offer(key) => {
                 let Some(published) = self.offers.get_mut(&key) else { return };
                 let newest = behaviour.kad(scope).store_mut().offer(&key, clock::now());
                 if newest.is_some_and(|newest| supersedes(&newest, &published.offer)) {
@@ -369,7 +374,7 @@ impl RecordAnnouncer {
                 let query = behaviour.kad(scope).get_n_closest_peers(target, copies(scope));
                 self.running.insert((scope, query), RunningQuery::Finding(key, published.offer.sequence()));
             }
-            Item::Content(key) | Item::Relay(key) if self.provides(item) => {
+            Announcement::Content(key) | Announcement::Relay(key) if self.provides(item) => {
                 // Without peers this still lets those who come later ask us.
                 match behaviour.kad(scope).start_providing(kad_key_of(&key)) {
                     Ok(query) if has_peers => drop(self.running.insert((scope, query), RunningQuery::Providing(item))),
@@ -377,26 +382,26 @@ impl RecordAnnouncer {
                     Err(error) => tracing::debug!(%error, "not announced"),
                 }
             }
-            Item::Content(_) | Item::Relay(_) => {}
+            Announcement::Content(_) | Announcement::Relay(_) => {}
         }
     }
 
     /// Whether that is still to be announced.
-    fn provides(&self, item: Item) -> bool {
+    fn provides(&self, item: Announcement) -> bool {
         match item {
-            Item::Offer(_) => false,
-            Item::Content(key) => self.contents.contains(&key),
-            Item::Relay(key) => self.relays.contains(&key),
+            Announcement::Offer(_) => false,
+            Announcement::Content(key) => self.contents.contains(&key),
+            Announcement::Relay(key) => self.relays.contains(&key),
         }
     }
 
-    fn ended(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId), takers: usize) {
+    fn ended(&mut self, behaviour: &mut Behaviour, query: (AddressScope, QueryId), takers: usize) {
         let Some(running) = self.running.remove(&query) else { return };
         let scope = query.0;
         let (item, is_current) = match running {
             RunningQuery::Finding(key, sequence) | RunningQuery::Putting(key, sequence, _) => {
                 let is_current = self.offers.get(&key).is_some_and(|own| own.offer.sequence() == sequence);
-                (Item::Offer(key), is_current)
+                (Announcement::Offer(key), is_current)
             }
             RunningQuery::Providing(item) => (item, self.provides(item)),
         };
@@ -406,7 +411,7 @@ impl RecordAnnouncer {
             } else {
                 self.settle_at.entry(scope).or_insert_with(|| Instant::now() + RETRY);
             }
-            if let Item::Offer(key) = item
+            if let Announcement::Offer(key) = item
                 && let Some(published) = self.offers.get_mut(&key)
             {
                 published.scope_answered(scope, takers);
@@ -417,10 +422,10 @@ impl RecordAnnouncer {
 }
 
 impl Published {
-    fn scope_answered(&mut self, scope: Scope, takers: usize) {
+    fn scope_answered(&mut self, scope: AddressScope, takers: usize) {
         match scope {
-            Scope::Lan => self.report.lan = takers,
-            Scope::Wan => self.report.wan = takers,
+            AddressScope::Lan => self.report.lan = takers,
+            AddressScope::Wan => self.report.wan = takers,
         }
         self.outstanding = self.outstanding.saturating_sub(1);
         if self.outstanding == 0 {
@@ -476,16 +481,16 @@ mod tests {
             key
         });
 
-        announcer.hurry_offers(Scope::Lan, now);
-        let due = keys.map(|key| announcer.offers_due[&(key, Scope::Lan)]);
+        announcer.hurry_offers(AddressScope::Lan, now);
+        let due = keys.map(|key| announcer.offers_due[&(key, AddressScope::Lan)]);
         assert_eq!(due[0], now);
         assert!(due[1] > now && due[1] <= now + MAX_UNHURRIED);
 
         announcer.enqueue_due_offers(now);
-        assert_eq!(announcer.waiting, [(Item::Offer(keys[0]), Scope::Lan)]);
-        assert!(announcer.offers_due[&(keys[0], Scope::Lan)] >= now + REPUBLISH_INTERVAL);
-        announcer.taken.insert((Item::Offer(keys[1]), Scope::Wan));
-        announcer.hurry_offers(Scope::Wan, now);
-        assert!(!announcer.offers_due.contains_key(&(keys[1], Scope::Wan)));
+        assert_eq!(announcer.waiting, [(Announcement::Offer(keys[0]), AddressScope::Lan)]);
+        assert!(announcer.offers_due[&(keys[0], AddressScope::Lan)] >= now + REPUBLISH_INTERVAL);
+        announcer.taken.insert((Announcement::Offer(keys[1]), AddressScope::Wan));
+        announcer.hurry_offers(AddressScope::Wan, now);
+        assert!(!announcer.offers_due.contains_key(&(keys[1], AddressScope::Wan)));
     }
 }

@@ -27,7 +27,7 @@ use super::{
     observed::Departures,
     panic_guard::PanicGuard,
     records::Table,
-    scope::Scope,
+    scope::AddressScope,
     scope_filter::ScopeFilter,
     transport::PortTransport,
     turn::{self, TurnExchange},
@@ -98,20 +98,20 @@ pub(super) struct Behaviour {
 
 impl Behaviour {
     /// The DHT of a scope.
-    pub(super) fn kad(&mut self, scope: Scope) -> &mut Kademlia {
+    pub(super) fn kad(&mut self, scope: AddressScope) -> &mut Kademlia {
         &mut self.filtered_kad(scope).inner
     }
 
     /// The DHT of a scope, with its filter.
-    pub(super) fn filtered_kad(&mut self, scope: Scope) -> &mut ScopeFilter<Kademlia> {
+    pub(super) fn filtered_kad(&mut self, scope: AddressScope) -> &mut ScopeFilter<Kademlia> {
         match scope {
-            Scope::Lan => &mut self.lan,
-            Scope::Wan => &mut self.wan,
+            AddressScope::Lan => &mut self.lan,
+            AddressScope::Wan => &mut self.wan,
         }
     }
 
     /// How many peers the routing table of a scope has.
-    pub(super) fn peers(&mut self, scope: Scope) -> usize {
+    pub(super) fn peers(&mut self, scope: AddressScope) -> usize {
         self.kad(scope).kbuckets().map(|bucket| bucket.num_entries()).sum()
     }
 }
@@ -147,11 +147,11 @@ pub(super) fn swarm(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         )),
         multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
-        lan: ScopeFilter::new(Scope::Lan, kademlia(peer, Scope::Lan, mode(!config.hidden))),
-        wan: ScopeFilter::new(Scope::Wan, kademlia(peer, Scope::Wan, mode(config.public))),
-        reachable: ScopeFilter::new(Scope::Wan, autonat_client()),
+        lan: ScopeFilter::new(AddressScope::Lan, kademlia(peer, AddressScope::Lan, mode(!config.hidden))),
+        wan: ScopeFilter::new(AddressScope::Wan, kademlia(peer, AddressScope::Wan, mode(config.public))),
+        reachable: ScopeFilter::new(AddressScope::Wan, autonat_client()),
         dial_back: ScopeFilter::direct(autonat::v2::server::Behaviour::default()),
-        relay: ScopeFilter::new(Scope::Wan, circuit_relay::relay(peer)),
+        relay: ScopeFilter::new(AddressScope::Wan, circuit_relay::relay(peer)),
         relay_client: PanicGuard::new(relay_client),
         calls: Calls::new(peer, config.hidden),
         turn: ScopeFilter::direct(turn::behaviour(config.turn.is_some())),
@@ -189,22 +189,22 @@ fn autonat_client() -> autonat::v2::client::Behaviour {
 
 /// Copies of a record that are made in the DHT of a scope, which is also how many peers a query wants to find. Peers of
 /// a local network come and go less, and answer sooner, than those of the wide area.
-pub(super) const fn copies(scope: Scope) -> NonZeroUsize {
+pub(super) const fn copies(scope: AddressScope) -> NonZeroUsize {
     match scope {
-        Scope::Lan => NonZeroUsize::new(8).expect("not zero"),
-        Scope::Wan => NonZeroUsize::new(20).expect("not zero"),
+        AddressScope::Lan => NonZeroUsize::new(8).expect("not zero"),
+        AddressScope::Wan => NonZeroUsize::new(20).expect("not zero"),
     }
 }
 
 /// The protocol of the DHT of a scope.
-pub(super) fn protocol(scope: Scope) -> StreamProtocol {
+pub(super) fn protocol(scope: AddressScope) -> StreamProtocol {
     match scope {
-        Scope::Lan => LAN_PROTOCOL,
-        Scope::Wan => WAN_PROTOCOL,
+        AddressScope::Lan => LAN_PROTOCOL,
+        AddressScope::Wan => WAN_PROTOCOL,
     }
 }
 
-fn kademlia(peer: PeerId, scope: Scope, mode: kad::Mode) -> Kademlia {
+fn kademlia(peer: PeerId, scope: AddressScope, mode: kad::Mode) -> Kademlia {
     let mut config = kad::Config::new(protocol(scope));
     config
         .set_record_filtering(kad::StoreInserts::FilterBoth)

@@ -35,7 +35,7 @@ pub struct CallStream {
 
 /// Why there is no stream to a node.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum OpenError {
+pub enum OpenCallError {
     /// The address is not that of a circuit, or one that may not be dialled. Whoever made the offer is at fault.
     #[error("{addr} is no circuit that may be dialled")]
     Address {

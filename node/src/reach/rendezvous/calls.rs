@@ -25,9 +25,9 @@ use libp2p::{
 };
 use tokio::sync::mpsc;
 
-use self::handler::{CallHandler, CallLine, Ends, HandlerEvent, OpenReply};
+use self::handler::{CallConnection, CallHandler, Ends, HandlerEvent, OpenReply};
 use super::{
-    call_stream::{CallStream, OpenError, key_of_peer},
+    call_stream::{CallStream, OpenCallError, key_of_peer},
     circuit::{RelayCircuit, is_circuit},
     counters::WhichCounter,
 };
@@ -104,7 +104,7 @@ impl Calls {
     pub(super) fn open(&mut self, addr: &Multiaddr, over: CallOver, reply: OpenReply) {
         let circuit = RelayCircuit::of(addr).filter(|circuit| circuit.peer != self.own);
         let Some(circuit) = circuit else {
-            let _ = reply.send(Err(OpenError::Address { addr: addr.clone() }));
+            let _ = reply.send(Err(OpenCallError::Address { addr: addr.clone() }));
             return;
         };
         self.dialling.retain(|_, reply| !reply.is_closed());
@@ -132,9 +132,9 @@ impl Calls {
     }
 
     /// What the handler of a new connection has to know; nothing if the peer's key is not ed25519, which no peer of ours has.
-    fn line(&self, peer: &PeerId, via: &Multiaddr) -> Option<CallLine> {
+    fn connection(&self, peer: &PeerId, via: &Multiaddr) -> Option<CallConnection> {
         let (local, remote) = (key_of_peer(&self.own)?, key_of_peer(peer)?);
-        Some(CallLine { local, remote, via: via.clone() })
+        Some(CallConnection { local, remote, via: via.clone() })
     }
 
     /// Makes room for one more incoming circuit, if there is a silent one.
@@ -202,10 +202,10 @@ impl NetworkBehaviour for Calls {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         if !is_circuit(local) {
-            return Ok(CallHandler::new(self.line(&peer, remote), Ends::ByItself, None));
+            return Ok(CallHandler::new(self.connection(&peer, remote), Ends::ByItself, None));
         }
         self.admit_circuit(id, peer, local)?;
-        Ok(CallHandler::new(self.line(&peer, local), Ends::WithItsCall, None))
+        Ok(CallHandler::new(self.connection(&peer, local), Ends::WithItsCall, None))
     }
 
     fn handle_established_outbound_connection(
@@ -217,7 +217,7 @@ impl NetworkBehaviour for Calls {
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let ends = if is_circuit(addr) { Ends::WithItsCall } else { Ends::ByItself };
-        Ok(CallHandler::new(self.line(&peer, addr), ends, self.dialling.remove(&id)))
+        Ok(CallHandler::new(self.connection(&peer, addr), ends, self.dialling.remove(&id)))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -258,8 +258,8 @@ impl NetworkBehaviour for Calls {
     }
 }
 
-fn unreachable<T>(why: &str) -> Result<T, OpenError> {
-    Err(OpenError::Unreachable(why.to_owned()))
+fn unreachable<T>(why: &str) -> Result<T, OpenCallError> {
+    Err(OpenCallError::Unreachable(why.to_owned()))
 }
 
 /// Why a circuit was not made, in the words of the innermost error.

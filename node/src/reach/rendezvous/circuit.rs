@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use super::scope::{Scope, multiaddr_of};
+use super::scope::{AddressScope, multiaddr_of};
 
 /// A way to a peer through a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl RelayCircuit {
         let mut parts = addr.iter().skip(2);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(Protocol::P2p(relay)), Some(Protocol::P2pCircuit), Some(Protocol::P2p(peer)), None)
-                if relay != peer && Scope::of_ip(relay_addr.ip()) == Some(Scope::Wan) =>
+                if relay != peer && AddressScope::of_ip(relay_addr.ip()) == Some(AddressScope::Wan) =>
             {
                 Some(Self { relay_addr, relay, peer })
             }

@@ -10,11 +10,11 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
 
-use super::scope::{Scope, is_loopback, socket_addr_of};
+use super::scope::{AddressScope, is_loopback, socket_addr_of};
 
 /// All connections that stand.
 #[derive(Default)]
-pub(super) struct Connections {
+pub(super) struct PeerConnections {
     by_peer: HashMap<PeerId, HashMap<ConnectionId, DirectConnection>>,
     membership: Membership,
 }
@@ -40,14 +40,14 @@ pub(super) enum Membership {
 
 /// What has gone with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gone {
+pub(super) struct ConnectionLoss {
     /// No connection with that peer is left.
     pub(super) peer: bool,
     /// No connection at all is left, and this node is no part of the network any more.
     pub(super) network: bool,
 }
 
-impl Connections {
+impl PeerConnections {
     /// Notes a connection that is no circuit.
     pub(super) fn opened(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let connection =
@@ -56,7 +56,7 @@ impl Connections {
     }
 
     /// Notes that a connection has closed; returns nothing if the peer had none.
-    pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> Option<Gone> {
+    pub(super) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> Option<ConnectionLoss> {
         let own = self.by_peer.get_mut(peer)?;
         own.remove(&id);
         let is_peer_gone = own.is_empty();
@@ -67,7 +67,7 @@ impl Connections {
         if is_network_gone {
             self.membership = Membership::Lost;
         }
-        Some(Gone { peer: is_peer_gone, network: is_network_gone })
+        Some(ConnectionLoss { peer: is_peer_gone, network: is_network_gone })
     }
 
     /// Notes that a connected peer is one of ours. Returns the membership of before.
@@ -112,7 +112,7 @@ impl Connections {
     pub(super) fn hanging_on(&self, lost: &Multiaddr) -> Vec<ConnectionId> {
         let family = |addr: &Multiaddr| addr.iter().next().map(|first| first.tag());
         let hangs = |remote: &Multiaddr| {
-            Scope::of(remote) == Scope::of(lost) && family(remote) == family(lost) && !is_loopback(remote)
+            AddressScope::of(remote) == AddressScope::of(lost) && family(remote) == family(lost) && !is_loopback(remote)
         };
         let all = self.by_peer.values().flatten();
         all.filter(|(_, connection)| hangs(&connection.remote)).map(|(id, _)| *id).collect()
@@ -125,17 +125,21 @@ mod tests {
 
     #[test]
     fn the_network_is_lost_with_the_last_connection_of_its_last_peer() {
-        let (mut connections, peer) = (Connections::default(), PeerId::random());
+        let (mut connections, peer) = (PeerConnections::default(), PeerId::random());
         let [first, second] = [1, 2].map(ConnectionId::new_unchecked);
         let remote: Multiaddr = "/ip4/192.0.2.1/tcp/7".parse().unwrap();
         let endpoint = ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote };
 
         connections.opened(peer, first, &endpoint);
-        assert_eq!(connections.closed(&peer, first), Some(Gone { peer: true, network: false }), "it had not joined");
+        assert_eq!(
+            connections.closed(&peer, first),
+            Some(ConnectionLoss { peer: true, network: false }),
+            "it had not joined"
+        );
         [first, second].into_iter().for_each(|id| connections.opened(peer, id, &endpoint));
         assert_eq!(connections.join(), Membership::New);
-        assert_eq!(connections.closed(&peer, first), Some(Gone { peer: false, network: false }));
-        assert_eq!(connections.closed(&peer, second), Some(Gone { peer: true, network: true }));
+        assert_eq!(connections.closed(&peer, first), Some(ConnectionLoss { peer: false, network: false }));
+        assert_eq!(connections.closed(&peer, second), Some(ConnectionLoss { peer: true, network: true }));
         assert_eq!(connections.closed(&peer, second), None);
         assert_eq!(connections.join(), Membership::Lost);
     }

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     actor::{Actor, RendezvousCommand},
     announce::{PublishError, PublishReport},
-    call_stream::{CallStream, OpenError},
+    call_stream::{CallStream, OpenCallError},
     calls::CallOver,
     config::{RendezvousConfig, RendezvousError},
     counters::WhichCounter,
@@ -105,11 +105,11 @@ impl Rendezvous {
 
     /// Opens a stream for a call: over a connection with the peer that stands, or over the circuit. The circuit is closed
     /// when the stream is dropped; dropping the future gives the call up.
-    pub async fn open_call(&self, circuit: &Multiaddr, over: CallOver) -> Result<CallStream, OpenError> {
+    pub async fn open_call(&self, circuit: &Multiaddr, over: CallOver) -> Result<CallStream, OpenCallError> {
         let (reply, answer) = oneshot::channel();
         let command = RendezvousCommand::OpenCall { circuit: circuit.clone(), over, reply };
-        self.commands.send(command).await.map_err(|_| OpenError::Ended)?;
-        answer.await.map_err(|_| OpenError::Unreachable("the connection has closed".to_owned()))?
+        self.commands.send(command).await.map_err(|_| OpenCallError::Ended)?;
+        answer.await.map_err(|_| OpenCallError::Unreachable("the connection has closed".to_owned()))?
     }
 
     /// The streams of incoming calls, from now on. Whoever asked last gets them; without anybody, they are refused.

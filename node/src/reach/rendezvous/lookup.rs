@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use super::{
     behaviour::Behaviour,
-    records::{Refusal, kad_key_of},
-    scope::{Scope, socket_addr_of},
+    records::{RecordRefusal, kad_key_of},
+    scope::{AddressScope, socket_addr_of},
 };
 
 /// How long a lookup waits for a first peer, such as the answer of a bootstrap node.
@@ -58,8 +58,8 @@ struct Lookup {
     key: RecordKey,
     wanted: LookupKind,
     /// The scopes that were asked in this round.
-    asked: Vec<Scope>,
-    queries: Vec<(Scope, QueryId)>,
+    asked: Vec<AddressScope>,
+    queries: Vec<(AddressScope, QueryId)>,
     started: Instant,
     pause: Duration,
     /// When the next round begins; none while one is under way or nobody is there to ask.
@@ -71,7 +71,7 @@ struct Lookup {
 pub(super) struct Lookups {
     next: u64,
     lookups: HashMap<u64, Lookup>,
-    queries: HashMap<(Scope, QueryId), u64>,
+    queries: HashMap<(AddressScope, QueryId), u64>,
 }
 
 impl Lookup {
@@ -99,7 +99,7 @@ impl Lookup {
         }
     }
 
-    fn holder_found(&mut self, behaviour: &mut Behaviour, scope: Scope, peer: PeerId) {
+    fn holder_found(&mut self, behaviour: &mut Behaviour, scope: AddressScope, peer: PeerId) {
         let LookupKind::Holders { seen, results } = &mut self.wanted else { return };
         if seen.len() >= MAX_HOLDERS || seen.contains(&peer) {
             return;
@@ -110,7 +110,7 @@ impl Lookup {
         let known = behaviour.filtered_kad(scope).addrs_of(peer);
         let mut addrs = Vec::new();
         for addr in stored.chain(known).filter_map(|addr| socket_addr_of(&addr)) {
-            if Scope::of_ip(addr.ip()) == Some(scope) && !addrs.contains(&addr) {
+            if AddressScope::of_ip(addr.ip()) == Some(scope) && !addrs.contains(&addr) {
                 addrs.push(addr);
             }
         }
@@ -145,18 +145,18 @@ impl Lookups {
             pause: FIRST_PAUSE,
             retry_at: None,
         };
-        for scope in Scope::ALL {
+        for scope in AddressScope::ALL {
             if let Some(offer) = behaviour.kad(scope).store_mut().offer(&key, now) {
                 lookup.offer_found(offer);
             }
         }
         self.lookups.insert(number, lookup);
-        Scope::ALL.into_iter().for_each(|scope| self.ask(behaviour, number, scope));
+        AddressScope::ALL.into_iter().for_each(|scope| self.ask(behaviour, number, scope));
         true
     }
 
     /// Asks a scope's DHT for those who wait for somebody to ask there.
-    pub(super) fn on_peer(&mut self, behaviour: &mut Behaviour, scope: Scope) {
+    pub(super) fn on_peer(&mut self, behaviour: &mut Behaviour, scope: AddressScope) {
         let waiting: Vec<_> = self
             .lookups
             .iter()
@@ -167,11 +167,16 @@ impl Lookups {
     }
 
     /// Takes a record that a query found, if it is a sound one.
-    pub(super) fn on_record(&mut self, query: (Scope, QueryId), value: &[u8], now: UnixTime) -> Result<(), Refusal> {
+    pub(super) fn on_record(
+        &mut self,
+        query: (AddressScope, QueryId),
+        value: &[u8],
+        now: UnixTime,
+    ) -> Result<(), RecordRefusal> {
         let Some(lookup) = self.queries.get(&query).and_then(|number| self.lookups.get_mut(number)) else {
             return Ok(());
         };
-        let offer = SealedOffer::parse(value, &lookup.key, now).map_err(Refusal::Unsound)?;
+        let offer = SealedOffer::parse(value, &lookup.key, now).map_err(RecordRefusal::Unsound)?;
         lookup.offer_found(offer);
         Ok(())
     }
@@ -180,7 +185,7 @@ impl Lookups {
     pub(super) fn on_holders(
         &mut self,
         behaviour: &mut Behaviour,
-        query: (Scope, QueryId),
+        query: (AddressScope, QueryId),
         own: PeerId,
         peers: impl IntoIterator<Item = PeerId>,
     ) {
@@ -192,7 +197,7 @@ impl Lookups {
     }
 
     /// Notes that a query has ended; its lookup ends with the last one, or pauses.
-    pub(super) fn on_query_ended(&mut self, behaviour: &mut Behaviour, query: (Scope, QueryId)) {
+    pub(super) fn on_query_ended(&mut self, behaviour: &mut Behaviour, query: (AddressScope, QueryId)) {
         let Some(number) = self.queries.remove(&query) else { return };
         let Some(lookup) = self.lookups.get_mut(&number) else { return };
         lookup.queries.retain(|other| *other != query);
@@ -229,11 +234,11 @@ impl Lookups {
             }
             lookup.retry_at = None;
             lookup.asked.clear();
-            Scope::ALL.into_iter().for_each(|scope| self.ask(behaviour, number, scope));
+            AddressScope::ALL.into_iter().for_each(|scope| self.ask(behaviour, number, scope));
         }
     }
 
-    fn ask(&mut self, behaviour: &mut Behaviour, number: u64, scope: Scope) {
+    fn ask(&mut self, behaviour: &mut Behaviour, number: u64, scope: AddressScope) {
         let Some(lookup) = self.lookups.get_mut(&number) else { return };
         if behaviour.peers(scope) == 0 {
             return;

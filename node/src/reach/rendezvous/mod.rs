@@ -45,14 +45,14 @@ pub use libp2p::{Multiaddr, PeerId};
 pub use self::{
     announce::PublishError,
     behaviour::VERSION,
-    call_stream::{CallBytes, CallIo, CallStream, OpenError},
+    call_stream::{CallBytes, CallIo, CallStream, OpenCallError},
     calls::CallOver,
     config::{RendezvousConfig, RendezvousError},
     handle::Rendezvous,
     lookup::Provider,
     observed::Observation,
     records::MAX_PROVIDED,
-    scope::{Scope, multiaddr_of, socket_addr_of},
+    scope::{AddressScope, multiaddr_of, socket_addr_of},
     status::RendezvousStatus,
     turn::{AskAs, AskRelayError, Audience, CredentialIssuer, Granted, Requester, TurnService},
 };

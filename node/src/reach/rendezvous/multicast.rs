@@ -13,7 +13,7 @@ use libp2p::{
     },
 };
 
-use super::{config::RendezvousError, scope::Scope};
+use super::{config::RendezvousError, scope::AddressScope};
 
 /// Peers found by multicast that are dialled at a time.
 const MAX_DISCOVERED: usize = 32;
@@ -49,7 +49,7 @@ pub(super) fn dials(event: MulticastEvent, is_connected: impl Fn(&PeerId) -> boo
     };
     for (peer, addr) in found {
         let is_one_too_many = peers.len() >= MAX_DISCOVERED && !peers.contains_key(&peer);
-        if Scope::of(&addr) == Some(Scope::Lan) && !is_one_too_many && !is_connected(&peer) {
+        if AddressScope::of(&addr) == Some(AddressScope::Lan) && !is_one_too_many && !is_connected(&peer) {
             peers.entry(peer).or_default().push(addr);
         }
     }

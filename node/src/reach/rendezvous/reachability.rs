@@ -1,6 +1,6 @@
 //! Where this node can be reached, by what others have tried and seen.
 //!
-//! What it is not: true as a matter of course. Anyone can say anything; [`Reachability::is_reachable`] says how far the tests of
+//! What it is not: true as a matter of course. Anyone can say anything; [`NodeReachability::is_reachable`] says how far the tests of
 //! others are believed, and [`crate::reach::gather`] compares what they have seen.
 
 use std::{
@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 
 use super::{
     observed::{Departures, Observation, Observations},
-    scope::{Scope, socket_addr_of},
+    scope::{AddressScope, socket_addr_of},
 };
 
 /// Addresses of this node that are taken for reachable from outside, besides those of its own interfaces. A peer that has
@@ -22,7 +22,7 @@ const MAX_EXTERNAL: usize = 16;
 const MAX_UNREACHABLE: usize = 16;
 
 /// What is known of this node's addresses.
-pub(super) struct Reachability {
+pub(super) struct NodeReachability {
     /// Whether the operator says that the node is reachable. It is never tested then.
     is_public: bool,
     /// Whether the node tells nobody where it is.
@@ -37,7 +37,7 @@ pub(super) struct Reachability {
     departures: Departures,
 }
 
-impl Reachability {
+impl NodeReachability {
     /// Nothing is known yet. The transport notes in `departures` from where its connections left.
     pub(super) fn new(is_public: bool, is_hidden: bool, port: u16, departures: Departures) -> Self {
         let (external, unreachable, observed) = (Vec::new(), BTreeSet::new(), Observations::default());
@@ -53,7 +53,7 @@ impl Reachability {
         own: &[SocketAddr],
     ) -> Option<Vec<SocketAddr>> {
         let socket_addr = socket_addr_of(addr)?;
-        if self.is_hidden || Scope::of(addr) != Some(Scope::Wan) {
+        if self.is_hidden || AddressScope::of(addr) != Some(AddressScope::Wan) {
             return None;
         }
         self.external.retain(|known| *known != socket_addr);

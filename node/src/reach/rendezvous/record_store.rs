@@ -15,7 +15,7 @@ use libp2p::kad::Record;
 use sled::{Batch, Tree};
 use tokio::task::JoinHandle;
 
-use super::{behaviour::Behaviour, records::kad_key_of, scope::Scope};
+use super::{behaviour::Behaviour, records::kad_key_of, scope::AddressScope};
 use crate::base::clock;
 
 /// How long after a change records are written, so that many are written together.
@@ -49,14 +49,14 @@ impl RecordStore {
                 let _ = tree.remove(&key);
             }
         }
-        Scope::ALL.into_iter().for_each(|scope| drop(behaviour.kad(scope).store_mut().take_changes()));
+        AddressScope::ALL.into_iter().for_each(|scope| drop(behaviour.kad(scope).store_mut().take_changes()));
         loaded
     }
 
     /// Looks whether records have changed since they were last written. Returns whether a write is due that was not before.
     pub(super) fn look(&mut self, behaviour: &mut Behaviour, now: Instant) -> bool {
         let has_changes = |scope| behaviour.kad(scope).store_mut().has_changes();
-        if self.due.is_some() || !Scope::ALL.into_iter().any(has_changes) {
+        if self.due.is_some() || !AddressScope::ALL.into_iter().any(has_changes) {
             return false;
         }
         self.due = Some(now + WRITE_PAUSE);
@@ -100,7 +100,7 @@ impl RecordStore {
 
 fn take_batch(behaviour: &mut Behaviour) -> Batch {
     let mut batch = Batch::default();
-    for scope in Scope::ALL {
+    for scope in AddressScope::ALL {
         for (key, value) in behaviour.kad(scope).store_mut().take_changes() {
             let key = [&[tag(scope)], &key[..]].concat();
             match value {
@@ -118,15 +118,15 @@ fn apply(tree: &Tree, batch: Batch) {
     }
 }
 
-fn tag(scope: Scope) -> u8 {
+fn tag(scope: AddressScope) -> u8 {
     match scope {
-        Scope::Lan => 0,
-        Scope::Wan => 1,
+        AddressScope::Lan => 0,
+        AddressScope::Wan => 1,
     }
 }
 
-fn split_key(key: &[u8]) -> Option<(Scope, RecordKey)> {
+fn split_key(key: &[u8]) -> Option<(AddressScope, RecordKey)> {
     let (tagged, rest) = key.split_first()?;
-    let scope = Scope::ALL.into_iter().find(|scope| tag(*scope) == *tagged)?;
+    let scope = AddressScope::ALL.into_iter().find(|scope| tag(*scope) == *tagged)?;
     Some((scope, RecordKey::from_bytes(rest.try_into().ok()?)))
 }

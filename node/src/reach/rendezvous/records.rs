@@ -37,7 +37,7 @@ pub(super) const MAX_PROVIDER_ADDRS: usize = 8;
 
 /// Why a record from a peer was not stored.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RecordRefusal {
     /// It is not a sound record of its key.
     Unsound(RecordError),
     /// The key has not 32 bytes.
@@ -73,21 +73,21 @@ impl Stored {
     }
 }
 
-impl Refusal {
+impl RecordRefusal {
     /// What counts it.
     pub(super) fn counter(&self) -> WhichCounter {
         match self {
-            Refusal::Unsound(RecordError::Version { .. }) => |counters| &counters.record_refused_version,
-            Refusal::Unsound(RecordError::Length { .. }) => |counters| &counters.record_refused_length,
-            Refusal::Unsound(RecordError::WrongKey { .. }) => |counters| &counters.record_refused_wrong_key,
-            Refusal::Unsound(RecordError::BadSignature) => |counters| &counters.record_refused_bad_signature,
-            Refusal::Unsound(RecordError::Expired { .. }) => |counters| &counters.record_refused_expired,
-            Refusal::Unsound(RecordError::FromTheFuture { .. } | RecordError::WrongDay { .. }) => {
+            RecordRefusal::Unsound(RecordError::Version { .. }) => |counters| &counters.record_refused_version,
+            RecordRefusal::Unsound(RecordError::Length { .. }) => |counters| &counters.record_refused_length,
+            RecordRefusal::Unsound(RecordError::WrongKey { .. }) => |counters| &counters.record_refused_wrong_key,
+            RecordRefusal::Unsound(RecordError::BadSignature) => |counters| &counters.record_refused_bad_signature,
+            RecordRefusal::Unsound(RecordError::Expired { .. }) => |counters| &counters.record_refused_expired,
+            RecordRefusal::Unsound(RecordError::FromTheFuture { .. } | RecordError::WrongDay { .. }) => {
                 |counters| &counters.record_refused_wrong_time
             }
-            Refusal::NotAKey => |counters| &counters.record_refused_malformed,
-            Refusal::NotNewer => |counters| &counters.record_refused_not_newer,
-            Refusal::Full => |counters| &counters.record_refused_full,
+            RecordRefusal::NotAKey => |counters| &counters.record_refused_malformed,
+            RecordRefusal::NotNewer => |counters| &counters.record_refused_not_newer,
+            RecordRefusal::Full => |counters| &counters.record_refused_full,
         }
     }
 }
@@ -105,24 +105,24 @@ impl Table {
     }
 
     /// Takes a record if it is sound and newer than what is there. The same record again changes nothing.
-    pub(super) fn accept(&mut self, record: &Record, now: UnixTime) -> Result<(), Refusal> {
-        let key = record_key_of(&record.key).ok_or(Refusal::NotAKey)?;
-        let offer = SealedOffer::parse(&record.value, &key, now).map_err(Refusal::Unsound)?;
+    pub(super) fn accept(&mut self, record: &Record, now: UnixTime) -> Result<(), RecordRefusal> {
+        let key = record_key_of(&record.key).ok_or(RecordRefusal::NotAKey)?;
+        let offer = SealedOffer::parse(&record.value, &key, now).map_err(RecordRefusal::Unsound)?;
         self.insert(offer, now, false)
     }
 
     /// Takes an offer that this node publishes itself, unless there is a newer one: somebody with the same node key has published
     /// that elsewhere, and it stays.
-    pub(super) fn keep_own(&mut self, offer: SealedOffer, now: UnixTime) -> Result<(), Refusal> {
+    pub(super) fn keep_own(&mut self, offer: SealedOffer, now: UnixTime) -> Result<(), RecordRefusal> {
         self.insert(offer, now, true)
     }
 
-    fn insert(&mut self, offer: SealedOffer, now: UnixTime, is_own: bool) -> Result<(), Refusal> {
+    fn insert(&mut self, offer: SealedOffer, now: UnixTime, is_own: bool) -> Result<(), RecordRefusal> {
         let key = offer.key();
         let kad_key = kad_key_of(&key);
         match self.offers.get(&kad_key) {
             Some(stored) if stored.offer == offer => return Ok(()),
-            Some(stored) if !supersedes(&offer, &stored.offer) => return Err(Refusal::NotNewer),
+            Some(stored) if !supersedes(&offer, &stored.offer) => return Err(RecordRefusal::NotNewer),
             _ => {}
         }
         let distance = self.own.distance(&KBucketKey::new(kad_key.clone()));
@@ -169,7 +169,7 @@ impl Table {
         !self.changes.is_empty()
     }
 
-    fn make_room(&mut self, distance: KBucketDistance) -> Result<(), Refusal> {
+    fn make_room(&mut self, distance: KBucketDistance) -> Result<(), RecordRefusal> {
         if self.offers.len() < MAX_RECORDS {
             return Ok(());
         }
@@ -179,7 +179,7 @@ impl Table {
                 self.remove(&key);
                 Ok(())
             }
-            _ => Err(Refusal::Full),
+            _ => Err(RecordRefusal::Full),
         }
     }
 }
@@ -292,7 +292,7 @@ mod tests {
         NodeSecret::from_bytes(&[seed; 32]).public()
     }
 
-    fn counted(accepted: Result<(), Refusal>) -> String {
+    fn counted(accepted: Result<(), RecordRefusal>) -> String {
         let counters = RendezvousCounters::default();
         accepted.unwrap_err().counter()(&counters).add_one();
         counters.by_name().find(|(_, count)| *count > 0).unwrap().0
@@ -322,9 +322,9 @@ mod tests {
         let mut table = Table::new(PeerId::random());
         let now = clock::now();
         table.accept(&record(1, 5), now).unwrap();
-        assert_eq!(table.accept(&record(1, 4), now), Err(Refusal::NotNewer));
+        assert_eq!(table.accept(&record(1, 4), now), Err(RecordRefusal::NotNewer));
         // Sealed again, the same sequence has other bytes.
-        assert_eq!(table.accept(&record(1, 5), now), Err(Refusal::NotNewer));
+        assert_eq!(table.accept(&record(1, 5), now), Err(RecordRefusal::NotNewer));
         table.accept(&record(1, 6), now).unwrap();
         let key = record_key_of(&record(1, 6).key).unwrap();
         assert_eq!(table.offer(&key, now).unwrap().open(&node(1), now).unwrap().offer().sequence, 6);
@@ -353,7 +353,7 @@ mod tests {
         let of_later = Record { value: vec![3; 4097], ..record(1, 1) };
         assert_eq!(counted(table.accept(&of_later, now)), "record_refused_version");
         let keyless = Record { key: kad::RecordKey::new(b"short"), ..record(1, 1) };
-        assert_eq!(table.accept(&keyless, now), Err(Refusal::NotAKey));
+        assert_eq!(table.accept(&keyless, now), Err(RecordRefusal::NotAKey));
         let much_later = now.plus(Duration::from_secs(3 * 60 * 60));
         assert_eq!(counted(table.accept(&record(1, 1), much_later)), "record_refused_expired");
         assert_eq!(table.len(), 0);

@@ -29,8 +29,8 @@ use libp2p::{
 use super::{
     behaviour::Behaviour,
     circuit::RelayCircuit,
-    connections::Connections,
-    scope::{Scope, socket_addr_of},
+    connections::PeerConnections,
+    scope::{AddressScope, socket_addr_of},
 };
 
 /// Reservations that are kept.
@@ -139,7 +139,7 @@ impl Reservations {
         if self.paused.get(&peer).is_some_and(|pause| pause.was_guess) {
             self.paused.remove(&peer);
         }
-        let stated = info.listen_addrs.iter().filter(|addr| Scope::of(addr) == Some(Scope::Wan));
+        let stated = info.listen_addrs.iter().filter(|addr| AddressScope::of(addr) == Some(AddressScope::Wan));
         // One that has come to this node, or was dialled by name, is where it says to be, if the host is the same.
         let is_there = |addr: &SocketAddr| remote.is_none_or(|remote| remote.ip() == addr.ip());
         if let Some(addr) = stated.filter_map(socket_addr_of).find(is_there) {
@@ -199,7 +199,7 @@ impl Reservations {
     }
 
     /// Asks relays until there are enough reservations, and looks for relays where there are too few to ask.
-    pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, connections: &Connections, now: Instant) {
+    pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, connections: &PeerConnections, now: Instant) {
         self.ask(swarm, now);
         if self.search_at <= now && self.lacks_relays(now) {
             self.search_at = now + self.search_pause;
@@ -281,9 +281,9 @@ impl Reservations {
 }
 
 /// Dials a few peers of the wide-area DHT that are not connected.
-fn search(swarm: &mut Swarm<Behaviour>, connections: &Connections) {
+fn search(swarm: &mut Swarm<Behaviour>, connections: &PeerConnections) {
     let mut unconnected = Vec::new();
-    for bucket in swarm.behaviour_mut().kad(Scope::Wan).kbuckets() {
+    for bucket in swarm.behaviour_mut().kad(AddressScope::Wan).kbuckets() {
         let peers = bucket.iter().map(|entry| (*entry.node.key.preimage(), entry.node.value.clone().into_vec()));
         unconnected.extend(peers.filter(|(peer, _)| !connections.contains(peer)));
     }

@@ -15,7 +15,7 @@ use super::{
     behaviour::{Behaviour, protocol},
     circuit::is_circuit,
     records::record_key_of,
-    scope::{Scope, is_loopback, socket_addr_of},
+    scope::{AddressScope, is_loopback, socket_addr_of},
 };
 
 /// Addresses of one peer that are put into a routing table.
@@ -25,12 +25,12 @@ const MAX_UNCONNECTED: usize = 16;
 
 /// Puts the addresses that a peer connected at `remote` states about itself into the tables where they belong.
 pub(super) fn on_identified(behaviour: &mut Behaviour, peer: PeerId, info: &identify::Info, remote: &Multiaddr) {
-    let serves = |scope: Scope| info.protocols.contains(&protocol(scope));
-    let serves_no: Vec<_> = Scope::ALL.into_iter().filter(|scope| !serves(*scope)).collect();
+    let serves = |scope: AddressScope| info.protocols.contains(&protocol(scope));
+    let serves_no: Vec<_> = AddressScope::ALL.into_iter().filter(|scope| !serves(*scope)).collect();
     remove(behaviour, &peer, &serves_no);
-    let is_believed = |addr: &&Multiaddr| match Scope::of(addr) {
-        Some(Scope::Lan) => serves(Scope::Lan) && is_from_here(addr, remote),
-        Some(Scope::Wan) => serves(Scope::Wan),
+    let is_believed = |addr: &&Multiaddr| match AddressScope::of(addr) {
+        Some(AddressScope::Lan) => serves(AddressScope::Lan) && is_from_here(addr, remote),
+        Some(AddressScope::Wan) => serves(AddressScope::Wan),
         None => false,
     };
     for addr in info.listen_addrs.iter().filter(is_believed).take(MAX_PEER_ADDRS) {
@@ -40,13 +40,13 @@ pub(super) fn on_identified(behaviour: &mut Behaviour, peer: PeerId, info: &iden
 
 /// Puts an address of a peer into the table of its scope.
 pub(super) fn add(behaviour: &mut Behaviour, peer: PeerId, addr: Multiaddr) {
-    if let Some(scope) = Scope::of(&addr) {
+    if let Some(scope) = AddressScope::of(&addr) {
         behaviour.kad(scope).add_address(&peer, addr);
     }
 }
 
 /// Takes a peer out of the tables of these scopes.
-pub(super) fn remove(behaviour: &mut Behaviour, peer: &PeerId, scopes: &[Scope]) {
+pub(super) fn remove(behaviour: &mut Behaviour, peer: &PeerId, scopes: &[AddressScope]) {
     for scope in scopes {
         behaviour.kad(*scope).remove_peer(peer);
     }
@@ -54,7 +54,7 @@ pub(super) fn remove(behaviour: &mut Behaviour, peer: &PeerId, scopes: &[Scope])
 
 /// Looks which peers of the tables are still there.
 pub(super) fn refresh(behaviour: &mut Behaviour) {
-    for scope in Scope::ALL {
+    for scope in AddressScope::ALL {
         // Without a peer there is nothing to refresh.
         let _ = behaviour.kad(scope).bootstrap();
     }
@@ -64,13 +64,13 @@ pub(super) fn refresh(behaviour: &mut Behaviour) {
 /// there was room for it, and an address.
 pub(super) fn add_provider(
     behaviour: &mut Behaviour,
-    scope: Scope,
+    scope: AddressScope,
     mut record: ProviderRecord,
     remotes: &[&Multiaddr],
 ) -> bool {
     record.addresses.retain(|addr| {
-        Scope::of(addr) == Some(scope)
-            && (scope == Scope::Wan || remotes.iter().any(|remote| is_from_here(addr, remote)))
+        AddressScope::of(addr) == Some(scope)
+            && (scope == AddressScope::Wan || remotes.iter().any(|remote| is_from_here(addr, remote)))
     });
     let is_sound = record_key_of(&record.key).is_some() && !record.addresses.is_empty();
     is_sound && behaviour.kad(scope).store_mut().add_provider(record).is_ok()
@@ -79,7 +79,7 @@ pub(super) fn add_provider(
 /// Addresses of peers of the wide-area DHT on hosts other than those that are connected.
 pub(super) fn unconnected(behaviour: &mut Behaviour, connected: &HashSet<IpAddr>) -> Vec<SocketAddr> {
     let mut found = Vec::new();
-    for bucket in behaviour.kad(Scope::Wan).kbuckets() {
+    for bucket in behaviour.kad(AddressScope::Wan).kbuckets() {
         let addrs = bucket.iter().filter_map(|peer| socket_addr_of(peer.node.value.first())).collect::<Vec<_>>();
         found.extend(addrs.into_iter().filter(|addr| !connected.contains(&addr.ip())));
     }
@@ -100,5 +100,5 @@ pub(super) fn is_gone(error: &DialError) -> bool {
 /// Whether a LAN address that a peer states can mean that peer, given where it is connected from: a peer far away is not
 /// in our network, and one on another machine is not on this one.
 fn is_from_here(stated: &Multiaddr, remote: &Multiaddr) -> bool {
-    Scope::of(remote) == Some(Scope::Lan) && (!is_loopback(stated) || is_loopback(remote))
+    AddressScope::of(remote) == Some(AddressScope::Lan) && (!is_loopback(stated) || is_loopback(remote))
 }

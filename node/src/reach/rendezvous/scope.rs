@@ -9,29 +9,29 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 
 /// How far an address reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
+pub enum AddressScope {
     /// This machine or the local network: [`Class::Loopback`] and [`Class::Private`].
     Lan,
     /// The internet: [`Class::Global`].
     Wan,
 }
 
-impl Scope {
+impl AddressScope {
     /// Both, the nearer one first.
-    pub const ALL: [Scope; 2] = [Scope::Lan, Scope::Wan];
+    pub const ALL: [AddressScope; 2] = [AddressScope::Lan, AddressScope::Wan];
 
     /// The scope of an IP address; none for those that no peer can have, or that nobody may be made to dial: link-local ones
     /// would need an interface, and clouds serve credentials there.
-    pub fn of_ip(ip: IpAddr) -> Option<Scope> {
+    pub fn of_ip(ip: IpAddr) -> Option<AddressScope> {
         match Class::of(ip) {
             Class::NoHost | Class::LinkLocal | Class::Reserved => None,
-            Class::Loopback | Class::Private => Some(Scope::Lan),
-            Class::Global => Some(Scope::Wan),
+            Class::Loopback | Class::Private => Some(AddressScope::Lan),
+            Class::Global => Some(AddressScope::Wan),
         }
     }
 
     /// The scope of a TCP multiaddr; none if it is not one, or has port 0 or an address that no peer can have.
-    pub fn of(addr: &Multiaddr) -> Option<Scope> {
+    pub fn of(addr: &Multiaddr) -> Option<AddressScope> {
         Self::of_ip(socket_addr_of(addr)?.ip())
     }
 }
@@ -65,23 +65,23 @@ pub(super) fn is_loopback(addr: &Multiaddr) -> bool {
 mod tests {
     use super::*;
 
-    fn scope(text: &str) -> Option<Scope> {
-        Scope::of_ip(text.parse().unwrap())
+    fn scope(text: &str) -> Option<AddressScope> {
+        AddressScope::of_ip(text.parse().unwrap())
     }
 
     #[test]
     fn addresses_of_machine_and_house_are_lan() {
         for text in ["127.0.0.1", "10.1.2.3", "192.168.0.9", "172.16.0.1", "100.64.0.1", "::1", "fd12::1"] {
-            assert_eq!(scope(text), Some(Scope::Lan), "{text}");
+            assert_eq!(scope(text), Some(AddressScope::Lan), "{text}");
         }
-        assert_eq!(scope("::ffff:10.0.0.1"), Some(Scope::Lan));
-        assert_eq!(scope("198.18.0.1"), Some(Scope::Lan), "what proxies give to hosts");
+        assert_eq!(scope("::ffff:10.0.0.1"), Some(AddressScope::Lan));
+        assert_eq!(scope("198.18.0.1"), Some(AddressScope::Lan), "what proxies give to hosts");
     }
 
     #[test]
     fn public_and_documentation_addresses_are_wan() {
         for text in ["203.0.113.7", "198.51.100.1", "192.0.2.1", "100.128.0.1", "2001:db8::1", "172.32.0.1"] {
-            assert_eq!(scope(text), Some(Scope::Wan), "{text}");
+            assert_eq!(scope(text), Some(AddressScope::Wan), "{text}");
         }
     }
 

@@ -22,7 +22,7 @@ use libp2p::{
     },
 };
 
-use super::{circuit::is_circuit, scope::Scope};
+use super::{circuit::is_circuit, scope::AddressScope};
 use crate::base::rate_limit::{Bucket, Rate};
 
 /// New addresses of this node that peers may propose. What liars make AutoNAT keep in a day is less than a MiB.
@@ -34,7 +34,7 @@ const MAX_RECENT: usize = 16;
 pub(super) struct ScopeFilter<B> {
     pub(super) inner: B,
     /// None: both scopes.
-    scope: Option<Scope>,
+    scope: Option<AddressScope>,
     /// How many of a peer's connections are circuits.
     circuits: HashMap<PeerId, usize>,
     proposals: Proposals,
@@ -66,7 +66,7 @@ impl Proposals {
 }
 
 impl<B: NetworkBehaviour> ScopeFilter<B> {
-    pub(super) fn new(scope: Scope, inner: B) -> Self {
+    pub(super) fn new(scope: AddressScope, inner: B) -> Self {
         Self { inner, scope: Some(scope), circuits: HashMap::new(), proposals: Proposals::default() }
     }
 
@@ -97,7 +97,7 @@ impl<B: NetworkBehaviour> ScopeFilter<B> {
     }
 
     fn has(&self, addr: &Multiaddr) -> bool {
-        Scope::of(addr).is_some_and(|scope| self.scope.is_none_or(|own| own == scope))
+        AddressScope::of(addr).is_some_and(|scope| self.scope.is_none_or(|own| own == scope))
     }
 
     fn circuits_of(&self, peer: &PeerId) -> usize {

@@ -23,7 +23,7 @@ use tokio::{sync::mpsc, time::Interval};
 
 use super::handshake::{Guarded, Handshakes};
 use super::observed::Departures;
-use super::scope::{Scope, multiaddr_of, socket_addr_of};
+use super::scope::{AddressScope, multiaddr_of, socket_addr_of};
 use crate::net::port::{Accepted, Port};
 
 /// How often the machine's addresses are looked at, for networks that come and go.
@@ -109,10 +109,10 @@ impl Transport for PortTransport {
         Ok(Box::pin(async move {
             let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address that may be dialled");
             for remote in target.resolve().await? {
-                let connected = match Scope::of_ip(remote.ip()) {
-                    Some(Scope::Wan) if called_back => port.connect_from_any_port(remote).await,
-                    Some(Scope::Wan) => port.connect(remote).await,
-                    Some(Scope::Lan) if !called_back => port.connect_from_any_port(remote).await,
+                let connected = match AddressScope::of_ip(remote.ip()) {
+                    Some(AddressScope::Wan) if called_back => port.connect_from_any_port(remote).await,
+                    Some(AddressScope::Wan) => port.connect(remote).await,
+                    Some(AddressScope::Lan) if !called_back => port.connect_from_any_port(remote).await,
                     _ => continue,
                 };
                 match connected {
@@ -200,7 +200,7 @@ pub(super) fn listening_addrs(port: &Port) -> BTreeSet<SocketAddr> {
         });
         let ips = interfaces.into_iter().map(|interface| interface.ip());
         addrs.extend(
-            ips.filter(|ip| ip.is_ipv4() == local.is_ipv4() && Scope::of_ip(*ip).is_some())
+            ips.filter(|ip| ip.is_ipv4() == local.is_ipv4() && AddressScope::of_ip(*ip).is_some())
                 .map(|ip| SocketAddr::new(ip, local.port())),
         );
     }

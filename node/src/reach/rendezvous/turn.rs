@@ -16,6 +16,6 @@ pub use self::{
 };
 pub(super) use self::{
     answering::{Decided, RelayRequests, answer},
-    asking::{ASK_TIMEOUT, AskReply, AskedRelays, RelayAnswer, RelayLink, request},
+    asking::{ASK_TIMEOUT, AskReply, CredentialRequests, RelayAnswer, RelayLink, request},
     frames::{TurnEvent, TurnExchange, behaviour},
 };

@@ -8,7 +8,7 @@ use keyferry_proto::relaying::MAX_ADDRS;
 
 use crate::{
     net::path::{AddressPolicy, AddressSource},
-    reach::rendezvous::{Granted, Scope},
+    reach::rendezvous::{AddressScope, Granted},
 };
 
 /// The addresses of a provider that may be dialled to ask it: public ones.
@@ -34,7 +34,7 @@ pub(super) fn to_use(granted: &Granted, policy: &AddressPolicy) -> Vec<SocketAdd
 }
 
 fn is_public(addr: SocketAddr, policy: &AddressPolicy) -> bool {
-    Scope::of_ip(addr.ip()) == Some(Scope::Wan) && policy.check(addr, AddressSource::Offer).is_ok()
+    AddressScope::of_ip(addr.ip()) == Some(AddressScope::Wan) && policy.check(addr, AddressSource::Offer).is_ok()
 }
 
 fn canonical(addr: SocketAddr) -> SocketAddr {

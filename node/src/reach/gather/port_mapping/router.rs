@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::reach::rendezvous::Scope;
+use crate::reach::rendezvous::AddressScope;
 
 /// The default router of IPv4, and the address of this machine that it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Router {
     }
 
     fn for_listeners(ip: Ipv4Addr, local: Ipv4Addr, listeners: &[SocketAddr]) -> Result<Self, NoRouter> {
-        if Scope::of_ip(IpAddr::V4(local)) == Some(Scope::Wan) {
+        if AddressScope::of_ip(IpAddr::V4(local)) == Some(AddressScope::Wan) {
             return Err(NoRouter::NotNeeded);
         }
         let fits = |listener: &&SocketAddr| {

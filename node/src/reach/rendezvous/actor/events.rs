@@ -25,7 +25,7 @@ use crate::{
         connections::Membership,
         reservations::RelayVerdict,
         routing,
-        scope::{Scope, multiaddr_of, socket_addr_of},
+        scope::{AddressScope, multiaddr_of, socket_addr_of},
         turn::{self, Decided, TurnEvent},
     },
 };
@@ -58,7 +58,7 @@ impl Actor {
             SwarmEvent::NewListenAddr { address, .. } | SwarmEvent::ExpiredListenAddr { address, .. }
                 if is_circuit(&address) => {}
             SwarmEvent::NewListenAddr { address, .. } => {
-                if self.reachability.is_public() && Scope::of(&address) == Some(Scope::Wan) {
+                if self.reachability.is_public() && AddressScope::of(&address) == Some(AddressScope::Wan) {
                     self.swarm.add_external_address(address);
                 }
                 self.on_network_change();
@@ -75,8 +75,8 @@ impl Actor {
 
     fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Lan(event) => self.on_kad(Scope::Lan, event),
-            BehaviourEvent::Wan(event) => self.on_kad(Scope::Wan, event),
+            BehaviourEvent::Lan(event) => self.on_kad(AddressScope::Lan, event),
+            BehaviourEvent::Wan(event) => self.on_kad(AddressScope::Wan, event),
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 self.on_identified(connection_id, peer_id, &info);
             }
@@ -108,12 +108,14 @@ impl Actor {
                 self.handshakes.done(addr);
                 self.reachability.on_incoming(addr);
             }
-            Some(addr) if Scope::of(remote) == Some(Scope::Wan) => self.reservations.on_connected(peer, addr),
+            Some(addr) if AddressScope::of(remote) == Some(AddressScope::Wan) => {
+                self.reservations.on_connected(peer, addr)
+            }
             _ => {}
         }
         self.connections.opened(peer, id, endpoint);
         if self.entry_points.on_connected(id, peer)
-            && let Some(scope) = Scope::of(remote)
+            && let Some(scope) = AddressScope::of(remote)
         {
             // It gets into its table at once, so that a lookup need not wait for what the peer says of itself. Once it has, and
             // serves no DHT there, it leaves the table again.
@@ -144,7 +146,7 @@ impl Actor {
         if self.connections.is_empty() || self.connections.contains(&peer) || !routing::is_gone(error) {
             return;
         }
-        routing::remove(self.swarm.behaviour_mut(), &peer, &Scope::ALL);
+        routing::remove(self.swarm.behaviour_mut(), &peer, &AddressScope::ALL);
         self.status.changed();
     }
 
@@ -154,7 +156,7 @@ impl Actor {
                 Some(version) => self.status.on_other_version(version),
                 None => self.status.count(|counters| &counters.peer_of_another_network),
             }
-            routing::remove(self.swarm.behaviour_mut(), &peer, &Scope::ALL);
+            routing::remove(self.swarm.behaviour_mut(), &peer, &AddressScope::ALL);
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
         }
@@ -182,7 +184,7 @@ impl Actor {
 
     /// The first peer after a time with none: what waited for one goes on.
     fn on_joined(&mut self) {
-        for scope in Scope::ALL {
+        for scope in AddressScope::ALL {
             if self.swarm.behaviour_mut().peers(scope) > 0 {
                 self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
                 self.announcer.on_peer(scope);
@@ -247,7 +249,7 @@ impl Actor {
     /// Compares what this node is known to be reachable at with what it does: whether it relays, and whether it needs relays.
     fn on_reachability(&mut self) {
         let own = self.own_addrs();
-        let has_address = self.swarm.external_addresses().any(|addr| Scope::of(addr) == Some(Scope::Wan));
+        let has_address = self.swarm.external_addresses().any(|addr| AddressScope::of(addr) == Some(AddressScope::Wan));
         let status = match has_address && self.reachability.is_reachable_somehow(&own) {
             true => relay::Status::Enable,
             false => relay::Status::Disable,
@@ -282,9 +284,9 @@ impl Actor {
             }
             Event::Message { peer, connection_id, message: Message::Response { request_id, response } } => {
                 let via = self.end_of(&peer, connection_id);
-                self.asked_relays.on_answer(request_id, response, via);
+                self.credential_requests.on_answer(request_id, response, via);
             }
-            Event::OutboundFailure { request_id, error, .. } => self.asked_relays.on_failed(request_id, error),
+            Event::OutboundFailure { request_id, error, .. } => self.credential_requests.on_failed(request_id, error),
             // It was refused, and has been counted.
             Event::InboundFailure { error: InboundFailure::ResponseOmission, .. } => {}
             Event::InboundFailure { error, .. } => {
@@ -310,7 +312,7 @@ impl Actor {
     /// The addresses at which others have reached this node, or its operator says that they can.
     fn reached_at(&self) -> Vec<SocketAddr> {
         let mut addrs: Vec<SocketAddr> = Vec::new();
-        let stated = self.swarm.external_addresses().filter(|addr| Scope::of(addr) == Some(Scope::Wan));
+        let stated = self.swarm.external_addresses().filter(|addr| AddressScope::of(addr) == Some(AddressScope::Wan));
         for addr in stated.filter_map(socket_addr_of) {
             let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
             if !addrs.contains(&addr) {
@@ -326,7 +328,7 @@ impl Actor {
         Some((socket_addr_of(&connection.remote)?, connection.is_dialled))
     }
 
-    fn on_kad(&mut self, scope: Scope, event: kad::Event) {
+    fn on_kad(&mut self, scope: AddressScope, event: kad::Event) {
         match event {
             kad::Event::RoutingUpdated { is_new_peer: true, .. } => {
                 self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
@@ -334,7 +336,7 @@ impl Actor {
                 self.status.changed();
             }
             kad::Event::RoutablePeer { peer, address } | kad::Event::PendingRoutablePeer { peer, address }
-                if Scope::of(&address) == Some(scope) =>
+                if AddressScope::of(&address) == Some(scope) =>
             {
                 routing::add(self.swarm.behaviour_mut(), peer, address);
             }
@@ -361,7 +363,7 @@ impl Actor {
         }
     }
 
-    fn on_query(&mut self, scope: Scope, id: kad::QueryId, result: QueryResult, last: bool) {
+    fn on_query(&mut self, scope: AddressScope, id: kad::QueryId, result: QueryResult, last: bool) {
         let query = (scope, id);
         let own = *self.swarm.local_peer_id();
         let behaviour = self.swarm.behaviour_mut();

@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
 use crate::reach::rendezvous::{
-    call_stream::{CallStream, OpenError},
+    call_stream::{CallStream, OpenCallError},
     counters::WhichCounter,
 };
 
@@ -42,11 +42,11 @@ const SILENT_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who waits for a stream.
-pub(in super::super) type OpenReply = oneshot::Sender<Result<CallStream, OpenError>>;
+pub(in super::super) type OpenReply = oneshot::Sender<Result<CallStream, OpenCallError>>;
 
 /// The two ends of a connection, and what is between.
 #[derive(Debug, Clone)]
-pub(in super::super) struct CallLine {
+pub(in super::super) struct CallConnection {
     pub(super) local: [u8; 32],
     pub(super) remote: [u8; 32],
     pub(super) via: Multiaddr,
@@ -74,7 +74,7 @@ pub(in super::super) enum HandlerEvent {
 
 /// The handler.
 pub(in super::super) struct CallHandler {
-    line: Option<CallLine>,
+    connection: Option<CallConnection>,
     ends: Ends,
     opening: VecDeque<OpenReply>,
     /// Streams that were asked for and are not there yet.
@@ -94,15 +94,15 @@ struct HeldCall {
 }
 
 impl CallHandler {
-    pub(super) fn new(line: Option<CallLine>, ends: Ends, opening: Option<OpenReply>) -> Self {
+    pub(super) fn new(connection: Option<CallConnection>, ends: Ends, opening: Option<OpenReply>) -> Self {
         let silent = (ends == Ends::WithItsCall).then(|| tokio::time::sleep(SILENT_TIMEOUT).boxed());
         let opening = opening.into_iter().collect();
         let (open, events) = (Vec::new(), VecDeque::new());
-        Self { line, ends, opening, asked: 0, open, events, silent, is_over: false, waker: None }
+        Self { connection, ends, opening, asked: 0, open, events, silent, is_over: false, waker: None }
     }
 
     fn call_stream(&mut self, stream: Stream) -> Option<CallStream> {
-        let CallLine { local, remote, via } = self.line.clone()?;
+        let CallConnection { local, remote, via } = self.connection.clone()?;
         let (sender, receiver) = oneshot::channel();
         self.open.push(receiver);
         self.silent = None;
@@ -153,7 +153,7 @@ impl ConnectionHandler for CallHandler {
 
     fn on_behaviour_event(&mut self, reply: Self::FromBehaviour) {
         if self.opening.len() >= MAX_OPENING {
-            let _ = reply.send(Err(OpenError::Unreachable("too many calls are being made".to_owned())));
+            let _ = reply.send(Err(OpenCallError::Unreachable("too many calls are being made".to_owned())));
             return;
         }
         self.opening.push_back(reply);
@@ -194,7 +194,7 @@ impl ConnectionHandler for CallHandler {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info: reply }) => {
                 self.asked -= 1;
                 let opened = self.call_stream(protocol);
-                let _ = reply.send(opened.ok_or(OpenError::Unreachable("its key is not one of ours".to_owned())));
+                let _ = reply.send(opened.ok_or(OpenCallError::Unreachable("its key is not one of ours".to_owned())));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info: reply }) => {
                 self.asked -= 1;
@@ -202,7 +202,7 @@ impl ConnectionHandler for CallHandler {
                     StreamUpgradeError::NegotiationFailed => "it does not take calls".to_owned(),
                     other => other.to_string(),
                 };
-                let _ = reply.send(Err(OpenError::Unreachable(why)));
+                let _ = reply.send(Err(OpenCallError::Unreachable(why)));
             }
             _ => {}
         }

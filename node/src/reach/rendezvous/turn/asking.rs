@@ -20,7 +20,7 @@ use crate::{
     base::clock,
     reach::rendezvous::{
         call_stream::key_of_peer,
-        scope::{Scope, multiaddr_of},
+        scope::{AddressScope, multiaddr_of},
     },
 };
 
@@ -107,13 +107,13 @@ pub(in super::super) enum RelayLink {
     Absent,
 }
 
-/// The relays that are being asked, and who waits for their answers.
+/// The requests of this node, and who waits for their answers.
 #[derive(Default)]
-pub(in super::super) struct AskedRelays {
+pub(in super::super) struct CredentialRequests {
     waiting: HashMap<OutboundRequestId, AskReply>,
 }
 
-impl AskedRelays {
+impl CredentialRequests {
     /// Sends a request to a relay: over a connection that stands, or over one that is made to one of `addrs`.
     pub(in super::super) fn ask(
         &mut self,
@@ -124,7 +124,8 @@ impl AskedRelays {
         reply: AskReply,
     ) {
         self.waiting.retain(|_, waiting| !waiting.is_closed());
-        let addrs: Vec<_> = addrs.iter().filter(|addr| Scope::of_ip(addr.ip()).is_some() && addr.port() != 0).collect();
+        let addrs: Vec<_> =
+            addrs.iter().filter(|addr| AddressScope::of_ip(addr.ip()).is_some() && addr.port() != 0).collect();
         let refusal = match link {
             _ if self.waiting.len() >= MAX_ASKED => Some(AskRelayError::TooMany),
             // libp2p would not dial it, and wait for the dial.
