@@ -10,7 +10,7 @@ use crate::{net::path::host_candidates, reach::rendezvous::AddressScope};
 
 /// Addresses of this machine that become candidates; each becomes three.
 pub(super) const MAX_HOSTS: usize = 8;
-/// The port that stands in an active candidate, at which nobody listens: discard (RFC 6544 §4.1).
+/// The port that an active candidate names, at which nobody listens: discard (RFC 6544 §4.1).
 const DISCARD: u16 = 9;
 
 /// The addresses at which the node listens, best first: those of the whole internet come before those of the house.

@@ -8,15 +8,15 @@ use futures::StreamExt;
 use if_watch::tokio::IfWatcher;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
-/// Changes within this time are one: an interface that comes up gets its addresses one after the other.
+/// How long to wait for further changes: an interface that comes up gets its addresses one after the other.
 const TOGETHER: Duration = Duration::from_millis(100);
-/// How often the addresses are looked at whatever the system tells, which may be nothing.
+/// How often to look at the addresses even if the system tells nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The system's word of changes.
 pub(super) struct Interfaces {
     watcher: Option<IfWatcher>,
-    /// When the change that is going on is taken for done.
+    /// When the change that is going on counts as done.
     settled_at: Option<Instant>,
     look: Interval,
 }
@@ -52,7 +52,8 @@ impl Interfaces {
     }
 }
 
-/// The next word of the system: true for a change, false if there will be no more. Never, if there is none to tell.
+/// Waits for the next word of the system: true for a change, false if there will be no more. Waits for ever if the system tells
+/// nothing.
 async fn next(watcher: Option<&mut IfWatcher>) -> bool {
     match watcher {
         Some(watcher) => matches!(watcher.next().await, Some(Ok(_))),

@@ -40,7 +40,7 @@ pub use self::{
 };
 pub use crate::reach::rendezvous::Observation;
 
-/// STUN servers of the user's that are asked.
+/// How many STUN servers a user may name.
 pub const MAX_STUN_SERVERS: usize = 8;
 
 /// How to gather.
@@ -50,7 +50,7 @@ pub struct GatherConfig {
     pub stun: Vec<StunServer>,
     /// Whether to ask the router for a port (UPnP-IGD, NAT-PMP, PCP). This needs the feature `port-mapping`.
     pub port_mapping: bool,
-    /// Whether nobody may be told an address of this node: no candidates are gathered then.
+    /// Whether to gather no candidates, because nobody may learn an address of this node.
     pub hidden: bool,
 }
 
@@ -67,9 +67,9 @@ pub enum GatherError {
 pub struct Gathered {
     /// The candidates, best first; never more than may be signalled.
     pub candidates: Vec<LocalCandidate>,
-    /// How the NAT chooses outer ports: that of IPv4 if this machine has private IPv4 addresses only, else that of IPv6.
+    /// How the NAT of IPv4 chooses outer ports if this machine has private IPv4 addresses only, else how that of IPv6 does.
     pub mapping: Mapping,
-    /// Whether everything that was asked has answered or run out of time since the last change of the network.
+    /// Whether everybody who was asked since the last change of the network has answered or run out of time.
     pub complete: bool,
     /// From where others saw this node's connections come, one word for each host.
     pub observations: Vec<Observation>,
@@ -123,8 +123,8 @@ pub struct NetworkChange {
     pub removed: Vec<IpAddr>,
 }
 
-/// The handle to the task that gathers. The task ends, and gives a mapped port back, at [`Gatherer::shutdown`]; where the
-/// handle is just dropped, the task ends at once.
+/// The handle to the task that gathers. [`Gatherer::shutdown`] ends the task after it has given a mapped port back; dropping
+/// the handle ends it at once.
 #[derive(Debug)]
 pub struct Gatherer {
     gathered: watch::Receiver<Gathered>,

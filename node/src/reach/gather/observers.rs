@@ -1,7 +1,7 @@
 //! Asking STUN servers over TCP from the node's own port: those that the user names, and peers that answer STUN.
 //!
-//! A connection that has told the address stays up, because it holds the NAT's mapping, and tells when that changes. It ends
-//! with the address of this machine that it hangs on.
+//! A connection stays up after the answer, because it holds the NAT's mapping and tells when that changes. It ends with the
+//! address of this machine that it hangs on.
 //!
 //! What it is not: what the answers amount to; see `reflexive`.
 
@@ -27,14 +27,14 @@ use crate::net::{
 
 /// Peers that are asked at a time.
 const MAX_PEERS: usize = 4;
-/// Peers that have been asked since the last change of the network, beyond which no more are.
+/// Peers that may be asked between two changes of the network.
 const MAX_TRIED: usize = 32;
-/// How often a standing connection is used, so that NATs on the way keep its mapping.
+/// How often to use a standing connection, so that NATs on the way keep its mapping.
 const HOLD_EVERY: Duration = Duration::from_secs(15);
-/// The pause before a server is asked again after a failure; doubles each time.
+/// How long to wait after a failure before a server is asked again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(120);
-/// Words of the tasks that may wait.
+/// Reports of the tasks that may wait.
 const WORDS: usize = 64;
 
 /// The servers and what they have said.
@@ -122,11 +122,11 @@ impl Observers {
                     target.state = state;
                 }
             }
-            // A named server is asked again by its task, and what it has said holds until then.
+            // The task of a named server asks it again, and what it has said holds until then.
             Word::Ended { addr, stood } => {
                 if self.targets.get(&addr).is_some_and(|target| target.name.is_none()) {
                     self.targets.remove(&addr);
-                    // One that ends each connection at once would be asked without a pause.
+                    // Without this, a server that ends each connection at once would be asked without a pause.
                     if stood >= HOLD_EVERY {
                         self.tried.remove(&addr);
                     }
@@ -135,7 +135,7 @@ impl Observers {
         }
     }
 
-    /// Asks so many of these peers that `wanted` answers are under way, those that were not asked before.
+    /// Asks peers that were not asked before, so many that `wanted` answers are under way.
     pub(super) fn ask_peers(&mut self, peers: &[SocketAddr], wanted: usize) {
         for addr in peers {
             let of_peers = || self.targets.iter().filter(|(_, target)| target.name.is_none());
@@ -264,7 +264,7 @@ async fn keep_asking(port: Arc<Port>, addr: SocketAddr, again: bool, words: mpsc
                     pause = FIRST_PAUSE;
                 }
             }
-            // The last connection to it has ended a moment ago, and what it has said holds.
+            // Its last connection ended a moment ago, and what it has said still holds.
             Err(StunAskError::Connect(ConnectFailure::AddrInUse)) if pause > FIRST_PAUSE => {}
             Err(error) => {
                 tracing::debug!(%error, "a STUN server has not answered");

@@ -1,7 +1,7 @@
 //! What the words of others about this node's addresses amount to: server-reflexive candidates, and how the NAT maps.
 //!
-//! A host's word counts once, however often it is given. Only hosts of the wide area count: one on this side of the NAT sees
-//! what is before it.
+//! A host's word counts once, however often it says it. Only hosts of the wide area count: one on this side of the NAT sees
+//! the address that the NAT has yet to change.
 //!
 //! What it is not: truth. Two hosts that lie together can make a wrong candidate, which costs an attempt.
 
@@ -52,7 +52,7 @@ pub(super) fn candidates(
         .collect()
 }
 
-/// How outer ports are chosen: for IPv4 where all IPv4 addresses of this machine are private, else for what there is.
+/// How the NAT chooses outer ports: for IPv4 if all IPv4 addresses of this machine are private, else for the family there is.
 pub(super) fn mapping(observations: &[Observation], hosts: &[SocketAddr]) -> Mapping {
     let is_public = |host: &&SocketAddr| AddressScope::of_ip(host.ip()) == Some(AddressScope::Wan);
     let mut of_v4 = hosts.iter().filter(|host| host.is_ipv4()).peekable();
@@ -97,7 +97,7 @@ fn outer_addrs(observations: &[Observation], hosts: &[SocketAddr]) -> Vec<Outer>
     outer
 }
 
-/// Where every destination is shown another port, one address for each outer host says all there is to know: from where
+/// If the NAT shows every destination another port, one address for each outer host says all there is to know: from which host
 /// connections will come.
 fn worth_telling(outer: &[Outer], mapping: Mapping) -> impl Iterator<Item = &Outer> {
     outer.iter().enumerate().filter_map(move |(index, one)| {

@@ -4,7 +4,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// The port of STUN over TCP where none is named (RFC 8489 §18.6).
+/// The port of STUN over TCP if the user names none (RFC 8489 §18.6).
 pub const DEFAULT_STUN_PORT: u16 = 3478;
 /// The longest name a host can have.
 const MAX_NAME: usize = 253;

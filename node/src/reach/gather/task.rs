@@ -23,9 +23,9 @@ use crate::{
     reach::rendezvous::{AddressScope, RendezvousStatus},
 };
 
-/// After this time, what has been found is called complete, and what comes later is a further candidate.
+/// How long gathering goes on before it counts as complete; what comes later is a further candidate.
 const GATHER_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Peers are asked by STUN as long as fewer hosts than this have said from where this node comes.
+/// How many hosts are to say from where this node comes; as long as fewer have, peers are asked by STUN.
 const WANTED_OBSERVERS: usize = 3;
 
 /// Starts to gather for a port. `status` is that of the rendezvous on the same port.
@@ -90,7 +90,7 @@ impl GatherTask {
         }
     }
 
-    /// Compares the addresses of this machine with those before.
+    /// Compares the addresses of this machine with those that it had.
     fn look_at_hosts(&mut self) {
         let Ok(hosts) = hosts::addrs(self.port.local_addrs()) else { return };
         let added = ips_beyond(&hosts, &self.hosts);
@@ -181,7 +181,7 @@ fn mapped_candidate(state: &PortMapping) -> Option<LocalCandidate> {
     is_far.then_some(LocalCandidate { candidate, base: *local })
 }
 
-/// Resolves when the router's port has changed; never where none is asked for.
+/// Resolves when the router's port has changed; never if nobody asks for one.
 async fn mapping_changed(mapping: Option<&mut MappedPort>) {
     match mapping {
         Some(mapping) => mapping.changed().await,

@@ -1,10 +1,10 @@
 //! What this node announces in the DHTs: its offers, the contents that it holds, and that it is a relay.
 //!
-//! Everything is announced where there are peers, as soon as there are any, and again every
-//! [`REPUBLISH_INTERVAL`], a bounded number at a time. Each offer keeps a time of its own, and one that is not of today
-//! is in no hurry: whoever sees two offers put at one moment would take them for those of one node.
+//! It announces everything as soon as there are peers, and again every [`REPUBLISH_INTERVAL`], a bounded number at a time.
+//! Each offer keeps a time of its own, and one that is not of today is in no hurry: whoever saw two offers put at one moment
+//! would know that they are of one node.
 //!
-//! What it is not: a choice of what to announce; the engine makes that.
+//! What it is not: the choice of what to announce.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -27,17 +27,17 @@ use super::{
 };
 use crate::base::clock;
 
-/// How often what was published and provided is announced again.
+/// How often the node announces again what it has published and provides.
 const REPUBLISH_INTERVAL: Duration = Duration::from_secs(20 * 60);
 /// Offers that a node may keep published: one or two a day for each node key.
 const MAX_PUBLISHED: usize = 64;
 /// Announcements that may be under way at a time.
 const MAX_RUNNING: usize = 16;
-/// How long after a first peer the announcements begin, so that it has introduced us to others.
+/// How long to wait after a first peer appears, so that it can introduce us to others before we announce.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long after a failure an announcement is tried again.
+/// How long to wait after a failed announcement before the next try.
 const RETRY: Duration = Duration::from_secs(30);
-/// The longest that an offer of another day than today waits until it is put again where peers have come.
+/// The longest that an offer of another day waits before it goes to peers that have come; that of today goes at once.
 const MAX_UNHURRIED: Duration = Duration::from_secs(5 * 60);
 
 /// Why an offer or a provider record was not published. The fault is the caller's.
@@ -70,8 +70,8 @@ pub enum PublishError {
     Ended,
 }
 
-/// Who took a record. It is published as soon as a peer appears where there was none, and again every
-/// [`REPUBLISH_INTERVAL`].
+/// Who took a record. The node publishes it again every [`REPUBLISH_INTERVAL`], and as soon as a peer appears where there was
+/// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PublishReport {
     /// Peers of the local DHT that took it.
@@ -80,7 +80,7 @@ pub struct PublishReport {
     pub wan: usize,
 }
 
-/// One thing to announce.
+/// Something to announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Announcement {
     Offer(RecordKey),
@@ -97,7 +97,7 @@ struct Published {
     reply: Option<PublishReply>,
 }
 
-/// A query that is under way for an item.
+/// A query that is under way for an announcement.
 #[derive(Debug, Clone, Copy)]
 enum RunningQuery {
     /// Looks for the peers that are to take the offer with this sequence number.
@@ -115,14 +115,14 @@ pub(super) struct RecordAnnouncer {
     contents: HashSet<RecordKey>,
     relays: HashSet<RecordKey>,
     waiting: VecDeque<(Announcement, AddressScope)>,
-    /// The items of `waiting`.
+    /// What `waiting` has, to find it fast.
     queued: HashSet<(Announcement, AddressScope)>,
     running: HashMap<(AddressScope, QueryId), RunningQuery>,
-    /// What at least one peer has taken.
+    /// What at least one peer of a scope has taken.
     taken: HashSet<(Announcement, AddressScope)>,
-    /// When what nobody has taken is announced, by scope.
+    /// When to announce what nobody in a scope has taken.
     settle_at: HashMap<AddressScope, Instant>,
-    /// When each offer is put again.
+    /// When to put each offer again.
     offers_due: HashMap<(RecordKey, AddressScope), Instant>,
     republish_at: Instant,
 }
@@ -181,7 +181,7 @@ impl RecordAnnouncer {
         Ok(())
     }
 
-    /// Announces a content no longer.
+    /// Stops announcing a content.
     pub(super) fn stop_providing(&mut self, behaviour: &mut Behaviour, key: &RecordKey) {
         self.contents.remove(key);
         for scope in AddressScope::ALL {
@@ -190,7 +190,7 @@ impl RecordAnnouncer {
         }
     }
 
-    /// Announces under these keys that this node is a relay, and no longer under others.
+    /// Announces under these keys, and under no others, that this node is a relay.
     pub(super) fn set_relays(&mut self, behaviour: &mut Behaviour, keys: Vec<RecordKey>) {
         let keys: HashSet<_> = keys.into_iter().collect();
         if keys == self.relays {
@@ -216,7 +216,7 @@ impl RecordAnnouncer {
         self.taken.clear();
     }
 
-    /// Takes the peers that are to take an offer, and puts it to them. libp2p's own way to do both at once would name this node
+    /// Puts an offer to the peers that a query has found for it. libp2p can find and put in one step, but it would name this node
     /// as the record's publisher.
     pub(super) fn on_closest(
         &mut self,
@@ -284,7 +284,7 @@ impl RecordAnnouncer {
         self.pump(behaviour);
     }
 
-    /// Lets the offers that nobody in a scope has taken be put again: that of today at once, others in a while.
+    /// Makes offers due that nobody in a scope has taken: today's at once, others within [`MAX_UNHURRIED`].
     fn hurry_offers(&mut self, scope: AddressScope, now: Instant) {
         let today = clock::now().day();
         for (key, published) in &self.offers {
@@ -315,7 +315,7 @@ impl RecordAnnouncer {
         }
     }
 
-    /// An offer in hand is a sound one. What can have changed since it was made is the time.
+    /// Checks what can have changed since the offer was made: the time, and what is published. Any offer in hand is sound.
     fn check(&self, key: &RecordKey, offer: &SealedOffer, now: UnixTime) -> Result<(), PublishError> {
         if offer.expires() <= now {
             return Err(PublishError::Expired { expires: offer.expires(), now });
@@ -375,7 +375,7 @@ impl RecordAnnouncer {
                 self.running.insert((scope, query), RunningQuery::Finding(key, published.offer.sequence()));
             }
             Announcement::Content(key) | Announcement::Relay(key) if self.provides(item) => {
-                // Without peers this still lets those who come later ask us.
+                // Even without peers, so that those who come later can ask us.
                 match behaviour.kad(scope).start_providing(kad_key_of(&key)) {
                     Ok(query) if has_peers => drop(self.running.insert((scope, query), RunningQuery::Providing(item))),
                     Ok(_) => {}
@@ -444,7 +444,7 @@ impl Published {
     }
 }
 
-/// How long after it was put an offer is put again, if the engine has not replaced it by then.
+/// How long after putting an offer to put it again, if the node has not replaced it by then.
 fn own_interval() -> Duration {
     REPUBLISH_INTERVAL.mul_f64(1.0 + rand::random::<f64>() / 4.0)
 }

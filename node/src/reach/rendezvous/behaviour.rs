@@ -51,7 +51,7 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Above what [`Handshakes`] lets wait, so that this never is what keeps a peer out.
+/// More than [`Handshakes`] lets wait, so that this limit never keeps a peer out.
 const MAX_PENDING_INCOMING: u32 = 2 * MAX_HANDSHAKES as u32;
 const MAX_PENDING_OUTGOING: u32 = 96;
 const MAX_INCOMING: u32 = 256;
@@ -68,9 +68,9 @@ const MAX_PACKET: usize = 16 * 1024;
 const REPLICATION_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// How long a provider record holds; providers announce themselves again every [`super::announce::REPUBLISH_INTERVAL`].
 const PROVIDER_TTL: Duration = Duration::from_secs(60 * 60);
-/// How often addresses that may be reachable are put to the test.
+/// How often others are asked to test addresses that may be reachable.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// Addresses that are put to the test.
+/// Addresses of this node that others are asked to test at a time.
 const MAX_PROBED: usize = 8;
 
 pub(super) type Kademlia = kad::Behaviour<Table>;
@@ -158,7 +158,7 @@ pub(super) fn swarm(
     };
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
-        // Saves a round trip for each stream: what is asked goes out with the name of the protocol.
+        // Saves a round trip for each stream: the request goes out with the name of the protocol.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
     Ok(Swarm::new(transport, behaviour, peer, settings))
 }
@@ -176,7 +176,7 @@ fn identify_behaviour(keys: &Keypair) -> identify::Behaviour {
     let config = identify::Config::new(PROTOCOL_VERSION.to_owned(), keys.public())
         .with_agent_version(concat!("keyferry/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_push_listen_addr_updates(true)
-        // Its cache would be dialled from, and it knows no scopes.
+        // libp2p would dial addresses from this cache, which knows no scopes.
         .with_cache_size(0);
     identify::Behaviour::new(config)
 }
@@ -187,7 +187,7 @@ fn autonat_client() -> autonat::v2::client::Behaviour {
     autonat::v2::client::Behaviour::new(rand::make_rng(), config)
 }
 
-/// Copies of a record that are made in the DHT of a scope, which is also how many peers a query wants to find. Peers of
+/// How many peers of a scope's DHT are to store a record, and so how many a query looks for. Peers of
 /// a local network come and go less, and answer sooner, than those of the wide area.
 pub(super) const fn copies(scope: AddressScope) -> NonZeroUsize {
     match scope {
@@ -217,7 +217,7 @@ fn kademlia(peer: PeerId, scope: AddressScope, mode: kad::Mode) -> Kademlia {
         .set_max_packet_size(MAX_PACKET)
         .set_record_ttl(Some(MAX_LIFETIME))
         .set_replication_interval(Some(REPLICATION_INTERVAL))
-        // Publishing again is done by `announce`, at its own pace.
+        // `announce` publishes again, at its own pace.
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_provider_record_ttl(Some(PROVIDER_TTL));

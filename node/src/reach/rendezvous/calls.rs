@@ -77,7 +77,7 @@ struct IncomingCircuit {
 /// What the behaviour reports.
 #[derive(Debug)]
 pub(super) enum CallsEvent {
-    /// An incoming stream was dropped, for the reason that this counter has.
+    /// An incoming stream or circuit was dropped; the counter says why.
     Dropped(WhichCounter),
 }
 

@@ -1,6 +1,6 @@
 //! Relaying calls for others: how much of it a reachable node does. Calls carry a few KiB; files never go this way.
 //!
-//! What it is not: when it is done. That is for the actor to say.
+//! What it is not: the decision when to relay, which depends on how this node can be reached.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -24,10 +24,10 @@ const MAX_CIRCUIT_BYTES: u64 = 256 * 1024;
 const BURST_PER_HOST: NonZeroU32 = NonZeroU32::new(256).expect("not zero");
 /// Reservations, and circuits, that one peer may ask for in a burst.
 const BURST_PER_PEER: NonZeroU32 = NonZeroU32::new(32).expect("not zero");
-/// How long it takes until one more may be asked for, when the burst is over.
+/// How long after a burst until one more may be asked for.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The relay. It is closed until the actor opens it.
+/// Makes the relay. It is closed until somebody opens it.
 pub(super) fn relay(own: PeerId) -> relay::Behaviour {
     let limits = relay::Config {
         max_reservations: MAX_RESERVATIONS,

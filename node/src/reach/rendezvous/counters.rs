@@ -36,7 +36,7 @@ counters! {
         pub(crate) record_refused_expired = "record_refused_expired",
         /// Records of the future, or of another day.
         pub(crate) record_refused_wrong_time = "record_refused_wrong_time",
-        /// Records under a key that has not 32 bytes.
+        /// Records under a key of a wrong length.
         pub(crate) record_refused_malformed = "record_refused_malformed",
         /// Records that are no newer than the one that is there.
         pub(crate) record_refused_not_newer = "record_refused_not_newer",

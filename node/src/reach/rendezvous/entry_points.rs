@@ -46,7 +46,7 @@ impl EntryPoints {
             addr.pop();
         }
         let due = EntryState::Due { at: now, first: true };
-        if let Some(known) = self.0.iter_mut().find(|contact| contact.addr == addr) {
+        if let Some(known) = self.0.iter_mut().find(|entry| entry.addr == addr) {
             if matches!(known.state, EntryState::Due { .. }) {
                 known.state = due;
             }
@@ -59,66 +59,66 @@ impl EntryPoints {
         true
     }
 
-    /// Notes that a dial has led to a peer; whether it was one of these.
+    /// Notes that a dial has led to a peer. Returns whether it was one of these.
     pub(super) fn on_connected(&mut self, id: ConnectionId, peer: PeerId) -> bool {
-        let Some(contact) = self.dialled_as(id) else { return false };
-        contact.state = EntryState::Connected(peer);
-        contact.pause = FIRST_PAUSE;
+        let Some(entry) = self.dialled_as(id) else { return false };
+        entry.state = EntryState::Connected(peer);
+        entry.pause = FIRST_PAUSE;
         true
     }
 
     /// Notes that a dial has failed; forgets the address if it is our own.
     pub(super) fn on_failed(&mut self, id: ConnectionId, error: &DialError) {
-        let Some(contact) = self.dialled_as(id) else { return };
-        contact.pause_a_while(false);
-        let addr = contact.addr.clone();
+        let Some(entry) = self.dialled_as(id) else { return };
+        entry.pause_a_while(false);
+        let addr = entry.addr.clone();
         if matches!(error, DialError::LocalPeerId { .. }) {
-            self.0.retain(|contact| contact.addr != addr);
+            self.0.retain(|entry| entry.addr != addr);
         }
     }
 
     /// Notes that the last connection with a peer is gone.
     pub(super) fn on_disconnected(&mut self, peer: PeerId) {
-        for contact in self.0.iter_mut().filter(|contact| contact.state == EntryState::Connected(peer)) {
-            contact.pause_a_while(false);
+        for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Connected(peer)) {
+            entry.pause_a_while(false);
         }
     }
 
     /// Makes all addresses due at once: the network has changed.
     pub(super) fn hurry(&mut self, now: Instant) {
-        for contact in &mut self.0 {
-            if let EntryState::Due { first, .. } = contact.state {
-                contact.state = EntryState::Due { at: now, first };
-                contact.pause = FIRST_PAUSE;
+        for entry in &mut self.0 {
+            if let EntryState::Due { first, .. } = entry.state {
+                entry.state = EntryState::Due { at: now, first };
+                entry.pause = FIRST_PAUSE;
             }
         }
     }
 
     /// When [`Self::tick`] has something to do.
     pub(super) fn next_due(&self, peers_needed: bool) -> Option<Instant> {
-        self.0.iter().filter_map(|contact| contact.due(peers_needed)).min()
+        self.0.iter().filter_map(|entry| entry.due(peers_needed)).min()
     }
 
     /// Dials what is due.
     pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, peers_needed: bool, now: Instant) {
-        for contact in &mut self.0 {
-            if contact.due(peers_needed).is_none_or(|at| at > now) {
+        for entry in &mut self.0 {
+            if entry.due(peers_needed).is_none_or(|at| at > now) {
                 continue;
             }
-            let dial = DialOpts::unknown_peer_id().address(contact.addr.clone()).build();
+            let dial = DialOpts::unknown_peer_id().address(entry.addr.clone()).build();
             let id = dial.connection_id();
             match swarm.dial(dial) {
-                Ok(()) => contact.state = EntryState::Dialling(id),
+                Ok(()) => entry.state = EntryState::Dialling(id),
                 Err(error) => {
                     tracing::debug!(%error, "a bootstrap address cannot be dialled");
-                    contact.pause_a_while(false);
+                    entry.pause_a_while(false);
                 }
             }
         }
     }
 
     fn dialled_as(&mut self, id: ConnectionId) -> Option<&mut EntryPoint> {
-        self.0.iter_mut().find(|contact| contact.state == EntryState::Dialling(id))
+        self.0.iter_mut().find(|entry| entry.state == EntryState::Dialling(id))
     }
 }
 
@@ -130,7 +130,7 @@ impl EntryPoint {
         }
     }
 
-    /// Waits before the next dial, longer each time, and not as long as all others do.
+    /// Puts the next dial off, longer each time, and by a random part, so that not all nodes dial at one moment.
     fn pause_a_while(&mut self, first: bool) {
         let jitter = self.pause.mul_f64(rand::random_range(0.0..0.25));
         self.state = EntryState::Due { at: Instant::now() + self.pause + jitter, first };

@@ -27,11 +27,11 @@ use super::{
 
 /// How long a lookup waits for a first peer, such as the answer of a bootstrap node.
 const FIRST_PEER_WAIT: Duration = Duration::from_secs(10);
-/// How long a lookup that finds nothing goes on, since the peer may have started a moment ago.
+/// How long a lookup that finds nothing goes on: the peer may have started a moment ago.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(12);
 /// Lookups that may run at a time; the result of one more is empty.
 const MAX_LOOKUPS: usize = 256;
-/// The pause before a lookup that found nothing asks again; doubles each time.
+/// How long a lookup that has found nothing rests before it asks again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(3);
 /// Holders of one content that a lookup names.
@@ -155,7 +155,7 @@ impl Lookups {
         true
     }
 
-    /// Asks a scope's DHT for those who wait for somebody to ask there.
+    /// Starts the lookups that have waited for a first peer in this scope.
     pub(super) fn on_peer(&mut self, behaviour: &mut Behaviour, scope: AddressScope) {
         let waiting: Vec<_> = self
             .lookups

@@ -12,9 +12,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Observers that are remembered, one word each. More are of no use.
+/// How many observers to remember, each with its last word. More are of no use.
 const MAX_OBSERVERS: usize = 16;
-/// Dialled connections of which the local address is remembered until their peer has identified itself.
+/// Dialled connections whose local address is remembered until their peer has identified itself.
 const MAX_DEPARTURES: usize = 256;
 
 /// What one peer says about a connection that it has seen come in.

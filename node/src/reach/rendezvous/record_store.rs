@@ -4,7 +4,7 @@
 //! key    scope u8 (0 LAN, 1 WAN) | record key 32
 //! value  the record
 //! ```
-//! It is a copy, written a moment behind the memory. What is found unsound when it is read is dropped.
+//! It is a copy, written a moment after the memory changes. Reading drops what is unsound.
 //!
 //! What it is not: needed. Without it, or with a damaged one, records come back as they are published again.
 

@@ -1,9 +1,9 @@
 //! What a node stores for one DHT: offers, checked before they are taken, and who provides which content.
 //!
-//! Bounded in every direction. Where there is no room, what is farthest from this node's own place in the DHT goes: the
-//! nodes that are closest to a key are those who are asked for it.
+//! Bounded in every direction. When there is no room, the record goes that is farthest from this node's own place in the DHT:
+//! lookups ask the nodes that are closest to a key.
 //!
-//! What it is not: the disk. Changes are collected for [`Table::take_changes`], and the actor writes them.
+//! What it is not: the disk. Changes are collected for [`Table::take_changes`], and [`super::record_store`] writes them.
 
 use std::{
     borrow::Cow,
@@ -40,11 +40,11 @@ pub(super) const MAX_PROVIDER_ADDRS: usize = 8;
 pub(super) enum RecordRefusal {
     /// It is not a sound record of its key.
     Unsound(RecordError),
-    /// The key has not 32 bytes.
+    /// The key does not have 32 bytes.
     NotAKey,
     /// A record with the same or a greater sequence number is there.
     NotNewer,
-    /// There is no room for what is that far away.
+    /// There is no room for a record that is this far away.
     Full,
 }
 
@@ -74,7 +74,7 @@ impl Stored {
 }
 
 impl RecordRefusal {
-    /// What counts it.
+    /// The counter of such refusals.
     pub(super) fn counter(&self) -> WhichCounter {
         match self {
             RecordRefusal::Unsound(RecordError::Version { .. }) => |counters| &counters.record_refused_version,
@@ -269,7 +269,7 @@ pub(super) fn kad_key_of(key: &RecordKey) -> kad::RecordKey {
     kad::RecordKey::new(key.as_bytes())
 }
 
-/// The key as ours; none if it has not 32 bytes.
+/// The key as ours; none if it does not have 32 bytes.
 pub(super) fn record_key_of(key: &kad::RecordKey) -> Option<RecordKey> {
     <[u8; 32]>::try_from(key.as_ref()).ok().map(RecordKey::from_bytes)
 }

@@ -63,7 +63,7 @@ pub(super) struct Reservations {
     relays: HashMap<PeerId, RelayCandidate>,
     paused: HashMap<PeerId, Pause>,
     held: Vec<Reservation>,
-    /// Another order of relays in every node, so that none gets all reservations.
+    /// Gives every node another order of relays, so that no relay gets all reservations.
     order: RandomState,
     /// When the next round of the search for relays may begin, and how long the search rests after it.
     search_at: Instant,
@@ -89,7 +89,7 @@ struct Reservation {
     listener: ListenerId,
     asked: Instant,
     was_guess: bool,
-    /// When it was accepted or renewed; none too if the connection to the relay is gone.
+    /// When the relay accepted or renewed it; none before that, and when the connection to the relay is gone.
     accepted: Option<Instant>,
     was_accepted: bool,
 }
@@ -153,7 +153,7 @@ impl Reservations {
     /// Notes that no connection with a peer is left.
     pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
         self.relays.remove(peer);
-        // Its listener follows; until then, nobody is to be told the circuit.
+        // libp2p closes its listener in a moment. Until then, nobody is to be told the circuit.
         for reservation in self.held.iter_mut().filter(|held| held.circuit.relay == *peer) {
             reservation.accepted = None;
         }
@@ -269,7 +269,7 @@ impl Reservations {
         Some((*best.0, *best.1))
     }
 
-    /// Leaves a relay alone for a time. One that was not would be asked again at once.
+    /// Leaves a relay alone for a time, so that it is not asked again at once.
     fn pause(&mut self, relay: PeerId, until: Instant, was_guess: bool) {
         if self.paused.len() >= MAX_PAUSED
             && let Some(first) = self.paused.iter().min_by_key(|(_, pause)| pause.until).map(|(relay, _)| *relay)

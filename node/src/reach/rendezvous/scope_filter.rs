@@ -27,21 +27,21 @@ use crate::base::rate_limit::{Bucket, Rate};
 
 /// New addresses of this node that peers may propose. What liars make AutoNAT keep in a day is less than a MiB.
 const PROPOSAL_RATE: Rate = Rate { burst: 64, interval: Duration::from_secs(30) };
-/// Addresses that are known to have been proposed: honest peers all say the same few, again and again.
+/// How many of the last proposed addresses to remember: honest peers all propose the same few, again and again.
 const MAX_RECENT: usize = 16;
 
 /// The behaviour `B`, confined to the addresses of a scope.
 pub(super) struct ScopeFilter<B> {
     pub(super) inner: B,
-    /// None: both scopes.
+    /// None for both scopes.
     scope: Option<AddressScope>,
     /// How many of a peer's connections are circuits.
     circuits: HashMap<PeerId, usize>,
     proposals: Proposals,
 }
 
-/// Which addresses of this node are put to the test. Whoever it connects to says what it likes about them, as often as it
-/// likes, and AutoNAT's client keeps each new one for ever.
+/// The addresses of this node that peers propose to test. A peer can propose any address as often as it likes, and AutoNAT's
+/// client keeps each new one for ever.
 #[derive(Debug, Default)]
 struct Proposals {
     recent: VecDeque<Multiaddr>,

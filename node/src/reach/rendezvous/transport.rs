@@ -26,7 +26,7 @@ use super::observed::Departures;
 use super::scope::{AddressScope, multiaddr_of, socket_addr_of};
 use crate::net::port::{Accepted, Port};
 
-/// How often the machine's addresses are looked at, for networks that come and go.
+/// How often to look at the machine's addresses, since networks come and go.
 const INTERFACE_INTERVAL: Duration = Duration::from_secs(3);
 /// Addresses that are announced to libp2p.
 const MAX_ADDRS: usize = 32;

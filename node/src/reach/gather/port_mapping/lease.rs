@@ -18,16 +18,16 @@ use tokio::time::timeout;
 
 use super::{MappingProtocol, RouterProtocols, router::Router};
 
-/// How long a port is asked for. A router that was told so gives it back by itself, should this machine vanish.
+/// For how long to ask for a port. When that has passed, the router takes the port back, should this machine have vanished.
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// PCP and NAT-PMP are asked this often, waiting twice as long each time: 0.25 s, 0.5 s, 1 s (RFC 6886 §3.1).
+/// How often to ask by PCP and by NAT-PMP, waiting twice as long each time: 0.25 s, 0.5 s, 1 s (RFC 6886 §3.1).
 const TIMING: TimeoutConfig =
     TimeoutConfig { initial_timeout: Duration::from_millis(250), max_retries: 2, max_retry_timeout: None };
 /// How long routers that speak UPnP may take to say so. The answers to a search may be spread over 2 s.
 const UPNP_SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one request of UPnP may take.
 const UPNP_TIMEOUT: Duration = Duration::from_secs(4);
-/// What routers show beside the port.
+/// The name of the mapping that routers show to their owner.
 const DESCRIPTION: &str = "keyferry";
 
 /// A port of the router.
@@ -166,7 +166,7 @@ pub(super) async fn protocols(router: &Router) -> RouterProtocols {
     RouterProtocols { pcp: true, nat_pmp: is_spoken(&nat_pmp), upnp: upnp.is_some() }
 }
 
-/// What became of asking by PCP.
+/// The answer by PCP.
 enum PcpAnswer {
     Given(Box<MappingLease>),
     /// It speaks the protocol, and says no.
@@ -216,7 +216,7 @@ async fn by_upnp(upnp: UpnpRouter, local: SocketAddr, wanted: u16) -> Result<Map
     let asked = timeout(UPNP_TIMEOUT, add(wanted, seconds)).await.map_err(|_| "no answer".to_owned())?;
     let port = match asked {
         Ok(()) => wanted,
-        // It is given back at the end; should that fail, it stays until somebody removes it at the router.
+        // The node gives it back at the end. If that fails, it stays until somebody removes it at the router.
         Err(AddPortError::OnlyPermanentLeasesSupported) => within(add(wanted, 0)).await.map(|()| wanted)?,
         Err(AddPortError::PortInUse) => {
             within(upnp.add_any_port(PortMappingProtocol::TCP, local, seconds, DESCRIPTION)).await?

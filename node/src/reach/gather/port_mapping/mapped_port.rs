@@ -18,11 +18,11 @@ use super::{
 };
 use crate::reach::gather::{GatherError, NetworkChange};
 
-/// A port is renewed this often even where it is given for longer: a router that was restarted has forgotten it.
+/// How often to renew a port even if the router gives it for longer: a router that was restarted has forgotten it.
 const RENEW_AT_MOST: Duration = Duration::from_secs(10 * 60);
-/// A port is not renewed more often than this, however short its time is.
+/// The least time between two renewals, however short the router's time is.
 const RENEW_AT_LEAST: Duration = Duration::from_secs(20);
-/// How long after a failure the router is asked again; somebody may have switched port mapping on.
+/// How long to wait after a failure before the router is asked again: somebody may have switched port mapping on.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
 /// How long a request that is under way may hold up the end of the node.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(300);
@@ -85,7 +85,7 @@ async fn keep(
                 changed = network.changed() => changed.is_err(),
                 _ = &mut end => true,
             };
-            // A port that is just being given could not be given back later.
+            // Without this wait, a port that the router is just giving could not be given back.
             let mut settled = state.subscribe();
             let settle = settled.wait_for(|state| *state != PortMapping::Asking);
             if ended {
@@ -125,7 +125,7 @@ async fn hold(listeners: &[SocketAddr], state: &watch::Sender<PortMapping>, held
         sleep((lease.lifetime() / 2).clamp(RENEW_AT_LEAST, RENEW_AT_MOST)).await;
         if let Err(error) = lease.renew().await {
             tracing::debug!(%error, "the router does not renew the port");
-            // It is asked for anew, which replaces what may still stand.
+            // The node asks anew, which replaces what may still stand.
             *held = None;
         }
     }

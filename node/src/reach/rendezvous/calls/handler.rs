@@ -66,7 +66,7 @@ pub(in super::super) enum Ends {
 pub(in super::super) enum HandlerEvent {
     /// A call has come in.
     Stream(Box<CallStream>),
-    /// A stream was dropped, for the reason that this counter has.
+    /// A stream was dropped; the counter says why.
     Dropped(WhichCounter),
     /// The circuit has done its work, or never had any.
     Over,
@@ -116,7 +116,7 @@ impl CallHandler {
             Some(stream) => HandlerEvent::Stream(Box::new(stream)),
             None => HandlerEvent::Dropped(|counters| &counters.call_too_many_streams),
         };
-        // As many as fit: the connection is read on only when these are gone, and counters may be lost.
+        // Events are bounded: libp2p takes one before it reads on, and a flood of streams may leave some uncounted.
         if self.events.len() <= MAX_STREAMS {
             self.events.push_back(event);
         }
