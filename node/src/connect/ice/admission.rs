@@ -2,18 +2,55 @@
 //!
 //! What it is not: the rules; see [`AddressPolicy`].
 
-use keyferry_ice::{Candidate, Description, Signal};
+use std::sync::Arc;
 
+use keyferry_ice::{Candidate, Description, Signal, SignalError};
+
+use super::host::IceHost;
 use crate::net::path::{AddressPolicy, AddressSource};
 
-/// Leaves out of a description what may not be connected to; returns how many candidates that were.
-pub(super) fn admit_description(policy: &AddressPolicy, description: &mut Description) -> usize {
-    admit(policy, &mut description.candidates)
+/// Stands between a peer and this side's agent, and counts what it holds back.
+pub(super) struct PeerFilter<'a> {
+    policy: &'a AddressPolicy,
+    host: Arc<IceHost>,
+}
+
+impl<'a> PeerFilter<'a> {
+    pub(super) fn new(policy: &'a AddressPolicy, host: Arc<IceHost>) -> Self {
+        Self { policy, host }
+    }
+
+    pub(super) fn policy(&self) -> &'a AddressPolicy {
+        self.policy
+    }
+
+    /// Leaves out of a description what may not be connected to.
+    pub(super) fn admit_description(&self, description: &mut Description) {
+        let refused = admit(self.policy, &mut description.candidates);
+        self.host.counters.refused_candidates.add(refused as u64);
+    }
+
+    /// Leaves out of a signal what may not be connected to; false for a signal that asks for a connection to such an address.
+    pub(super) fn admit_signal(&self, signal: &mut Signal) -> bool {
+        let counters = &self.host.counters;
+        let refused = admit_signal(self.policy, signal);
+        match refused {
+            Some(candidates) => counters.refused_candidates.add(candidates as u64),
+            None => counters.refused_signals.add_one(),
+        }
+        refused.is_some()
+    }
+
+    /// Counts what the agent has not acted upon.
+    pub(super) fn count_refused(&self, error: SignalError) {
+        tracing::debug!(%error, "what the peer says is not acted upon");
+        self.host.counters.refused_signals.add_one();
+    }
 }
 
 /// Leaves out of a signal what may not be connected to, and returns how many candidates that were. `None` is a signal
 /// that asks for a connection to such an address.
-pub(super) fn admit_signal(policy: &AddressPolicy, signal: &mut Signal) -> Option<usize> {
+fn admit_signal(policy: &AddressPolicy, signal: &mut Signal) -> Option<usize> {
     match signal {
         Signal::Candidates { candidates, .. } => Some(admit(policy, candidates)),
         Signal::Opened(turn) | Signal::Cross { turn, .. } => {

@@ -23,7 +23,7 @@ const MAX_WAITING_INBOUND: usize = 16;
 #[error("this node is looking for {MAX_NEGOTIATIONS} paths already")]
 pub struct TooManyNegotiations;
 
-/// What all negotiations of a node share.
+/// What all negotiations of a node share: its candidates, and places among the running ones.
 #[derive(Debug)]
 pub struct IceHost {
     pub(super) gathered: watch::Receiver<Gathered>,
@@ -72,7 +72,7 @@ pub(crate) enum Unclaimed {
 }
 
 impl IceHost {
-    /// Makes a host without negotiations. They offer what is in `gathered`, also what comes later.
+    /// Makes a host without negotiations. They tell their peers what is in `gathered`, now and later.
     pub fn new(gathered: watch::Receiver<Gathered>, config: Config) -> Arc<Self> {
         Arc::new(Self {
             gathered,

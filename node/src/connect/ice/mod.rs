@@ -1,5 +1,5 @@
-//! ICE over TCP on real sockets: finds a direct connection to a peer that can be signalled to, whatever NATs are between,
-//! or one through relays.
+//! ICE over TCP on real sockets: finds a direct connection to a peer with whom there is a signalling channel, whatever NATs are
+//! between, or one through relays.
 //!
 //! ```text
 //!  Gathered (watch) ──▶ ┌─────────────┐ ◀── Dialogue ──▶ the peer's negotiation of the same stream
@@ -13,6 +13,7 @@
 //!
 //! What it is not: the protocol (the agent), the signalling, or proof of who the peer is (the session's TLS).
 
+mod addresses;
 mod admission;
 mod host;
 mod negotiation;
@@ -64,11 +65,11 @@ pub struct Dialogue {
     pub incoming: mpsc::Receiver<Signal>,
 }
 
-/// The same for a relayed stream, which is described only after the call has been answered. If the peer's description does
-/// not come, the peer has left the stream.
+/// The same for a relayed stream, which the sides describe only after the call has been answered. If the peer's description
+/// does not come, the peer has left the stream.
 #[derive(Debug)]
 pub struct RelayedDialogue {
-    /// Addresses of the peer that are known already, by its direct stream: relays let them in at once.
+    /// Addresses of the peer that its direct stream has named already: relays let them in at once.
     pub known: Vec<IpAddr>,
     /// The peer's description.
     pub remote: oneshot::Receiver<Description>,
@@ -89,7 +90,7 @@ pub struct FoundPath {
     pub path: Path,
     /// What was tried.
     pub pairs: Vec<PairReport>,
-    /// Whether this side's first words have been said on it already ([`Negotiation::saying`]).
+    /// Whether this side has said its first words on it already ([`Negotiation::saying`]).
     pub first_words_said: bool,
 }
 
@@ -113,7 +114,7 @@ impl IceError {
 /// Why there is no path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IceFailure {
-    /// The agent has found none.
+    /// The agent has found no path.
     #[error("{0}")]
     NoPath(#[from] FailureReason),
     /// The peer has hung up without one.

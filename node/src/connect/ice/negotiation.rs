@@ -1,4 +1,4 @@
-//! Negotiations that have begun: the peer can be told of them, and what it connects is kept for them.
+//! Negotiations that have begun: the peer can be told of them, and its connections are kept for them.
 //!
 //! What it is not: how one goes on, which is `run`.
 
@@ -12,10 +12,11 @@ use tokio::{
 
 use super::{
     Dialogue, FoundPath, IceError, Inbound, RelayedDialogue,
+    addresses::{OwnCandidates, PeerArrivals},
     host::{IceHost, Registration, TooManyNegotiations},
     relaying::{AllocationSteps, Relaying},
     run::{BegunNegotiation, RunningNegotiation},
-    talk::{PeerArrivals, Talk},
+    talk::Talk,
 };
 use crate::{
     net::{
@@ -33,7 +34,7 @@ pub struct Negotiation {
     registration: Registration,
 }
 
-/// A negotiation of a relayed stream. Allocations are being asked for from its beginning.
+/// A negotiation of a relayed stream. It asks for allocations from its beginning.
 #[derive(Debug)]
 pub struct RelayedNegotiation {
     begun: BegunNegotiation,
@@ -42,15 +43,15 @@ pub struct RelayedNegotiation {
 }
 
 impl IceHost {
-    /// Begins a negotiation: from now on its checks are taken in.
+    /// Begins a negotiation: from now on the node takes in connections for it.
     pub fn begin(self: &Arc<Self>, role: Role) -> Result<Negotiation, TooManyNegotiations> {
         let credentials = Credentials::from_random(&rand::random());
         let (registration, inbound) = self.register(&credentials.ufrag)?;
         Ok(Negotiation::new(registration, role, credentials, self.config.clone(), self.gathered.clone(), inbound))
     }
 
-    /// Begins a negotiation of a relayed stream: allocations are asked for from now on. `hidden`: no address of this side is
-    /// told.
+    /// Begins a negotiation of a relayed stream, which asks for allocations from now on. `hidden`: it tells the peer no address
+    /// of this side.
     pub fn begin_relayed(
         self: &Arc<Self>,
         role: Role,
@@ -78,7 +79,8 @@ impl Negotiation {
         let mut agent = Agent::new(config, role, credentials, options, rand::random(), now);
         agent.add_local_candidates(now, &known.candidates, known.complete);
         let host = Arc::clone(&registration.host);
-        let begun = BegunNegotiation { agent, told: known.candidates, gathered, host, first_words: Vec::new() };
+        let candidates = OwnCandidates::new(known.candidates, gathered);
+        let begun = BegunNegotiation { agent, candidates, host, first_words: Vec::new() };
         Self { begun, inbound, registration }
     }
 
@@ -99,19 +101,19 @@ impl Negotiation {
         self
     }
 
-    /// Looks for a path to the peer that has been told, until there is one or it is certain that there is none. Addresses
-    /// that the peer names are tried only where `policy` lets a stranger make this node connect.
+    /// Looks for a path to the peer that has been told, until there is one or it is certain that there is none. Tries addresses
+    /// that the peer names only where `policy` lets a stranger make this node connect.
     ///
     /// Dropping the future ends the negotiation and closes its connections.
     pub async fn run(self, dialogue: Dialogue, policy: &AddressPolicy) -> Result<Path, IceError> {
         self.find(dialogue, policy).await.map(|found| found.path)
     }
 
-    /// The same, and tells what became of each pair also where there is a path.
+    /// The same; tells what became of each pair also if there is a path.
     pub async fn find(self, dialogue: Dialogue, policy: &AddressPolicy) -> Result<FoundPath, IceError> {
         let Self { begun, inbound, registration } = self;
         let arrivals = PeerArrivals::Port { inbound, _registration: registration };
-        begun.find(arrivals, dialogue.into(), policy).await
+        RunningNegotiation::new(begun, arrivals, dialogue.into(), policy).find().await
     }
 }
 
@@ -122,11 +124,8 @@ impl RelayedNegotiation {
         // Whatever the NATs do, a relay is reached.
         let options = AgentOptions { stream: Stream::Relayed, mapping: Mapping::Unknown, opening: false };
         let agent = Agent::new(config, role, credentials, options, rand::random(), Instant::now().into_std());
-        Self {
-            begun: BegunNegotiation { agent, told: Vec::new(), gathered, host, first_words: Vec::new() },
-            relaying,
-            _place: place,
-        }
+        let candidates = OwnCandidates::new(Vec::new(), gathered);
+        Self { begun: BegunNegotiation { agent, candidates, host, first_words: Vec::new() }, relaying, _place: place }
     }
 
     /// As [`Negotiation::saying`].
@@ -140,27 +139,15 @@ impl RelayedNegotiation {
         self.relaying.steps()
     }
 
-    /// Looks for a path through relays, as [`Negotiation::find`] does for a direct one. The peer is described to in the
-    /// dialogue. An allocation that the path needs lasts as long as the path.
+    /// Looks for a path through relays, as [`Negotiation::find`] does for a direct one. The peer gets this side's description in
+    /// the dialogue. An allocation that the path needs lasts as long as the path.
     pub async fn find(mut self, dialogue: RelayedDialogue, policy: &AddressPolicy) -> Result<FoundPath, IceError> {
         self.relaying.take_made();
         self.relaying.permit(dialogue.known.iter().copied());
         let Self { begun, relaying, _place } = self;
-        begun.find(PeerArrivals::Relays(relaying), dialogue.into(), policy).await
-    }
-}
-
-impl BegunNegotiation {
-    async fn find(self, arrivals: PeerArrivals, talk: Talk, policy: &AddressPolicy) -> Result<FoundPath, IceError> {
-        let host = Arc::clone(&self.host);
-        let stream = arrivals.stream();
-        let result = RunningNegotiation::new(self, arrivals, talk, policy).until_done().await;
-        let counter = if result.is_ok() { &host.counters.found } else { &host.counters.failed };
-        counter.add_one();
-        match &result {
-            Ok(found) => tracing::info!(%stream, path = %found.path.report, "a path was found"),
-            Err(error) => tracing::info!(%stream, reason = %error.reason, "no path"),
-        }
-        result
+        let (talk, describe) = Talk::in_relayed(dialogue);
+        let mut running = RunningNegotiation::new(begun, PeerArrivals::Relays(relaying), talk, policy);
+        running.describe(describe);
+        running.find().await
     }
 }

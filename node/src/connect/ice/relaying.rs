@@ -1,4 +1,4 @@
-//! The relays of one negotiation: allocations that are asked for, those that are there, and what arrives at them.
+//! The relays of one negotiation: the allocations that it asks for and has, and what arrives at them.
 //!
 //! What it is not: TURN (`crate::reach::turn_client`), or the choice among pairs.
 
@@ -27,11 +27,11 @@ use crate::{
     },
 };
 
-/// Allocations that a node has at once, and those that it asks for.
+/// Allocations that a node has or asks for, at once.
 pub(super) const MAX_ALLOCATIONS: usize = 64;
 /// How long an allocation may take. What comes later than this comes too late for a negotiation.
 const ALLOCATION_PATIENCE: Duration = Duration::from_secs(8);
-/// Addresses of the peer that a relay is asked to let in. All candidates of both streams are fewer.
+/// Addresses of the peer for a relay to let in. Both streams together have fewer candidates.
 const MAX_PERMITTED: usize = 64;
 /// The port of an active candidate (RFC 6544 §4.5).
 const DISCARD_PORT: u16 = 9;
@@ -44,7 +44,7 @@ pub enum AllocationError {
     /// The relays have failed.
     #[error(transparent)]
     Relays(#[from] RelaysError),
-    /// None has answered while it would have been of use.
+    /// No relay has answered while it would have been of use.
     #[error("no relay answers in time")]
     TimedOut,
 }
@@ -65,7 +65,7 @@ pub struct AllocationStep {
 pub struct AllocationSteps(Arc<Mutex<Vec<AllocationStep>>>);
 
 impl AllocationSteps {
-    /// Those that nobody has taken yet.
+    /// Takes those that nobody has taken yet.
     pub fn take(&self) -> Vec<AllocationStep> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -90,7 +90,7 @@ impl HeldAllocation {
 
 /// The relays of one negotiation.
 pub(super) struct Relaying {
-    /// Whether no address of this side may be told.
+    /// Whether to tell the peer no address of this side.
     hidden: bool,
     asked: Option<AskedRelays>,
     held: Vec<HeldAllocation>,
@@ -98,7 +98,7 @@ pub(super) struct Relaying {
     steps: AllocationSteps,
 }
 
-/// Allocations that are being made. Dropping it gives them up.
+/// Allocations under way. Dropping it gives them up.
 struct AskedRelays {
     made: mpsc::Receiver<HeldAllocation>,
     _tasks: JoinSet<()>,
@@ -257,7 +257,7 @@ impl AskedRelays {
                     Ok(allocation) => {
                         let outcome = Ok((allocation.server().to_string(), allocation.relayed()));
                         steps.add(AllocationStep { family, took, outcome });
-                        // Whoever asked may be gone: then it is given back.
+                        // If whoever asked is gone, this gives it back.
                         let _ = sender.send(HeldAllocation { allocation, place }).await;
                     }
                     Err(error) => {

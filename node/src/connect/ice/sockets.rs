@@ -3,10 +3,10 @@
 //! ```text
 //! length u16 big-endian | STUN message       (RFC 4571 §2)
 //! ```
-//! Each is read up to the end of the next message and no further, and only when the agent has dealt with the one before:
-//! what follows the last message belongs to whoever takes the connection over.
+//! Reading goes up to the end of the next message and no further, and only after the agent has dealt with the one before: what
+//! follows the last message belongs to whoever takes the connection over.
 //!
-//! What it is not: a task. All is done in [`Sockets::poll_event`], so that dropping [`Sockets`] closes everything at once.
+//! What it is not: a task. Everything happens in [`Sockets::poll_event`], so that dropping [`Sockets`] closes everything at once.
 
 use std::{
     collections::BTreeMap,
@@ -23,14 +23,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::net::{path::PathStream, port::Connecting};
 
-/// Messages that are taken from one connection. A negotiation needs a handful.
+/// Messages to take from one connection. A negotiation needs a handful.
 pub(super) const MAX_MESSAGES: usize = 64;
 /// Bytes that may wait to be written to one connection: the peer does not read.
 const MAX_UNSENT: usize = 8 * 1024;
 /// How long the last message of the connection that was found may take to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes that are read at a time.
+/// Bytes to read at a time.
 const READ_LEN: usize = 512;
 
 /// What has happened to a connection.

@@ -1,52 +1,154 @@
-//! What differs between the negotiations of the two streams: where connections of the peer arrive, and when the two sides
-//! describe themselves.
+//! How a negotiation talks to that of the peer: the peer's description, signals both ways, and how long they take.
 //!
-//! What it is not: the course of a negotiation, which is `run`.
+//! What it is not: what the signals mean, which is the agent's, or which of them it gets to see (`admission`).
 
-use std::{future::pending, time::Duration};
+use std::{collections::VecDeque, future::pending, time::Duration};
 
-use keyferry_ice::{Description, Signal, Stream};
-use tokio::sync::{mpsc, oneshot, watch};
+use keyferry_ice::{Description, Signal};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
-use super::{Dialogue, Inbound, RelayedDialogue, host::Registration, relaying::Relaying};
+use super::{Dialogue, RelayedDialogue};
 
-/// Where connections of the peer arrive.
-pub(super) enum PeerArrivals {
-    /// At the node's port.
-    Port { inbound: mpsc::Receiver<Inbound>, _registration: Registration },
-    /// At relays.
-    Relays(Relaying),
-}
+/// Signals that may wait for the signalling channel. More is a peer, or a path, that has stopped taking them.
+const MAX_UNSENT_SIGNALS: usize = 64;
+/// How long to wait for a path after the peer has hung up, beyond two round trips: if the peer has found one, its last check is
+/// under way, and may have to be sent again.
+const HANG_UP_PATIENCE: Duration = Duration::from_secs(1);
 
-impl PeerArrivals {
-    pub(super) fn stream(&self) -> Stream {
-        match self {
-            Self::Port { .. } => Stream::Direct,
-            Self::Relays(_) => Stream::Relayed,
-        }
-    }
-}
-
-/// How the negotiation talks to that of the peer.
+/// The talk with the peer's negotiation.
 pub(super) struct Talk {
-    pub(super) remote: Remote,
-    /// Takes this side's description, where it has not been told yet.
-    pub(super) describe: Option<oneshot::Sender<Description>>,
-    pub(super) round_trip: watch::Receiver<Duration>,
-    pub(super) outgoing: mpsc::Sender<Signal>,
-    pub(super) incoming: mpsc::Receiver<Signal>,
+    remote: Remote,
+    round_trip: watch::Receiver<Duration>,
+    /// Whether `round_trip` may still change.
+    measuring: bool,
+    outgoing: mpsc::Sender<Signal>,
+    unsent: VecDeque<Signal>,
+    incoming: mpsc::Receiver<Signal>,
+    /// Once the peer has hung up: until when a path may still come about.
+    hung_up: Option<Instant>,
 }
 
 /// The peer's description.
-pub(super) enum Remote {
+enum Remote {
     Known(Description),
     Awaited(oneshot::Receiver<Description>),
     Taken,
 }
 
+/// What has happened on the signalling channel.
+pub(super) enum TalkEvent {
+    /// The peer has described itself.
+    Described(Description),
+    /// The peer's agent signals.
+    Signal(Signal),
+    /// A signal takes so long to the peer and back.
+    RoundTrip(Duration),
+    /// A signal of this side has left.
+    Sent,
+    /// The peer has hung up.
+    HungUp,
+}
+
+impl Talk {
+    /// The talk of a relayed stream, and what takes this side's description.
+    pub(super) fn in_relayed(dialogue: RelayedDialogue) -> (Self, oneshot::Sender<Description>) {
+        let RelayedDialogue { known: _, remote, describe, round_trip, outgoing, incoming } = dialogue;
+        (Self::new(Remote::Awaited(remote), round_trip, outgoing, incoming), describe)
+    }
+
+    fn new(
+        remote: Remote,
+        round_trip: watch::Receiver<Duration>,
+        outgoing: mpsc::Sender<Signal>,
+        incoming: mpsc::Receiver<Signal>,
+    ) -> Self {
+        Self { remote, round_trip, measuring: true, outgoing, unsent: VecDeque::new(), incoming, hung_up: None }
+    }
+
+    /// The peer's description, if the call has brought it already.
+    pub(super) fn take_description(&mut self) -> Option<Description> {
+        match std::mem::replace(&mut self.remote, Remote::Taken) {
+            Remote::Known(remote) => Some(remote),
+            other => {
+                self.remote = other;
+                None
+            }
+        }
+    }
+
+    /// Whether the peer is still to describe itself.
+    pub(super) fn awaits_description(&self) -> bool {
+        matches!(self.remote, Remote::Awaited(_))
+    }
+
+    /// How long a signal takes to the peer and back, as far as it is known.
+    pub(super) fn round_trip(&mut self) -> Duration {
+        *self.round_trip.borrow_and_update()
+    }
+
+    /// Sends a signal as soon as the channel takes it.
+    pub(super) fn say(&mut self, signal: Signal) {
+        self.unsent.push_back(signal);
+    }
+
+    /// Whether the channel takes too few signals.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.unsent.len() > MAX_UNSENT_SIGNALS
+    }
+
+    /// Gives the last signals to the channel, as far as it takes them at once: the negotiation is over.
+    pub(super) fn say_what_is_unsent(&mut self) {
+        for signal in self.unsent.drain(..) {
+            if self.outgoing.try_send(signal).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// When it is of no use any more to wait for a path, because the peer has hung up.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        self.hung_up
+    }
+
+    /// Waits for the next event. Cancel-safe.
+    pub(super) async fn next(&mut self) -> TalkEvent {
+        let talks = self.hung_up.is_none();
+        let is_described = matches!(self.remote, Remote::Taken);
+        let event = tokio::select! {
+            remote = self.remote.described(), if talks => {
+                self.remote = Remote::Taken;
+                remote.map(TalkEvent::Described)
+            }
+            signal = self.incoming.recv(), if talks && is_described => signal.map(TalkEvent::Signal),
+            permit = self.outgoing.reserve(), if talks && !self.unsent.is_empty() => permit.ok().map(|permit| {
+                if let Some(signal) = self.unsent.pop_front() {
+                    permit.send(signal);
+                }
+                TalkEvent::Sent
+            }),
+            round_trip = changed(&mut self.round_trip, &mut self.measuring) => Some(TalkEvent::RoundTrip(round_trip)),
+        };
+        event.unwrap_or_else(|| {
+            self.remote = Remote::Taken;
+            self.hung_up = Some(Instant::now() + HANG_UP_PATIENCE + 2 * *self.round_trip.borrow());
+            TalkEvent::HungUp
+        })
+    }
+}
+
+impl From<Dialogue> for Talk {
+    fn from(dialogue: Dialogue) -> Self {
+        let Dialogue { remote, round_trip, outgoing, incoming } = dialogue;
+        Self::new(Remote::Known(remote), round_trip, outgoing, incoming)
+    }
+}
+
 impl Remote {
     /// Waits for the description, if it is still to come. `None`: there will be none. Cancel-safe.
-    pub(super) async fn described(&mut self) -> Option<Description> {
+    async fn described(&mut self) -> Option<Description> {
         match self {
             Self::Awaited(described) => described.await.ok(),
             Self::Known(_) | Self::Taken => pending().await,
@@ -54,16 +156,11 @@ impl Remote {
     }
 }
 
-impl From<Dialogue> for Talk {
-    fn from(dialogue: Dialogue) -> Self {
-        let Dialogue { remote, round_trip, outgoing, incoming } = dialogue;
-        Self { remote: Remote::Known(remote), describe: None, round_trip, outgoing, incoming }
+/// Waits until a round trip has been measured. Cancel-safe; never returns when none will be any more.
+async fn changed(round_trip: &mut watch::Receiver<Duration>, measuring: &mut bool) -> Duration {
+    if *measuring && round_trip.changed().await.is_ok() {
+        return *round_trip.borrow_and_update();
     }
-}
-
-impl From<RelayedDialogue> for Talk {
-    fn from(dialogue: RelayedDialogue) -> Self {
-        let RelayedDialogue { known: _, remote, describe, round_trip, outgoing, incoming } = dialogue;
-        Self { remote: Remote::Awaited(remote), describe: Some(describe), round_trip, outgoing, incoming }
-    }
+    *measuring = false;
+    pending().await
 }
