@@ -14,7 +14,7 @@ use std::{
 use keyferry_net::random::Random;
 
 use super::{
-    AgentOptions, Candidate, Config, ConnId, ConnectFailure, Counters, Credentials, Description, LocalCandidate,
+    AgentCounters, AgentOptions, Candidate, Config, ConnId, ConnectFailure, Credentials, Description, LocalCandidate,
     OpenTurn, Output, PairReport, Role, Signal, SignalError,
     attempts::Attempts,
     checking::Checking,
@@ -92,7 +92,7 @@ impl Agent {
         self.advance(now);
     }
 
-    /// Tells what the peer said first. Candidates that may not be dialled have been left out by the caller.
+    /// Tells what the peer said first. The caller has left out the candidates that may not be dialled.
     pub fn set_remote(&mut self, now: Instant, remote: Description) -> Result<(), SignalError> {
         if self.sides.peer.is_some() {
             return Err(SignalError::DescribedTwice);
@@ -152,7 +152,7 @@ impl Agent {
         Some(conn)
     }
 
-    /// One whole message has arrived, without its length. Drain [`Agent::poll_output`] before the next is read: after
+    /// One whole message has arrived, without its length. Drain [`Agent::poll_output`] before you read the next one: after
     /// [`Output::Selected`] there are no frames any more.
     pub fn received(&mut self, now: Instant, conn: ConnId, message: &[u8]) {
         if self.checking(now).receive(conn, message) {
@@ -172,7 +172,7 @@ impl Agent {
         self.advance(now);
     }
 
-    /// What is to be done next.
+    /// What to do next.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.means.out.pop()
     }
@@ -197,7 +197,7 @@ impl Agent {
     }
 
     /// What has been counted.
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> AgentCounters {
         self.means.out.counters
     }
 

@@ -12,7 +12,7 @@ pub enum CandidateKind {
     Host,
     /// The address that a STUN server saw.
     ServerReflexive,
-    /// An address that a router mapped on request (UPnP-IGD, NAT-PMP, PCP).
+    /// An address that a router has mapped on request (UPnP-IGD, NAT-PMP, PCP).
     PortMapped,
     /// An address allocated on a TURN server.
     Relayed,

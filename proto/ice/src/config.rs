@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Config {
     /// The least time between the starts of two connection attempts (RFC 8445 §14: Ta).
     pub pacing: Duration,
-    /// What the signalling's round trip is taken for until it has been measured.
+    /// The signalling's round trip, until it has been measured.
     pub initial_round_trip: Duration,
     /// How long one connection attempt to a candidate that accepts may take, beyond two round trips of the signalling. A
     /// lost SYN is repeated after a second.
@@ -17,8 +17,8 @@ pub struct Config {
     /// How long one attempt that leaves from a relay may take, beyond two round trips of the signalling: the relay has to
     /// connect, and then this side once more to the relay, perhaps with TLS.
     pub relayed_connect_timeout: Duration,
-    /// How long is waited before a relayed address that has turned this side away is tried again, the first time; doubled
-    /// from then on. Its owner has to learn of this side's addresses and ask its relay to let them in (RFC 8656 §9).
+    /// How long to wait before the second attempt at a relayed address that has turned this side away; twice as long before each
+    /// further one. Its owner has to learn of this side's addresses and ask its relay to let them in (RFC 8656 §9).
     pub permission_patience: Duration,
     /// Attempts at one relayed address that turns this side away.
     pub relayed_tries: usize,
@@ -36,11 +36,11 @@ pub struct Config {
     pub first_opening_ttl: u8,
     /// The last TTL of an opening SYN: it passes several.
     pub last_opening_ttl: u8,
-    /// How long the other side's connection is waited for in one round of opening, beyond the signalling's round trip.
+    /// How long to wait for the other side's connection in one round of opening, beyond the signalling's round trip.
     pub round_patience: Duration,
     /// Attempts with crossing SYNs after the opening SYNs, or in their place.
     pub crossings: u8,
-    /// Candidate pairs that are kept (RFC 8445 §6.1.2.5).
+    /// Candidate pairs to keep (RFC 8445 §6.1.2.5).
     pub max_pairs: usize,
     /// Connections that stand or are attempted, at once.
     pub max_conns: usize,

@@ -41,7 +41,7 @@ pub(super) enum Stage {
 pub(super) struct Standing {
     pub(super) local: SocketAddr,
     pub(super) strategy: Strategy,
-    /// The check that has not been answered yet.
+    /// This side's check, until it is answered.
     pub(super) pending: Option<Pending>,
     /// How long this side's check took, once it was answered, which proves the peer.
     pub(super) round_trip: Option<Duration>,
@@ -53,7 +53,7 @@ pub(super) struct Standing {
     pub(super) is_nominated: bool,
     /// Messages that did no harm by themselves: refused requests and stray answers.
     pub(super) nuisances: u8,
-    /// When both checks have to be done.
+    /// The time by which both checks must have been answered.
     pub(super) until: Instant,
 }
 
@@ -107,7 +107,7 @@ impl ConnTable {
         self.conns.len()
     }
 
-    /// Whether a nominating check is under way: nothing new is begun then.
+    /// Whether a nominating check is under way: nothing new begins then.
     pub(super) fn is_nominating(&self) -> bool {
         let nominates = |conn: &Conn| conn.standing().and_then(|one| one.pending).is_some_and(|check| check.nominates);
         self.conns.values().any(nominates)
@@ -119,7 +119,7 @@ impl ConnTable {
         self.iter().filter(|(_, conn)| is_due(conn)).map(|(id, _)| id).collect()
     }
 
-    /// When the next of them has.
+    /// When the next one will have.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.conns.values().filter_map(Conn::due_at).min()
     }

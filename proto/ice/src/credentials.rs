@@ -15,7 +15,7 @@ const NEW_PASSWORD_LEN: usize = 24;
 
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// The username fragment and password by which one side's checks are known (RFC 8445 §5.3).
+/// The username fragment and password by which checks for one side are known (RFC 8445 §5.3).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The username fragment: [`UFRAG_LEN`] letters, digits, `+` or `/`.
@@ -33,7 +33,7 @@ pub struct CredentialsError {
 }
 
 impl Credentials {
-    /// Makes the credentials of one negotiation of 32 random bytes.
+    /// Makes the credentials of one negotiation from 32 random bytes.
     pub fn from_random(random: &[u8; NEW_UFRAG_LEN + NEW_PASSWORD_LEN]) -> Self {
         let (ufrag, password) = random.split_at(NEW_UFRAG_LEN);
         let text = |bytes: &[u8]| bytes.iter().map(|byte| char::from(ICE_CHARS[usize::from(byte % 64)])).collect();

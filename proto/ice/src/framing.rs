@@ -8,7 +8,7 @@
 //!
 //! What it is not: an interpreter of messages.
 
-/// The greatest message that is read: checks have about 100 bytes, error answers a little more.
+/// The longest message to read: checks have about 100 bytes, error answers a little more.
 pub const MAX_MESSAGE_LEN: usize = 1500;
 
 /// Bytes of the length in front of each message.

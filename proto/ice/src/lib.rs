@@ -13,8 +13,8 @@
 //! 1. Make an [`Agent`] with fresh [`Credentials`], give it your candidates ([`Agent::add_local_candidates`]), and carry
 //!    [`Agent::description`] to the peer over a channel that the two sides have already.
 //! 2. Pass on what the peer's agent says: its description to [`Agent::set_remote`], each later signal to [`Agent::handle_signal`].
-//! 3. Tell what your sockets do: [`Agent::connected`], [`Agent::connect_failed`], [`Agent::accepted`], [`Agent::closed`], and each whole
-//!    frame, read by a [`FrameReader`], to [`Agent::received`].
+//! 3. Tell the agent what your sockets do: [`Agent::connected`], [`Agent::connect_failed`], [`Agent::accepted`], [`Agent::closed`],
+//!    and each whole frame, read by a [`FrameReader`], to [`Agent::received`].
 //! 4. Call [`Agent::handle_timeout`] at [`Agent::poll_timeout`].
 //! 5. After each of these calls, do all that [`Agent::poll_output`] asks for, before you read any further. After
 //!    [`Output::Selected`] the connection is yours: the bytes behind the last frame are the peer's, and no frames.
@@ -60,16 +60,19 @@
 //!
 //! | | RFC | |
 //! |---|---|---|
-//! | candidates active, passive and so; their priorities | 6544 §4.2, §4.5; 8445 §5.1.2 | yes |
+//! | candidates: active, passive, simultaneous-open; their priorities | 6544 §4.2, §4.5; 8445 §5.1.2 | yes |
 //! | pairs by `tcptype`, pruning, order, limit | 6544 §6.2; 8445 §6.1.2 | yes |
-//! | checks, triggered checks, peer-reflexive candidates | 8445 §7 | yes; over TCP nothing is retransmitted |
+//! | pacing | 8445 §14.2 | in part: each side has its own [`Config::pacing`] |
+//! | checks, triggered checks | 8445 §7 | yes; over TCP nothing is retransmitted |
+//! | peer-reflexive candidates | 8445 §7.2.5.3.1, §7.3.1.3 | of the peer; one of this side would be paired with nothing |
 //! | role conflicts | 8445 §7.3.1.1 | yes |
-//! | regular nomination | 8445 §8.1.1 | yes; an aggressive peer's first nomination counts |
+//! | regular nomination | 8445 §8.1.1 | yes; the first nomination of an aggressive peer counts |
 //! | candidates that trickle in | 8838 | yes |
-//! | restart | 8445 §9 | a new [`Agent`] with new credentials |
 //! | relayed candidates | 6062 §4.3, §4.4 | yes, in a [`Stream`] of their own; TURN itself is outside |
-//! | simultaneous open | 6544 §7.1 | yes, by an own extension: the sides open in turns, which they agree on by [`Signal`]s |
+//! | simultaneous open | 6544 §7.1 | yes, by an extension: the sides open in turns, which they agree on by [`Signal`]s |
+//! | restart | 8445 §9; 6544 §9.2 | no: a new [`Agent`] with new credentials |
 //! | RFC 4571 frames for data | 6544 §7, §10 | no: raw bytes after the nomination |
+//! | keepalives and checks after the nomination, connections made again | 8445 §8.1.2, §11; 6544 §11.1 | no: the connection is its owner's then |
 //! | several components, ice-lite, SDP, UDP | 8445 §4, §2.5; 8839 | no |
 //!
 //! The page `docs/ice.md` of the repository goes through every MUST of both RFCs.
@@ -78,9 +81,9 @@
 //!
 //! * sockets: connecting, accepting, and for simultaneous open a choice of local port and TTL; where the system has no such thing, leave
 //!   [`AgentOptions::opening`] false and answer [`ConnectFailure::Unsupported`];
-//! * the clock (each call takes `now`), and random bytes for [`Credentials::from_random`] and the seed;
+//! * a clock (each call takes `now`), and random bytes for [`Credentials::from_random`] and the seed;
 //! * gathering: candidates of interfaces, STUN, port mappings and TURN, and what kind of [`Mapping`] the NAT has;
-//! * the signalling channel, authentic and in order, and which addresses of the peer may be dialled at all;
+//! * a signalling channel, authentic and in order, and a rule for which addresses of the peer may be dialled at all;
 //! * whatever protects the bytes afterwards, such as TLS. A check proves knowledge of a password, not whose key the peer has.
 //!
 //! # Peers that err or lie
@@ -88,7 +91,7 @@
 //! Nothing that a peer sends makes the agent panic, and it never trusts what it can count: pairs, connections, attempts,
 //! candidates and signals have limits in [`Config`] or named here, and the negotiation ends by its deadline. A message that is no
 //! STUN, or not authentic, costs its connection. [`SignalError`] says what a bad signal was; the negotiation goes on. [`FrameError`]
-//! says why the bytes of a connection are no frames: close it. [`Counters`] counts all of it.
+//! says why the bytes of a connection are no frames: close it. [`AgentCounters`] counts all of it.
 
 mod agent;
 mod attempts;
@@ -126,7 +129,7 @@ pub use self::{
     framing::{FrameError, FrameReader, MAX_MESSAGE_LEN, frame},
     messages::addressed_ufrag,
     outcome::{FailureReason, PairReport, PairState, Selected},
-    output::{Counters, Output},
+    output::{AgentCounters, Output},
     role::Role,
     sides::{AgentOptions, Stream},
     signal::{Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, SignalError},

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use keyferry_net::random::Random;
 
-use super::{Config, Counters, Output, Source, opening::Timing};
+use super::{AgentCounters, Config, Output, Source, opening::Timing};
 
 /// The longest round trip that is believed. A peer that delays its answers must not stretch the timers without end.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ impl Means {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     outputs: VecDeque<Output>,
-    pub(super) counters: Counters,
+    pub(super) counters: AgentCounters,
 }
 
 impl Outbox {

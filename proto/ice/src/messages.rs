@@ -30,11 +30,11 @@ const USE_CANDIDATE: AttributeType = AttributeType::new(0x0025);
 const ICE_CONTROLLED: AttributeType = AttributeType::new(0x8029);
 const ICE_CONTROLLING: AttributeType = AttributeType::new(0x802a);
 
-/// The attributes of which comprehension is required and given.
+/// The attributes that an agent must understand (RFC 8489 §14), and that this one does.
 const COMPREHENDED: [AttributeType; 5] =
     [Username::TYPE, MessageIntegrity::TYPE, MessageIntegritySha256::TYPE, PRIORITY, USE_CANDIDATE];
 
-/// Attributes that an error answer lists as unknown; the rest of them is left out.
+/// Attributes that an error answer lists as unknown, at most.
 const MAX_UNKNOWN_LISTED: usize = 16;
 
 /// What a check says.
@@ -83,11 +83,11 @@ pub(super) enum Incoming<'a> {
     Indication,
 }
 
-/// A Binding request that nothing is known of yet.
+/// A Binding request whose sender is not proven yet.
 #[derive(Debug)]
 pub(super) struct Request<'a>(Message<'a>);
 
-/// An answer that nothing is known of yet.
+/// An answer whose sender is not proven yet.
 #[derive(Debug)]
 pub(super) struct Answer<'a>(Message<'a>);
 
@@ -123,7 +123,7 @@ pub fn addressed_ufrag(message: &[u8]) -> Option<String> {
     Some(ufrag.to_owned())
 }
 
-/// Makes out what a message is.
+/// Reads what a message is.
 pub(super) fn read(message: &[u8]) -> Result<Incoming<'_>, MessageError> {
     let message = parse(message)?;
     Ok(match message.class() {

@@ -1,4 +1,4 @@
-//! Opening the way between two addresses in turns: whose turn it is, with which SYN, and for how long it is waited.
+//! Opening the way between two addresses in turns: whose turn it is, with which SYN, and how long to wait for the other side.
 //!
 //! ```text
 //! both map by endpoint    round 0: one side opens, tells; the other connects. If that fails it opens in round 1, and so on.
@@ -17,27 +17,27 @@ use super::{Config, ConnectFailure, SignalError, Strategy};
 /// Rounds that a ladder may have, whatever the configuration or the peer says.
 const MAX_ROUNDS: u8 = 32;
 
-/// Rounds for a peer whose port cannot be foretold, where this side cannot send opening SYNs. One does; the second is for
+/// Rounds for a peer whose port cannot be foretold, where this side cannot send opening SYNs. One is enough; the second is for
 /// a lost packet.
 const PLAIN_ROUNDS: u8 = 2;
 
 /// Turns of the peer that may pass in silence before the pair is given up.
 const MAX_SILENT_TURNS: u8 = 2;
 
-/// Turns that may be put off because the port is in use towards that address: an earlier connection has not gone yet.
+/// Turns to put off because the port is in use towards that address: an earlier connection has not gone yet.
 const MAX_BUSY_TURNS: u8 = 4;
 
-/// Rounds after which nothing is to be hoped for if no attempt of this side was answered, not even by a refusal. Each side has
-/// sent plain SYNs by then, which have opened its own routers however many they are; only refusals make smaller TTLs necessary.
+/// Rounds after which to give up if nothing has answered an attempt of this side, not even a refusal. Each side has sent
+/// plain SYNs by then, which have opened its own routers however many they are; only refusals make smaller TTLs necessary.
 const QUIET_ROUNDS: u8 = 4;
 
 /// Attempts that may end for want of a route.
 const MAX_UNREACHABLE: u8 = 2;
 
-/// After this a system repeats a SYN (RFC 6298 §2), with the TTL of its other packets; less a little.
+/// A little less than the time after which a system repeats a SYN (RFC 6298 §2), with the TTL of its other packets.
 const RETRANSMISSION: Duration = Duration::from_millis(900);
 
-/// The TTL that is told when a plain SYN has opened the way.
+/// The TTL that stands for a plain SYN which has opened the way.
 pub(super) const PLAIN_TTL: u8 = 0;
 
 /// Who opens.
@@ -63,7 +63,7 @@ pub(super) struct Timing {
     pub(super) patience: Duration,
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Send an opening SYN, in place of the attempt that there is.
@@ -90,13 +90,13 @@ pub(super) struct Opening {
     has_kept_one: bool,
     /// The greatest TTL that has not gone too far yet.
     greatest_ttl: u8,
-    /// The least round that is due.
+    /// The first round that has not begun.
     next: u8,
     phase: Phase,
     silent_turns: u8,
     unreachable: u8,
     busy_turns: u8,
-    /// Whether anything was heard of an attempt of this side.
+    /// Whether anything has answered an attempt of this side.
     was_answered: bool,
     peer_gone: bool,
 }
@@ -174,7 +174,7 @@ impl Opening {
         opening
     }
 
-    /// What is to be done by now, if anything. Call until there is nothing.
+    /// What to do by now, if anything. Call until there is nothing.
     pub(super) fn step(
         &mut self,
         now: Instant,
@@ -290,7 +290,7 @@ impl Opening {
         self.peer_gone = true;
     }
 
-    /// There is a connection, in whatever way it came about. Returns the strategy that it owes itself to.
+    /// There is a connection, however it came about. Returns how.
     pub(super) fn connected(&mut self) -> Strategy {
         let strategy = self.strategy();
         self.phase = Phase::Connected { strategy };
@@ -306,12 +306,12 @@ impl Opening {
         };
     }
 
-    /// Nothing more is to be tried: somebody else is there.
+    /// Ends the turns: somebody else is there, or nothing is left to try.
     pub(super) fn give_up(&mut self) {
         self.phase = Phase::Over;
     }
 
-    /// What a connection that comes about now owes itself to.
+    /// How a connection that stands now came about.
     pub(super) fn strategy(&self) -> Strategy {
         match self.phase {
             Phase::Leaving { ttl, .. } | Phase::Left { ttl, .. } | Phase::Open { ttl, .. } if ttl != PLAIN_TTL => {
@@ -329,7 +329,7 @@ impl Opening {
         self.plan == Plan::Here && matches!(self.phase, Phase::Left { .. } | Phase::Open { .. })
     }
 
-    /// Whether this side had better connect from any port: the peer cannot tell from which it will come, and a port that no
+    /// Whether this side does better to connect from any port: the peer cannot tell from which it will come, and a port that no
     /// NAT on the way knows is better than one whose SYNs have been refused. In round 0 none has been; and if this side's NAT
     /// has been misjudged, its known port is the right one.
     pub(super) fn is_any_port_right(&self) -> bool {

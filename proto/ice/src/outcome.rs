@@ -1,6 +1,6 @@
-//! How a negotiation ended, and what became of each pair, in forms that a person can be told.
+//! How a negotiation ended, and what became of each pair, in words that make sense to a person.
 //!
-//! What it is not: the path report of a session, which is made of it.
+//! What it is not: the end itself (`conclusion`).
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -41,16 +41,16 @@ pub enum FailureReason {
     /// The peer's NAT does so, and this side's lets in nobody that it does not know.
     #[error("the peer's NAT maps by destination, and this side's lets in known ports only")]
     PeerMapsByDestination,
-    /// In a relayed stream: no side has an address at a relay.
+    /// In a relayed stream: neither side has an address at a relay.
     #[error("neither side has a relay")]
     NoRelay,
     /// The two sides have no addresses between which a connection could be tried.
     #[error("there is no pair of addresses to try")]
     NoPairs,
-    /// All was tried and nothing answered.
+    /// Everything was tried, and nothing answered.
     #[error("no pair of addresses works")]
     NoPairWorks,
-    /// It took longer than [`super::Config::deadline`].
+    /// The negotiation took longer than [`super::Config::deadline`] allows.
     #[error("it took too long")]
     Deadline,
 }

@@ -47,7 +47,7 @@ pub enum Output {
 
 /// Numbers of one negotiation: for reports, and for the tests that limits hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct AgentCounters {
     /// Connection attempts started.
     pub attempts: u64,
     /// Connections that the peer made.

@@ -122,7 +122,7 @@ impl Pair {
         self.enter(now, PairState::InProgress);
     }
 
-    /// Notes the state that the pair has come to.
+    /// Notes the state that the pair is in now.
     pub(super) fn enter(&mut self, now: Instant, state: PairState) {
         let first = *self.first_attempt.get_or_insert(now);
         self.state = state;
@@ -174,7 +174,7 @@ impl Pair {
         self.enter(now, PairState::Failed(self.last_failure.unwrap_or(ConnectFailure::TimedOut)));
     }
 
-    /// The priority that a peer-reflexive candidate would have that a check from this side reveals (RFC 8445 §7.1.1).
+    /// The priority of the peer-reflexive candidate that a check from this side may reveal (RFC 8445 §7.1.1).
     pub(super) fn reflexive_priority(&self) -> u32 {
         let candidate = &self.local.candidate;
         PEER_REFLEXIVE << 24 | reflexive_direction(candidate.tcp_type) << 21 | (candidate.priority & 0x001f_ffff)
@@ -216,12 +216,12 @@ pub(super) fn is_from_simultaneous_open(priority: u32) -> bool {
     priority >> 21 & 7 == reflexive_direction(TcpType::SimultaneousOpen)
 }
 
-/// Whether an address is one of a house or of a carrier's inside, which others use as well.
+/// Whether an address is inside a house or a carrier's network. Others use the same addresses inside theirs.
 pub(super) fn is_inside(addr: SocketAddr) -> bool {
     Class::of(addr.ip()) != Class::Global
 }
 
-/// Whether a candidate of the peer can be right at all. Whether it may be dialled is for the driver to say.
+/// Whether a candidate of the peer can be right at all. Whether it may be dialled is for the caller to say.
 pub(super) fn makes_sense(candidate: &Candidate) -> bool {
     let (ip, port) = (candidate.addr.ip(), candidate.addr.port());
     let is_mapped_v4 = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());

@@ -138,8 +138,8 @@ impl OwnSide {
         Self { credentials, options, candidates: Vec::new(), complete: false }
     }
 
-    /// Adds candidates, as far as they are new and within the limit. Returns the signal by which a peer that has been
-    /// described to already learns of them.
+    /// Adds candidates, as far as they are new and within the limit. Returns the signal that tells a peer who has this side's
+    /// description already.
     pub(super) fn add(&mut self, candidates: &[LocalCandidate], complete: bool) -> Option<Signal> {
         let known = self.candidates.len();
         for candidate in candidates {

@@ -20,7 +20,7 @@ pub const MAX_SIGNALLED_CANDIDATES: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Mapping {
-    /// Not known: fewer than two servers have told.
+    /// Not known: fewer than two servers have said what they saw.
     Unknown,
     /// The same for every destination, or there is no NAT.
     EndpointIndependent,
@@ -83,14 +83,14 @@ pub enum Signal {
     Cross {
         /// The round and its pair.
         turn: OpenTurn,
-        /// What the sender takes for the time that this message is under way.
+        /// How long the sender expects this message to be under way.
         after: Duration,
     },
     /// The sender has tried all that it could. When both sides have said so, the negotiation has failed.
     Exhausted,
 }
 
-/// Why a message of the peer's agent was not acted upon. The peer's fault; the negotiation goes on.
+/// Why the agent has not acted upon a message of the peer's. The peer's fault; the negotiation goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignalError {
     /// The description came twice.

@@ -118,7 +118,7 @@ pub fn unwrap_v4(ip: IpAddr) -> IpAddr {
         _ if v6.is_loopback() || v6.is_unspecified() => ip,
         [0, 0, 0, 0, 0, 0xffff | 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => low(v6.to_bits()),
         [0x2002, ..] => low(v6.to_bits() >> 80),
-        // The client's address, its bits turned round.
+        // The client's address, with its bits inverted.
         [0x2001, 0, ..] => low(!v6.to_bits()),
         _ => ip,
     }
@@ -132,7 +132,7 @@ pub fn host_of(remote: IpAddr) -> IpAddr {
     }
 }
 
-/// The networks that are not global, and exceptions before the networks that they lie in.
+/// The networks that are not global; exceptions come before the networks that they lie in.
 const SPECIAL: [(Network, Class); 28] = [
     v4([0, 0, 0, 0], 8, Class::NoHost),                 // this network (RFC 791 §3.2)
     v4([10, 0, 0, 0], 8, Class::Private),               // RFC 1918

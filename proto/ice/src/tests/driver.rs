@@ -53,7 +53,7 @@ pub(super) struct Driver {
     pub(super) agent: Agent,
     pub(super) host: HostId,
     pub(super) relay: Option<Relay>,
-    /// Data connections that are being made to the relay.
+    /// Data connections to the relay, under way.
     binds: BTreeMap<Tuple, Bind>,
     /// The peer's address of connections that go through this side's relay.
     beyond: BTreeMap<ConnId, SocketAddr>,
@@ -72,7 +72,7 @@ pub(super) struct Driver {
     /// Connections on which the last frame has been sent.
     nominated: BTreeSet<ConnId>,
     pub(super) faults: Vec<String>,
-    /// What is to be signalled.
+    /// Signals to send.
     pub(super) outbox: Vec<Signal>,
 }
 
@@ -111,7 +111,7 @@ impl Driver {
         }
     }
 
-    /// Tells what happens when a single seed is looked at.
+    /// Prints what happens, when somebody looks at a single seed.
     pub(super) fn trace(&self, now: Instant, what: &dyn std::fmt::Debug) {
         if std::env::var_os("KEYFERRY_TEST_SEED").is_some() {
             eprintln!("{:>12?} {}: {what:?}", now - self.start, char::from(self.name));
@@ -196,7 +196,7 @@ impl Driver {
         self.tuples.extend(id.map(|id| (id, tuple)));
     }
 
-    /// Says what a data connection is for, which makes it one with the peer.
+    /// Says what a data connection is for: from then on it is one with the peer.
     fn bind(&mut self, net: &mut Network, now: Instant, tuple: Tuple) {
         let Some(Bind { number, purpose }) = self.binds.remove(&tuple) else { return };
         net.write(self.host, tuple, &bind_request(number));

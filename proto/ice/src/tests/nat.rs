@@ -14,7 +14,7 @@ use super::{
     segment::{Flags, Segment},
 };
 
-/// On what the outer port of a connection depends (RFC 4787 §4.1).
+/// What the outer port of a connection depends on (RFC 4787 §4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MappingBehaviour {
     /// No translation at all: a firewall.
@@ -55,7 +55,7 @@ impl NatKind {
         Self { mapping, filtering, unsolicited, hairpin: false, only_port: None }
     }
 
-    /// A stateful firewall: no translation, and in comes only what was asked for.
+    /// A stateful firewall: no translation, and only what was asked for comes in.
     pub(super) const fn firewall(unsolicited: Unsolicited) -> Self {
         Self::new(MappingBehaviour::Identity, Filtering::AddressAndPortDependent, unsolicited)
     }
@@ -93,7 +93,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Nat {
     pub(super) kind: NatKind,
-    /// The address towards the outside; of no meaning in a firewall.
+    /// The address towards the outside; means nothing in a firewall.
     pub(super) outer: IpAddr,
     mappings: BTreeMap<(SocketAddr, Option<IpAddr>, Option<u16>), SocketAddr>,
     /// Connections by the outer address and the remote one.

@@ -25,7 +25,7 @@ pub(super) struct HostId(usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RouterId(usize);
 
-/// What all routers' outsides are connected to.
+/// What lies between the outsides of all routers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Core {
     /// Routers on the way from one side to the other.

@@ -21,7 +21,7 @@ use crate::{
     candidate::{Candidate, CandidateKind, TcpType},
 };
 
-/// The way of signals from agent to agent.
+/// How signals travel from agent to agent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signalling {
     /// One way.
@@ -108,7 +108,7 @@ pub(super) struct Outcome {
     /// When the later side ended.
     pub(super) took: Duration,
     pub(super) pairs: [Vec<PairReport>; 2],
-    /// What is wrong whatever the scene is.
+    /// What would be wrong in any scene.
     pub(super) faults: Vec<String>,
 }
 

@@ -67,7 +67,7 @@ fn the_sample_responses_are_authentic_and_tell_their_addresses() {
 fn a_sample_with_any_bit_changed_is_no_authentic_message() {
     for sample in [REQUEST, RESPONSE_V4, RESPONSE_V6] {
         let message = bytes(sample);
-        // Whether there is a fingerprint at all is for those to look at who have other protocols on the same port.
+        // A missing fingerprint matters only to those who have other protocols on the same port.
         let fingerprint_type = (message.len() - 8) * 8..(message.len() - 6) * 8;
         for bit in (0..message.len() * 8).filter(|bit| !fingerprint_type.contains(bit)) {
             let mut changed = message.clone();
