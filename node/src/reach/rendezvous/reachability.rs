@@ -1,7 +1,7 @@
 //! Where this node can be reached, by what others have tried and seen.
 //!
-//! What it is not: true as a matter of course. Anyone can say anything; [`NodeReachability::is_reachable`] says how far the tests of
-//! others are believed, and [`crate::reach::gather`] compares what they have seen.
+//! What it is not: proof. Anyone can say anything; [`NodeReachability::is_reachable`] says how far the tests of others are
+//! believed, and [`crate::reach::gather`] compares what they have seen.
 
 use std::{
     collections::BTreeSet,
