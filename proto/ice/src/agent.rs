@@ -1,8 +1,8 @@
 //! The agent of one negotiation: what its caller tells it and asks it, and in which order the parts act.
 //!
 //! ```text
-//! sides ──▶ checklist ──▶ attempts, turns ──▶ checking ──▶ nomination ──▶ conclusion
-//! both candidates  pairs    connections          proof         choice          end
+//! sides ───────▶ checklist ─▶ attempts, turns ─▶ checking ─▶ nomination ─▶ conclusion
+//! candidates     pairs        connections        proof       choice        the end
 //! ```
 //! What it is not: any of those parts. Each owns its state; `links` holds pairs and connections together, and `means` is what all use.
 

@@ -15,10 +15,10 @@ use super::{
     sides::Sides,
 };
 
-/// Refused requests and stray answers on one connection, before it is closed.
+/// Refused requests and stray answers that one connection may have.
 const MAX_NUISANCES: u8 = 4;
 
-/// Stands for the priority of a local candidate that nobody has told: the least there is.
+/// Stands for the priority of a local candidate that is not known: the least there is.
 const UNKNOWN_PRIORITY: u32 = 1;
 
 /// The exchange of checks, for the length of one event.
@@ -62,7 +62,7 @@ impl Checking<'_> {
         self.means.out.push(Output::Nominating { conn: id });
     }
 
-    /// Deals with the connections that came before the peer was described.
+    /// Deals with the connections that came before the peer's description.
     pub(super) fn attach_early(&mut self) {
         let answered = |conn: &Conn| conn.standing().filter(|standing| standing.has_answered).map(|one| one.priority);
         let conns = self.links.conns.iter();

@@ -31,7 +31,7 @@ const MAX_OPENING_PAIRS: usize = 4;
 pub(super) struct Checklist {
     pairs: BTreeMap<PairId, Pair>,
     last_id: u32,
-    /// The foundations of pairs that have been tried: the first pair of each goes before all others.
+    /// The foundations of the pairs that this side has tried: the first pair of each goes before all others.
     tried: BTreeSet<(Foundation, Foundation)>,
 }
 
@@ -79,7 +79,7 @@ impl Checklist {
         found
     }
 
-    /// Adds a pair. Where there are `limit` already, the worst that waits makes room for a better one.
+    /// Adds a pair. If there are `limit` already, the worst that waits makes room for a better one.
     pub(super) fn add(&mut self, pair: Pair, role: Role, limit: usize) -> Option<PairId> {
         let is_opening = matches!(pair.way, Way::SimultaneousOpen(_));
         if is_opening && self.openings().count() >= MAX_OPENING_PAIRS {
@@ -139,7 +139,7 @@ impl Checklist {
             .map(|(id, _)| id)
     }
 
-    /// Notes that a pair is being tried.
+    /// Notes that this side tries a pair.
     pub(super) fn mark_tried(&mut self, id: PairId) {
         if let Some(pair) = self.pairs.get(&id) {
             self.tried.insert(pair.foundation());
@@ -175,7 +175,7 @@ impl Checklist {
         pairs.next().map(|(id, _)| id).filter(|_| is_from_simultaneous_open(priority))
     }
 
-    /// When the turns of a pair want something.
+    /// When something is due in the turns of a pair.
     pub(super) fn turn_due_at(&self) -> Option<Instant> {
         let turns = self.pairs.values().filter_map(|pair| match &pair.way {
             Way::SimultaneousOpen(opening) => opening.due_at(),
@@ -196,8 +196,8 @@ impl Checklist {
     }
 }
 
-/// Who opens between candidates of these kinds. `None`: nobody can say where to connect. The mappings and kinds are of this side
-/// and of the peer.
+/// Who opens between candidates of these kinds, behind NATs with these mappings; this side's come first. `None`: nobody can say
+/// where to connect.
 fn plan(mappings: (Mapping, Mapping), kinds: (CandidateKind, CandidateKind), role: Role) -> Option<Plan> {
     let is_dependent = |mapping, kind| mapping == Mapping::EndpointDependent && kind != CandidateKind::Host;
     match (is_dependent(mappings.0, kinds.0), is_dependent(mappings.1, kinds.1)) {
@@ -231,7 +231,7 @@ fn is_pair(stream: Stream, own: &LocalCandidate, other: &Candidate, remote: &[Ca
     match (own.candidate.tcp_type, other.tcp_type) {
         (TcpType::Active, TcpType::Passive) => true,
         (TcpType::SimultaneousOpen, TcpType::SimultaneousOpen) if is_relayed => false,
-        // In one house nothing stands between two nodes: where a connection is accepted, none needs to be opened.
+        // In one house nothing stands between two nodes: where one of them accepts connections, nobody has to open a way.
         (TcpType::SimultaneousOpen, TcpType::SimultaneousOpen) => {
             let accepts = |known: &Candidate| known.tcp_type == TcpType::Passive && known.addr == other.addr;
             !(is_inside(other.addr) && remote.iter().any(accepts)) && is_one_side_of_nat(own, other)
@@ -240,8 +240,8 @@ fn is_pair(stream: Stream, own: &LocalCandidate, other: &Candidate, remote: &[Ca
     }
 }
 
-/// Whether both addresses of a pair that opens in turns are inside, or both outside: the peer has to be told which
-/// address of this side it will see.
+/// Whether both addresses of a pair that opens in turns are inside, or both outside: signals name the address of this side that
+/// the peer will see.
 fn is_one_side_of_nat(own: &LocalCandidate, other: &Candidate) -> bool {
     is_inside(own.candidate.addr) == is_inside(other.addr)
 }
@@ -339,7 +339,7 @@ mod tests {
         };
         let (host, relayed, active) = (CandidateKind::Host, CandidateKind::Relayed, TcpType::Active);
         assert_eq!(pairs(Stream::Direct), [(host, host, active)]);
-        // Through one relay before two; through this side's to a peer that accepts itself, if there is one.
+        // Through one relay, the peer's or this side's, before two.
         let mut found = pairs(Stream::Relayed);
         found.sort();
         assert_eq!(found, [(host, relayed, active), (relayed, host, active), (relayed, relayed, active)]);

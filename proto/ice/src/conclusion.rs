@@ -16,7 +16,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Conclusion {
     started: Instant,
-    /// Whether the peer has been told that nothing is left to try.
+    /// Whether this side has told the peer that it has nothing left to try.
     said_exhausted: bool,
     has_ended: bool,
 }
@@ -35,7 +35,7 @@ impl Conclusion {
         let Some(conn) = links.conns.remove(id) else { return };
         let pair = conn.pair.and_then(|pair| links.checklist.get(pair));
         let (Some(standing), Some(pair)) = (conn.standing(), pair) else { return };
-        // By now more candidates of the peer may be known than when it connected.
+        // The peer may have named more candidates since it connected.
         let remote_kind = match pair.way {
             Way::Passive => sides.remote_of(conn.remote, standing.priority).kind,
             Way::Active | Way::SimultaneousOpen(_) => pair.remote.kind,

@@ -158,7 +158,7 @@ impl Conn {
         self.standing().is_some_and(|standing| standing.round_trip.is_some() && standing.has_answered)
     }
 
-    /// Whether the controlling peer has nominated it, and nothing of this side is open.
+    /// Whether the controlling peer has nominated it, and this side waits for no answer.
     pub(super) fn is_taken(&self) -> bool {
         let is_nominated = |standing: &Standing| standing.is_nominated && standing.pending.is_none();
         self.is_valid() && self.standing().is_some_and(is_nominated)

@@ -26,7 +26,7 @@
 //! };
 //!
 //! let now = Instant::now();
-//! // Credentials and seed come from the system's randomness in earnest.
+//! // In a real program credentials and seed come from the system's randomness.
 //! let side = |role, random: u8, tcp_type, addr: &str| {
 //!     let options = AgentOptions { stream: Stream::Direct, mapping: Mapping::Unknown, opening: false };
 //!     let credentials = Credentials::from_random(&[random; 32]);
@@ -88,8 +88,8 @@
 //!
 //! # Peers that err or lie
 //!
-//! Nothing that a peer sends makes the agent panic, and it never trusts what it can count: pairs, connections, attempts,
-//! candidates and signals have limits in [`Config`] or named here, and the negotiation ends by its deadline. A message that is no
+//! Nothing that a peer sends makes the agent panic, and everything that a peer can make grow has a limit: pairs, connections, attempts,
+//! candidates and signals, in [`Config`] or named here; and the negotiation ends by its deadline. A message that is no
 //! STUN, or not authentic, costs its connection. [`SignalError`] says what a bad signal was; the negotiation goes on. [`FrameError`]
 //! says why the bytes of a connection are no frames: close it. [`AgentCounters`] counts all of it.
 

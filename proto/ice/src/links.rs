@@ -67,7 +67,7 @@ impl Links {
         true
     }
 
-    /// Gives up the attempt at a pair, without a judgement on the pair.
+    /// Gives up the attempt at a pair, but not the pair.
     pub(super) fn drop_attempt(&mut self, means: &mut Means, id: PairId) {
         if let Some(conn) = self.checklist.get_mut(id).and_then(|pair| pair.conn.take()) {
             self.conns.remove(conn);
@@ -159,7 +159,7 @@ impl Links {
         conn.is_some_and(|conn| conn.standing().is_some())
     }
 
-    /// The listener has accepted what was to come about in turns.
+    /// The listener has accepted the connection that was to come about in turns.
     fn adopt_in_turn(&mut self, means: &mut Means, id: PairId) -> Strategy {
         self.drop_attempt(means, id);
         match self.checklist.get_mut(id).map(|pair| &mut pair.way) {

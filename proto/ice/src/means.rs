@@ -8,14 +8,14 @@ use keyferry_net::random::Random;
 
 use super::{AgentCounters, Config, Output, Source, opening::Timing};
 
-/// The longest round trip that is believed. A peer that delays its answers must not stretch the timers without end.
+/// The longest round trip to believe. A peer that delays its answers must not stretch the timers without end.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(2);
 
 /// The timers, random numbers and outbox of one agent.
 #[derive(Debug)]
 pub(super) struct Means {
     pub(super) config: Config,
-    /// Of the signalling.
+    /// How long a signal takes to the peer and back.
     round_trip: Duration,
     /// The one source of chance, so that a seed and the events after it determine all that the agent does.
     pub(super) random: Random,

@@ -26,12 +26,12 @@ pub(super) struct Nomination {
 /// The connection to nominate, as things are.
 struct Choice {
     conn: ConnId,
-    /// When there is nothing better to be hoped for any more.
+    /// When to stop hoping for a better one.
     due_at: Instant,
 }
 
 impl Nomination {
-    /// The connection that this side has to nominate now: the best valid one, once no better one is to be hoped for.
+    /// The connection that this side has to nominate now: the best valid one, once there is no hope for a better one.
     pub(super) fn due(
         &mut self,
         now: Instant,
@@ -69,7 +69,7 @@ fn choice(first_valid: Instant, role: Role, patience: Duration, sides: &Sides, l
     Some(Choice { conn, due_at: tried.chain(awaited).max().unwrap_or(first_valid) })
 }
 
-/// Until when to wait for each of the better pairs that this side tries.
+/// How long to wait for each better pair that this side tries.
 fn hopes(
     first_valid: Instant,
     patience: Duration,
@@ -81,7 +81,7 @@ fn hopes(
     let is_standing = |pair: &Pair| links.conn_of(pair).is_some_and(|conn| conn.standing().is_some());
     let open = links.checklist.iter().filter(move |(_, pair)| !pair.is_over() && !is_valid(pair) && is_better(pair));
     open.map(move |(_, pair)| match pair.way {
-        // Whoever is there answers as fast as on the connection that stands.
+        // If somebody is there, the answer takes as long as on the connection that stands.
         Way::Active if pair.state == PairState::InProgress && !is_standing(pair) => {
             pair.began_at().map_or(first_valid, |began| began + answer_time).min(first_valid + patience)
         }

@@ -6,9 +6,9 @@
 //! the peer's NAT maps by  this side opens in every round, TTLs 2 3 4 5, so that its filter lets the peer's address in; the
 //! destination             peer connects, from whatever port.
 //! ```
-//! A plain SYN that nobody has answered has opened the way as well as any: it is kept, and the peer told so (TTL 0).
+//! A plain SYN that nobody has answered has opened the way as well as any: this side keeps it, and tells the peer so (TTL 0).
 //!
-//! What it is not: a holder of sockets or signals. It says what to do next ([`Opening::step`]), and is told what happened.
+//! What it is not: a holder of sockets or signals. It says what to do next ([`Opening::step`]), and hears what happened.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const MAX_ROUNDS: u8 = 32;
 /// a lost packet.
 const PLAIN_ROUNDS: u8 = 2;
 
-/// Turns of the peer that may pass in silence before the pair is given up.
+/// Turns of the peer that may pass in silence before this side gives up the pair.
 const MAX_SILENT_TURNS: u8 = 2;
 
 /// Turns to put off because the port is in use towards that address: an earlier connection has not gone yet.
@@ -31,7 +31,7 @@ const MAX_BUSY_TURNS: u8 = 4;
 /// plain SYNs by then, which have opened its own routers however many they are; only refusals make smaller TTLs necessary.
 const QUIET_ROUNDS: u8 = 4;
 
-/// Attempts that may end for want of a route.
+/// Attempts that may fail because there is no route.
 const MAX_UNREACHABLE: u8 = 2;
 
 /// A little less than the time after which a system repeats a SYN (RFC 6298 §2), with the TTL of its other packets.
@@ -57,9 +57,9 @@ pub(super) enum Plan {
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
-    /// Of the signalling path, there and back.
+    /// A signal, to the peer and back.
     pub(super) round_trip: Duration,
-    /// Beyond it.
+    /// How much longer to wait.
     pub(super) patience: Duration,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Opening {
     can_open: bool,
     /// Opening SYNs that this side has sent.
     openings: u8,
-    /// Whether a plain SYN has been taken for an opening one. Once is enough: the peer has tried that way.
+    /// Whether this side has kept a plain SYN as an opening one. Once is enough: the peer has tried that way.
     has_kept_one: bool,
     /// The greatest TTL that has not gone too far yet.
     greatest_ttl: u8,
@@ -117,11 +117,11 @@ enum Phase {
     Due { at: Instant },
     /// The opening SYN is about to leave.
     Leaving { round: u8, ttl: u8 },
-    /// It has left; the peer has to be told.
+    /// It has left; the peer does not know yet.
     Left { round: u8, ttl: u8 },
-    /// The peer has been told.
+    /// It has left, and the peer knows.
     Open { ttl: u8, told_at: Instant, until: Instant },
-    /// The peer has been told to connect; this side will.
+    /// The peer connects, and this side will.
     CrossAt { at: Instant },
     /// A plain SYN is under way.
     Connecting { how: How, ours: bool, until: Instant },

@@ -45,17 +45,17 @@ counters! {
         pub found = "ice_found",
         /// Negotiations that found none.
         pub failed = "ice_failed",
-        /// Connections that were tried.
+        /// Connections tried.
         pub connects = "ice_connects",
         /// Those of them that open a NAT for the peer.
         pub opening_syns = "ice_opening_syns",
-        /// Connections of peers that were taken in.
+        /// Connections of peers taken in.
         pub accepted = "ice_accepted",
-        /// Connections of peers that were closed.
+        /// Connections of peers closed at once.
         pub refused_connections = "ice_refused_connections",
-        /// Candidates of peers that were left out.
+        /// Candidates of peers left out.
         pub refused_candidates = "ice_refused_candidates",
-        /// Signals of peers that were not acted upon.
+        /// Signals of peers not acted upon.
         pub refused_signals = "ice_refused_signals",
     }
 }
@@ -65,7 +65,7 @@ counters! {
 pub(crate) enum Unclaimed {
     /// Its first message is no check.
     Malformed,
-    /// No negotiation has that username fragment, or no longer.
+    /// No negotiation has that username fragment any more, or none ever had.
     UnknownNegotiation,
     /// The negotiation has enough connections.
     Full,

@@ -39,7 +39,7 @@ pub use self::{
     relaying::{AllocationError, AllocationStep, AllocationSteps},
 };
 
-/// A connection that has come in, with the ICE check that was read from it.
+/// A connection that has come in, and its first message, an ICE check.
 #[derive(Debug)]
 pub struct Inbound {
     /// The connection.
@@ -105,7 +105,7 @@ pub struct IceError {
 }
 
 impl IceError {
-    /// Whether another negotiation may well end otherwise.
+    /// Whether another negotiation may well end differently.
     pub fn may_pass(&self) -> bool {
         matches!(self.reason, IceFailure::PeerGone | IceFailure::Broke)
     }

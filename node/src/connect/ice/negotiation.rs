@@ -121,7 +121,7 @@ impl RelayedNegotiation {
     fn new(host: Arc<IceHost>, role: Role, relaying: Relaying, place: OwnedSemaphorePermit) -> Self {
         let (config, gathered) = (host.config.clone(), host.gathered.clone());
         let credentials = Credentials::from_random(&rand::random());
-        // Whatever the NATs do, a relay is reached.
+        // A relay can be reached whatever the NATs do.
         let options = AgentOptions { stream: Stream::Relayed, mapping: Mapping::Unknown, opening: false };
         let agent = Agent::new(config, role, credentials, options, rand::random(), Instant::now().into_std());
         let candidates = OwnCandidates::new(Vec::new(), gathered);
@@ -134,7 +134,7 @@ impl RelayedNegotiation {
         self
     }
 
-    /// What has come of asking the relays of this side, and what will.
+    /// What has come, and will come, of asking the relays of this side.
     pub fn allocation_steps(&self) -> AllocationSteps {
         self.relaying.steps()
     }

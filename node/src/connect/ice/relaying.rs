@@ -35,7 +35,7 @@ const ALLOCATION_PATIENCE: Duration = Duration::from_secs(8);
 const MAX_PERMITTED: usize = 64;
 /// The port of an active candidate (RFC 6544 §4.5).
 const DISCARD_PORT: u16 = 9;
-/// The greatest of the preferences by which candidates of one kind and type differ (RFC 6544 §4.2).
+/// The greatest of the 13-bit preferences that tell candidates of one kind and type apart (RFC 6544 §4.2).
 const MAX_OTHER_PREFERENCE: u16 = 0x1fff;
 
 /// Why a negotiation has no allocation of a family.
@@ -228,7 +228,7 @@ impl Relaying {
 
     fn hold(&mut self, held: HeldAllocation) {
         tracing::debug!(relayed = %held.allocation.relayed(), "a relay has an address for this side");
-        // Before the peer is told of it.
+        // Before the peer learns of it.
         self.peers.iter().for_each(|peer| held.allocation.permit(*peer));
         self.held.push(held);
     }

@@ -52,14 +52,14 @@ pub(super) struct RunningNegotiation<'a> {
     began: Instant,
 }
 
-/// Ways that will be open, the next one first.
+/// Opening SYNs that the peer cannot meet yet, by the time from which it can; the next one first.
 #[derive(Default)]
 struct Openings(VecDeque<(Instant, ConnId)>);
 
 /// This side's first raw bytes, if it has any to say at once.
 struct FirstWords {
     bytes: Vec<u8>,
-    /// The connection on which they have been said last.
+    /// The connection on which this side has said them last.
     said_on: Option<ConnId>,
 }
 
@@ -302,7 +302,7 @@ impl<'a> RunningNegotiation<'a> {
             Err(error) => self.filter.count_refused(error),
             Ok(()) => {}
         }
-        // What has been found since the peer was told.
+        // What this side has gathered since it described itself.
         self.on_gathered();
         Ok(())
     }
@@ -320,7 +320,7 @@ impl<'a> RunningNegotiation<'a> {
         }
     }
 
-    /// Takes what has been found. Before the peer has described itself, the agent would not tell it.
+    /// Gives the agent what is new. Before the peer has described itself, the agent would not tell it.
     fn on_gathered(&mut self) {
         if !self.talk.awaits_description() {
             self.tell_agent();
@@ -342,7 +342,7 @@ impl Openings {
         self.0.front().map(|(at, _)| *at)
     }
 
-    /// Takes out the next way that is open by now.
+    /// Takes out the next one that the peer can meet by now.
     fn pop(&mut self, now: Instant) -> Option<ConnId> {
         self.0.pop_front_if(|(at, _)| *at <= now).map(|(_, conn)| conn)
     }

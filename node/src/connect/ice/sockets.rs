@@ -25,7 +25,7 @@ use crate::net::{path::PathStream, port::Connecting};
 
 /// Messages to take from one connection. A negotiation needs a handful.
 pub(super) const MAX_MESSAGES: usize = 64;
-/// Bytes that may wait to be written to one connection: the peer does not read.
+/// Bytes that may wait for one connection. More is a peer that does not read.
 const MAX_UNSENT: usize = 8 * 1024;
 /// How long the last message of the connection that was found may take to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub(super) enum Event {
 pub(super) struct Sockets {
     connecting: BTreeMap<ConnId, BoxFuture<'static, Result<PathStream, ConnectFailure>>>,
     wires: BTreeMap<ConnId, Wire>,
-    /// The connection that had something to say last: the others are asked first.
+    /// The connection that had something to say last: the others come first now.
     last: Option<ConnId>,
 }
 
@@ -99,7 +99,7 @@ impl Sockets {
         self.wires.remove(&conn);
     }
 
-    /// Takes out a connection for other use, when all that was sent on it has left.
+    /// Takes out a connection for other use, after everything sent on it has left.
     pub(super) async fn release(&mut self, conn: ConnId) -> io::Result<PathStream> {
         let wire = self.wires.remove(&conn).ok_or(io::ErrorKind::NotConnected)?;
         tokio::time::timeout(FLUSH_TIMEOUT, wire.into_raw())

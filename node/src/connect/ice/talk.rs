@@ -44,7 +44,7 @@ pub(super) enum TalkEvent {
     Described(Description),
     /// The peer's agent signals.
     Signal(Signal),
-    /// A signal takes so long to the peer and back.
+    /// A signal takes this long to the peer and back.
     RoundTrip(Duration),
     /// A signal of this side has left.
     Sent,
