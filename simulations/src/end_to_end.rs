@@ -1,5 +1,5 @@
 //! The main job on real input: a bootstrap node, a sharer, a getter and a third node move a tree of real files and one
-//! big file by public key and name, then by hash from the second holder when the first has gone.
+//! big file by public key and name, then by hash from the second provider when the first has gone.
 //!
 //! What it is not: a benchmark, though it prints times.
 
@@ -96,12 +96,12 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Fetches from the second holder, whose provider record takes a moment to be found.
+/// Fetches from the second provider, whose provider record takes a moment to be found.
 fn fetch_by_hash(lab: &Lab, address: &str, source: &Path, shared: &Shared) -> Result<Row> {
     let mut last = None;
     for round in 0..TRIES {
         std::thread::sleep(Duration::from_secs(round.min(2)));
-        match fetch(lab, "third", address, source, shared, "hash, from the second holder") {
+        match fetch(lab, "third", address, source, shared, "hash, from the second provider") {
             Ok(row) => return Ok(row),
             Err(error) => last = Some(error),
         }

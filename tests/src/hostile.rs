@@ -8,7 +8,7 @@ use std::{collections::HashMap, future::Future, net::SocketAddr, pin::Pin, sync:
 use anyhow::{Context, Result, ensure};
 use keyferry::net::{
     path::{AddressPolicy, Path, PathReport},
-    session::{InboundStreams, Session, SessionTls, Stream},
+    session::{InboundStreams, Session, SessionStream, SessionTls},
 };
 use keyferry_proto::{
     catalogue::{CatalogueEntry, SignedEntry},
@@ -44,7 +44,7 @@ impl Peer {
     /// Starts a peer that answers each request by `answer`.
     pub fn start<F>(key: u8, answer: F) -> Result<Self>
     where
-        F: Fn(Request, Stream) -> Answer + Send + Sync + 'static,
+        F: Fn(Request, SessionStream) -> Answer + Send + Sync + 'static,
     {
         let secret = NodeSecret::from_bytes(&[key; 32]);
         let tls = SessionTls::new(&secret)?;
@@ -92,7 +92,7 @@ impl Peer {
 
 async fn serve<F>(_session: Session, mut streams: InboundStreams, answer: Arc<F>)
 where
-    F: Fn(Request, Stream) -> Answer + Send + Sync + 'static,
+    F: Fn(Request, SessionStream) -> Answer + Send + Sync + 'static,
 {
     while let Some(mut stream) = streams.next().await {
         let answer = answer.clone();
@@ -107,7 +107,7 @@ where
 }
 
 /// Says hello and answers pings for as long as the session lives.
-async fn control(mut stream: Stream) -> Result<()> {
+async fn control(mut stream: SessionStream) -> Result<()> {
     let hello = Hello { version: VERSION, features: 0, agent: "a test".to_owned() };
     stream.write_all(&ControlMessage::Hello(hello).to_frame()).await?;
     loop {
@@ -118,7 +118,7 @@ async fn control(mut stream: Stream) -> Result<()> {
 }
 
 /// Reads one frame and the message in it.
-pub async fn read_message<M: Message>(stream: &mut Stream) -> Result<M> {
+pub async fn read_message<M: Message>(stream: &mut SessionStream) -> Result<M> {
     let mut decoder = FrameDecoder::new(M::LIMIT);
     let mut buffer = vec![0; 64 * 1024];
     loop {

@@ -25,8 +25,8 @@ use keyferry_proto::identity::NodeSecret;
 pub use self::{
     admission::{Admission, AdmissionPolicy},
     contacts::{
-        Contact, ContactList, ContactName, ContactsError, ContactsFile, LineProblem, MAX_CONTACT_NAME_LEN,
-        MAX_CONTACTS, NameError,
+        Contact, ContactList, ContactName, ContactNameError, ContactsError, ContactsFile, LineProblem,
+        MAX_CONTACT_NAME_LEN, MAX_CONTACTS,
     },
     key_file::{KeyFileError, MAX_PASSPHRASE_LEN},
 };

@@ -23,9 +23,9 @@ pub enum ReadFrameError {
 
 /// Puts frames together from what a stream brings.
 #[derive(Debug)]
-pub(crate) struct FrameReader(FrameDecoder);
+pub(crate) struct StreamFrameReader(FrameDecoder);
 
-impl FrameReader {
+impl StreamFrameReader {
     /// Makes a reader of frames whose bodies have at most `limit` bytes.
     pub(crate) const fn new(limit: usize) -> Self {
         Self(FrameDecoder::new(limit))
@@ -70,11 +70,11 @@ mod tests {
         write_frame(&mut wire, &[7; 2 * READ_STEP]).await.unwrap();
         wire.extend_from_slice(b"raw");
         let mut stream = wire.as_slice();
-        let mut reader = FrameReader::new(2 * READ_STEP);
+        let mut reader = StreamFrameReader::new(2 * READ_STEP);
         assert_eq!(reader.next(&mut stream).await.unwrap(), Some(vec![7; 2 * READ_STEP]));
         assert_eq!(stream, b"raw");
         let cut = reader.next(&mut stream).await;
         assert!(matches!(cut, Err(ReadFrameError::Frame(FrameError::Truncated { .. }))), "{cut:?}");
-        assert!(FrameReader::new(1).next(&mut &[][..]).await.unwrap().is_none());
+        assert!(StreamFrameReader::new(1).next(&mut &[][..]).await.unwrap().is_none());
     }
 }

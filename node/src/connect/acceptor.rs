@@ -13,10 +13,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     protocols::Protocols,
-    sessions::{Listed, Sessions},
+    sessions::{ListedSession, Sessions},
 };
 use crate::{
-    content::transfer::serve::Server,
+    content::transfer::serve::ContentServer,
     net::{
         path::{AddressPolicy, Path, PathReport},
         port::{Accepted, Port},
@@ -33,7 +33,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Serves sessions. Clones serve for the same node.
 #[derive(Clone)]
 pub(crate) struct SessionHost {
-    pub(crate) server: Server,
+    pub(crate) server: ContentServer,
     pub(crate) sessions: Sessions,
     pub(crate) protocols: Protocols,
     pub(crate) tasks: TaskTracker,
@@ -43,7 +43,7 @@ pub(crate) struct SessionHost {
 }
 
 impl SessionHost {
-    pub(crate) fn new(server: Server, tasks: TaskTracker, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(server: ContentServer, tasks: TaskTracker, cancel: CancellationToken) -> Self {
         let places = Arc::new(Semaphore::new(MAX_ACCEPTED_SESSIONS));
         Self { server, sessions: Sessions::default(), protocols: Protocols::default(), tasks, cancel, places }
     }
@@ -83,7 +83,7 @@ impl SessionHost {
         });
     }
 
-    async fn serve_until_closed(&self, session: Session, mut inbound: InboundStreams, _listed: Listed) {
+    async fn serve_until_closed(&self, session: Session, mut inbound: InboundStreams, _listed: ListedSession) {
         let mut closed = pin!(session.closed());
         // Only the closing is awaited here: a handle kept by this task would keep an unused session up.
         let weak = session.downgrade();

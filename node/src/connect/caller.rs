@@ -26,7 +26,7 @@ use crate::{
         acceptor::SessionHost,
         call_arbiter::{CallTurn, Turns},
         ice::{IceHost, Negotiation, RelayedNegotiation},
-        signalling::{Call, CallError, CallLine},
+        signalling::{Call, CallError, FreeLine},
         trace::StageName,
     },
     net::{
@@ -250,15 +250,15 @@ impl Caller {
     }
 
     /// Opens a line, and says which circuit has not been tried if it goes over another connection.
-    async fn open_line(&self, circuit: Multiaddr, over: CallOver) -> (Result<CallLine, CallError>, Option<Multiaddr>) {
-        let line = CallLine::open(&self.rendezvous, &circuit, over).await;
+    async fn open_line(&self, circuit: Multiaddr, over: CallOver) -> (Result<FreeLine, CallError>, Option<Multiaddr>) {
+        let line = FreeLine::open(&self.rendezvous, &circuit, over).await;
         let untried = line.as_ref().is_ok_and(|line| !line.is_circuit());
         (line, untried.then_some(circuit))
     }
 
     async fn ring_on(
         &self,
-        line: Result<CallLine, CallError>,
+        line: Result<FreeLine, CallError>,
         node: NodeKey,
         streams: &StreamSettings,
         relayed: Option<&RelayedNegotiation>,

@@ -6,8 +6,8 @@
 mod directly;
 mod error;
 mod hints;
-mod holders;
 mod offers;
+mod providers;
 
 use std::{
     collections::HashSet,
@@ -39,7 +39,7 @@ use crate::{
         trace::StageName,
     },
     net::{
-        path::{AddressPolicy, Admitted, RelayMode, Scope},
+        path::{AddressPolicy, AddressScope, Admitted, RelayMode},
         port::Port,
         session::{InboundStreams, Session, SessionError, SessionTls},
     },
@@ -58,7 +58,7 @@ const OUTDATED_PAUSE: Duration = Duration::from_millis(500);
 /// them as well.
 const LAST_CHANCE: Duration = Duration::from_millis(200);
 
-/// Finds nodes and holders. Cheap to clone.
+/// Finds nodes and providers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Finder {
     pub(crate) port: Arc<Port>,
@@ -275,7 +275,8 @@ impl Race<'_> {
     fn take_new(&mut self, mut ways: Ways, policy: &AddressPolicy) -> (Ways, bool) {
         ways.passive.retain(|addr| self.dialled.insert(*addr));
         ways.circuits.retain(|addr| self.called.insert(addr.clone()));
-        let near = policy.admit(&ways.passive, &[]).addrs.iter().any(|addr| policy.scope(*addr) < Scope::Internet);
+        let near =
+            policy.admit(&ways.passive, &[]).addrs.iter().any(|addr| policy.scope(*addr) < AddressScope::Internet);
         (ways, near)
     }
 }

@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::net::{
     path::PathReport,
-    session::{Session, Stream, write_message},
+    session::{Session, SessionStream, write_message},
 };
 
 /// Connections that wait until the application takes them, for each protocol.
@@ -49,7 +49,7 @@ pub struct Listener {
 /// key. It keeps the session up.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Stream,
+    stream: SessionStream,
     session: Session,
     /// The place among those of its session; none of what this side has opened.
     _place: Option<OwnedSemaphorePermit>,
@@ -82,7 +82,7 @@ impl Protocols {
     pub(crate) async fn hand_over(
         &self,
         protocol: &ProtocolName,
-        mut stream: Stream,
+        mut stream: SessionStream,
         session: Session,
         places: Arc<Semaphore>,
     ) {
@@ -126,7 +126,7 @@ impl Drop for Listener {
 
 impl Connection {
     /// A connection that this side has opened, and the peer has accepted.
-    pub(crate) fn opened(stream: Stream, session: Session) -> Self {
+    pub(crate) fn opened(stream: SessionStream, session: Session) -> Self {
         Self { stream, session, _place: None }
     }
 

@@ -18,10 +18,10 @@ const ALIVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// All sessions that stand. Clones are handles to the same list.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sessions(Arc<watch::Sender<Standing>>);
+pub(crate) struct Sessions(Arc<watch::Sender<StandingSessions>>);
 
 #[derive(Debug, Default)]
-struct Standing {
+struct StandingSessions {
     last: u64,
     entries: BTreeMap<u64, SessionEntry>,
 }
@@ -56,14 +56,14 @@ struct SessionEntry {
 
 /// The place of a session in the list, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct ListedSession {
     sessions: Sessions,
     number: u64,
 }
 
 impl Sessions {
     /// Lists a session for as long as the result is kept.
-    pub(crate) fn enter(&self, session: &Session) -> Listed {
+    pub(crate) fn enter(&self, session: &Session) -> ListedSession {
         let entry = SessionEntry {
             peer: session.peer(),
             path: session.watch_path(),
@@ -76,7 +76,7 @@ impl Sessions {
             number = standing.last;
             standing.entries.insert(number, entry);
         });
-        Listed { sessions: self.clone(), number }
+        ListedSession { sessions: self.clone(), number }
     }
 
     /// How many there are.
@@ -133,7 +133,7 @@ impl Sessions {
         let mut changes = self.0.subscribe();
         let sessions = self.clone();
         async move {
-            let find = |standing: &Standing| standing.best(&node, &which);
+            let find = |standing: &StandingSessions| standing.best(&node, &which);
             loop {
                 // The sender is in `sessions`, so waiting does not fail.
                 if changes.wait_for(|standing| find(standing).is_some()).await.is_err() {
@@ -161,7 +161,7 @@ impl Sessions {
     }
 
     fn break_off(&self, which: impl Fn(&SessionEntry) -> bool, why: &'static str) {
-        let of_these = |standing: &Standing| -> Vec<Session> {
+        let of_these = |standing: &StandingSessions| -> Vec<Session> {
             standing.entries.values().filter(|entry| which(entry)).filter_map(|entry| entry.session.upgrade()).collect()
         };
         // Not within the borrow: the end of a session changes the list.
@@ -182,7 +182,7 @@ impl Sessions {
     }
 }
 
-impl Standing {
+impl StandingSessions {
     /// The best session with a node, of those that fulfil a condition.
     fn best(&self, node: &NodeKey, which: impl Fn(u64, &SessionEntry) -> bool) -> Option<Session> {
         let wanted = |(number, entry): &(&u64, &SessionEntry)| entry.peer == *node && which(**number, entry);
@@ -206,7 +206,7 @@ impl SessionEntry {
     }
 }
 
-impl Drop for Listed {
+impl Drop for ListedSession {
     fn drop(&mut self) {
         self.sessions.0.send_modify(|standing| {
             standing.entries.remove(&self.number);

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     connect::trace::{PathSink, StepSink, TraceStep},
-    content::store::{Damage, ImportMode, Origin, Root, Store, UNFINISHED_GRACE, VerifyProgress},
+    content::store::{Damage, ImportMode, Root, RootOrigin, Store, UNFINISHED_GRACE, VerifyProgress},
     net::path::host_candidates,
     node::network::Online,
     reach::{rendezvous::multiaddr_of, turn_server::Relay},
@@ -361,8 +361,8 @@ fn default_name(path: &Path) -> Result<ShareName, Error> {
 
 fn root_info(root: Root) -> RootInfo {
     let path = match root.origin {
-        Origin::InPlace { path } | Origin::Fetched { path } => Some(path),
-        Origin::Copied => None,
+        RootOrigin::InPlace { path } | RootOrigin::Fetched { path } => Some(path),
+        RootOrigin::Copied => None,
     };
     RootInfo { name: root.name, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
 }

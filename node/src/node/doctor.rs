@@ -32,7 +32,7 @@ use super::{
 use crate::{
     net::{
         port::{CAN_OPEN, Port},
-        stun::{Client, StunAskError},
+        stun::{StunAskError, StunClient},
     },
     reach::{
         gather::{Gathered, Observation, PortMapping, StunReport, StunState, mapping_of},
@@ -237,7 +237,7 @@ async fn hairpin(port: &Port, gathered: &Gathered) -> Finding {
     let arrived = || port.counters().stun.get();
     let before = arrived();
     // Whether it is answered is another matter: not every node answers STUN.
-    let asked = timeout(HAIRPIN_TIMEOUT, Client::connect(Source::AnyPort(base.ip()), outer)).await;
+    let asked = timeout(HAIRPIN_TIMEOUT, StunClient::connect(Source::AnyPort(base.ip()), outer)).await;
     match asked {
         Err(_) | Ok(Err(StunAskError::Connect(_) | StunAskError::NoSource)) => Finding::No,
         Ok(_) if arrived() > before => Finding::Yes,

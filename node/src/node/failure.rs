@@ -249,7 +249,7 @@ impl From<FetchError> for Failure {
                 Self::network(message).try_to("a file changed after it was shared: ask the sender to share it again")
             }
             FetchError::Unavailable { .. } | FetchError::NotFound { .. } => {
-                Self::network(message).try_to("check the address, and that a holder is running")
+                Self::network(message).try_to("check the address, and that a provider is running")
             }
             FetchError::NoProvider { .. } => {
                 Self::network(message).try_to("run the same command again: it goes on from what was verified")

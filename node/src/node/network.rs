@@ -40,10 +40,10 @@ use crate::{
         signalling,
         streams::StreamSettings,
     },
-    content::{store::Store, transfer::serve::Server},
+    content::{store::Store, transfer::serve::ContentServer},
     net::{
         path::RelayMode,
-        port::{Accepted, DEFAULT_PORT, Incoming, Port, PortError},
+        port::{Accepted, DEFAULT_PORT, IncomingConnections, Port, PortError},
         session::SessionTls,
     },
     node::announcer::{Announcer, Sequence},
@@ -82,7 +82,7 @@ impl Online {
         home: &Home,
         secret: &NodeSecret,
         store: &Store,
-        server: &Server,
+        server: &ContentServer,
         roots_changed: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let relays = configured_relays(config)?;
@@ -265,7 +265,7 @@ fn configured_relays(config: &NodeConfig) -> Result<Relays, Error> {
     Ok(Relays::new(config.turn.iter().map(parse).collect::<Result<_, Error>>()?))
 }
 
-async fn bind(listen: &[SocketAddr]) -> Result<(Port, Incoming), PortError> {
+async fn bind(listen: &[SocketAddr]) -> Result<(Port, IncomingConnections), PortError> {
     if !listen.is_empty() {
         return Port::bind(listen).await;
     }

@@ -19,7 +19,7 @@ use tokio::{
 use super::{Error, Get};
 use crate::content::transfer::{
     FetchError,
-    reading::{PIECES_AHEAD, Piece, Reading},
+    reading::{FilePiece, PIECES_AHEAD, Reading},
 };
 
 /// The largest content that [`Get::bytes`] takes into memory, in bytes.
@@ -69,15 +69,16 @@ impl Get<'_> {
         let mut task = match here {
             Some(blob) => tokio::spawn(reading.read_here(blob)),
             None => {
-                let (finding, holders) = node.find_holders(online, &address, resolved.hash, resolved.session, &events);
-                tokio::spawn(async move { tokio::join!(reading.read_from_all(holders), finding).0 })
+                let (finding, providers) =
+                    node.find_providers(online, &address, resolved.hash, resolved.session, &events);
+                tokio::spawn(async move { tokio::join!(reading.read_from_all(providers), finding).0 })
             }
         };
         match pieces.recv().await {
-            Some(Piece::Size(size)) => {
+            Some(FilePiece::Size(size)) => {
                 Ok(ContentReader { size, left: size, bytes: Bytes::new(), pieces, task: Some(task) })
             }
-            Some(Piece::Bytes(_)) | None => match (&mut task).await? {
+            Some(FilePiece::Bytes(_)) | None => match (&mut task).await? {
                 Err(FetchError::Folder) => Err(Error::IsAFolder { address }),
                 Err(error) => Err(error.into()),
                 // Without a size, the fetch cannot have succeeded.
@@ -96,7 +97,7 @@ pub struct ContentReader {
     left: u64,
     /// What has come, and is not read.
     bytes: Bytes,
-    pieces: mpsc::Receiver<Piece>,
+    pieces: mpsc::Receiver<FilePiece>,
     /// What fetches; none once it has told how it ended.
     task: Option<JoinHandle<Result<(), FetchError>>>,
 }
@@ -126,11 +127,11 @@ impl AsyncRead for ContentReader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.bytes.is_empty() && self.left > 0 {
             match std::task::ready!(self.pieces.poll_recv(cx)) {
-                Some(Piece::Bytes(bytes)) => {
+                Some(FilePiece::Bytes(bytes)) => {
                     self.left = self.left.saturating_sub(bytes.len() as u64);
                     self.bytes = bytes;
                 }
-                Some(Piece::Size(_)) => {}
+                Some(FilePiece::Size(_)) => {}
                 None => return self.poll_failure(cx).map(Err),
             }
         }

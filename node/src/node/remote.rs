@@ -28,16 +28,16 @@ use crate::{
     connect::trace::Trace,
     content::transfer::{
         fetch::{FetchProgress, Given, Job, fetch},
-        staging::Target,
+        staging::FetchTarget,
     },
-    net::session::{Session, Stream, read_message},
+    net::session::{Session, SessionStream, read_message},
     node::network::Online,
 };
 
 /// How long a peer may take for a short answer.
 const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 /// Sessions that wait for a fetch to take them.
-const MAX_WAITING_HOLDERS: usize = 4;
+const MAX_WAITING_PROVIDERS: usize = 4;
 
 /// What an address turned out to name.
 pub(super) struct Resolved {
@@ -71,14 +71,14 @@ impl Node {
             root: resolved.hash,
             format: resolved.format,
             root_size: resolved.root_size,
-            target: Target { out_dir, name: resolved.name, overwrite },
+            target: FetchTarget { out_dir, name: resolved.name, overwrite },
         };
-        let (finding, holders) = self.find_holders(online, address, resolved.hash, resolved.session, events);
+        let (finding, providers) = self.find_providers(online, address, resolved.hash, resolved.session, events);
         let progress = |FetchProgress { done_bytes, total_bytes, done_files, total_files }| {
             // A front end that is behind misses some progress, no more.
             let _ = events.try_send(Event::Fetching { done_bytes, total_bytes, done_files, total_files });
         };
-        let (outcome, ()) = tokio::join!(fetch(job, holders, progress, cancel.clone()), finding);
+        let (outcome, ()) = tokio::join!(fetch(job, providers, progress, cancel.clone()), finding);
         let outcome = outcome?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.roots_changed.notify_one();
@@ -97,7 +97,7 @@ impl Node {
     }
 
     /// Sessions with nodes that may have the content, and the task that finds them; it ends when nobody takes any more sessions.
-    pub(super) fn find_holders(
+    pub(super) fn find_providers(
         &self,
         online: &Online,
         address: &Address,
@@ -105,17 +105,17 @@ impl Node {
         session: Option<Session>,
         events: &Events,
     ) -> (impl Future<Output = ()> + Send + 'static, mpsc::Receiver<Session>) {
-        let (found, holders) = mpsc::channel(MAX_WAITING_HOLDERS);
+        let (found, providers) = mpsc::channel(MAX_WAITING_PROVIDERS);
         let node = address.node().filter(|node| *node != self.key());
         let (finder, hints, paths) = (online.finder.clone(), address.hints().to_vec(), paths_to(events));
-        (finder.find_holders(hash, node, hints, session, found, paths), holders)
+        (finder.find_providers(hash, node, hints, session, found, paths), providers)
     }
 
     pub(super) async fn resolve(&self, online: &Online, address: &Address, events: &Events) -> Result<Resolved, Error> {
         let name = match address.target() {
             Wanted::Content(hash) => {
                 let name = hash.to_string();
-                tell(events, Event::Stage { message: format!("looking for holders of {}…", &name[..10]) }).await;
+                tell(events, Event::Stage { message: format!("looking for providers of {}…", &name[..10]) }).await;
                 return Ok(Resolved { hash: *hash, format: None, root_size: None, name, session: None });
             }
             Wanted::Name(name) => name,
@@ -208,14 +208,14 @@ impl Node {
 }
 
 /// Opens a stream and asks something on it.
-pub(super) async fn ask(session: &Session, request: &Request) -> Result<Stream, Error> {
+pub(super) async fn ask(session: &Session, request: &Request) -> Result<SessionStream, Error> {
     let mut stream = session.open().await?;
     stream.write_all(&request.to_frame()).await?;
     Ok(stream)
 }
 
 /// Reads the short answer to what was asked.
-pub(super) async fn reply<M: Message>(session: &Session, stream: &mut Stream) -> Result<M, Error> {
+pub(super) async fn reply<M: Message>(session: &Session, stream: &mut SessionStream) -> Result<M, Error> {
     match timeout(REPLY_DEADLINE, read_message(stream)).await {
         Ok(Ok(Some(message))) => Ok(message),
         Ok(Ok(None)) => Err(broken(session, Offence::NoAnswer)),

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::{Error, NodeConfig, api::NodeAddress};
 use crate::{
     base::data_dir::{AdmissionPolicy, Home},
-    content::{store::Store, transfer::serve::Server},
+    content::{store::Store, transfer::serve::ContentServer},
     node::network::Online,
 };
 
@@ -23,7 +23,7 @@ pub struct Node {
     pub(super) home: Home,
     pub(super) secret: NodeSecret,
     pub(super) store: Store,
-    pub(super) server: Server,
+    pub(super) server: ContentServer,
     pub(super) announces: bool,
     pub(super) calls: AdmissionPolicy,
     pub(crate) online: Option<Online>,
@@ -62,7 +62,7 @@ impl Node {
         if let Some(aside) = report.set_aside {
             tracing::warn!(aside = %aside.display(), "the index was damaged; it was set aside and made anew");
         }
-        let server = Server::new(store.clone(), secret.clone());
+        let server = ContentServer::new(store.clone(), secret.clone());
         let roots_changed = Arc::new(Notify::new());
         let online = match config.offline {
             true => None,

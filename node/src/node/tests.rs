@@ -142,7 +142,7 @@ async fn a_folder_arrives_by_key_and_hint_and_by_key_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_holder_gives_content_by_hash_when_the_first_is_gone() {
+async fn a_second_provider_gives_content_by_hash_when_the_first_is_gone() {
     let meeting = Peer::start(Vec::new()).await;
     let first = Peer::start(meeting.addrs()).await;
     let second = Peer::start(meeting.addrs()).await;
@@ -220,16 +220,16 @@ async fn a_node_that_is_gone_is_a_clear_failure_and_leaves_no_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_comes_back_elsewhere_is_found_again() {
+async fn a_provider_that_comes_back_elsewhere_is_found_again() {
     let meeting = Peer::start(Vec::new()).await;
     let sharer = Peer::start(meeting.addrs()).await;
     let getter = Peer::start(meeting.addrs()).await;
     let key = sharer.node.key();
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let finder = getter.node.online.as_ref().unwrap().finder.clone();
-    let (found, mut holders) = mpsc::channel(4);
-    tokio::spawn(finder.find_holders(root, Some(key), sharer.addrs(), None, found, Arc::new(|_| Box::pin(async {}))));
-    let first = holders.recv().await.unwrap();
+    let (found, mut providers) = mpsc::channel(4);
+    tokio::spawn(finder.find_providers(root, Some(key), sharer.addrs(), None, found, Arc::new(|_| Box::pin(async {}))));
+    let first = providers.recv().await.unwrap();
     let before = first.path().remote;
     drop(first);
     sharer.node.shutdown().await;
@@ -239,7 +239,7 @@ async fn a_holder_that_comes_back_elsewhere_is_found_again() {
     let again = Peer::start_in(&home, meeting.addrs()).await;
     let came_back = async {
         loop {
-            let session = holders.recv().await.unwrap();
+            let session = providers.recv().await.unwrap();
             if session.path().remote != before {
                 return session;
             }
@@ -275,12 +275,12 @@ async fn two_nodes_that_connect_to_each_other_at_once_both_get_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_is_connected_to_again_when_the_address_of_its_session_goes_away() {
+async fn a_provider_is_connected_to_again_when_the_address_of_its_session_goes_away() {
     let (sharer, getter) = (Peer::start(Vec::new()).await, Peer::start(Vec::new()).await);
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let online = getter.node.online.as_ref().unwrap();
-    let (found, mut holders) = mpsc::channel(4);
-    tokio::spawn(online.finder.clone().find_holders(
+    let (found, mut providers) = mpsc::channel(4);
+    tokio::spawn(online.finder.clone().find_providers(
         root,
         Some(sharer.node.key()),
         sharer.addrs(),
@@ -288,13 +288,13 @@ async fn a_holder_is_connected_to_again_when_the_address_of_its_session_goes_awa
         found,
         Arc::new(|_| Box::pin(async {})),
     ));
-    let first = holders.recv().await.unwrap();
+    let first = providers.recv().await.unwrap();
 
     online.sessions.break_off_from(&["192.0.2.1".parse().unwrap()]);
     assert!(first.ping().await.is_ok(), "it leaves from another address");
     online.sessions.break_off_from(&["127.0.0.1".parse().unwrap()]);
 
-    let second = tokio::time::timeout(Duration::from_secs(20), holders.recv()).await.expect("in time").unwrap();
+    let second = tokio::time::timeout(Duration::from_secs(20), providers.recv()).await.expect("in time").unwrap();
     assert!(matches!(first.end(), Some(crate::net::session::SessionEnd::Broken(_))), "{:?}", first.end());
     assert!(second.ping().await.is_ok());
 }

@@ -144,7 +144,7 @@ impl Address {
         Ok(Self { hints, ..self })
     }
 
-    /// The node; none only if the address names content that any holder may serve.
+    /// The node; none only if the address names content that any provider may serve.
     pub fn node(&self) -> Option<NodeKey> {
         self.node
     }

@@ -11,7 +11,7 @@ use keyferry::{
     connect::ice::{Dialogue, IceHost, Negotiation},
     net::{
         path::AddressPolicy,
-        port::{Incoming, Port},
+        port::{IncomingConnections, Port},
     },
     reach::gather::{Gathered, PortMapping},
 };
@@ -55,7 +55,7 @@ impl IceNode {
     /// Listens at `listen`, which is all that it has gathered.
     pub async fn start(listen: SocketAddr, config: Config) -> Result<Self> {
         let (port, incoming) = Port::bind(&[listen]).await?;
-        let Incoming { libp2p, sessions, stun } = incoming;
+        let IncomingConnections { libp2p, sessions, stun } = incoming;
         let addr = port.local_addrs()[0];
         let (sender, gathered) = watch::channel(gathered(addr));
         let ice = IceHost::new(gathered, config);

@@ -1,4 +1,4 @@
-//! The main job: a file or folder shared under a key arrives bit for bit, by name, by hash, from one holder or two.
+//! The main job: a file or folder shared under a key arrives bit for bit, by name, by hash, from one provider or two.
 
 use anyhow::{Result, ensure};
 use keyferry::node::api::Event;
@@ -83,7 +83,7 @@ fn files_of_awkward_sizes_arrive() -> Result<()> {
 }
 
 #[test]
-fn a_second_holder_serves_by_hash_when_the_first_has_gone() -> Result<()> {
+fn a_second_provider_serves_by_hash_when_the_first_has_gone() -> Result<()> {
     let mut lab = Lab::new()?;
     let (_bootstrap, status) = lab.node("bootstrap")?;
     lab.bootstrap_from(&status)?;
@@ -93,7 +93,7 @@ fn a_second_holder_serves_by_hash_when_the_first_has_gone() -> Result<()> {
     let (_second, _) = lab.node("second")?;
     first.stop(SOON)?;
 
-    // The second holder's provider record takes a moment to arrive in the DHT.
+    // The second provider's provider record takes a moment to arrive in the DHT.
     let address = format!("keyferry:{}", shared.hash);
     let into = lab.folder("out")?;
     let fetched = eventually(TRANSFER, || Ok(lab.get("third", &address, &into)?.fetched()?.clone()))?;
@@ -102,7 +102,7 @@ fn a_second_holder_serves_by_hash_when_the_first_has_gone() -> Result<()> {
 }
 
 #[test]
-fn heavy_two_holders_serve_one_getter() -> Result<()> {
+fn heavy_two_providers_serve_one_getter() -> Result<()> {
     let mut lab = Lab::new()?;
     let (_bootstrap, status) = lab.node("bootstrap")?;
     lab.bootstrap_from(&status)?;
@@ -117,7 +117,7 @@ fn heavy_two_holders_serve_one_getter() -> Result<()> {
         tries += 1;
         let into = lab.folder(format!("out-{tries}"))?;
         let fetched = lab.get(&format!("getter-{tries}"), &address, &into)?.fetched()?.clone();
-        // What the second holder announces may still have been on its way.
+        // What the second provider announces may still have been on its way.
         ensure!(fetched.from.len() == 2, "came from {:?}", fetched.from);
         Ok(fetched)
     })?;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use keyferry::net::session::Stream;
+use keyferry::net::session::SessionStream;
 use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     identity::NodeSecret,
@@ -56,7 +56,7 @@ enum Lie {
     Drip(Vec<u8>),
 }
 
-async fn tell(mut stream: Stream, lie: Lie) -> Result<()> {
+async fn tell(mut stream: SessionStream, lie: Lie) -> Result<()> {
     match lie {
         Lie::Send(bytes) => send(stream, &bytes).await,
         Lie::Stall(bytes) => {
@@ -86,7 +86,7 @@ async fn tell(mut stream: Stream, lie: Lie) -> Result<()> {
     }
 }
 
-async fn send(mut stream: Stream, bytes: &[u8]) -> Result<()> {
+async fn send(mut stream: SessionStream, bytes: &[u8]) -> Result<()> {
     stream.write_all(bytes).await?;
     stream.shutdown().await?;
     Ok(())
@@ -238,7 +238,7 @@ fn heavy_an_endless_catalogue_is_not_listened_to() -> Result<()> {
 }
 
 #[test]
-fn with_an_honest_holder_beside_it_a_liar_only_costs_time() -> Result<()> {
+fn with_an_honest_provider_beside_it_a_liar_only_costs_time() -> Result<()> {
     let lab = Lab::new()?;
     let data = content::random_bytes(9, 8 << 20);
     std::fs::write(lab.path("file"), &data)?;

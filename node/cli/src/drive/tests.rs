@@ -96,12 +96,12 @@ async fn interrupted_get_says_that_the_same_command_goes_on() {
 #[tokio::test]
 async fn failure_of_the_command_is_the_failure_of_the_drive() {
     let (mut screen, out, _) = Screen::kept(Style { json: true, ..Style::default() });
-    let failure = Failure::new(FailureKind::Network, "no holder");
+    let failure = Failure::new(FailureKind::Network, "no provider");
     let replay = Replay { events: notices(1), end: End::Fail(failure) };
     let failure = drive(&replay, get(), &mut screen, &CancellationToken::new()).await.unwrap_err();
     assert_eq!((failure.kind, failure.advice.clone()), (FailureKind::Network, None));
     screen.failure(&failure).unwrap();
-    assert_eq!(out.text().matches("no holder").count(), 1);
+    assert_eq!(out.text().matches("no provider").count(), 1);
 }
 
 #[tokio::test]

@@ -189,11 +189,11 @@ fn hostile_names_cannot_steer_the_terminal() {
 
 #[test]
 fn failure_is_one_line_and_one_of_advice() {
-    let failure = Failure::new(FailureKind::Network, "no holder of this content was found")
+    let failure = Failure::new(FailureKind::Network, "no provider of this content was found")
         .try_to("ask the other side for an address with ?via=");
     assert_eq!(
         failure_text(&failure),
-        "error: no holder of this content was found\n  try: ask the other side for an address with ?via=\n"
+        "error: no provider of this content was found\n  try: ask the other side for an address with ?via=\n"
     );
     assert_eq!(failure_text(&Failure::new(FailureKind::Local, "disk\nfull")), "error: disk\\u{a}full\n");
 }

@@ -85,7 +85,7 @@ pub enum ContactsError {
     },
     /// The name is not one.
     #[error("{0}")]
-    Name(#[from] NameError),
+    Name(#[from] ContactNameError),
     /// Another node has the name.
     #[error("{name} is the name of {node} already")]
     NameTaken {
@@ -123,7 +123,7 @@ pub enum LineProblem {
     Node(#[from] NodeKeyError),
     /// The name is not one.
     #[error("{0}")]
-    Name(#[from] NameError),
+    Name(#[from] ContactNameError),
     /// The node, or the name, stands in an earlier line.
     #[error("this {0} stands in an earlier line already")]
     Twice(&'static str),
@@ -135,14 +135,14 @@ pub enum LineProblem {
 /// Why something is not a contact's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a contact's name has 1 to {MAX_CONTACT_NAME_LEN} bytes, no control characters, and no space at its ends")]
-pub struct NameError;
+pub struct ContactNameError;
 
 impl ContactName {
     /// Checks a name.
-    pub fn new(text: &str) -> Result<Self, NameError> {
+    pub fn new(text: &str) -> Result<Self, ContactNameError> {
         let fits = (1..=MAX_CONTACT_NAME_LEN).contains(&text.len());
         if !fits || text.trim() != text || text.chars().any(char::is_control) {
-            return Err(NameError);
+            return Err(ContactNameError);
         }
         Ok(Self(text.to_owned()))
     }

@@ -1,6 +1,6 @@
 //! From a relay to a direct path: the connector tries again and again, for as long as somebody uses the relay.
 //!
-//! What it is not: moving what is under way (`holders`, `crate::content::transfer`), or the ways themselves.
+//! What it is not: moving what is under way (`providers`, `crate::content::transfer`), or the ways themselves.
 
 use std::time::{Duration, Instant};
 

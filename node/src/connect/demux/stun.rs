@@ -141,7 +141,7 @@ async fn serve(mut accepted: mpsc::Receiver<Accepted>, shared: Arc<DemuxState>) 
         connections.spawn(async move {
             tokio::select! {
                 end = connection(accepted, &shared) => shared.counters.count(end),
-                _ = &mut place.pushed_out => shared.counters.count(End::PushedOut),
+                _ = &mut place.pushed_out => shared.counters.count(ConnectionEnd::PushedOut),
             }
         });
     }
@@ -149,7 +149,7 @@ async fn serve(mut accepted: mpsc::Receiver<Accepted>, shared: Arc<DemuxState>) 
 
 /// What became of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum ConnectionEnd {
     HandedOver,
     Relay,
     UnknownNegotiation,
@@ -164,23 +164,23 @@ enum End {
     Closed,
 }
 
-async fn connection(accepted: Accepted, shared: &DemuxState) -> End {
+async fn connection(accepted: Accepted, shared: &DemuxState) -> ConnectionEnd {
     let Accepted { mut stream, remote, local } = accepted;
     match timeout(FIRST_MESSAGE_TIMEOUT, read::first(&mut stream)).await {
         Ok(Ok(First::Framed(first_check))) => {
             match shared.ice.hand_over(Inbound { stream: stream.into(), remote, local, first_check }) {
-                Ok(()) => End::HandedOver,
-                Err(Unclaimed::Malformed) => End::Malformed,
-                Err(Unclaimed::UnknownNegotiation) => End::UnknownNegotiation,
-                Err(Unclaimed::Full) => End::NegotiationFull,
+                Ok(()) => ConnectionEnd::HandedOver,
+                Err(Unclaimed::Malformed) => ConnectionEnd::Malformed,
+                Err(Unclaimed::UnknownNegotiation) => ConnectionEnd::UnknownNegotiation,
+                Err(Unclaimed::Full) => ConnectionEnd::NegotiationFull,
             }
         }
         Ok(Ok(First::Plain(message))) => match shared.answers {
             true => respond(stream, (remote, local), message, shared).await,
             false => hand_over(stream, (remote, local), message, shared),
         },
-        Ok(Err(_)) => End::Malformed,
-        Err(_) => End::Silent,
+        Ok(Err(_)) => ConnectionEnd::Malformed,
+        Err(_) => ConnectionEnd::Silent,
     }
 }
 
@@ -190,35 +190,35 @@ async fn respond(
     (remote, local): (SocketAddr, SocketAddr),
     first: Vec<u8>,
     shared: &DemuxState,
-) -> End {
+) -> ConnectionEnd {
     let too_old = Instant::now() + MAX_AGE;
     let mut message = first;
     for _ in 0..MAX_REQUESTS {
         let reply = reply(&message, remote);
         // The relay has limits of its own, which are not those of strangers.
         if reply != Reply::NotBinding && !shared.may_answer(remote.ip()) {
-            return End::RateLimited;
+            return ConnectionEnd::RateLimited;
         }
         match reply {
             Reply::Answer(answer) => {
                 if !matches!(timeout(WRITE_TIMEOUT, stream.write_all(&answer)).await, Ok(Ok(()))) {
-                    return End::Closed;
+                    return ConnectionEnd::Closed;
                 }
                 shared.counters.answered.add_one();
             }
             Reply::Nothing => {}
             Reply::NotBinding => return hand_over(stream, (remote, local), message, shared),
-            Reply::Malformed => return End::Malformed,
+            Reply::Malformed => return ConnectionEnd::Malformed,
         }
         let deadline = too_old.min(Instant::now() + MAX_IDLE);
         message = match timeout_at(deadline, read::plain(&mut stream)).await {
             Ok(Ok(message)) => message,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return End::Malformed,
-            Ok(Err(_)) => return End::Closed,
-            Err(_) => return End::UsedUp,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return ConnectionEnd::Malformed,
+            Ok(Err(_)) => return ConnectionEnd::Closed,
+            Err(_) => return ConnectionEnd::UsedUp,
         };
     }
-    End::UsedUp
+    ConnectionEnd::UsedUp
 }
 
 /// Gives a connection to the relay, with the message that is not for this one.
@@ -227,13 +227,13 @@ fn hand_over(
     (remote, local): (SocketAddr, SocketAddr),
     message: Vec<u8>,
     shared: &DemuxState,
-) -> End {
+) -> ConnectionEnd {
     match &shared.relay {
         Some(relay) => {
             relay.plain(stream, remote, local, message);
-            End::Relay
+            ConnectionEnd::Relay
         }
-        None => End::NotBinding,
+        None => ConnectionEnd::NotBinding,
     }
 }
 
@@ -245,20 +245,20 @@ impl DemuxState {
 }
 
 impl StunCounters {
-    fn count(&self, end: End) {
+    fn count(&self, end: ConnectionEnd) {
         tracing::trace!(?end, "a connection for STUN is done with");
         let counter = match end {
-            End::HandedOver => &self.ice_checks,
-            End::Relay => &self.relay,
-            End::UnknownNegotiation => &self.ice_unknown,
-            End::NegotiationFull => &self.ice_full,
-            End::NotBinding => &self.not_binding,
-            End::Malformed => &self.malformed,
-            End::Silent => &self.silent,
-            End::RateLimited => &self.rate_limited,
-            End::PushedOut => &self.pushed_out,
-            End::UsedUp => &self.used_up,
-            End::Closed => return,
+            ConnectionEnd::HandedOver => &self.ice_checks,
+            ConnectionEnd::Relay => &self.relay,
+            ConnectionEnd::UnknownNegotiation => &self.ice_unknown,
+            ConnectionEnd::NegotiationFull => &self.ice_full,
+            ConnectionEnd::NotBinding => &self.not_binding,
+            ConnectionEnd::Malformed => &self.malformed,
+            ConnectionEnd::Silent => &self.silent,
+            ConnectionEnd::RateLimited => &self.rate_limited,
+            ConnectionEnd::PushedOut => &self.pushed_out,
+            ConnectionEnd::UsedUp => &self.used_up,
+            ConnectionEnd::Closed => return,
         };
         counter.add_one();
     }

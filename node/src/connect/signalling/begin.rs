@@ -18,12 +18,12 @@ use crate::reach::rendezvous::{CallOver, CallStream, Rendezvous};
 
 /// A line to a node, on which nothing has been said yet. Dropping it hangs up.
 #[derive(Debug)]
-pub struct CallLine {
+pub struct FreeLine {
     opened: CallStream,
     rendezvous: Rendezvous,
 }
 
-impl CallLine {
+impl FreeLine {
     /// Opens a line to the rendezvous peer at the end of a circuit. If that peer is connected directly, that connection is
     /// used, unless the call is to go over the circuit.
     pub async fn open(rendezvous: &Rendezvous, circuit: &Multiaddr, over: CallOver) -> Result<Self, CallError> {
@@ -54,7 +54,7 @@ pub async fn call(
     secret: &NodeSecret,
     local: Streams,
 ) -> Result<Call, CallError> {
-    CallLine::open(rendezvous, circuit, CallOver::Any).await?.call(callee, secret, local).await
+    FreeLine::open(rendezvous, circuit, CallOver::Any).await?.call(callee, secret, local).await
 }
 
 /// Makes the call on a stream that is open.

@@ -24,12 +24,12 @@ use libp2p::Multiaddr;
 use tokio::{io::AsyncWrite, sync::watch};
 
 pub use self::{
-    begin::{CallLine, call},
+    begin::{FreeLine, call},
     error::CallError,
     listen::{IncomingCalls, MAX_CALLS, Ringing, listen},
 };
 use crate::{
-    base::frame_io::{FrameReader, write_frame},
+    base::frame_io::{StreamFrameReader, write_frame},
     connect::ice::{Dialogue, RelayedDialogue},
 };
 
@@ -69,8 +69,8 @@ impl Call {
 }
 
 /// A reader of the messages on a call's stream.
-const fn messages() -> FrameReader {
-    FrameReader::new(MAX_MESSAGE_LEN)
+const fn messages() -> StreamFrameReader {
+    StreamFrameReader::new(MAX_MESSAGE_LEN)
 }
 
 /// Writes one message and hands it to the network.

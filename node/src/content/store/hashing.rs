@@ -39,7 +39,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// A file to hash.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
+pub(super) struct FileToHash {
     pub(super) path: PathBuf,
     /// Its size when it was found, in bytes.
     pub(super) size: u64,
@@ -66,7 +66,7 @@ pub(super) trait Observer {
 /// Hashes every source and keeps the outboards, and copies of the files if `copy` says so.
 pub(super) fn hash_files(
     folders: &Folders,
-    sources: &[Source],
+    sources: &[FileToHash],
     copy: bool,
     observer: &mut dyn Observer,
     cancelled: &AtomicBool,
@@ -104,7 +104,7 @@ type HashReport = (usize, Result<Hashed, StoreError>);
 
 struct HashRun<'a> {
     folders: &'a Folders,
-    sources: &'a [Source],
+    sources: &'a [FileToHash],
     copy: bool,
     queue: Mutex<Queue>,
     bytes: AtomicU64,
@@ -205,7 +205,7 @@ impl HashRun<'_> {
 
     /// Opens a source, which must still have the size with which it was found.
     fn open(&self, source: usize) -> Result<(File, Stamp, bool), StoreError> {
-        let Source { path, size, .. } = &self.sources[source];
+        let FileToHash { path, size, .. } = &self.sources[source];
         let file = File::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => StoreError::Vanished { path: path.clone() },
             _ => StoreError::io("open", path)(error),
@@ -325,7 +325,7 @@ impl HashRun<'_> {
         parents: &mut [u8],
         buffer: &mut [u8],
     ) -> Result<Value, StoreError> {
-        let Source { path, size, .. } = &self.sources[source];
+        let FileToHash { path, size, .. } = &self.sources[source];
         let mut values = Vec::with_capacity(subtree.groups as usize);
         let start = subtree.first_group * GROUP_LEN;
         let end = size.min(&((subtree.first_group + subtree.groups) * GROUP_LEN)).to_owned();

@@ -20,8 +20,8 @@ use keyferry_proto::{
 };
 
 use super::{
-    Origin, Root, Store, StoreError,
-    hashing::{self, Hashed, Observer, Source},
+    Root, RootOrigin, Store, StoreError,
+    hashing::{self, FileToHash, Hashed, Observer},
     index::Location,
     utf8,
 };
@@ -111,8 +111,8 @@ impl Store {
             files: count,
             name: name.cloned(),
             origin: match mode {
-                ImportMode::InPlace => Origin::InPlace { path },
-                ImportMode::Copy => Origin::Copied,
+                ImportMode::InPlace => RootOrigin::InPlace { path },
+                ImportMode::Copy => RootOrigin::Copied,
             },
             added: clock::now(),
         };
@@ -182,7 +182,7 @@ impl Store {
 
 /// The files that an import takes.
 struct FoundFiles {
-    sources: Vec<Source>,
+    sources: Vec<FileToHash>,
     /// Their names in the collection, in the same order; none for a single file.
     names: Option<Vec<SafePath>>,
     skipped: Vec<(PathBuf, SkipReason)>,
@@ -200,7 +200,7 @@ impl FoundFiles {
             found.walk(path, cancelled)?;
             found.check_names(path)?;
         } else if metadata.is_file() {
-            found.sources.push(Source { path: path.to_owned(), size: metadata.len(), expected: None });
+            found.sources.push(FileToHash { path: path.to_owned(), size: metadata.len(), expected: None });
         } else {
             return Err(StoreError::NotShareable { path: path.to_owned() });
         }
@@ -247,7 +247,7 @@ impl FoundFiles {
         }
         let name = safe_name(folder, &path)?;
         self.names.get_or_insert_default().push(name);
-        self.sources.push(Source { path, size, expected: None });
+        self.sources.push(FileToHash { path, size, expected: None });
         Ok(())
     }
 

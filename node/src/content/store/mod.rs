@@ -55,7 +55,7 @@ pub use self::{
     error::{BlobError, StoreError},
     import::{ImportMode, ImportProgress, Imported, MAX_SKIPPED_LISTED, SkipReason},
     outboard::OutboardFile,
-    roots::{Origin, Root},
+    roots::{Root, RootOrigin},
     verify::{Damage, VerifyProgress, VerifyReport},
 };
 

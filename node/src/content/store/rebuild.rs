@@ -17,7 +17,7 @@ use keyferry_proto::hash::{ContentFormat, ContentHash};
 use super::{
     OpenReport, Root, Store, StoreError,
     disk::Stamp,
-    hashing::{self, Hashed, Observer, Source},
+    hashing::{self, FileToHash, Hashed, Observer},
     import::safe_name,
     index::Location,
     proving, utf8,
@@ -52,7 +52,7 @@ impl Store {
         for (hash, size, path) in wanted {
             match self.believable(root, &hash, size, &path) {
                 Some(location) => places.push((hash, location)),
-                None => doubtful.push(Source { path, size, expected: Some(hash) }),
+                None => doubtful.push(FileToHash { path, size, expected: Some(hash) }),
             }
         }
         let mut rehashing = Rehashing { sources: &doubtful, places, report };
@@ -140,14 +140,14 @@ fn names_in(folder: &Path) -> HashMap<String, PathBuf> {
 }
 
 struct Rehashing<'a> {
-    sources: &'a [Source],
+    sources: &'a [FileToHash],
     places: Vec<(ContentHash, Location)>,
     report: &'a mut OpenReport,
 }
 
 impl Observer for Rehashing<'_> {
     fn done(&mut self, source: usize, result: Result<Hashed, StoreError>) -> ControlFlow<StoreError> {
-        let Source { path, expected, .. } = &self.sources[source];
+        let FileToHash { path, expected, .. } = &self.sources[source];
         match (result, utf8(path.clone())) {
             (Ok(hashed), Ok(text)) if Some(hashed.hash) == *expected => {
                 self.places.push((hashed.hash, Location { path: text, stamp: hashed.stamp }));

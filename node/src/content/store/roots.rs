@@ -40,7 +40,7 @@ pub struct Root {
     /// Its name in the catalogue, if it has one.
     pub name: Option<ShareName>,
     /// Where its content is.
-    pub origin: Origin,
+    pub origin: RootOrigin,
     /// When it came into the store.
     pub added: UnixTime,
 }
@@ -48,7 +48,7 @@ pub struct Root {
 /// Where the content of a root is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Origin {
+pub enum RootOrigin {
     /// In the user's own file or folder, which was shared without a copy.
     InPlace {
         /// That file or folder, absolute.
@@ -63,7 +63,7 @@ pub enum Origin {
     },
 }
 
-impl Origin {
+impl RootOrigin {
     /// The file or folder outside the data folder that holds the content.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -151,7 +151,7 @@ mod tests {
             size: content.len() as u64,
             files: 1,
             name: name.map(|name| name.parse().unwrap()),
-            origin: Origin::InPlace { path: path.into() },
+            origin: RootOrigin::InPlace { path: path.into() },
             added: UnixTime(1),
         }
     }
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), []);
         let roots = vec![
             root("a", Some("one"), "/a"),
-            Root { origin: Origin::Copied, format: ContentFormat::Collection, ..root("b", None, "/b") },
+            Root { origin: RootOrigin::Copied, format: ContentFormat::Collection, ..root("b", None, "/b") },
         ];
         write(&path, &roots).unwrap();
         assert_eq!(read(&path).unwrap(), roots);

@@ -92,7 +92,7 @@ fn a_file_is_shared_in_place_under_the_hash_that_b3sum_prints() {
         let path = scene.write(&format!("f{seed}"), &content);
         let imported = import(&store, &path, &format!("f{seed}"), ImportMode::InPlace).unwrap();
         assert_eq!(imported.root.hash, ContentHash::of(&content), "{len} bytes");
-        assert_eq!(imported.root.origin, Origin::InPlace { path: path.clone() });
+        assert_eq!(imported.root.origin, RootOrigin::InPlace { path: path.clone() });
         assert_eq!((imported.root.size, imported.root.files), (len as u64, 1));
         assert!(read_all(&store, &imported.root.hash) == content);
         assert_eq!(store.blob(&imported.root.hash).unwrap().unwrap().path(), path);
@@ -152,7 +152,7 @@ fn a_copy_stays_when_the_source_goes() {
     scene.write("d/large", &bytes(1, 17 * 1024 * 1024));
     let root = import(&store, &scene.file("d"), "d", ImportMode::Copy).unwrap().root;
     fs::remove_dir_all(scene.file("d")).unwrap();
-    assert_eq!(root.origin, Origin::Copied);
+    assert_eq!(root.origin, RootOrigin::Copied);
     assert_eq!(read_all(&store, &ContentHash::of(b"small")), b"small");
     assert!(read_all(&store, &ContentHash::of(&bytes(1, 17 * 1024 * 1024))) == bytes(1, 17 * 1024 * 1024));
     assert_eq!(verify(&store).0, VerifyReport { sound: 3, damaged: 0, repaired: 0 });

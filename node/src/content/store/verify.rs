@@ -14,8 +14,8 @@ use std::{
 use keyferry_proto::hash::{ContentFormat, ContentHash};
 
 use super::{
-    OpenReport, Origin, Root, Store, StoreError,
-    hashing::{self, Hashed, Observer, Source},
+    OpenReport, Root, RootOrigin, Store, StoreError,
+    hashing::{self, FileToHash, Hashed, Observer},
     index::Location,
     utf8,
 };
@@ -116,12 +116,12 @@ impl Store {
             }
         };
         match (&root.origin, manifest) {
-            (Origin::Copied, None) => files.push((root.hash, root.size, blob_path(&root.hash))),
-            (Origin::Copied, Some(manifest)) => {
+            (RootOrigin::Copied, None) => files.push((root.hash, root.size, blob_path(&root.hash))),
+            (RootOrigin::Copied, Some(manifest)) => {
                 let entries = manifest.entries().iter();
                 files.extend(entries.map(|entry| (entry.hash, entry.size, blob_path(&entry.hash))));
             }
-            (Origin::InPlace { path } | Origin::Fetched { path }, _) => {
+            (RootOrigin::InPlace { path } | RootOrigin::Fetched { path }, _) => {
                 files.extend(self.files_of(root, path, &mut OpenReport::default())?);
             }
         }
@@ -149,7 +149,7 @@ impl Store {
         let (mut sources, mut blob_of) = (Vec::new(), Vec::new());
         for (number, blob) in expected.iter().enumerate() {
             for path in &blob.paths {
-                sources.push(Source { path: path.clone(), size: blob.size, expected: Some(blob.hash) });
+                sources.push(FileToHash { path: path.clone(), size: blob.size, expected: Some(blob.hash) });
                 blob_of.push(number);
             }
         }
@@ -182,7 +182,7 @@ impl Store {
 }
 
 struct Verifying<'a> {
-    sources: &'a [Source],
+    sources: &'a [FileToHash],
     blob_of: &'a [usize],
     expected: &'a mut [Expected],
     found: Vec<(ContentHash, Location)>,

@@ -18,7 +18,7 @@ use keyferry_proto::{
     hash::ContentFormat,
     identity::NodeKey,
     transfer::{
-        schedule::{DropReason, HolderId, Input, Output, RequestId, Schedule, ScheduleConfig, ScheduleError},
+        schedule::{DropReason, Input, Output, ProviderId, RequestId, Schedule, ScheduleConfig, ScheduleError},
         units::UnitRanges,
     },
 };
@@ -39,7 +39,7 @@ use super::{
     context::FetchContext,
     ledger::Ledger,
     patience::Patience,
-    plan::{Plan, blocking},
+    plan::{FetchPlan, blocking},
     receive::ReceiveError,
     sink::RequestProgress,
 };
@@ -70,14 +70,14 @@ pub(super) struct Attempt {
     providers: Providers,
     requests: Requests,
     tally: Tally,
-    description: Description,
+    description: PlanBasis,
     /// Since when there is nobody to ask.
     stuck_since: Instant,
 }
 
 /// By whose word the plan goes.
 #[derive(Default)]
-struct Description {
+struct PlanBasis {
     /// Who described a blob; its word is proven only by the last chunk.
     by: Option<NodeKey>,
     is_disputed: bool,
@@ -103,7 +103,7 @@ impl Attempt {
             providers: Providers::default(),
             requests: Requests::new(),
             tally: Tally::default(),
-            description: Description::default(),
+            description: PlanBasis::default(),
             stuck_since: now,
         };
         if let Some(have) = planned {
@@ -158,7 +158,7 @@ impl Attempt {
     }
 
     /// The plan of an attempt that is complete.
-    pub(super) fn plan(&self) -> Result<Arc<Plan>, FetchError> {
+    pub(super) fn plan(&self) -> Result<Arc<FetchPlan>, FetchError> {
         self.context.plan.get().cloned().ok_or_else(|| InternalError::NoPlan.into())
     }
 
@@ -190,15 +190,15 @@ impl Attempt {
     fn drain_schedule(&mut self) -> ScheduleStep {
         loop {
             match self.schedule.poll_output() {
-                Output::Request { holder, request, ranges } => self.start_request(holder, request, ranges),
+                Output::Request { provider, request, ranges } => self.start_request(provider, request, ranges),
                 Output::Shorten { request, end_unit, .. } => self.requests.shorten(request, end_unit),
-                Output::Drop { holder, why: DropReason::Stalled } => {
+                Output::Drop { provider, why: DropReason::Stalled } => {
                     self.ledger.note(ProviderError::Silent);
-                    self.requests.give_up(holder);
+                    self.requests.give_up(provider);
                 }
-                Output::Drop { holder, why: DropReason::Empty } => {
+                Output::Drop { provider, why: DropReason::Empty } => {
                     self.ledger.note_if_none(ProviderError::Useless);
-                    self.requests.give_up(holder);
+                    self.requests.give_up(provider);
                 }
                 Output::Complete => return ScheduleStep::Complete,
                 Output::Stuck { .. } => self.stuck_since = Instant::now(),
@@ -207,10 +207,10 @@ impl Attempt {
         }
     }
 
-    fn start_request(&mut self, provider: HolderId, request: RequestId, ranges: UnitRanges) {
+    fn start_request(&mut self, provider: ProviderId, request: RequestId, ranges: UnitRanges) {
         let Some(session) = self.providers.session(provider).cloned() else {
             // Its session ended while it had nothing to do.
-            let lost = self.input(Input::HolderLost(provider));
+            let lost = self.input(Input::ProviderLost(provider));
             return lost.unwrap_or_else(|error| tracing::debug!(%error, "a provider that is gone is not given up"));
         };
         self.requests.start(provider, request, ranges, session, Arc::clone(&self.context));
@@ -223,18 +223,18 @@ impl Attempt {
             tracing::debug!("a provider that lied is not asked again");
             return Ok(());
         }
-        let known = self.schedule.holders().find(|id| self.providers.node(*id) == Some(peer));
+        let known = self.schedule.providers().find(|id| self.providers.node(*id) == Some(peer));
         if let Some(id) = known {
             if !self.providers.move_to(id, session) {
                 return Ok(());
             }
             self.requests.leave(id, now);
-            return self.input_at(now, Input::HolderMoved(id));
+            return self.input_at(now, Input::ProviderMoved(id));
         }
         self.providers.forget_ended(&self.requests.busy());
-        match self.schedule.handle_input(now, Input::HolderAdded(self.providers.next_id())) {
+        match self.schedule.handle_input(now, Input::ProviderAdded(self.providers.next_id())) {
             Ok(()) => self.providers.add(session),
-            Err(error @ ScheduleError::TooManyHolders { .. }) => {
+            Err(error @ ScheduleError::TooManyProviders { .. }) => {
                 tracing::debug!(%error, "one more provider is left alone");
             }
             Err(error) => return Err(InternalError::from(error).into()),
@@ -249,7 +249,7 @@ impl Attempt {
             What::Ended(ended) => match self.requests.take_ended(provider, request) {
                 // The session that it left may have ended meanwhile: no reason to doubt the provider.
                 Some(running) if running.has_moved() && ended.as_ref().is_err_and(ReceiveError::is_interruption) => {
-                    Ok(self.input(Input::RequestEnded { holder: provider, request })?)
+                    Ok(self.input(Input::RequestEnded { provider, request })?)
                 }
                 Some(_) => self.on_ended(provider, request, ended),
                 None => Ok(()),
@@ -260,7 +260,7 @@ impl Attempt {
     /// Progress counts also of a request that was given up meanwhile: it is verified, and on disk.
     fn on_progress(
         &mut self,
-        provider: HolderId,
+        provider: ProviderId,
         request: RequestId,
         progress: RequestProgress,
     ) -> Result<(), FetchError> {
@@ -282,11 +282,11 @@ impl Attempt {
             }
             RequestProgress::Verified { units } => {
                 self.on_verified(now, provider, request, units.clone());
-                self.input_at(now, Input::Verified { holder: provider, units })
+                self.input_at(now, Input::Verified { provider, units })
             }
             RequestProgress::ItemRefused { units, refusal } => {
                 self.ledger.note(ProviderError::Refused(refusal));
-                self.input_at(now, Input::ItemRefused { holder: provider, units })
+                self.input_at(now, Input::ItemRefused { provider, units })
             }
         }
     }
@@ -298,7 +298,7 @@ impl Attempt {
         self.input_at(now, Input::Planned { total_units: plan.layout.total_units(), have })
     }
 
-    fn on_verified(&mut self, now: Instant, provider: HolderId, request: RequestId, units: Range<u64>) {
+    fn on_verified(&mut self, now: Instant, provider: ProviderId, request: RequestId, units: Range<u64>) {
         let gained = self.context.plan.get().map_or(0, |plan| self.tally.count(plan, units));
         self.ledger.progressed(now);
         // A request that was given up may still tell of something.
@@ -310,11 +310,11 @@ impl Attempt {
 
     fn on_ended(
         &mut self,
-        provider: HolderId,
+        provider: ProviderId,
         request: RequestId,
         ended: Result<(), ReceiveError>,
     ) -> Result<(), AttemptError> {
-        let ask_again = Input::RequestEnded { holder: provider, request };
+        let ask_again = Input::RequestEnded { provider, request };
         let node = self.providers.node(provider);
         let error = match ended {
             Ok(()) => return Ok(self.input(ask_again)?),
@@ -349,7 +349,7 @@ impl Attempt {
         }
         self.ledger.note(error);
         self.requests.give_up(provider);
-        Ok(self.input(Input::HolderLost(provider))?)
+        Ok(self.input(Input::ProviderLost(provider))?)
     }
 
     /// The provider that makes the plan is silent only as this side is busy with it.

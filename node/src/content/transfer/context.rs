@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     FetchError,
-    plan::{Plan, blocking},
-    staging::Target,
+    plan::{FetchPlan, blocking},
+    staging::FetchTarget,
 };
 use crate::content::store::Store;
 
@@ -36,7 +36,7 @@ pub struct Job {
     /// The size of the root blob, if a signed entry says so.
     pub root_size: Option<u64>,
     /// Where the content goes.
-    pub target: Target,
+    pub target: FetchTarget,
 }
 
 /// What all requests of one attempt share.
@@ -44,7 +44,7 @@ pub struct Job {
 pub(super) struct FetchContext {
     pub(super) job: Job,
     /// Set by the first provider that describes the content, if it was not known before.
-    pub(super) plan: OnceLock<Arc<Plan>>,
+    pub(super) plan: OnceLock<Arc<FetchPlan>>,
     /// Held while a plan is made: two would contend for the staging area.
     pub(super) planning: Mutex<()>,
     pub(super) arrivals: Arc<Arrivals>,
@@ -87,9 +87,9 @@ impl FetchContext {
             Some(ContentFormat::Blob) => None,
             _ => store.manifest(root).ok().flatten(),
         };
-        let blob = |size| Plan::blob(store.clone(), target.clone(), *root, size);
+        let blob = |size| FetchPlan::blob(store.clone(), target.clone(), *root, size);
         let plan = match (manifest, format, root_size) {
-            (Some(manifest), ..) => Plan::collection(store.clone(), target.clone(), *root, &manifest.encode())?,
+            (Some(manifest), ..) => FetchPlan::collection(store.clone(), target.clone(), *root, &manifest.encode())?,
             (None, Some(ContentFormat::Collection), _) => return Ok(None),
             (None, Some(ContentFormat::Blob), Some(size)) => blob(*size)?,
             (None, ..) => match store.blob(root) {

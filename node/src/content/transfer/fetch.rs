@@ -25,18 +25,18 @@ use super::{
     context::FetchContext,
     ledger::Ledger,
     patience::Patience,
-    plan::{Plan, blocking},
+    plan::{FetchPlan, blocking},
 };
 pub use super::{attempt::FetchProgress, context::Job, ledger::Given};
 use crate::{
     base::clock,
-    content::store::{Origin, Root},
+    content::store::{Root, RootOrigin},
     net::session::Session,
 };
 
 /// The result of a fetch.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct FetchOutcome {
     /// A file or a folder.
     pub format: ContentFormat,
     /// Where the content is now.
@@ -64,7 +64,7 @@ pub async fn fetch(
     providers: mpsc::Receiver<Session>,
     progress: impl Fn(FetchProgress),
     cancel: CancellationToken,
-) -> Result<Outcome, FetchError> {
+) -> Result<FetchOutcome, FetchError> {
     fetch_with(job, &Patience::default(), providers, progress, cancel).await
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn fetch_with(
     mut providers: mpsc::Receiver<Session>,
     progress: impl Fn(FetchProgress),
     cancel: CancellationToken,
-) -> Result<Outcome, FetchError> {
+) -> Result<FetchOutcome, FetchError> {
     let mut ledger = Ledger::new();
     let mut sessions = Vec::new();
     loop {
@@ -97,7 +97,7 @@ pub(super) async fn fetch_with(
 }
 
 /// Whether the bytes that were fetched as a file are the list of files of a folder, which is then fetched.
-async fn take_for_manifest(job: &Job, plan: &Arc<Plan>) -> Result<bool, FetchError> {
+async fn take_for_manifest(job: &Job, plan: &Arc<FetchPlan>) -> Result<bool, FetchError> {
     let (plan, store) = (Arc::clone(plan), job.store.clone());
     blocking(move || {
         let Some(manifest) = plan.manifest_in_disguise()? else { return Ok(false) };
@@ -108,7 +108,7 @@ async fn take_for_manifest(job: &Job, plan: &Arc<Plan>) -> Result<bool, FetchErr
     .await
 }
 
-async fn finish(job: &Job, plan: Arc<Plan>, ledger: Ledger) -> Result<Outcome, FetchError> {
+async fn finish(job: &Job, plan: Arc<FetchPlan>, ledger: Ledger) -> Result<FetchOutcome, FetchError> {
     let store = job.store.clone();
     let (plan, path) = blocking(move || {
         let path = plan.finish()?;
@@ -118,7 +118,7 @@ async fn finish(job: &Job, plan: Arc<Plan>, ledger: Ledger) -> Result<Outcome, F
             size: plan.content_len(),
             files: plan.file_count(),
             name: None,
-            origin: Origin::Fetched { path: path.clone() },
+            origin: RootOrigin::Fetched { path: path.clone() },
             added: clock::now(),
         };
         if let Err(error) = store.add_fetched(root, plan.placed(&path)) {
@@ -128,7 +128,7 @@ async fn finish(job: &Job, plan: Arc<Plan>, ledger: Ledger) -> Result<Outcome, F
         Ok((plan, path))
     })
     .await?;
-    Ok(Outcome {
+    Ok(FetchOutcome {
         format: plan.format,
         path,
         size: plan.content_len(),

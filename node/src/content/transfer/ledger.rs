@@ -31,7 +31,7 @@ pub(super) struct Ledger {
     /// Those who sent what does not hash to what was asked for; they are not asked again.
     banned: HashSet<NodeKey>,
     /// What was kept of whom. No session: one that is left for a better one is to end.
-    given: Vec<Kept>,
+    given: Vec<Contribution>,
     /// Bytes of content that were here before the first attempt.
     resumed_bytes: u64,
     /// What last went wrong with a provider.
@@ -104,7 +104,7 @@ impl Ledger {
                     kept.path = session.watch_path();
                 }
             }
-            None => self.given.push(Kept { node: session.peer(), path: session.watch_path(), bytes }),
+            None => self.given.push(Contribution { node: session.peer(), path: session.watch_path(), bytes }),
         }
     }
 
@@ -121,20 +121,20 @@ impl Ledger {
 
     /// Those who gave something, by each path on its own; who gave most comes first.
     pub(super) fn into_given(self) -> Vec<Given> {
-        let mut given: Vec<Given> = self.given.into_iter().map(Kept::into_given).collect();
+        let mut given: Vec<Given> = self.given.into_iter().map(Contribution::into_given).collect();
         given.sort_by_key(|given| std::cmp::Reverse(given.bytes));
         given
     }
 }
 
 /// What was kept of what came from a provider by one path, of which more may still become known.
-struct Kept {
+struct Contribution {
     node: NodeKey,
     path: watch::Receiver<PathReport>,
     bytes: u64,
 }
 
-impl Kept {
+impl Contribution {
     /// Whether a session is with this provider, by this path.
     fn is_of(&self, session: &Session) -> bool {
         let (known, path) = (self.path.borrow(), session.path());

@@ -58,14 +58,14 @@ pub enum FetchError {
         why: Refusal,
     },
     /// The providers: they are gone, or their data was wrong.
-    #[error("no holder is left to fetch from: {last}")]
+    #[error("no provider is left to fetch from: {last}")]
     NoProvider {
         /// What went wrong with the last one.
         #[source]
         last: ProviderError,
     },
     /// The network: no provider was found in time.
-    #[error("no holder of {} was found", hash.short())]
+    #[error("no provider of {} was found", hash.short())]
     NotFound {
         /// The root hash.
         hash: ContentHash,
@@ -105,7 +105,7 @@ pub enum ProviderError {
     #[error("it refuses: {0}")]
     Refused(Refusal),
     /// Another provider described the content differently, and one of them lies.
-    #[error("it describes the content as {format:?} of {size} bytes, another holder differently")]
+    #[error("it describes the content as {format:?} of {size} bytes, another provider differently")]
     Disagrees {
         /// The format that it says.
         format: ContentFormat,

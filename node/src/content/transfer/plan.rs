@@ -24,13 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     FetchError, InternalError,
-    staging::{Staging, Target},
+    staging::{FetchTarget, Staging},
 };
 use crate::content::store::{OutboardFile, Store};
 
 /// The plan of one fetch. Shared by all its requests.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct FetchPlan {
     /// The root hash.
     pub(super) root: ContentHash,
     /// A file or a folder.
@@ -64,9 +64,9 @@ pub(super) struct ItemFile {
     pub(super) outboard: Option<OutboardFile>,
 }
 
-impl Plan {
+impl FetchPlan {
     /// The plan for one file.
-    pub(super) fn blob(store: Store, target: Target, root: ContentHash, size: u64) -> Result<Self, FetchError> {
+    pub(super) fn blob(store: Store, target: FetchTarget, root: ContentHash, size: u64) -> Result<Self, FetchError> {
         let staging = Staging::open(target, &root, ContentFormat::Blob)?;
         let place = FilePlace { relative: staging.blob_path(), executable: false };
         let layout = Layout::blob(root, size)?;
@@ -86,7 +86,7 @@ impl Plan {
     /// The plan for a folder, from the verified bytes of its manifest.
     pub(super) fn collection(
         store: Store,
-        target: Target,
+        target: FetchTarget,
         root: ContentHash,
         manifest_bytes: &[u8],
     ) -> Result<Self, FetchError> {

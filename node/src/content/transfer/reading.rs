@@ -38,7 +38,7 @@ pub const PIECES_AHEAD: usize = 16;
 
 /// What a reader is given: verified bytes in order, and what ended them if not the end of the file.
 #[derive(Debug)]
-pub enum Piece {
+pub enum FilePiece {
     /// The size of the file in bytes; before anything else, once the first bytes are verified.
     Size(u64),
     /// The next bytes.
@@ -54,7 +54,7 @@ pub struct Reading {
     size: Option<u64>,
     /// Bytes that were handed on, all of whole groups but the last.
     offset: u64,
-    pieces: mpsc::Sender<Piece>,
+    pieces: mpsc::Sender<FilePiece>,
 }
 
 /// Why the reading ends.
@@ -73,7 +73,7 @@ impl<E: Into<ReceiveError>> From<E> for Stop {
 
 impl Reading {
     /// What is to be read, and where its bytes go.
-    pub fn new(root: ContentHash, format: Option<ContentFormat>, pieces: mpsc::Sender<Piece>) -> Self {
+    pub fn new(root: ContentHash, format: Option<ContentFormat>, pieces: mpsc::Sender<FilePiece>) -> Self {
         Self { root, format, size: None, offset: 0, pieces }
     }
 
@@ -86,14 +86,14 @@ impl Reading {
         let read = tokio::task::spawn_blocking(move || -> Result<(), FetchError> {
             let Self { pieces, .. } = self;
             let mut left = blob.size();
-            let mut handed_on = pieces.blocking_send(Piece::Size(left)).is_ok();
+            let mut handed_on = pieces.blocking_send(FilePiece::Size(left)).is_ok();
             while left > 0 && handed_on {
                 let mut piece = vec![0; left.min(GROUP_LEN as u64) as usize];
                 blob.read_at(blob.size() - left, &mut piece)?;
                 // Before it is handed on: whoever has the last piece asks no more.
                 blob.check_unchanged()?;
                 left -= piece.len() as u64;
-                handed_on = pieces.blocking_send(Piece::Bytes(piece.into())).is_ok();
+                handed_on = pieces.blocking_send(FilePiece::Bytes(piece.into())).is_ok();
             }
             Ok(())
         });
@@ -107,7 +107,7 @@ impl Reading {
     /// If none came, or the last one that came has failed and no other follows in time.
     pub async fn read_from_all(mut self, mut providers: mpsc::Receiver<Session>) -> Result<(), FetchError> {
         if self.root == ContentHash::EMPTY {
-            let _ = self.pieces.send(Piece::Size(0)).await;
+            let _ = self.pieces.send(FilePiece::Size(0)).await;
             return Ok(());
         }
         let patience = Patience::default();
@@ -200,10 +200,10 @@ impl Reading {
 
     async fn hand_on(&mut self, size: u64, bytes: Vec<u8>) -> Result<(), Stop> {
         if self.size.replace(size).is_none() {
-            self.pieces.send(Piece::Size(size)).await.map_err(|_| Stop::NobodyReads)?;
+            self.pieces.send(FilePiece::Size(size)).await.map_err(|_| Stop::NobodyReads)?;
         }
         self.offset += bytes.len() as u64;
-        self.pieces.send(Piece::Bytes(bytes.into())).await.map_err(|_| Stop::NobodyReads)
+        self.pieces.send(FilePiece::Bytes(bytes.into())).await.map_err(|_| Stop::NobodyReads)
     }
 }
 

@@ -31,10 +31,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     FetchError, Lie, ProviderError,
     context::{FetchContext, Job},
-    plan::Plan,
+    plan::FetchPlan,
     sink::{Batch, REPORT_EVERY, RequestProgress, UNIT, Writer},
 };
-use crate::net::session::{Session, Stream};
+use crate::net::session::{Session, SessionStream};
 
 /// Small frames and parents are read through a buffer of this size; chunk groups go past it.
 const READ_BUFFER_LEN: usize = 16 * 1024;
@@ -79,7 +79,7 @@ impl From<GroupError> for ReceiveError {
 }
 
 /// Asks for content on a stream of its own.
-pub(super) async fn ask(session: &Session, request: ContentRequest) -> Result<Stream, ProviderError> {
+pub(super) async fn ask(session: &Session, request: ContentRequest) -> Result<SessionStream, ProviderError> {
     let lost = |error| ProviderError::Connection(io::Error::other(error));
     let mut stream = session.open().await.map_err(lost)?;
     stream.write_all(&Request::Content(request).to_frame()).await.map_err(ProviderError::Connection)?;
@@ -88,7 +88,7 @@ pub(super) async fn ask(session: &Session, request: ContentRequest) -> Result<St
 
 /// Receives the answer to one content request. `report` is given progress; it blocks while the fetch is busy.
 pub(super) fn receive(
-    stream: Stream,
+    stream: SessionStream,
     runtime: Handle,
     context: &FetchContext,
     assignment: &Assignment,
@@ -115,7 +115,7 @@ pub(super) fn receive(
 }
 
 /// The plan, if the provider describes the content as it does.
-fn agreeing(plan: Arc<Plan>, format: ContentFormat, size: u64) -> Result<Arc<Plan>, ReceiveError> {
+fn agreeing(plan: Arc<FetchPlan>, format: ContentFormat, size: u64) -> Result<Arc<FetchPlan>, ReceiveError> {
     match plan.agrees_with(format, size) {
         true => Ok(plan),
         false => Err(ProviderError::Disagrees { format, size }.into()),
@@ -143,7 +143,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
     }
 
     /// Makes the plan from a first answer, and says from which item on this answer is still wanted.
-    fn make_plan(&mut self, format: ContentFormat, size: u64) -> Result<Option<(Arc<Plan>, usize)>, ReceiveError> {
+    fn make_plan(&mut self, format: ContentFormat, size: u64) -> Result<Option<(Arc<FetchPlan>, usize)>, ReceiveError> {
         let Job { store, target, root, .. } = &self.context.job;
         let (manifest, next_item) = match format {
             ContentFormat::Blob => (None, 0),
@@ -155,8 +155,8 @@ impl<R: Read> IncomingAnswer<'_, R> {
         }
         (self.report)(RequestProgress::Planning);
         let plan = match &manifest {
-            None => Plan::blob(store.clone(), target.clone(), *root, size),
-            Some(bytes) => Plan::collection(store.clone(), target.clone(), *root, bytes),
+            None => FetchPlan::blob(store.clone(), target.clone(), *root, size),
+            Some(bytes) => FetchPlan::collection(store.clone(), target.clone(), *root, bytes),
         };
         let plan = plan.map_err(|error| match error {
             // Only this provider says that it is so.
@@ -172,14 +172,14 @@ impl<R: Read> IncomingAnswer<'_, R> {
         Ok(fresh.then_some((plan, next_item)))
     }
 
-    fn receive_items(&mut self, plan: &Plan, first_item: usize) -> Result<(), ReceiveError> {
+    fn receive_items(&mut self, plan: &FetchPlan, first_item: usize) -> Result<(), ReceiveError> {
         let mut small = Batch::new(self.report);
         let received = self.receive_each(plan, first_item, &mut small);
         small.flush();
         received
     }
 
-    fn receive_each(&mut self, plan: &Plan, first_item: usize, small: &mut Batch<'_>) -> Result<(), ReceiveError> {
+    fn receive_each(&mut self, plan: &FetchPlan, first_item: usize, small: &mut Batch<'_>) -> Result<(), ReceiveError> {
         for (index, item, wanted) in plan.layout.select(&self.assignment.ranges) {
             if index < first_item {
                 continue;
@@ -215,7 +215,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
         }
     }
 
-    fn receive_small(&mut self, plan: &Plan, index: usize, item: &Item) -> Result<(), ReceiveError> {
+    fn receive_small(&mut self, plan: &FetchPlan, index: usize, item: &Item) -> Result<(), ReceiveError> {
         let mut bytes = vec![0; item.size as usize];
         self.read_exact(&mut bytes)?;
         if ContentHash::of(&bytes) != item.hash {
@@ -231,7 +231,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
     /// Returns false if the rest of the answer is no longer wanted.
     fn receive_large(
         &mut self,
-        plan: &Plan,
+        plan: &FetchPlan,
         index: usize,
         item: &Item,
         groups: &UnitRanges,
@@ -336,7 +336,7 @@ fn read_exact(reader: &mut impl Read, context: &FetchContext, bytes: &mut [u8]) 
 
 /// The blocking side of a session stream.
 struct StreamReader {
-    stream: Stream,
+    stream: SessionStream,
     runtime: Handle,
     cancel: CancellationToken,
 }

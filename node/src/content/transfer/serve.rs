@@ -34,7 +34,7 @@ use tokio::{
 use crate::{
     base::counters::{Counter, counters},
     content::store::{Blob, BlobError, Root, Store, StoreError},
-    net::session::{ReadError, Stream, read_message},
+    net::session::{ReadError, SessionStream, read_message},
 };
 
 /// A peer that opened a stream has this long to say what it wants.
@@ -56,10 +56,10 @@ const PIECES_AHEAD: usize = 2;
 
 /// Serves the content of a store under a node's identity. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ContentServer {
     store: Store,
     secret: NodeSecret,
-    limits: Arc<Limits>,
+    limits: Arc<ServeLimits>,
     /// The places of one session.
     of_session: Arc<Semaphore>,
     counters: Arc<ServeCounters>,
@@ -68,7 +68,7 @@ pub struct Server {
 
 /// What all sessions share.
 #[derive(Debug)]
-struct Limits {
+struct ServeLimits {
     content: Semaphore,
     answers: Semaphore,
     /// Requests for content that wait for a place.
@@ -129,10 +129,10 @@ enum ServeError {
     Store(#[from] StoreError),
 }
 
-impl Server {
+impl ContentServer {
     /// Makes a server.
     pub fn new(store: Store, secret: NodeSecret) -> Self {
-        let limits = Limits {
+        let limits = ServeLimits {
             content: Semaphore::new(MAX_SERVED_AT_ONCE),
             answers: Semaphore::new(MAX_ANSWERED_AT_ONCE),
             waiting: AtomicUsize::new(0),
@@ -172,7 +172,7 @@ impl Server {
 
     /// Answers one stream that a peer opened, to its end. One that is for an application is given back, with the name of its
     /// protocol.
-    pub async fn serve(&self, mut stream: Stream) -> Option<(ProtocolName, Stream)> {
+    pub async fn serve(&self, mut stream: SessionStream) -> Option<(ProtocolName, SessionStream)> {
         match self.answer(&mut stream).await {
             Ok(protocol) => protocol.map(|protocol| (protocol, stream)),
             Err(error) => {
@@ -185,7 +185,7 @@ impl Server {
         }
     }
 
-    async fn answer(&self, stream: &mut Stream) -> Result<Option<ProtocolName>, ServeError> {
+    async fn answer(&self, stream: &mut SessionStream) -> Result<Option<ProtocolName>, ServeError> {
         let request = match timeout(REQUEST_DEADLINE, read_message(stream)).await {
             Ok(Ok(Some(request))) => request,
             Ok(Ok(None)) => return Err(ServeError::NoRequest),
@@ -228,7 +228,7 @@ impl Server {
         Some(SignedEntry::sign(&CatalogueEntry { name, hash, format, size, files }, &self.secret))
     }
 
-    async fn send_catalogue(&self, stream: &mut Stream) -> Result<(), ServeError> {
+    async fn send_catalogue(&self, stream: &mut SessionStream) -> Result<(), ServeError> {
         let mut bytes = Vec::new();
         let mut count = 0;
         for entry in self.store.roots().iter().filter_map(|root| self.entry(root)) {
@@ -244,7 +244,7 @@ impl Server {
     }
 
     /// Reads on a blocking thread, a few pieces ahead of the network.
-    async fn send_content(&self, stream: &mut Stream, request: ContentRequest) -> Result<(), ServeError> {
+    async fn send_content(&self, stream: &mut SessionStream, request: ContentRequest) -> Result<(), ServeError> {
         let (pieces, mut ready) = mpsc::channel(PIECES_AHEAD);
         let (empties, returned) = mpsc::channel(PIECES_AHEAD + 1);
         let (store, counters, limits) = (self.store.clone(), Arc::clone(&self.counters), Arc::clone(&self.limits));
@@ -263,7 +263,7 @@ impl Server {
     }
 }
 
-impl Limits {
+impl ServeLimits {
     /// Waits for a place among those who are sent content.
     async fn content_place(&self) -> Result<SemaphorePermit<'_>, ServeError> {
         if let Ok(place) = self.content.try_acquire() {
@@ -274,7 +274,7 @@ impl Limits {
     }
 
     /// Sends a piece; a peer that takes it slowly is given up while others wait.
-    async fn send_in_turn(&self, stream: &mut Stream, bytes: &[u8]) -> Result<(), ServeError> {
+    async fn send_in_turn(&self, stream: &mut SessionStream, bytes: &[u8]) -> Result<(), ServeError> {
         let begin = Instant::now();
         let mut sending = std::pin::pin!(stream.write_all(bytes));
         loop {
@@ -319,7 +319,7 @@ impl Drop for WaitingAnswer<'_> {
     }
 }
 
-async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), ServeError> {
+async fn send(stream: &mut SessionStream, bytes: &[u8]) -> Result<(), ServeError> {
     timeout(WRITE_DEADLINE, stream.write_all(bytes)).await.map_err(|_| ServeError::Gone)??;
     Ok(())
 }
@@ -327,7 +327,7 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), ServeError> {
 /// The producing half of an answer to a content request.
 struct ContentAnswer {
     store: Store,
-    limits: Arc<Limits>,
+    limits: Arc<ServeLimits>,
     counters: Arc<ServeCounters>,
     pieces: mpsc::Sender<Vec<u8>>,
     returned: mpsc::Receiver<Vec<u8>>,

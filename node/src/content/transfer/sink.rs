@@ -14,7 +14,7 @@ use keyferry_proto::{
 
 use super::{
     FetchError,
-    plan::{ItemFile, Plan},
+    plan::{FetchPlan, ItemFile},
 };
 
 /// Bytes of one unit.
@@ -43,7 +43,7 @@ pub(super) enum RequestProgress {
 
 /// Writes verified bytes of one item; consecutive ones are gathered first.
 pub(super) struct Writer<'a> {
-    plan: &'a Plan,
+    plan: &'a FetchPlan,
     index: usize,
     first_unit: u64,
     pub(super) file: ItemFile,
@@ -57,7 +57,7 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn open(
-        plan: &'a Plan,
+        plan: &'a FetchPlan,
         index: usize,
         item: &Item,
         report: &'a dyn Fn(RequestProgress),

@@ -29,7 +29,7 @@ use keyferry_proto::{
 
 /// Where the user wants the content.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct FetchTarget {
     /// The folder; it is made if it does not exist.
     pub out_dir: PathBuf,
     /// The file or folder name in it: one safe path component.
@@ -90,7 +90,7 @@ pub fn explain(error: &io::Error) -> String {
 #[derive(Debug)]
 pub struct Staging {
     parent: Dir,
-    target: Target,
+    target: FetchTarget,
     part_name: String,
     /// The folder that relative paths start from: `parent` for a file, the part folder for a collection.
     base: Dir,
@@ -102,7 +102,7 @@ pub struct Staging {
 
 impl Staging {
     /// Opens the staging area of `root`, making it if there is none.
-    pub fn open(target: Target, root: &ContentHash, format: ContentFormat) -> Result<Self, StagingError> {
+    pub fn open(target: FetchTarget, root: &ContentHash, format: ContentFormat) -> Result<Self, StagingError> {
         let out_dir = target.out_dir.clone();
         let fail = |source| StagingError::Io { path: out_dir.clone(), source };
         Dir::create_ambient_dir_all(&target.out_dir, ambient_authority()).map_err(fail)?;
@@ -288,7 +288,7 @@ fn write_options(executable: bool) -> OpenOptions {
     options
 }
 
-fn check_target(parent: &Dir, target: &Target, format: ContentFormat) -> Result<(), StagingError> {
+fn check_target(parent: &Dir, target: &FetchTarget, format: ContentFormat) -> Result<(), StagingError> {
     let path = target.out_dir.join(&target.name);
     let Ok(found) = parent.symlink_metadata(&target.name) else { return Ok(()) };
     if !target.overwrite {

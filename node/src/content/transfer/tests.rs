@@ -1,7 +1,7 @@
-//! A fetch against holders of every kind, over real sessions on 127.0.0.1.
+//! A fetch against providers of every kind, over real sessions on 127.0.0.1.
 
-mod holder;
 mod moving;
+mod provider;
 
 use std::{
     fs,
@@ -21,12 +21,12 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::holder::{Behaviour, Holder};
+use self::provider::{Behaviour, Provider};
 use super::{
     FetchError,
-    fetch::{FetchProgress, Job, Outcome, fetch_with},
+    fetch::{FetchOutcome, FetchProgress, Job, fetch_with},
     patience::Patience,
-    staging::Target,
+    staging::FetchTarget,
 };
 use crate::{
     content::store::{ImportMode, Store},
@@ -62,8 +62,8 @@ impl Source {
         self.content.path().join("it")
     }
 
-    async fn holder(&self, key: u8, behaviour: Behaviour) -> Holder {
-        Holder::start(key, self.store.clone(), behaviour).await
+    async fn provider(&self, key: u8, behaviour: Behaviour) -> Provider {
+        Provider::start(key, self.store.clone(), behaviour).await
     }
 }
 
@@ -77,7 +77,7 @@ fn bytes(len: u64) -> Vec<u8> {
 }
 
 /// Who fetches.
-/// Sooner than a holder that sends nothing is given up (30 s), and later than a busy machine needs for what is not waited for.
+/// Sooner than a provider that sends nothing is given up (30 s), and later than a busy machine needs for what is not waited for.
 const SOON: Duration = Duration::from_secs(25);
 
 struct Getter {
@@ -104,7 +104,7 @@ impl Getter {
     }
 
     fn job(&self, root: ContentHash) -> Job {
-        let target = Target { out_dir: self.out.path().to_owned(), name: "got".to_owned(), overwrite: false };
+        let target = FetchTarget { out_dir: self.out.path().to_owned(), name: "got".to_owned(), overwrite: false };
         Job { store: self.store.clone(), root, format: self.format, root_size: None, target }
     }
 
@@ -116,23 +116,23 @@ impl Getter {
         fs::read_dir(self.out.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name() != "got").count()
     }
 
-    async fn fetch_from(&self, root: ContentHash, sessions: Vec<Session>) -> Result<Outcome, FetchError> {
-        let (found, holders) = mpsc::channel(16);
+    async fn fetch_from(&self, root: ContentHash, sessions: Vec<Session>) -> Result<FetchOutcome, FetchError> {
+        let (found, providers) = mpsc::channel(16);
         for session in sessions {
             found.send(session).await.unwrap();
         }
-        self.fetch(root, holders, found).await
+        self.fetch(root, providers, found).await
     }
 
-    /// `_found` keeps the channel open: more holders might come.
+    /// `_found` keeps the channel open: more providers might come.
     async fn fetch(
         &self,
         root: ContentHash,
-        holders: mpsc::Receiver<Session>,
+        providers: mpsc::Receiver<Session>,
         _found: mpsc::Sender<Session>,
-    ) -> Result<Outcome, FetchError> {
+    ) -> Result<FetchOutcome, FetchError> {
         let tell = |progress| *self.progress.lock().unwrap() = progress;
-        let fetching = fetch_with(self.job(root), &self.patience, holders, tell, self.cancel.clone());
+        let fetching = fetch_with(self.job(root), &self.patience, providers, tell, self.cancel.clone());
         tokio::time::timeout(Duration::from_secs(60), fetching).await.expect("the fetch ends in time")
     }
 
@@ -151,7 +151,7 @@ async fn until(is_so: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("in time");
 }
 
-fn givers(outcome: &Outcome) -> Vec<keyferry_proto::identity::NodeKey> {
+fn givers(outcome: &FetchOutcome) -> Vec<keyferry_proto::identity::NodeKey> {
     outcome.from.iter().map(|given| given.node).collect()
 }
 
@@ -180,7 +180,7 @@ fn assert_is_tree(dir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_liar_is_left_out_and_an_honest_holder_gives_all() {
+async fn a_liar_is_left_out_and_an_honest_provider_gives_all() {
     let source = Source::file(20 * GROUP);
     let lies = [
         Behaviour::Garbage,
@@ -193,8 +193,8 @@ async fn a_liar_is_left_out_and_an_honest_holder_gives_all() {
     for lie in lies {
         for honest_first in [false, true] {
             let getter = Getter::new();
-            let liar = source.holder(1, lie).await;
-            let honest = source.holder(2, Behaviour::Honest).await;
+            let liar = source.provider(1, lie).await;
+            let honest = source.provider(2, Behaviour::Honest).await;
             let mut sessions = vec![liar.session().await, honest.session().await];
             if honest_first {
                 sessions.reverse();
@@ -213,10 +213,10 @@ async fn a_liar_is_left_out_and_an_honest_holder_gives_all() {
 async fn a_folder_said_to_be_a_file_arrives_as_a_folder() {
     let source = Source::new(make_tree);
     let getter = Getter::new();
-    let holder = source.holder(1, Behaviour::CollectionAsBlob).await;
-    let honest = source.holder(2, Behaviour::Honest).await;
+    let provider = source.provider(1, Behaviour::CollectionAsBlob).await;
+    let honest = source.provider(2, Behaviour::Honest).await;
 
-    let sessions = vec![holder.session().await, honest.session().await];
+    let sessions = vec![provider.session().await, honest.session().await];
     let outcome = getter.fetch_from(source.root, sessions).await.unwrap();
 
     assert_eq!(outcome.format, ContentFormat::Collection);
@@ -225,11 +225,11 @@ async fn a_folder_said_to_be_a_file_arrives_as_a_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_slow_holders_share_the_work() {
+async fn two_slow_providers_share_the_work() {
     let source = Source::file(400 * GROUP);
     let getter = Getter::new();
-    let one = source.holder(1, Behaviour::Slow { groups: 10 }).await;
-    let two = source.holder(2, Behaviour::Slow { groups: 10 }).await;
+    let one = source.provider(1, Behaviour::Slow { groups: 10 }).await;
+    let two = source.provider(2, Behaviour::Slow { groups: 10 }).await;
 
     let sessions = vec![one.session().await, two.session().await];
     let outcome = getter.fetch_from(source.root, sessions).await.unwrap();
@@ -241,15 +241,15 @@ async fn two_slow_holders_share_the_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_is_lost_goes_on_when_it_is_back() {
+async fn a_provider_that_is_lost_goes_on_when_it_is_back() {
     let source = Source::file(40 * GROUP);
     let getter = Getter::new();
-    let (found, holders) = mpsc::channel(4);
-    let breaks = source.holder(1, Behaviour::HangAfter { groups: WRITTEN as usize }).await;
+    let (found, providers) = mpsc::channel(4);
+    let breaks = source.provider(1, Behaviour::HangAfter { groups: WRITTEN as usize }).await;
     let breaking = breaks.session().await;
     let lost = breaking.closed();
     found.send(breaking).await.unwrap();
-    let back = source.holder(1, Behaviour::Honest).await;
+    let back = source.provider(1, Behaviour::Honest).await;
     let later = async {
         getter.has(WRITTEN * GROUP).await;
         breaks.cut();
@@ -257,7 +257,7 @@ async fn a_holder_that_is_lost_goes_on_when_it_is_back() {
         found.send(back.session().await).await.unwrap();
     };
 
-    let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
 
     let outcome = outcome.unwrap();
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(40 * GROUP));
@@ -272,7 +272,7 @@ async fn a_holder_that_is_lost_goes_on_when_it_is_back() {
 async fn what_was_verified_when_the_user_stops_it_is_kept() {
     let source = Source::file(40 * GROUP);
     let mut getter = Getter::new();
-    let stuck = source.holder(1, Behaviour::HangAfter { groups: WRITTEN as usize }).await;
+    let stuck = source.provider(1, Behaviour::HangAfter { groups: WRITTEN as usize }).await;
     let stop = async {
         getter.has(WRITTEN * GROUP).await;
         getter.cancel.cancel();
@@ -284,7 +284,7 @@ async fn what_was_verified_when_the_user_stops_it_is_kept() {
     assert!(matches!(stopped, Err(FetchError::Interrupted)), "{stopped:?}");
     assert!(begin.elapsed() < SOON);
     getter.cancel = CancellationToken::new();
-    let honest = source.holder(2, Behaviour::Honest).await;
+    let honest = source.provider(2, Behaviour::Honest).await;
     let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
     assert_eq!(outcome.resumed_bytes, WRITTEN * GROUP);
     assert_eq!(outcome.from[0].bytes, 24 * GROUP);
@@ -292,11 +292,11 @@ async fn what_was_verified_when_the_user_stops_it_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_slow_holder_brings_counts_soon() {
+async fn what_a_slow_provider_brings_counts_soon() {
     let source = Source::file(40 * GROUP);
     let getter = Getter::new();
     // Far less than what is gathered for one write.
-    let slow = source.holder(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(600) }).await;
+    let slow = source.provider(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(600) }).await;
     let watched = async {
         // All of it takes 24 s.
         let _ = tokio::time::timeout(Duration::from_secs(12), getter.has(1)).await;
@@ -321,7 +321,7 @@ async fn a_folder_with_copies_and_empty_files_counts_right_at_first_and_resumed(
         total_files: 6,
     };
     // Slow enough to be counted while it comes.
-    let slow = source.holder(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(300) }).await;
+    let slow = source.provider(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(300) }).await;
     let stop = async {
         getter.has(4 * GROUP).await;
         getter.cancel.cancel();
@@ -329,7 +329,7 @@ async fn a_folder_with_copies_and_empty_files_counts_right_at_first_and_resumed(
     let (stopped, ()) = tokio::join!(getter.fetch_from(source.root, vec![slow.session().await]), stop);
     stopped.unwrap_err();
     getter.cancel = CancellationToken::new();
-    let honest = source.holder(2, Behaviour::Honest).await;
+    let honest = source.provider(2, Behaviour::Honest).await;
 
     let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
 
@@ -349,7 +349,7 @@ async fn a_leftover_that_is_longer_or_damaged_does_no_harm() {
         leftover[0] ^= 1;
         leftover.extend([9; 100_000]);
         fs::write(getter.out.path().join(part), leftover).unwrap();
-        let honest = source.holder(2, Behaviour::Honest).await;
+        let honest = source.provider(2, Behaviour::Honest).await;
 
         let outcome = getter.fetch_from(source.root, vec![honest.session().await]).await.unwrap();
 
@@ -361,14 +361,14 @@ async fn a_leftover_that_is_longer_or_damaged_does_no_harm() {
 async fn empty_files_and_folders_arrive() {
     let file = Source::new(|path| fs::write(path, b"").unwrap());
     let getter = Getter::new();
-    let holder = file.holder(1, Behaviour::Honest).await;
-    let outcome = getter.fetch_from(file.root, vec![holder.session().await]).await.unwrap();
+    let provider = file.provider(1, Behaviour::Honest).await;
+    let outcome = getter.fetch_from(file.root, vec![provider.session().await]).await.unwrap();
     assert_eq!(fs::read(outcome.path).unwrap(), b"");
 
     let folder = Source::new(|path| fs::create_dir(path).unwrap());
     let getter = Getter::new();
-    let holder = folder.holder(1, Behaviour::Honest).await;
-    let outcome = getter.fetch_from(folder.root, vec![holder.session().await]).await.unwrap();
+    let provider = folder.provider(1, Behaviour::Honest).await;
+    let outcome = getter.fetch_from(folder.root, vec![provider.session().await]).await.unwrap();
     assert!(outcome.path.is_dir());
     assert_eq!((outcome.files, outcome.size), (0, 0));
 }
@@ -381,23 +381,23 @@ async fn a_fetch_that_finds_nobody_or_is_refused_by_all_ends_soon() {
     let alone = getter.fetch_from(source.root, Vec::new()).await;
     assert!(matches!(alone, Err(FetchError::NotFound { .. })), "{alone:?}");
 
-    let refuses = source.holder(1, Behaviour::Refuse(Refusal::Changed)).await;
+    let refuses = source.provider(1, Behaviour::Refuse(Refusal::Changed)).await;
     let refused = getter.fetch_from(source.root, vec![refuses.session().await]).await;
     assert!(matches!(refused, Err(FetchError::Unavailable { why: Refusal::Changed, .. })), "{refused:?}");
 
-    let liar = source.holder(1, Behaviour::Garbage).await;
+    let liar = source.provider(1, Behaviour::Garbage).await;
     let lied = getter.fetch_from(source.root, vec![liar.session().await]).await;
     assert!(matches!(lied, Err(FetchError::NoProvider { .. })), "{lied:?}");
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_comes_and_goes_without_giving_anything_is_not_waited_for_forever() {
+async fn a_provider_that_comes_and_goes_without_giving_anything_is_not_waited_for_forever() {
     let source = Source::file(40 * GROUP);
     let getter = Getter::new();
-    let breaks = source.holder(1, Behaviour::HangAfter { groups: 0 }).await;
+    let breaks = source.provider(1, Behaviour::HangAfter { groups: 0 }).await;
     breaks.cut();
-    let (found, holders) = mpsc::channel(4);
+    let (found, providers) = mpsc::channel(4);
     let again = async {
         while found.send(breaks.session().await).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -405,7 +405,7 @@ async fn a_holder_that_comes_and_goes_without_giving_anything_is_not_waited_for_
     };
 
     let ended = tokio::select! {
-        ended = getter.fetch(source.root, holders, found.clone()) => ended,
+        ended = getter.fetch(source.root, providers, found.clone()) => ended,
         () = again => unreachable!("the fetch is over first"),
     };
 
@@ -416,7 +416,7 @@ async fn a_holder_that_comes_and_goes_without_giving_anything_is_not_waited_for_
 async fn a_fetch_that_is_dropped_stops_reading() {
     let source = Source::file(400 * GROUP);
     let getter = Getter::new();
-    let slow = source.holder(1, Behaviour::Slow { groups: 1 }).await;
+    let slow = source.provider(1, Behaviour::Slow { groups: 1 }).await;
     let session = slow.session().await;
     let closed = session.closed();
 
@@ -428,18 +428,18 @@ async fn a_fetch_that_is_dropped_stops_reading() {
     tokio::time::timeout(Duration::from_secs(5), closed).await.expect("nothing holds the session any more");
     // Far less than the 40 s that all of it would take.
     let stops = until(|| slow.open_answers() == 0);
-    tokio::time::timeout(Duration::from_secs(5), stops).await.expect("the holder still answers");
+    tokio::time::timeout(Duration::from_secs(5), stops).await.expect("the provider still answers");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_while_it_is_sent_ends_the_fetch_soon_and_says_why() {
     let source = Source::file(400 * GROUP);
     let getter = Getter::new();
-    let holder = source.holder(1, Behaviour::Serve).await;
+    let provider = source.provider(1, Behaviour::Serve).await;
     let changed = AtomicBool::new(false);
     let path = source.path();
-    let (found, holders) = mpsc::channel(1);
-    found.send(holder.session().await).await.unwrap();
+    let (found, providers) = mpsc::channel(1);
+    found.send(provider.session().await).await.unwrap();
     // The header is there at the first tick or the next; the file is changed before most of it is sent.
     let tell = |_| {
         if !changed.swap(true, Ordering::Relaxed) {
@@ -449,14 +449,14 @@ async fn a_file_that_changes_while_it_is_sent_ends_the_fetch_soon_and_says_why()
     };
     let begin = Instant::now();
 
-    let ended = fetch_with(getter.job(source.root), &Patience::default(), holders, tell, getter.cancel.clone()).await;
+    let ended = fetch_with(getter.job(source.root), &Patience::default(), providers, tell, getter.cancel.clone()).await;
 
     assert!(matches!(ended, Err(FetchError::Unavailable { why: Refusal::Changed, .. })), "{ended:?}");
     assert!(begin.elapsed() < SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn content_that_the_store_has_as_a_copy_needs_no_holder() {
+async fn content_that_the_store_has_as_a_copy_needs_no_provider() {
     let source = Source::file(3 * GROUP);
     let mut getter = Getter::new();
     let progress = |_: crate::content::store::ImportProgress| {};
@@ -475,17 +475,17 @@ async fn content_that_the_store_has_as_a_copy_needs_no_holder() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_cannot_take_all_places_of_a_server() {
     let source = Source::file(200 * GROUP);
-    let holder = source.holder(1, Behaviour::Serve).await;
-    let greedy = Arc::new(holder.session().await);
+    let provider = source.provider(1, Behaviour::Serve).await;
+    let greedy = Arc::new(provider.session().await);
     let mut unread = Vec::new();
     for _ in 0..16 {
-        unread.push(holder::ask_for_all(&greedy, source.root).await);
+        unread.push(provider::ask_for_all(&greedy, source.root).await);
     }
-    until(|| holder.open_answers() == 16 && holder.places_taken() > 0).await;
+    until(|| provider.open_answers() == 16 && provider.places_taken() > 0).await;
     let getter = Getter::new();
 
-    let outcome = getter.fetch_from(source.root, vec![holder.session().await]).await.unwrap();
+    let outcome = getter.fetch_from(source.root, vec![provider.session().await]).await.unwrap();
 
     assert_eq!(outcome.size, 200 * GROUP);
-    assert!(holder.places_taken() <= 4, "{}", holder.places_taken());
+    assert!(provider.places_taken() <= 4, "{}", provider.places_taken());
 }

@@ -36,7 +36,7 @@ pub enum AddressSource {
 
 /// Where an address is, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
+pub enum AddressScope {
     /// On this machine.
     ThisMachine,
     /// In a subnet that this machine is in.
@@ -45,7 +45,7 @@ pub enum Scope {
     Internet,
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for AddressScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ThisMachine => "this machine",
@@ -162,12 +162,12 @@ impl AddressPolicy {
     }
 
     /// Tells where an address is.
-    pub fn scope(&self, addr: SocketAddr) -> Scope {
+    pub fn scope(&self, addr: SocketAddr) -> AddressScope {
         let ip = unwrap_v4(addr.ip());
         match ip {
-            _ if ip.is_loopback() || self.own_ips.contains(&ip) => Scope::ThisMachine,
-            _ if Class::of(ip) == Class::LinkLocal || self.in_own_subnet(ip) => Scope::Lan,
-            _ => Scope::Internet,
+            _ if ip.is_loopback() || self.own_ips.contains(&ip) => AddressScope::ThisMachine,
+            _ if Class::of(ip) == Class::LinkLocal || self.in_own_subnet(ip) => AddressScope::Lan,
+            _ => AddressScope::Internet,
         }
     }
 

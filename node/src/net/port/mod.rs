@@ -89,7 +89,7 @@ pub struct Accepted {
 
 /// The connections that come in, by what they are. Each queue is bounded by [`MAX_WAITING`].
 #[derive(Debug)]
-pub struct Incoming {
+pub struct IncomingConnections {
     /// libp2p.
     pub libp2p: mpsc::Receiver<Accepted>,
     /// TLS: sessions.
@@ -138,7 +138,7 @@ impl Port {
     /// Listens on all given addresses. Those with port 0 get one port, the same for all of them.
     ///
     /// An address family that the system lacks is left out, as long as one address remains.
-    pub async fn bind(listen: &[SocketAddr]) -> Result<(Port, Incoming), PortError> {
+    pub async fn bind(listen: &[SocketAddr]) -> Result<(Port, IncomingConnections), PortError> {
         if listen.is_empty() || listen.len() > MAX_LISTENERS {
             return Err(PortError::Count { got: listen.len() });
         }
@@ -154,7 +154,8 @@ impl Port {
             .into_iter()
             .map(|listener| tokio::spawn(accept_loop(listener, owners.clone(), undecided.clone())).abort_handle())
             .collect();
-        let incoming = Incoming { libp2p: libp2p_receiver, sessions: sessions_receiver, stun: stun_receiver };
+        let incoming =
+            IncomingConnections { libp2p: libp2p_receiver, sessions: sessions_receiver, stun: stun_receiver };
         Ok((Port { local_addrs, counters, accept_loops }, incoming))
     }
 

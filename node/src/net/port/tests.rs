@@ -7,7 +7,7 @@ const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n\x07/noise\n";
 const CLIENT_HELLO: &[u8] = &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01];
 const STUN: &[u8] = &[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
-async fn loopback_port() -> (Port, Incoming, SocketAddr) {
+async fn loopback_port() -> (Port, IncomingConnections, SocketAddr) {
     let (port, incoming) = Port::bind(&[LOOPBACK.parse().unwrap()]).await.unwrap();
     let addr = port.local_addrs()[0];
     (port, incoming, addr)

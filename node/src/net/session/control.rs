@@ -15,7 +15,7 @@ use super::{
     counters::{SessionCounters, SessionTraffic},
     driver::MAX_OUTBOUND_STREAMS,
     error::{Breakage, ProtocolError, SessionEnd, SessionError},
-    messages::{MessageReader, ReadError, read_message, write_message},
+    messages::{ReadError, StreamMessageReader, read_message, write_message},
     silence::{HURRIED_LOOKS, Hurry, Look, MAX_HURRIED_MISSES, MAX_MISSED_PINGS, Pings},
 };
 
@@ -134,7 +134,8 @@ async fn run_after<S: AsyncRead + AsyncWrite>(
 ) {
     let (reader, writer) = split(stream);
     let ControlLinks { mut close_asked, measure, places, end, ping_interval, traffic, counters } = links;
-    let mut control = Control { reader, writer, messages: MessageReader::new::<ControlMessage>(), measure, places };
+    let mut control =
+        Control { reader, writer, messages: StreamMessageReader::new::<ControlMessage>(), measure, places };
     let why = tokio::select! {
         biased;
         why = asked(&mut close_asked) => match why {
@@ -180,7 +181,7 @@ async fn asked(close_asked: &mut watch::Receiver<Option<Closing>>) -> Closing {
 struct Control<S> {
     reader: ReadHalf<S>,
     writer: WriteHalf<S>,
-    messages: MessageReader,
+    messages: StreamMessageReader,
     measure: mpsc::Receiver<oneshot::Sender<Duration>>,
     places: Arc<Semaphore>,
 }

@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     counters::SessionCounters,
     error::{Breakage, SessionEnd},
-    stream::Stream,
+    stream::SessionStream,
 };
 
 /// Streams that this node may have open towards the peer in one session.
@@ -48,13 +48,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A request for a new stream.
 pub(super) struct OpenRequest {
     pub(super) place: OwnedSemaphorePermit,
-    pub(super) reply: oneshot::Sender<Stream>,
+    pub(super) reply: oneshot::Sender<SessionStream>,
 }
 
 /// What the driver is told and tells.
 pub(super) struct DriverLinks {
     pub(super) open: mpsc::Receiver<OpenRequest>,
-    pub(super) inbound: mpsc::Sender<Stream>,
+    pub(super) inbound: mpsc::Sender<SessionStream>,
     pub(super) end_asked: watch::Receiver<Option<SessionEnd>>,
     pub(super) counters: Arc<SessionCounters>,
 }
@@ -149,7 +149,7 @@ impl SessionDriver {
             match conn.poll_new_outbound(cx) {
                 Poll::Ready(Ok(stream)) => {
                     // Whoever asked may have gone; then the stream is dropped before the peer hears of it.
-                    let _ = request.reply.send(Stream::new(stream, request.place));
+                    let _ = request.reply.send(SessionStream::new(stream, request.place));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(end_of(error)),
                 Poll::Pending => {
@@ -162,7 +162,7 @@ impl SessionDriver {
 
     /// Hands on a stream that the peer opened, or resets it by dropping it.
     fn take_in(&mut self, stream: yamux::Stream) {
-        let taken = self.places.clone().try_acquire_owned().ok().map(|place| Stream::new(stream, place));
+        let taken = self.places.clone().try_acquire_owned().ok().map(|place| SessionStream::new(stream, place));
         if taken.is_none_or(|stream| self.links.inbound.try_send(stream).is_err()) {
             self.links.counters.streams_refused.add_one();
             tracing::debug!(limit = MAX_INBOUND_STREAMS, "a stream of the peer was refused");

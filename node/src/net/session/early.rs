@@ -22,7 +22,7 @@ use super::{
     counters::{Metered, SessionTraffic},
     error::SessionError,
     handle::Session,
-    proven::{Proven, READ_BUFFER, Tls},
+    proven::{ProvenPeer, READ_BUFFER, Tls},
     stream::InboundStreams,
     tls::SessionTls,
 };
@@ -89,7 +89,8 @@ impl EarlyDial {
         }
         let local = stream.tcp().local_addr().ok();
         *lock(&self.coming) = Coming::Here(Some(stream));
-        let mut proven = Proven::after(self.handshake, report, &self.tls, yamux::Mode::Client, self.traffic).await?;
+        let mut proven =
+            ProvenPeer::after(self.handshake, report, &self.tls, yamux::Mode::Client, self.traffic).await?;
         proven.local = local;
         proven.establish(&self.tls).await
     }

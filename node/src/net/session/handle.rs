@@ -23,7 +23,7 @@ use super::{
     counters::SessionTraffic,
     driver::OpenRequest,
     error::{Breakage, SessionEnd, SessionError},
-    stream::Stream,
+    stream::SessionStream,
 };
 use crate::net::path::{PathKind, PathReport, RelayReason};
 
@@ -95,7 +95,7 @@ impl Session {
     }
 
     /// Opens a stream; waits while [`MAX_OUTBOUND_STREAMS`] are open.
-    pub async fn open(&self) -> Result<Stream, SessionError> {
+    pub async fn open(&self) -> Result<SessionStream, SessionError> {
         let acquire = self.shared.places.clone().acquire_owned();
         let place = tokio::select! {
             place = acquire => place.map_err(|_| self.end_error())?,
@@ -187,7 +187,10 @@ impl fmt::Debug for Session {
 }
 
 /// Asks the driver for a stream; none if the driver is gone.
-pub(super) async fn open_stream(open: &mpsc::Sender<OpenRequest>, place: OwnedSemaphorePermit) -> Option<Stream> {
+pub(super) async fn open_stream(
+    open: &mpsc::Sender<OpenRequest>,
+    place: OwnedSemaphorePermit,
+) -> Option<SessionStream> {
     let (reply, opened) = oneshot::channel();
     open.send(OpenRequest { place, reply }).await.ok()?;
     opened.await.ok()

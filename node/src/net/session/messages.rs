@@ -10,7 +10,7 @@ use keyferry_proto::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::base::frame_io::{FrameReader, ReadFrameError};
+use crate::base::frame_io::{ReadFrameError, StreamFrameReader};
 
 /// Why no message could be read.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +37,14 @@ impl From<ReadFrameError> for ReadError {
 
 /// Reads messages of one kind, and not one byte beyond the last one.
 #[derive(Debug)]
-pub struct MessageReader {
-    frames: FrameReader,
+pub struct StreamMessageReader {
+    frames: StreamFrameReader,
 }
 
-impl MessageReader {
+impl StreamMessageReader {
     /// A reader for the messages `M` and no others.
     pub fn new<M: Message>() -> Self {
-        Self { frames: FrameReader::new(M::LIMIT) }
+        Self { frames: StreamFrameReader::new(M::LIMIT) }
     }
 
     /// Waits for the next message; `None` if the stream has ended between two messages. Dropping the future loses nothing.
@@ -56,7 +56,7 @@ impl MessageReader {
 
 /// Reads one message and not one byte beyond it; `None` if the stream ends before it.
 pub async fn read_message<M: Message>(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>, ReadError> {
-    MessageReader::new::<M>().next(stream).await
+    StreamMessageReader::new::<M>().next(stream).await
 }
 
 /// Writes one message as a frame, and flushes.

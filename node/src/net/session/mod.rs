@@ -25,16 +25,16 @@ use std::sync::Arc;
 use keyferry_proto::identity::NodeKey;
 use tokio::time::Instant;
 
-use self::proven::Proven;
+use self::proven::ProvenPeer;
 pub use self::{
     counters::{SessionCounters, SessionTraffic},
     driver::{MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, RECEIVE_MEMORY},
     early::EarlyDial,
     error::{Breakage, IdentityRefused, ProtocolError, SessionEnd, SessionError},
     handle::{Session, WeakSession},
-    messages::{MessageReader, ReadError, read_message, write_message},
+    messages::{ReadError, StreamMessageReader, read_message, write_message},
     silence::{MAX_MISSED_PINGS, PING_INTERVAL},
-    stream::{InboundStreams, Stream},
+    stream::{InboundStreams, SessionStream},
     tls::{ALPN, HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, SessionTls},
 };
 use crate::net::path::{self, AddressPolicy, Admitted, Connect, Path, race};
@@ -56,7 +56,7 @@ impl Session {
         let attempt = |remote| async move {
             let path = path::dial(connector, remote, policy, started).await;
             let path = path.map_err(|error| SessionError::Io(Arc::new(error)))?;
-            Proven::dial(path, tls, expect).await
+            ProvenPeer::dial(path, tls, expect).await
         };
         let late = || SessionError::HandshakeTimeout { limit: race::RaceLimits::default().deadline };
         let failed = |failed| SessionError::AllFailed { failed, refused: admitted.refused.clone() };
@@ -73,14 +73,14 @@ impl Session {
         tls: &Arc<SessionTls>,
         expect: Option<NodeKey>,
     ) -> Result<(Self, InboundStreams), SessionError> {
-        Proven::dial(path, tls, expect).await?.establish(tls).await
+        ProvenPeer::dial(path, tls, expect).await?.establish(tls).await
     }
 
     /// Makes a session over a connection that a peer made to this node.
     pub async fn accept(path: Path, tls: &Arc<SessionTls>) -> Result<(Self, InboundStreams), SessionError> {
         let mut place = tls.handshakes.enter(path.report.remote.ip());
         tokio::select! {
-            session = async { Proven::accept(path, tls).await?.establish(tls).await } => session,
+            session = async { ProvenPeer::accept(path, tls).await?.establish(tls).await } => session,
             // Whoever dawdles gives way: refusing the newest would let idle connections keep everybody out.
             _ = &mut place.pushed_out => {
                 let busy = SessionError::Busy { limit: MAX_HANDSHAKES };

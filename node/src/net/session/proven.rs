@@ -31,7 +31,7 @@ pub(super) const READ_BUFFER: usize = 128 * 1024;
 pub(super) type Tls<T> = TlsStream<BufReader<Metered<T>>>;
 
 /// A connection whose peer has proven its key, and over which nothing else has been said.
-pub(super) struct Proven<T> {
+pub(super) struct ProvenPeer<T> {
     stream: Tls<T>,
     peer: NodeKey,
     pub(super) path: PathReport,
@@ -40,7 +40,7 @@ pub(super) struct Proven<T> {
     mode: yamux::Mode,
 }
 
-impl Proven<PathStream> {
+impl ProvenPeer<PathStream> {
     /// Proves the peer of a path that this node dialled.
     pub(super) async fn dial(path: Path, tls: &SessionTls, expect: Option<NodeKey>) -> Result<Self, SessionError> {
         Self::prove_path(path, tls, yamux::Mode::Client, expect).await
@@ -63,7 +63,7 @@ impl Proven<PathStream> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Proven<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
     async fn prove(
         stream: T,
         path: PathReport,

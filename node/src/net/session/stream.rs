@@ -18,20 +18,20 @@ use tokio::{
 ///
 /// The peer learns of a stream with the first byte that is written to it.
 #[derive(Debug)]
-pub struct Stream {
+pub struct SessionStream {
     inner: yamux::Stream,
     write_closed: bool,
     /// Its place among the streams that a session may have at once.
     _place: OwnedSemaphorePermit,
 }
 
-impl Stream {
+impl SessionStream {
     pub(super) fn new(inner: yamux::Stream, place: OwnedSemaphorePermit) -> Self {
         Self { inner, write_closed: false, _place: place }
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for SessionStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -47,7 +47,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for SessionStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
@@ -66,16 +66,16 @@ impl AsyncWrite for Stream {
 /// The streams that the peer opens, in order. Those that nobody takes are reset beyond a limit.
 #[derive(Debug)]
 pub struct InboundStreams {
-    receiver: mpsc::Receiver<Stream>,
+    receiver: mpsc::Receiver<SessionStream>,
 }
 
 impl InboundStreams {
-    pub(super) fn new(receiver: mpsc::Receiver<Stream>) -> Self {
+    pub(super) fn new(receiver: mpsc::Receiver<SessionStream>) -> Self {
         Self { receiver }
     }
 
     /// Waits for the next stream; `None` when the session has ended.
-    pub async fn next(&mut self) -> Option<Stream> {
+    pub async fn next(&mut self) -> Option<SessionStream> {
         self.receiver.recv().await
     }
 }

@@ -55,7 +55,7 @@ pub const MAX_HANDSHAKES: usize = 64;
 
 /// The TLS identity of a node, with what all of its sessions share: limits and counters.
 pub struct SessionTls {
-    pub(super) identity: Identity,
+    pub(super) identity: TlsIdentity,
     pub(super) handshake_timeout: Duration,
     pub(super) handshakes: Undecided,
     pub(super) counters: Arc<SessionCounters>,
@@ -73,7 +73,7 @@ impl SessionTls {
         max_handshakes: usize,
     ) -> Result<Arc<Self>, SessionError> {
         memory::keep_freed_memory();
-        let identity = Identity::new(secret).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
+        let identity = TlsIdentity::new(secret).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
         let handshakes = Undecided::new(max_handshakes);
         Ok(Arc::new(Self { identity, handshake_timeout, handshakes, counters: Arc::default() }))
     }
@@ -96,14 +96,14 @@ impl fmt::Debug for SessionTls {
 }
 
 /// The TLS half of a node's identity: makes the configurations for dialling and accepting.
-pub(super) struct Identity {
+pub(super) struct TlsIdentity {
     node: NodeKey,
     provider: Arc<CryptoProvider>,
     certified: Arc<CertifiedKey>,
     server: Arc<ServerConfig>,
 }
 
-impl Identity {
+impl TlsIdentity {
     /// Builds both configurations from the node's secret. Fails only if the TLS library refuses an ed25519 key.
     pub(super) fn new(secret: &NodeSecret) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider(cpu_has_aes()));

@@ -45,7 +45,7 @@ pub enum StunAskError {
 
 /// A connection to a STUN server, which has told its address at least once. While it stands, so does the NAT's mapping.
 #[derive(Debug)]
-pub struct Client {
+pub struct StunClient {
     stream: TcpStream,
     local: SocketAddr,
     server: SocketAddr,
@@ -56,12 +56,12 @@ pub struct Client {
 ///
 /// There cannot be two connections from one port to one server: where one is up, this fails with
 /// [`ConnectFailure::AddrInUse`].
-pub async fn ask(port: &Port, server: SocketAddr) -> Result<Client, StunAskError> {
+pub async fn ask(port: &Port, server: SocketAddr) -> Result<StunClient, StunAskError> {
     let source = port.source_for(server).ok_or(StunAskError::NoSource)?;
-    Client::connect(Source::Port(source), server).await
+    StunClient::connect(Source::Port(source), server).await
 }
 
-impl Client {
+impl StunClient {
     /// Connects to `server` from `source`, and asks.
     pub async fn connect(source: Source, server: SocketAddr) -> Result<Self, StunAskError> {
         let connecting = Connecting::start(source, server, ConnectMethod::Plain)?;

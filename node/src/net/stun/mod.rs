@@ -10,4 +10,4 @@
 mod client;
 pub(crate) mod read;
 
-pub use self::client::{Client, StunAskError, ask};
+pub use self::client::{StunAskError, StunClient, ask};

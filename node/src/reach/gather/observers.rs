@@ -286,11 +286,11 @@ mod tests {
     use super::*;
     use crate::{
         connect::{demux::stun::Front, ice::IceHost},
-        net::port::Incoming,
+        net::port::IncomingConnections,
         reach::gather::Gathered,
     };
 
-    async fn loopback() -> (Arc<Port>, Incoming) {
+    async fn loopback() -> (Arc<Port>, IncomingConnections) {
         let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
         (Arc::new(port), incoming)
     }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    net::port::{Incoming, Port},
+    net::port::{IncomingConnections, Port},
     reach::rendezvous::{Rendezvous, RendezvousConfig},
 };
 
@@ -34,7 +34,7 @@ impl Node {
             local_bootstrap: false,
             ..RendezvousConfig::new(Zeroizing::new(rand::random()))
         };
-        let Incoming { libp2p, sessions, .. } = incoming;
+        let IncomingConnections { libp2p, sessions, .. } = incoming;
         let (rendezvous, _) = Rendezvous::spawn(quiet, port.clone(), libp2p).unwrap();
         let gatherer = spawn(config, port.clone(), rendezvous.status()).unwrap();
         Self { port, sessions, _rendezvous: rendezvous, gatherer }

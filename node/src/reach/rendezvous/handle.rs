@@ -45,7 +45,7 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// Starts the task. `incoming` is [`crate::net::port::Incoming::libp2p`] of the same port.
+    /// Starts the task. `incoming` is [`crate::net::port::IncomingConnections::libp2p`] of the same port.
     pub fn spawn(
         config: RendezvousConfig,
         port: Arc<Port>,

@@ -55,7 +55,7 @@ pub fn record_key(node: &NodeKey, day: UtcDay) -> RecordKey {
     of_blinded(&blinded_key(node, day))
 }
 
-/// The key under which the holders of content are found.
+/// The key under which the providers of content are found.
 pub fn content_record_key(hash: &ContentHash) -> RecordKey {
     RecordKey(blake3::derive_key(CONTENT_CONTEXT, hash.as_bytes()))
 }

@@ -1,13 +1,13 @@
-//! Decides which units to ask of whom, with any number of holders that come, go, stall, refuse and lie.
+//! Decides which units to ask of whom, with any number of providers that come, go, stall, refuse and lie.
 //!
-//! - The first holder is asked for everything at once, before anything is known. When the layout is known, an idle
-//!   holder is asked for what nobody is asked for; if there is nothing, it takes over the tail of the request that would
+//! - The first provider is asked for everything at once, before anything is known. When the layout is known, an idle
+//!   provider is asked for what nobody is asked for; if there is nothing, it takes over the tail of the request that would
 //!   take longest: half of it, or by the measured rates. No two are asked for the same unit.
-//! - A holder to which there is a better path is asked over that: its request ends where it is, and the rest is asked anew.
-//! - A holder that brings nothing for a while is dropped. One that lies is dropped by the driver, which notices, and does not add
+//! - A provider to which there is a better path is asked over that: its request ends where it is, and the rest is asked anew.
+//! - A provider that brings nothing for a while is dropped. One that lies is dropped by the driver, which notices, and does not add
 //!   it again.
-//! - A holder may refuse items: others are asked for them. When nobody is left to ask, the schedule is stuck, and goes
-//!   on when another holder comes.
+//! - A provider may refuse items: others are asked for them. When nobody is left to ask, the schedule is stuck, and goes
+//!   on when another provider comes.
 //!
 //! What it is not: it opens no stream, reads no data and proves nothing; the driver does, and says what came of it.
 
@@ -20,20 +20,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::api::{DropReason, HolderId, Input, Output, RequestId, ScheduleConfig, ScheduleError};
+pub use self::api::{DropReason, Input, Output, ProviderId, RequestId, ScheduleConfig, ScheduleError};
 use crate::transfer::units::{MAX_WIRE_RANGES, OPEN_END, UnitRanges};
 
-/// How many requests in a row a holder may end early without bringing anything.
+/// How many requests in a row a provider may end early without bringing anything.
 pub const MAX_EMPTY_REQUESTS: u32 = 3;
 
-/// How often the split is thought over while a holder is idle.
+/// How often the split is thought over while a provider is idle.
 pub const RECHECK: Duration = Duration::from_secs(1);
 
 /// The state machine: see the module.
 #[derive(Debug)]
 pub struct Schedule {
     config: ScheduleConfig,
-    holders: BTreeMap<HolderId, Holder>,
+    providers: BTreeMap<ProviderId, ProviderState>,
     /// None until the layout is known.
     total_units: Option<u64>,
     missing: UnitRanges,
@@ -43,14 +43,14 @@ pub struct Schedule {
     recheck: Option<Instant>,
     /// Requests taken over whole since anything was verified: the patience doubles with each.
     takeovers: u32,
-    had_holder: bool,
+    had_provider: bool,
     stuck: bool,
     complete: bool,
 }
 
-/// What is known of a holder.
+/// What is known of a provider.
 #[derive(Debug, Default)]
-struct Holder {
+struct ProviderState {
     active: Option<Active>,
     refused: UnitRanges,
     empty_requests: u32,
@@ -70,49 +70,49 @@ struct Active {
     verified: u64,
     /// Whether another took it over whole, because nothing came.
     taken_over: bool,
-    /// Whether it ends because the holder is asked over another session.
+    /// Whether it ends because the provider is asked over another session.
     moved: bool,
 }
 
 impl Schedule {
-    /// A schedule without holders for a layout that is not known.
+    /// A schedule without providers for a layout that is not known.
     pub fn new(config: ScheduleConfig) -> Self {
         Self {
             config,
-            holders: BTreeMap::new(),
+            providers: BTreeMap::new(),
             total_units: None,
             missing: UnitRanges::all(),
             outputs: VecDeque::new(),
             next_request: 0,
             recheck: None,
             takeovers: 0,
-            had_holder: false,
+            had_provider: false,
             stuck: false,
             complete: false,
         }
     }
 
-    /// Takes in what happened. Reports about holders that are gone already are not errors: they cross on the way.
+    /// Takes in what happened. Reports about providers that are gone already are not errors: they cross on the way.
     pub fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), ScheduleError> {
         match input {
-            Input::HolderAdded(holder) => self.add_holder(holder)?,
-            Input::HolderLost(holder) => drop(self.holders.remove(&holder)),
-            Input::HolderMoved(holder) => self.move_holder(holder),
+            Input::ProviderAdded(provider) => self.add_provider(provider)?,
+            Input::ProviderLost(provider) => drop(self.providers.remove(&provider)),
+            Input::ProviderMoved(provider) => self.move_provider(provider),
             Input::Planned { total_units, have } => self.plan(total_units, &have)?,
-            Input::Verified { holder, units } => {
+            Input::Verified { provider, units } => {
                 // The busiest input: while it goes as planned, nothing needs to be thought over.
-                if self.verify(now, holder, units)? {
+                if self.verify(now, provider, units)? {
                     return Ok(());
                 }
             }
-            Input::Alive(holder) => {
-                if let Some(active) = self.holders.get_mut(&holder).and_then(|holder| holder.active.as_mut()) {
+            Input::Alive(provider) => {
+                if let Some(active) = self.providers.get_mut(&provider).and_then(|provider| provider.active.as_mut()) {
                     active.last_progress = now;
                 }
                 return Ok(());
             }
-            Input::RequestEnded { holder, request } => self.end_request(now, holder, request),
-            Input::ItemRefused { holder, units } => self.refuse(now, holder, units),
+            Input::RequestEnded { provider, request } => self.end_request(now, provider, request),
+            Input::ItemRefused { provider, units } => self.refuse(now, provider, units),
             Input::Timeout => {}
         }
         self.settle(now);
@@ -129,9 +129,9 @@ impl Schedule {
         &self.missing
     }
 
-    /// The holders that may be asked.
-    pub fn holders(&self) -> impl Iterator<Item = HolderId> + '_ {
-        self.holders.keys().copied()
+    /// The providers that may be asked.
+    pub fn providers(&self) -> impl Iterator<Item = ProviderId> + '_ {
+        self.providers.keys().copied()
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -139,27 +139,27 @@ impl Schedule {
         stalls.chain(self.recheck).min()
     }
 
-    fn active(&self) -> impl Iterator<Item = (HolderId, &Active)> {
-        self.holders.iter().filter_map(|(&id, holder)| Some((id, holder.active.as_ref()?)))
+    fn active(&self) -> impl Iterator<Item = (ProviderId, &Active)> {
+        self.providers.iter().filter_map(|(&id, provider)| Some((id, provider.active.as_ref()?)))
     }
 
-    fn add_holder(&mut self, id: HolderId) -> Result<(), ScheduleError> {
-        if self.holders.len() >= self.config.max_holders {
-            return Err(ScheduleError::TooManyHolders { limit: self.config.max_holders });
+    fn add_provider(&mut self, id: ProviderId) -> Result<(), ScheduleError> {
+        if self.providers.len() >= self.config.max_providers {
+            return Err(ScheduleError::TooManyProviders { limit: self.config.max_providers });
         }
-        self.holders.insert(id, Holder::default());
-        self.had_holder = true;
+        self.providers.insert(id, ProviderState::default());
+        self.had_provider = true;
         self.stuck = false;
         Ok(())
     }
 
     /// What the running request has not brought stays its own until it ends: it may still bring the unit that it is at.
-    fn move_holder(&mut self, id: HolderId) {
-        let Some(holder) = self.holders.get_mut(&id) else { return };
-        (holder.verified, holder.busy, holder.empty_requests) = (0, Duration::ZERO, 0);
-        if let Some(active) = holder.active.as_mut().filter(|active| !active.moved) {
+    fn move_provider(&mut self, id: ProviderId) {
+        let Some(provider) = self.providers.get_mut(&id) else { return };
+        (provider.verified, provider.busy, provider.empty_requests) = (0, Duration::ZERO, 0);
+        if let Some(active) = provider.active.as_mut().filter(|active| !active.moved) {
             active.moved = true;
-            self.outputs.push_back(Output::Shorten { holder: id, request: active.request, end_unit: 0 });
+            self.outputs.push_back(Output::Shorten { provider: id, request: active.request, end_unit: 0 });
         }
     }
 
@@ -170,21 +170,21 @@ impl Schedule {
         self.total_units = Some(total_units);
         self.missing.remove(total_units..OPEN_END);
         self.missing = self.missing.difference(have);
-        for active in self.holders.values_mut().filter_map(|holder| holder.active.as_mut()) {
+        for active in self.providers.values_mut().filter_map(|provider| provider.active.as_mut()) {
             active.rest.remove(total_units..OPEN_END);
         }
         Ok(())
     }
 
     /// Whether all went as planned, so that nothing needs to be thought over.
-    fn verify(&mut self, now: Instant, id: HolderId, units: Range<u64>) -> Result<bool, ScheduleError> {
+    fn verify(&mut self, now: Instant, id: ProviderId, units: Range<u64>) -> Result<bool, ScheduleError> {
         if let Some(total_units) = self.total_units.filter(|&total| units.end > total) {
             return Err(ScheduleError::OutOfRange { end: units.end, total_units });
         }
         let was_missing = self.missing.covers(units.clone());
         self.missing.remove(units.clone());
         self.takeovers = 0;
-        let Some(active) = self.holders.get_mut(&id).and_then(|holder| holder.active.as_mut()) else {
+        let Some(active) = self.providers.get_mut(&id).and_then(|provider| provider.active.as_mut()) else {
             return Ok(false);
         };
         let was_wanted =
@@ -195,37 +195,37 @@ impl Schedule {
         Ok(was_missing && was_wanted && !self.missing.is_empty())
     }
 
-    fn end_request(&mut self, now: Instant, id: HolderId, request: RequestId) {
-        let Some(holder) = self.holders.get_mut(&id) else { return };
-        let Some(active) = holder.active.take_if(|active| active.request == request) else { return };
+    fn end_request(&mut self, now: Instant, id: ProviderId, request: RequestId) {
+        let Some(provider) = self.providers.get_mut(&id) else { return };
+        let Some(active) = provider.active.take_if(|active| active.request == request) else { return };
         if active.moved {
             return;
         }
-        holder.verified += active.verified;
-        holder.busy += now.saturating_duration_since(active.started);
+        provider.verified += active.verified;
+        provider.busy += now.saturating_duration_since(active.started);
         if active.verified > 0 {
-            holder.empty_requests = 0;
+            provider.empty_requests = 0;
         } else if active.taken_over || !active.rest.is_empty() {
-            holder.empty_requests += 1;
+            provider.empty_requests += 1;
         }
-        if holder.empty_requests >= MAX_EMPTY_REQUESTS {
-            self.drop_holder(id, DropReason::Empty);
+        if provider.empty_requests >= MAX_EMPTY_REQUESTS {
+            self.drop_provider(id, DropReason::Empty);
         }
     }
 
-    fn refuse(&mut self, now: Instant, id: HolderId, units: Range<u64>) {
-        let Some(holder) = self.holders.get_mut(&id) else { return };
-        holder.refused.insert(units.clone());
-        holder.empty_requests = 0;
-        if let Some(active) = &mut holder.active {
+    fn refuse(&mut self, now: Instant, id: ProviderId, units: Range<u64>) {
+        let Some(provider) = self.providers.get_mut(&id) else { return };
+        provider.refused.insert(units.clone());
+        provider.empty_requests = 0;
+        if let Some(active) = &mut provider.active {
             active.rest.remove(units);
             active.last_progress = now;
         }
     }
 
-    fn drop_holder(&mut self, id: HolderId, why: DropReason) {
-        self.holders.remove(&id);
-        self.outputs.push_back(Output::Drop { holder: id, why });
+    fn drop_provider(&mut self, id: ProviderId, why: DropReason) {
+        self.providers.remove(&id);
+        self.outputs.push_back(Output::Drop { provider: id, why });
     }
 
     /// Brings the requests in line with what is known now.
@@ -238,22 +238,22 @@ impl Schedule {
         self.drop_stalled(now);
         self.trim();
         self.assign(now);
-        let idle = self.holders.values().any(|holder| holder.active.is_none());
+        let idle = self.providers.values().any(|provider| provider.active.is_none());
         let busy = self.active().next().is_some();
         if idle && busy {
             self.recheck = Some(now + RECHECK);
         }
-        if !busy && self.had_holder && !self.stuck {
+        if !busy && self.had_provider && !self.stuck {
             self.stuck = true;
             self.outputs.push_back(Output::Stuck { missing: self.missing.clone() });
         }
     }
 
     fn finish(&mut self) {
-        for (&id, holder) in &mut self.holders {
-            let Some(active) = &mut holder.active else { continue };
+        for (&id, provider) in &mut self.providers {
+            let Some(active) = &mut provider.active else { continue };
             if let Some(end_unit) = active.rest.first() {
-                self.outputs.push_back(Output::Shorten { holder: id, request: active.request, end_unit });
+                self.outputs.push_back(Output::Shorten { provider: id, request: active.request, end_unit });
                 active.rest = UnitRanges::empty();
             }
         }
@@ -266,27 +266,27 @@ impl Schedule {
     fn drop_stalled(&mut self, now: Instant) {
         let is_stalled = |active: &Active| now >= active.last_progress + self.config.stall;
         let stalled: Vec<_> = self.active().filter(|(_, active)| is_stalled(active)).map(|(id, _)| id).collect();
-        stalled.into_iter().for_each(|id| self.drop_holder(id, DropReason::Stalled));
+        stalled.into_iter().for_each(|id| self.drop_provider(id, DropReason::Stalled));
     }
 
     /// Cuts requests short in front of long stretches that are there already.
     fn trim(&mut self) {
-        for (&id, holder) in &mut self.holders {
-            let Some(active) = &mut holder.active else { continue };
+        for (&id, provider) in &mut self.providers {
+            let Some(active) = &mut provider.active else { continue };
             let there = active.rest.difference(&self.missing);
             let wasted = there.total() == active.rest.total();
             let cut = there.iter().find(|range| wasted || range.end - range.start >= self.config.min_split);
             if let Some(end_unit) = cut.map(|range| range.start) {
                 active.rest.remove(end_unit..OPEN_END);
-                self.outputs.push_back(Output::Shorten { holder: id, request: active.request, end_unit });
+                self.outputs.push_back(Output::Shorten { provider: id, request: active.request, end_unit });
             }
         }
     }
 
-    /// Gives every idle holder something to do, if there is anything.
+    /// Gives every idle provider something to do, if there is anything.
     fn assign(&mut self, now: Instant) {
-        let mut idle: Vec<HolderId> =
-            self.holders.iter().filter(|(_, holder)| holder.active.is_none()).map(|(&id, _)| id).collect();
+        let mut idle: Vec<ProviderId> =
+            self.providers.iter().filter(|(_, provider)| provider.active.is_none()).map(|(&id, _)| id).collect();
         if idle.is_empty() {
             return;
         }
@@ -296,7 +296,7 @@ impl Schedule {
         }
         let mut waiting = Vec::new();
         while let Some(id) = (!idle.is_empty()).then(|| idle.remove(0)) {
-            let open = self.holders.get(&id).map(|holder| free.difference(&holder.refused)).unwrap_or_default();
+            let open = self.providers.get(&id).map(|provider| free.difference(&provider.refused)).unwrap_or_default();
             if open.is_empty() {
                 waiting.push(id);
                 continue;
@@ -312,12 +312,12 @@ impl Schedule {
         waiting.into_iter().for_each(|id| self.take_over(now, id));
     }
 
-    fn request(&mut self, now: Instant, id: HolderId, ranges: UnitRanges) {
-        let Some(holder) = self.holders.get_mut(&id) else { return };
+    fn request(&mut self, now: Instant, id: ProviderId, ranges: UnitRanges) {
+        let Some(provider) = self.providers.get_mut(&id) else { return };
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.stuck = false;
-        holder.active = Some(Active {
+        provider.active = Some(Active {
             request,
             rest: ranges.clone(),
             started: now,
@@ -326,7 +326,7 @@ impl Schedule {
             taken_over: false,
             moved: false,
         });
-        self.outputs.push_back(Output::Request { holder: id, request, ranges });
+        self.outputs.push_back(Output::Request { provider: id, request, ranges });
     }
 }
 

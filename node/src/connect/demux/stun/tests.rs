@@ -13,7 +13,7 @@ use crate::{
     base::counters::Counter,
     net::{
         port::{Connecting, Port},
-        stun::Client,
+        stun::StunClient,
     },
     reach::gather::Gathered,
 };
@@ -77,7 +77,7 @@ fn check(username: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_client_learns_its_address_as_often_as_it_asks_on_one_connection() {
     let server = server(true).await;
-    let mut client = Client::connect(Source::AnyPort([127, 0, 0, 1].into()), server.addr).await.unwrap();
+    let mut client = StunClient::connect(Source::AnyPort([127, 0, 0, 1].into()), server.addr).await.unwrap();
     for _ in 0..3 {
         assert_eq!(client.repeat().await.unwrap(), client.local());
     }
@@ -87,7 +87,7 @@ async fn a_client_learns_its_address_as_often_as_it_asks_on_one_connection() {
 #[tokio::test]
 async fn a_client_holds_its_mapping_until_the_server_is_gone() {
     let server = server(true).await;
-    let mut client = Client::connect(Source::AnyPort([127, 0, 0, 1].into()), server.addr).await.unwrap();
+    let mut client = StunClient::connect(Source::AnyPort([127, 0, 0, 1].into()), server.addr).await.unwrap();
     let mut hold = Box::pin(client.hold(Duration::from_millis(5)));
     in_time(async {
         while server.counters().answered.get() < 5 {
@@ -173,14 +173,14 @@ async fn a_host_that_asks_too_much_is_turned_away_and_others_are_not() {
     greedy.write_all(&binding_request().repeat(500)).await.unwrap();
     let _ = in_time(greedy.read_to_end(&mut Vec::new())).await;
     assert_eq!(server.counters().rate_limited.get(), 1);
-    let other = Client::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
+    let other = StunClient::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
     assert_eq!(other.mapped(), other.local());
 }
 
 #[tokio::test]
 async fn a_flood_of_connections_takes_the_places_of_its_own_host_only() {
     let server = server(true).await;
-    let mut patient = Client::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
+    let mut patient = StunClient::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
     let mut flood = Vec::new();
     for _ in 0..300 {
         let mut stream = server.connect([127, 0, 0, 1]).await;

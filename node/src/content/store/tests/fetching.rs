@@ -157,7 +157,7 @@ fn what_was_fetched_is_seeded_from_where_it_was_put() {
         size: LEN as u64,
         files: 1,
         name: None,
-        origin: Origin::Fetched { path: place.clone() },
+        origin: RootOrigin::Fetched { path: place.clone() },
         added: clock::now(),
     };
     let wrong = store.add_fetched(root.clone(), vec![(hash, 5, place.clone())]);

@@ -4,14 +4,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use keyferry_proto::{identity::NodeKey, transfer::schedule::HolderId};
+use keyferry_proto::{identity::NodeKey, transfer::schedule::ProviderId};
 
 use crate::net::session::Session;
 
 /// The providers of an attempt.
 #[derive(Default)]
 pub(super) struct Providers {
-    sessions: HashMap<HolderId, Session>,
+    sessions: HashMap<ProviderId, Session>,
     next: u64,
     /// Those whose sessions were lost, and who may be back.
     away: HashSet<NodeKey>,
@@ -19,23 +19,23 @@ pub(super) struct Providers {
 
 impl Providers {
     /// The session over which a provider is asked, if it still has one.
-    pub(super) fn session(&self, id: HolderId) -> Option<&Session> {
+    pub(super) fn session(&self, id: ProviderId) -> Option<&Session> {
         self.sessions.get(&id)
     }
 
     /// The node that a provider is.
-    pub(super) fn node(&self, id: HolderId) -> Option<NodeKey> {
+    pub(super) fn node(&self, id: ProviderId) -> Option<NodeKey> {
         self.sessions.get(&id).map(Session::peer)
     }
 
     /// Whether a provider's session stands.
-    pub(super) fn is_connected(&self, id: HolderId) -> bool {
+    pub(super) fn is_connected(&self, id: ProviderId) -> bool {
         self.sessions.get(&id).is_some_and(|session| session.end().is_none())
     }
 
     /// The id of the next provider that is added.
-    pub(super) fn next_id(&self) -> HolderId {
-        HolderId(self.next)
+    pub(super) fn next_id(&self) -> ProviderId {
+        ProviderId(self.next)
     }
 
     /// Adds a provider, as [`Providers::next_id`].
@@ -46,7 +46,7 @@ impl Providers {
     }
 
     /// Has a provider be asked over another session from now on, if that is the better one; returns whether it is.
-    pub(super) fn move_to(&mut self, id: HolderId, session: Session) -> bool {
+    pub(super) fn move_to(&mut self, id: ProviderId, session: Session) -> bool {
         let Some(present) = self.sessions.get_mut(&id) else { return false };
         let is_lost = present.end().is_some();
         if !is_lost && (session.path().kind.is_relayed() || !present.path().kind.is_relayed()) {
@@ -59,7 +59,7 @@ impl Providers {
     }
 
     /// Forgets those whose sessions have ended, except those with requests under way.
-    pub(super) fn forget_ended(&mut self, busy: &HashSet<HolderId>) {
+    pub(super) fn forget_ended(&mut self, busy: &HashSet<ProviderId>) {
         self.sessions.retain(|id, session| busy.contains(id) || session.end().is_none());
     }
 

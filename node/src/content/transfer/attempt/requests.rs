@@ -14,7 +14,7 @@ use std::{
 use keyferry_proto::{
     message::ContentRequest,
     transfer::{
-        schedule::{HolderId, RequestId},
+        schedule::{ProviderId, RequestId},
         units::UnitRanges,
     },
 };
@@ -39,7 +39,7 @@ const MOVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One message of a request to its attempt.
 pub(super) struct RequestReport {
-    pub(super) provider: HolderId,
+    pub(super) provider: ProviderId,
     pub(super) request: RequestId,
     pub(super) what: What,
 }
@@ -54,7 +54,7 @@ pub(super) enum What {
 pub(super) struct Requests {
     running: HashMap<RequestId, RunningRequest>,
     /// The request that is making the plan, which may take long.
-    planning: Option<(HolderId, RequestId)>,
+    planning: Option<(ProviderId, RequestId)>,
     tasks: JoinSet<()>,
     reports: mpsc::Receiver<RequestReport>,
     report_to: mpsc::Sender<RequestReport>,
@@ -64,7 +64,7 @@ pub(super) struct Requests {
 
 /// One request that is under way.
 pub(super) struct RunningRequest {
-    provider: HolderId,
+    provider: ProviderId,
     /// Kept up until the request has ended, also if its provider is asked over another one by then.
     session: Session,
     end_unit: Arc<AtomicU64>,
@@ -98,7 +98,7 @@ impl Requests {
     /// Asks a provider for units.
     pub(super) fn start(
         &mut self,
-        provider: HolderId,
+        provider: ProviderId,
         request: RequestId,
         ranges: UnitRanges,
         session: Session,
@@ -133,7 +133,7 @@ impl Requests {
     }
 
     /// Those with requests under way.
-    pub(super) fn busy(&self) -> HashSet<HolderId> {
+    pub(super) fn busy(&self) -> HashSet<ProviderId> {
         self.running.values().map(|running| running.provider).collect()
     }
 
@@ -150,7 +150,7 @@ impl Requests {
     }
 
     /// Takes out a request that has ended; none if it was given up before.
-    pub(super) fn take_ended(&mut self, provider: HolderId, request: RequestId) -> Option<RunningRequest> {
+    pub(super) fn take_ended(&mut self, provider: ProviderId, request: RequestId) -> Option<RunningRequest> {
         if self.planning == Some((provider, request)) {
             self.planning = None;
         }
@@ -158,7 +158,7 @@ impl Requests {
     }
 
     /// Notes that a request is making the plan.
-    pub(super) fn plans(&mut self, provider: HolderId, request: RequestId) {
+    pub(super) fn plans(&mut self, provider: ProviderId, request: RequestId) {
         self.planning = Some((provider, request));
     }
 
@@ -168,12 +168,12 @@ impl Requests {
     }
 
     /// The provider whose answer the plan is being made from.
-    pub(super) fn planner(&self) -> Option<HolderId> {
+    pub(super) fn planner(&self) -> Option<ProviderId> {
         self.planning.map(|(provider, _)| provider)
     }
 
     /// Notes that a provider is asked over another session from now on.
-    pub(super) fn leave(&mut self, provider: HolderId, now: Instant) {
+    pub(super) fn leave(&mut self, provider: ProviderId, now: Instant) {
         for running in self.running.values_mut().filter(|running| running.provider == provider) {
             running.moved.get_or_insert(now);
         }
@@ -190,7 +190,7 @@ impl Requests {
     }
 
     /// Gives up the requests to a provider.
-    pub(super) fn give_up(&mut self, provider: HolderId) {
+    pub(super) fn give_up(&mut self, provider: ProviderId) {
         self.running.retain(|_, running| {
             if running.provider == provider {
                 running.cancel.cancel();

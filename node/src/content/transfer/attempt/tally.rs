@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use keyferry_proto::transfer::units::UnitRanges;
 
-use crate::content::transfer::plan::Plan;
+use crate::content::transfer::plan::FetchPlan;
 
 /// How far a fetch has come. All numbers count verified content only, that of earlier runs included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,12 +39,12 @@ impl Tally {
     }
 
     /// Whether the last unit is verified, which proves the size of a blob.
-    pub(super) fn proves_size(&self, plan: &Plan) -> bool {
+    pub(super) fn proves_size(&self, plan: &FetchPlan) -> bool {
         plan.layout.total_units().checked_sub(1).is_none_or(|last| self.have.contains(last))
     }
 
     /// Takes up a plan and what it has found here, and returns the content bytes of that.
-    pub(super) fn begin(&mut self, plan: &Plan, have: &UnitRanges) -> u64 {
+    pub(super) fn begin(&mut self, plan: &FetchPlan, have: &UnitRanges) -> u64 {
         self.progress.total_bytes = plan.content_len();
         self.progress.total_files = plan.file_count();
         self.progress.done_files += plan.empty_file_count();
@@ -56,7 +56,7 @@ impl Tally {
     }
 
     /// Counts verified units, and returns the content bytes that are new.
-    pub(super) fn count(&mut self, plan: &Plan, units: Range<u64>) -> u64 {
+    pub(super) fn count(&mut self, plan: &FetchPlan, units: Range<u64>) -> u64 {
         let fresh = UnitRanges::from(units.clone()).difference(&self.have);
         self.have.insert(units);
         let mut gained = 0;

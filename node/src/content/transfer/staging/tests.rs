@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn target(out: &TempDir, overwrite: bool) -> Target {
-    Target { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite }
+fn target(out: &TempDir, overwrite: bool) -> FetchTarget {
+    FetchTarget { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite }
 }
 
 fn root() -> ContentHash {

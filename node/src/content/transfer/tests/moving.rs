@@ -1,4 +1,4 @@
-//! A fetch whose holder is reached by another path while it runs: from a relay to a direct path, and back.
+//! A fetch whose provider is reached by another path while it runs: from a relay to a direct path, and back.
 
 use super::*;
 use crate::net::{
@@ -20,7 +20,7 @@ async fn give_at(getter: &Getter, done: u64, session: Session, found: &mpsc::Sen
     found.send(session).await.unwrap();
 }
 
-fn kept_by(outcome: &Outcome, is_relayed: bool) -> u64 {
+fn kept_by(outcome: &FetchOutcome, is_relayed: bool) -> u64 {
     outcome.from.iter().filter(|given| given.path.kind.is_relayed() == is_relayed).map(|given| given.bytes).sum()
 }
 
@@ -30,14 +30,14 @@ async fn a_fetch_moves_from_a_relay_to_a_direct_path_and_lets_the_relay_go() {
     let getter = Getter::new();
     // 400 groups would take 10 s, and those of the direct path take none.
     let (by_relay, direct) =
-        (source.holder(1, Behaviour::Slow { groups: 4 }).await, source.holder(1, Behaviour::Honest).await);
+        (source.provider(1, Behaviour::Slow { groups: 4 }).await, source.provider(1, Behaviour::Honest).await);
     let slow = by_relay.session_by(relayed()).await;
     let ended = slow.closed();
-    let (found, holders) = mpsc::channel(4);
+    let (found, providers) = mpsc::channel(4);
     found.send(slow).await.unwrap();
     let later = give_at(&getter, 50 * GROUP, direct.session().await, &found);
 
-    let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
 
     let outcome = outcome.unwrap();
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(LEN));
@@ -53,14 +53,14 @@ async fn a_relay_that_brings_nothing_more_does_not_hold_up_the_direct_path() {
     let source = Source::file(LEN);
     let getter = Getter::new();
     let (by_relay, direct) = (
-        source.holder(1, Behaviour::HangAfter { groups: 2 * WRITTEN as usize }).await,
-        source.holder(1, Behaviour::Honest).await,
+        source.provider(1, Behaviour::HangAfter { groups: 2 * WRITTEN as usize }).await,
+        source.provider(1, Behaviour::Honest).await,
     );
-    let (found, holders) = mpsc::channel(4);
+    let (found, providers) = mpsc::channel(4);
     found.send(by_relay.session_by(relayed()).await).await.unwrap();
     let (later, begin) = (give_at(&getter, 2 * WRITTEN * GROUP, direct.session().await, &found), Instant::now());
 
-    let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
 
     let outcome = outcome.unwrap();
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(LEN));
@@ -74,10 +74,10 @@ async fn a_fetch_goes_on_by_a_relay_when_the_direct_path_dies() {
     let source = Source::file(LEN);
     let getter = Getter::new();
     let (direct, by_relay) = (
-        source.holder(1, Behaviour::HangAfter { groups: 4 * WRITTEN as usize }).await,
-        source.holder(1, Behaviour::Serve).await,
+        source.provider(1, Behaviour::HangAfter { groups: 4 * WRITTEN as usize }).await,
+        source.provider(1, Behaviour::Serve).await,
     );
-    let (found, holders) = mpsc::channel(4);
+    let (found, providers) = mpsc::channel(4);
     let dying = direct.session().await;
     let dead = dying.closed();
     found.send(dying).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_fetch_goes_on_by_a_relay_when_the_direct_path_dies() {
         found.send(by_relay.session_by(relayed()).await).await.unwrap();
     };
 
-    let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
 
     let outcome = outcome.unwrap();
     assert_eq!(fs::read(&outcome.path).unwrap(), bytes(LEN));
@@ -101,12 +101,12 @@ async fn a_fetch_stays_where_it_is_when_another_path_is_no_better() {
     let source = Source::file(40 * GROUP);
     let getter = Getter::new();
     let (direct, by_relay) =
-        (source.holder(1, Behaviour::Slow { groups: 10 }).await, source.holder(1, Behaviour::Serve).await);
-    let (found, holders) = mpsc::channel(4);
+        (source.provider(1, Behaviour::Slow { groups: 10 }).await, source.provider(1, Behaviour::Serve).await);
+    let (found, providers) = mpsc::channel(4);
     found.send(direct.session().await).await.unwrap();
     let later = give_at(&getter, GROUP, by_relay.session_by(relayed()).await, &found);
 
-    let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
 
     let outcome = outcome.unwrap();
     assert_eq!((kept_by(&outcome, false), kept_by(&outcome, true)), (40 * GROUP, 0));
@@ -117,12 +117,12 @@ async fn a_folder_moves_between_its_files() {
     let source = Source::new(make_tree);
     let getter = Getter::new();
     let (by_relay, direct) =
-        (source.holder(1, Behaviour::Slow { groups: 1 }).await, source.holder(1, Behaviour::Serve).await);
-    let (found, holders) = mpsc::channel(4);
+        (source.provider(1, Behaviour::Slow { groups: 1 }).await, source.provider(1, Behaviour::Serve).await);
+    let (found, providers) = mpsc::channel(4);
     found.send(by_relay.session_by(relayed()).await).await.unwrap();
     let later = give_at(&getter, 3 * GROUP, direct.session().await, &found);
 
-    let (outcome, ()) = tokio::join!(getter.fetch(source.root, holders, found.clone()), later);
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
 
     let outcome = outcome.unwrap();
     assert_is_tree(&outcome.path);

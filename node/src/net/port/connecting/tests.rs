@@ -1,9 +1,9 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::net::port::{Incoming, Port};
+use crate::net::port::{IncomingConnections, Port};
 
-async fn loopback_port() -> (Port, Incoming, SocketAddr) {
+async fn loopback_port() -> (Port, IncomingConnections, SocketAddr) {
     let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
     let addr = port.local_addrs()[0];
     (port, incoming, addr)

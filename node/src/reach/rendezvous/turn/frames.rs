@@ -15,7 +15,7 @@ use libp2p::{
 };
 use tokio_util::compat::{FuturesAsyncReadCompatExt, FuturesAsyncWriteCompatExt};
 
-use crate::base::frame_io::{FrameReader, ReadFrameError, write_frame};
+use crate::base::frame_io::{ReadFrameError, StreamFrameReader, write_frame};
 
 /// Streams of this protocol on one connection, in both directions.
 const MAX_STREAMS: usize = 4;
@@ -91,6 +91,6 @@ impl Codec for Frames {
 }
 
 async fn read_frame(io: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<Vec<u8>, ReadFrameError> {
-    let body = FrameReader::new(limit).next(&mut io.compat()).await?;
+    let body = StreamFrameReader::new(limit).next(&mut io.compat()).await?;
     body.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
 }

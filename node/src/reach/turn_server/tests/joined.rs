@@ -13,7 +13,7 @@ use crate::{
         clock,
         data_dir::{AdmissionPolicy, ContactsFile},
     },
-    net::stun::Client,
+    net::stun::StunClient,
     reach::{
         turn_client::{AddressFamily, Allocation},
         turn_server::RelayConfig,
@@ -194,7 +194,7 @@ async fn stun_and_turn_share_the_port_and_the_connection() {
     let mut stream = TcpStream::connect(bench.addr).await.unwrap();
     let local = stream.local_addr().unwrap();
     let source = keyferry_ice::Source::AnyPort("127.0.0.1".parse().unwrap());
-    let client = Client::connect(source, bench.addr).await.unwrap();
+    let client = StunClient::connect(source, bench.addr).await.unwrap();
     assert_eq!(client.mapped(), client.local());
     // Binding, then Allocate without credentials, then Binding, cut into pieces.
     use stun_types::message::{BINDING, Message, MessageWrite, MessageWriteVec, Method};

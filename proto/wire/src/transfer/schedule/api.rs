@@ -9,34 +9,34 @@ use std::{
 
 use crate::transfer::units::UnitRanges;
 
-/// A holder of the content: a session to one node, numbered by the driver.
+/// A provider of the content: a session to one node, numbered by the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HolderId(pub u64);
+pub struct ProviderId(pub u64);
 
-/// One request to one holder.
+/// One request to one provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 /// The settings of a schedule.
 #[derive(Debug, Clone)]
 pub struct ScheduleConfig {
-    /// How long a holder may bring nothing before it is dropped.
+    /// How long a provider may bring nothing before it is dropped.
     pub stall: Duration,
     /// A request that takes less than this is left whole, and one that brings nothing for this long may be taken over.
     pub slow: Duration,
-    /// The least number of units that is worth a request of its own while the holder that has them is quick.
+    /// The least number of units that is worth a request of its own while the provider that has them is quick.
     pub min_split: u64,
-    /// The greatest number of holders at a time.
-    pub max_holders: usize,
+    /// The greatest number of providers at a time.
+    pub max_providers: usize,
 }
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self { stall: Duration::from_secs(30), slow: Duration::from_secs(3), min_split: 128, max_holders: 16 }
+        Self { stall: Duration::from_secs(30), slow: Duration::from_secs(3), min_split: 128, max_providers: 16 }
     }
 }
 
-/// Why the schedule gives a holder up.
+/// Why the schedule gives a provider up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
     /// It brought nothing for too long.
@@ -48,13 +48,13 @@ pub enum DropReason {
 /// What the driver tells the schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// A holder can be asked: one that is not there.
-    HolderAdded(HolderId),
-    /// A holder can no longer be asked; its request has ended. It may be added again.
-    HolderLost(HolderId),
-    /// The holder is asked over another session from now on, by a better path. Its running request is to end where it is; what
+    /// A provider can be asked: one that is not there.
+    ProviderAdded(ProviderId),
+    /// A provider can no longer be asked; its request has ended. It may be added again.
+    ProviderLost(ProviderId),
+    /// The provider is asked over another session from now on, by a better path. Its running request is to end where it is; what
     /// it has brought so far says nothing of how quick it will be.
-    HolderMoved(HolderId),
+    ProviderMoved(ProviderId),
     /// The layout is known.
     Planned {
         /// How many units it has.
@@ -62,27 +62,27 @@ pub enum Input {
         /// The units that are there already, beside those that were reported verified.
         have: UnitRanges,
     },
-    /// These units came from the holder, were proven, and are kept.
+    /// These units came from the provider, were proven, and are kept.
     Verified {
-        /// The holder.
-        holder: HolderId,
+        /// The provider.
+        provider: ProviderId,
         /// The units.
         units: Range<u64>,
     },
-    /// The holder has brought something of use that is not kept yet, such as a part of a list of files, or is waiting
+    /// The provider has brought something of use that is not kept yet, such as a part of a list of files, or is waiting
     /// for this side: it is not silent.
-    Alive(HolderId),
+    Alive(ProviderId),
     /// The stream of a request has ended, or was closed because of [`Output::Shorten`].
     RequestEnded {
-        /// The holder.
-        holder: HolderId,
+        /// The provider.
+        provider: ProviderId,
         /// The request.
         request: RequestId,
     },
-    /// The holder does not send these units (those of one item).
+    /// The provider does not send these units (those of one item).
     ItemRefused {
-        /// The holder.
-        holder: HolderId,
+        /// The provider.
+        provider: ProviderId,
         /// The units.
         units: Range<u64>,
     },
@@ -93,10 +93,10 @@ pub enum Input {
 /// What the schedule tells the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Ask this holder, which has no other request, for these units.
+    /// Ask this provider, which has no other request, for these units.
     Request {
-        /// The holder.
-        holder: HolderId,
+        /// The provider.
+        provider: ProviderId,
         /// The number of the request.
         request: RequestId,
         /// The units.
@@ -104,23 +104,23 @@ pub enum Output {
     },
     /// Read this request only up to this unit, then close its stream and report its end. Of several, the lowest unit counts.
     Shorten {
-        /// The holder.
-        holder: HolderId,
+        /// The provider.
+        provider: ProviderId,
         /// The request.
         request: RequestId,
         /// The first unit that is not wanted of it any longer.
         end_unit: u64,
     },
-    /// Close the request of this holder, which is not asked again (unless it is added again).
+    /// Close the request of this provider, which is not asked again (unless it is added again).
     Drop {
-        /// The holder.
-        holder: HolderId,
+        /// The provider.
+        provider: ProviderId,
         /// Why.
         why: DropReason,
     },
     /// All units of the layout are there.
     Complete,
-    /// Nobody is left to be asked for what is missing. Another holder makes the schedule go on.
+    /// Nobody is left to be asked for what is missing. Another provider makes the schedule go on.
     Stuck {
         /// What is missing.
         missing: UnitRanges,
@@ -132,9 +132,9 @@ pub enum Output {
 /// What the driver should not have told. Each is the driver's fault, and changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// There are enough holders.
-    #[error("{limit} holders are enough")]
-    TooManyHolders {
+    /// There are enough providers.
+    #[error("{limit} providers are enough")]
+    TooManyProviders {
         /// How many there may be.
         limit: usize,
     },

@@ -1,4 +1,4 @@
-//! Whole transfers in virtual time, with holders of every kind, from a seed: a failure prints the seed that repeats it.
+//! Whole transfers in virtual time, with providers of every kind, from a seed: a failure prints the seed that repeats it.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl Random {
     }
 }
 
-/// What a holder does from the unit at which it is no longer honest.
+/// What a provider does from the unit at which it is no longer honest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behaviour {
     Honest,
@@ -56,7 +56,7 @@ struct Peer {
 struct Simulation {
     schedule: Schedule,
     now: Instant,
-    peers: BTreeMap<HolderId, Peer>,
+    peers: BTreeMap<ProviderId, Peer>,
     total_units: u64,
     /// When the layout is reported, counted in units that were verified.
     plan_after: u64,
@@ -84,7 +84,7 @@ impl Simulation {
     }
 
     fn add(&mut self, behaviour: Behaviour, after: u64, unit_time: Duration) {
-        let id = HolderId(self.peers.len() as u64);
+        let id = ProviderId(self.peers.len() as u64);
         let latency = Duration::from_millis(20);
         let peer = Peer {
             behaviour,
@@ -98,7 +98,7 @@ impl Simulation {
             dropped: false,
         };
         self.peers.insert(id, peer);
-        self.tell(Input::HolderAdded(id));
+        self.tell(Input::ProviderAdded(id));
     }
 
     fn tell(&mut self, input: Input) {
@@ -106,22 +106,22 @@ impl Simulation {
         loop {
             match self.schedule.poll_output() {
                 Output::Timeout(_) => break,
-                Output::Request { holder, request, ranges } => self.open(holder, request, ranges),
-                Output::Shorten { holder, request, end_unit } => self.shorten(holder, request, end_unit),
-                Output::Drop { holder, .. } => self.drop_peer(holder),
+                Output::Request { provider, request, ranges } => self.open(provider, request, ranges),
+                Output::Shorten { provider, request, end_unit } => self.shorten(provider, request, end_unit),
+                Output::Drop { provider, .. } => self.drop_peer(provider),
                 Output::Complete => self.complete = true,
                 Output::Stuck { .. } => self.stuck = true,
             }
         }
     }
 
-    fn drop_peer(&mut self, holder: HolderId) {
-        let peer = self.peers.get_mut(&holder).unwrap();
+    fn drop_peer(&mut self, provider: ProviderId) {
+        let peer = self.peers.get_mut(&provider).unwrap();
         peer.stream = None;
         peer.dropped = true;
     }
 
-    fn open(&mut self, holder: HolderId, request: RequestId, ranges: UnitRanges) {
+    fn open(&mut self, provider: ProviderId, request: RequestId, ranges: UnitRanges) {
         assert!(!ranges.is_empty() && ranges.iter().len() <= MAX_WIRE_RANGES);
         assert!(ranges.intersection(&self.have).is_empty(), "asked for what is there");
         self.stuck = false;
@@ -129,16 +129,16 @@ impl Simulation {
         for (_, other, _) in self.peers.values().filter_map(|peer| peer.stream.as_ref()) {
             assert!(ranges.intersection(other).is_empty(), "two are asked for the same units");
         }
-        let peer = self.peers.get_mut(&holder).unwrap();
-        assert!(peer.stream.is_none() && !peer.dropped, "a second request to one holder, or one to a dropped one");
+        let peer = self.peers.get_mut(&provider).unwrap();
+        assert!(peer.stream.is_none() && !peer.dropped, "a second request to one provider, or one to a dropped one");
         peer.asked += 1;
         let mut ranges = ranges;
         ranges.remove(self.total_units..OPEN_END);
         peer.stream = Some((request, ranges, now + peer.latency + peer.unit_time));
     }
 
-    fn shorten(&mut self, holder: HolderId, request: RequestId, end_unit: u64) {
-        let (running, ranges, _) = self.peers.get_mut(&holder).unwrap().stream.as_mut().unwrap();
+    fn shorten(&mut self, provider: ProviderId, request: RequestId, end_unit: u64) {
+        let (running, ranges, _) = self.peers.get_mut(&provider).unwrap().stream.as_mut().unwrap();
         assert_eq!(*running, request);
         ranges.remove(end_unit..OPEN_END);
     }
@@ -147,7 +147,7 @@ impl Simulation {
     fn step(&mut self) -> bool {
         if let Some(id) = self.ended() {
             let (request, ..) = self.peers.get_mut(&id).unwrap().stream.take().unwrap();
-            self.tell(Input::RequestEnded { holder: id, request });
+            self.tell(Input::RequestEnded { provider: id, request });
             return true;
         }
         let deadline = match self.schedule.poll_output() {
@@ -169,8 +169,8 @@ impl Simulation {
         true
     }
 
-    /// A holder whose stream has nothing more to send.
-    fn ended(&self) -> Option<HolderId> {
+    /// A provider whose stream has nothing more to send.
+    fn ended(&self) -> Option<ProviderId> {
         let is_at_end = |peer: &Peer| {
             let refuses = peer.is_bad() && peer.behaviour == Behaviour::EndsEarly;
             peer.stream.as_ref().is_some_and(|(_, ranges, _)| ranges.is_empty() || refuses)
@@ -178,12 +178,12 @@ impl Simulation {
         self.peers.iter().find(|(_, peer)| is_at_end(peer)).map(|(&id, _)| id)
     }
 
-    fn arrive(&mut self, id: HolderId) {
+    fn arrive(&mut self, id: ProviderId) {
         let third = self.total_units / 3;
         let peer = self.peers.get_mut(&id).unwrap();
         if peer.comes_back.take().is_some() {
             peer.behaviour = Behaviour::Honest;
-            return self.tell(Input::HolderAdded(id));
+            return self.tell(Input::ProviderAdded(id));
         }
         let (_, ranges, next_at) = peer.stream.as_mut().unwrap();
         let unit = ranges.first().unwrap();
@@ -195,36 +195,36 @@ impl Simulation {
             Behaviour::Dies if is_bad => {
                 peer.stream = None;
                 peer.comes_back = Some(self.now + Duration::from_secs(5));
-                self.tell(Input::HolderLost(id));
+                self.tell(Input::ProviderLost(id));
             }
             Behaviour::Lies if is_bad => {
                 peer.stream = None;
-                self.tell(Input::HolderLost(id));
+                self.tell(Input::ProviderLost(id));
             }
             Behaviour::Refuses if unit < third => {
                 ranges.remove(0..third);
-                self.tell(Input::ItemRefused { holder: id, units: 0..third });
+                self.tell(Input::ItemRefused { provider: id, units: 0..third });
             }
             _ => self.verify(id, unit),
         }
     }
 
-    fn verify(&mut self, id: HolderId, unit: u64) {
+    fn verify(&mut self, id: ProviderId, unit: u64) {
         self.received += 1;
         self.have.insert(unit..unit + 1);
-        self.tell(Input::Verified { holder: id, units: unit..unit + 1 });
+        self.tell(Input::Verified { provider: id, units: unit..unit + 1 });
         if !self.planned && self.received >= self.plan_after {
             self.planned = true;
             self.tell(Input::Planned { total_units: self.total_units, have: UnitRanges::empty() });
         }
     }
 
-    /// A holder is there by a better path, over which it is `quicker` times as quick.
-    fn move_to_better(&mut self, id: HolderId, quicker: u32) {
+    /// A provider is there by a better path, over which it is `quicker` times as quick.
+    fn move_to_better(&mut self, id: ProviderId, quicker: u32) {
         let peer = self.peers.get_mut(&id).unwrap();
         peer.unit_time /= quicker;
         peer.behaviour = Behaviour::Honest;
-        self.tell(Input::HolderMoved(id));
+        self.tell(Input::ProviderMoved(id));
     }
 
     /// Runs to the end; how long it took.
@@ -254,7 +254,7 @@ impl Peer {
 const QUICK: Duration = Duration::from_millis(1);
 
 #[test]
-fn any_mix_of_holders_with_one_honest_one_gives_everything_once() {
+fn any_mix_of_providers_with_one_honest_one_gives_everything_once() {
     for seed in 0..400 {
         let outcome = std::panic::catch_unwind(|| {
             let mut random = Random(seed);
@@ -291,15 +291,15 @@ fn any_mix_of_holders_with_one_honest_one_gives_everything_once() {
 }
 
 #[test]
-fn holders_that_move_to_better_paths_at_any_time_give_everything_once() {
+fn providers_that_move_to_better_paths_at_any_time_give_everything_once() {
     for seed in 0..400 {
         let outcome = std::panic::catch_unwind(|| {
             let mut random = Random(seed);
             let total_units = 1 + random.below(4000);
             let mut simulation = Simulation::new(total_units);
             simulation.plan_after = 1 + random.below(3).min(total_units - 1);
-            let holders = 1 + random.below(4);
-            for _ in 0..holders {
+            let providers = 1 + random.below(4);
+            for _ in 0..providers {
                 simulation.add(Behaviour::Honest, 0, QUICK * (1 + random.below(50) as u32));
             }
             for _ in 0..random.below(12) {
@@ -308,7 +308,7 @@ fn holders_that_move_to_better_paths_at_any_time_give_everything_once() {
                         simulation.step();
                     }
                 }
-                simulation.move_to_better(HolderId(random.below(holders)), 1 + random.below(3) as u32);
+                simulation.move_to_better(ProviderId(random.below(providers)), 1 + random.below(3) as u32);
             }
             simulation.run();
             assert!(simulation.complete && !simulation.stuck);
@@ -325,13 +325,13 @@ fn a_slow_path_is_left_in_the_middle_of_a_request() {
     let mut simulation = Simulation::new(2000);
     simulation.add(Behaviour::Honest, 0, QUICK * 100);
     (0..100).for_each(|_| assert!(simulation.step()));
-    simulation.move_to_better(HolderId(0), 100);
+    simulation.move_to_better(ProviderId(0), 100);
     let took = simulation.run();
     assert!(took < Duration::from_secs(3), "{took:?} where the slow path alone takes 200 s");
 }
 
 #[test]
-fn with_no_honest_holder_it_is_stuck_and_not_busy() {
+fn with_no_honest_provider_it_is_stuck_and_not_busy() {
     for seed in 0..100 {
         let mut random = Random(seed);
         let mut simulation = Simulation::new(1000);
@@ -345,7 +345,7 @@ fn with_no_honest_holder_it_is_stuck_and_not_busy() {
 }
 
 #[test]
-fn four_equal_holders_take_little_more_than_a_quarter_of_the_time() {
+fn four_equal_providers_take_little_more_than_a_quarter_of_the_time() {
     let mut alone = Simulation::new(20_000);
     alone.add(Behaviour::Honest, 0, QUICK);
     let mut four = Simulation::new(20_000);
@@ -355,7 +355,7 @@ fn four_equal_holders_take_little_more_than_a_quarter_of_the_time() {
 }
 
 #[test]
-fn a_slow_holder_does_not_hold_up_a_quick_one() {
+fn a_slow_provider_does_not_hold_up_a_quick_one() {
     let mut simulation = Simulation::new(20_000);
     simulation.add(Behaviour::Honest, 0, QUICK * 1000);
     simulation.add(Behaviour::Honest, 0, QUICK);
@@ -364,30 +364,33 @@ fn a_slow_holder_does_not_hold_up_a_quick_one() {
 }
 
 #[test]
-fn a_holder_that_stalls_beside_an_honest_one_costs_seconds_and_not_its_whole_stall() {
+fn a_provider_that_stalls_beside_an_honest_one_costs_seconds_and_not_its_whole_stall() {
     for after in [0, 1, 500, 900] {
         let mut simulation = Simulation::new(2000);
         simulation.add(Behaviour::Honest, 0, QUICK);
         simulation.add(Behaviour::Stalls, after, QUICK);
         let took = simulation.run();
         assert!(took < Duration::from_secs(12), "{took:?}, stalled after {after}");
-        assert!(simulation.peers[&HolderId(1)].asked <= 2 * MAX_EMPTY_REQUESTS, "it is asked in vain again and again");
+        assert!(
+            simulation.peers[&ProviderId(1)].asked <= 2 * MAX_EMPTY_REQUESTS,
+            "it is asked in vain again and again"
+        );
     }
 }
 
 #[test]
-fn a_holder_that_never_brings_anything_is_given_up_after_a_few_requests() {
+fn a_provider_that_never_brings_anything_is_given_up_after_a_few_requests() {
     // The honest one is done with its half long before the other would count as stalled, and takes over what that has.
     let mut simulation = Simulation::new(16_000);
     simulation.add(Behaviour::Honest, 0, QUICK);
     simulation.add(Behaviour::Stalls, 0, QUICK);
     simulation.run();
-    let silent = &simulation.peers[&HolderId(1)];
+    let silent = &simulation.peers[&ProviderId(1)];
     assert!(simulation.complete && silent.dropped && silent.asked <= MAX_EMPTY_REQUESTS, "{silent:?}");
 }
 
 #[test]
-fn two_holders_too_slow_for_patience_still_come_to_an_end() {
+fn two_providers_too_slow_for_patience_still_come_to_an_end() {
     let mut simulation = Simulation::new(20);
     simulation.add(Behaviour::Honest, 0, Duration::from_secs(5));
     simulation.add(Behaviour::Honest, 0, Duration::from_secs(7));

@@ -34,19 +34,19 @@ use crate::net::{
 /// Pause before a lost or unreachable node is tried again; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How often holders of content are looked up while a fetch runs.
-const LOOK_FOR_HOLDERS_EVERY: Duration = Duration::from_secs(15);
-/// Sessions to holders that one fetch keeps.
-const MAX_HOLDERS: usize = 8;
+/// How often providers of content are looked up while a fetch runs.
+const LOOK_FOR_PROVIDERS_EVERY: Duration = Duration::from_secs(15);
+/// Sessions to providers that one fetch keeps.
+const MAX_PROVIDERS: usize = 8;
 /// Providers that are dialled at once: most of many may be gone.
 const MAX_ATTEMPTS: usize = 8;
 
 impl Finder {
-    /// Brings sessions with holders of `root` to `found`, now and until it is closed: `node` (with `first`, if there is
+    /// Brings sessions with providers of `root` to `found`, now and until it is closed: `node` (with `first`, if there is
     /// a session already), made again whenever it is lost, and whoever else the DHT knows. `hints` lead to the node, or,
-    /// without one, each to a holder of its own. `paths` hears of the path of each session before it is brought, and again
+    /// without one, each to a provider of its own. `paths` hears of the path of each session before it is brought, and again
     /// when more is known of it.
-    pub(crate) async fn find_holders(
+    pub(crate) async fn find_providers(
         self,
         root: ContentHash,
         node: Option<NodeKey>,
@@ -56,14 +56,14 @@ impl Finder {
         paths: PathSink,
     ) {
         let found = FoundSessions { sessions: found, paths };
-        let connected = ConnectedHolders::default();
+        let connected = ConnectedProviders::default();
         let by_key = async {
             if let Some(node) = node {
                 self.keep_connected(node, &hints, first, &connected, &found).await;
             }
         };
         let hinted = if node.is_none() { &hints[..] } else { &[] };
-        let by_content = self.look_for_holders(root, hinted, &connected, &found);
+        let by_content = self.look_for_providers(root, hinted, &connected, &found);
         tokio::select! {
             () = async { tokio::join!(by_key, by_content); } => {}
             () = found.sessions.closed() => {}
@@ -75,7 +75,7 @@ impl Finder {
         node: NodeKey,
         hints: &[Multiaddr],
         mut next: Option<Session>,
-        connected: &ConnectedHolders,
+        connected: &ConnectedProviders,
         found: &FoundSessions,
     ) {
         let mut pause = RETRY_PAUSE;
@@ -113,7 +113,7 @@ impl Finder {
         node: NodeKey,
         hints: &[Multiaddr],
         session: Session,
-        connected: &ConnectedHolders,
+        connected: &ConnectedProviders,
         found: &FoundSessions,
     ) -> bool {
         let mut present = session;
@@ -136,14 +136,14 @@ impl Finder {
         }
     }
 
-    async fn look_for_holders(
+    async fn look_for_providers(
         &self,
         root: ContentHash,
         hints: &[Multiaddr],
-        connected: &ConnectedHolders,
+        connected: &ConnectedProviders,
         found: &FoundSessions,
     ) {
-        let mut tick = tokio::time::interval(LOOK_FOR_HOLDERS_EVERY);
+        let mut tick = tokio::time::interval(LOOK_FOR_PROVIDERS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
@@ -160,7 +160,7 @@ impl Finder {
             while open || !attempts.is_empty() {
                 tokio::select! {
                     provider = providers.recv(), if open && attempts.len() < MAX_ATTEMPTS => match provider {
-                        Some(provider) if connected.count() < MAX_HOLDERS && !connected.at_any(&provider.addrs) => {
+                        Some(provider) if connected.count() < MAX_PROVIDERS && !connected.at_any(&provider.addrs) => {
                             let Ok(policy) = AddressPolicy::for_listeners(self.port.local_addrs()) else { continue };
                             attempts.push(self.attempt(policy.admit(&provider.addrs, &[]), policy, None, not_told));
                         }
@@ -180,15 +180,15 @@ impl Finder {
                             });
                         }
                         Ok(_) => {}
-                        Err(error) => tracing::debug!(%error, "a holder was not reached"),
+                        Err(error) => tracing::debug!(%error, "a provider was not reached"),
                     },
                 }
             }
         }
     }
 
-    fn may_enter(&self, session: &Session, connected: &ConnectedHolders) -> bool {
-        session.peer() != self.tls.node() && connected.count() < MAX_HOLDERS && connected.enter(session)
+    fn may_enter(&self, session: &Session, connected: &ConnectedProviders) -> bool {
+        session.peer() != self.tls.node() && connected.count() < MAX_PROVIDERS && connected.enter(session)
     }
 }
 
@@ -211,11 +211,11 @@ impl FoundSessions {
     }
 }
 
-/// The holders that a fetch has a session with, and where they are.
+/// The providers that a fetch has a session with, and where they are.
 #[derive(Debug, Clone, Default)]
-struct ConnectedHolders(Arc<watch::Sender<HashMap<NodeKey, SocketAddr>>>);
+struct ConnectedProviders(Arc<watch::Sender<HashMap<NodeKey, SocketAddr>>>);
 
-impl ConnectedHolders {
+impl ConnectedProviders {
     /// False if the node is there already.
     fn enter(&self, session: &Session) -> bool {
         let (node, remote) = (session.peer(), session.path().remote);
@@ -256,5 +256,5 @@ impl ConnectedHolders {
     }
 }
 
-/// Nobody waits for a holder by name.
+/// Nobody waits for a provider by name.
 fn not_told(_: &Session) {}

@@ -1,4 +1,4 @@
-//! Holders that behave as a test wants.
+//! Providers that behave as a test wants.
 
 use std::{
     net::SocketAddr,
@@ -27,16 +27,16 @@ use tokio::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::serve::Server;
+use super::super::serve::ContentServer;
 use crate::{
     content::store::Store,
     net::{
         path::{AddressPolicy, Path, PathKind, PathReport},
-        session::{Session, SessionTls, Stream},
+        session::{Session, SessionStream, SessionTls},
     },
 };
 
-/// What a holder does when it is asked for content.
+/// What a provider does when it is asked for content.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Behaviour {
     /// The real server.
@@ -64,29 +64,29 @@ pub(super) enum Behaviour {
     },
 }
 
-pub(super) struct Holder {
+pub(super) struct Provider {
     secret: NodeSecret,
     addr: SocketAddr,
-    server: Server,
+    server: ContentServer,
     answers: Arc<AtomicUsize>,
     cut: CancellationToken,
     accepting: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Holder {
+impl Drop for Provider {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-impl Holder {
+impl Provider {
     pub(super) async fn start(key: u8, store: Store, behaviour: Behaviour) -> Self {
         let secret = NodeSecret::from_bytes(&[key; 32]);
         let tls = SessionTls::new(&secret).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (answers, cut) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
-        let server = Server::new(store.clone(), secret.clone());
+        let server = ContentServer::new(store.clone(), secret.clone());
         let (to_serve, count, until) = (server.clone(), Arc::clone(&answers), cut.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((stream, remote)) = listener.accept().await {
@@ -120,7 +120,7 @@ impl Holder {
         self.secret.public()
     }
 
-    /// A new session with this holder, as the one who fetches sees it.
+    /// A new session with this provider, as the one who fetches sees it.
     pub(super) async fn session(&self) -> Session {
         self.session_by(PathKind::Dialled).await
     }
@@ -137,7 +137,7 @@ impl Holder {
         session
     }
 
-    /// Cuts the connections of those who got all that this holder gives before it hangs, and from now on at once.
+    /// Cuts the connections of those who got all that this provider gives before it hangs, and from now on at once.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
@@ -153,7 +153,7 @@ impl Holder {
 }
 
 /// A stream on which everything was asked for, and from which nobody reads.
-pub(super) async fn ask_for_all(session: &Session, root: ContentHash) -> Stream {
+pub(super) async fn ask_for_all(session: &Session, root: ContentHash) -> SessionStream {
     let mut stream = session.open().await.unwrap();
     let request = ContentRequest { root, ranges: UnitRanges::all() };
     stream.write_all(&Request::Content(request).to_frame()).await.unwrap();
@@ -164,9 +164,9 @@ async fn answer(
     session: &Session,
     socket: &std::net::TcpStream,
     cut: &CancellationToken,
-    mut stream: Stream,
+    mut stream: SessionStream,
     store: &Store,
-    server: &Server,
+    server: &ContentServer,
     behaviour: Behaviour,
 ) {
     if let Behaviour::Serve = behaviour {
@@ -216,7 +216,7 @@ async fn answer(
     let _ = stream.shutdown().await;
 }
 
-async fn send(stream: &mut Stream, parts: &[&[u8]]) {
+async fn send(stream: &mut SessionStream, parts: &[&[u8]]) {
     for part in parts {
         if stream.write_all(part).await.is_err() {
             return;
