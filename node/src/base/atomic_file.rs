@@ -30,7 +30,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Removes temporary files that a killed process left in `folder`. Only for who has the folder to itself.
+/// Removes temporary files that a killed process left in `folder`. Nobody else may use the folder meanwhile.
 pub(crate) fn remove_leftovers(folder: &Path) {
     let Ok(entries) = folder.read_dir() else { return };
     for entry in entries.flatten() {

@@ -3,7 +3,7 @@
 //! ```text
 //! identity.key   the node's secret (see `key_file`), mode 0600
 //! lock           held for as long as a process uses the folder
-//! sequence       the sequence number of the node's last offer (see `engine::announce`)
+//! sequence       the sequence number of the node's last offer (see `node::announcer`)
 //! contacts       nodes that the owner knows (see `contacts`)
 //! roots.json     what is shared; the rest of the content store is described in `store`
 //! ```
@@ -102,7 +102,7 @@ pub enum HomeError {
     Io {
         /// What was tried, such as "create".
         action: &'static str,
-        /// With what.
+        /// The path that it was tried on.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,

@@ -1,4 +1,5 @@
-//! Tests that need a network of their own: each runs itself again in a new network namespace. Without the right to make one, it is skipped.
+//! Tests that need a network of their own: each runs itself again in a new network namespace. Without the right to make one, it is
+//! skipped.
 //!
 //! What it is not: what is in that network, which each test sets up.
 
@@ -6,8 +7,8 @@ use std::process::Command;
 
 const INSIDE: &str = "KEYFERRY_TEST_NAMESPACE";
 
-/// Runs the test of this name, with its modules, again in a namespace of its own, and returns whether this is that second run. Needs these
-/// programs. The script sets the namespace up; it ends by executing its arguments.
+/// Runs the test `name` (with its modules) again in a namespace of its own, and returns whether this is that second run. The test
+/// needs `programs`; the script `set_up` prepares the namespace, and ends by executing its arguments.
 pub(crate) fn in_namespace(name: &str, programs: &[&str], set_up: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;

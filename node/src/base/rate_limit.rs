@@ -2,7 +2,7 @@
 //!
 //! A bucket is kept as the moment at which it is full again. The caller says what time it is, and brings the rate along.
 //!
-//! What it is not: fair queueing, which says whose turn it is where all wait.
+//! What it is not: fair queueing, which says whose turn it is when everybody waits.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -31,8 +31,8 @@ pub(crate) struct Bucket {
 
 /// The buckets of strangers, who may bring any number of keys.
 ///
-/// Keys share a fixed number of buckets by a hash that nobody can foretell, so memory is bounded whatever comes. Whoever asks too
-/// much takes a few bucket-mates down.
+/// Keys share a fixed number of buckets by a hash that nobody can predict, so memory stays bounded whatever comes. A key that asks
+/// too much also hurts the few that share its bucket.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     hasher: RandomState,
@@ -72,7 +72,7 @@ impl Bucket {
         Self { full_at: Some(now + burst) }
     }
 
-    /// Takes what needs the time `cost` to flow back, on credit if need be, and returns how long to wait until it is paid for.
+    /// Takes what needs the time `cost` to flow back, on credit if need be, and returns how long to wait until that is paid.
     /// `burst` is how long an empty bucket takes to fill.
     pub(crate) fn charge(&mut self, cost: Duration, burst: Duration, now: Instant) -> Duration {
         let full_at = self.refilled(now) + cost;

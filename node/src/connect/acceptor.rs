@@ -88,7 +88,7 @@ impl SessionHost {
         // Only the closing is awaited here: a handle kept by this task would keep an unused session up.
         let weak = session.downgrade();
         drop(session);
-        // With the session end its answers, also those that wait for their turn.
+        // Its answers end with the session, even those that wait for their turn.
         let ended = self.cancel.child_token();
         let _end_answers = ended.clone().drop_guard();
         let (server, places) = (self.server.for_session(), Protocols::places());

@@ -1,8 +1,8 @@
 //! Whose turn it is when two nodes call each other: two negotiations between the same two ports would take each other's
 //! addresses, so one call at a time is made or answered with each node.
 //!
-//! Of two calls that cross, that of the node with the greater key goes on: its maker lets the other one wait, and the
-//! other side gives up its own for it.
+//! When two calls cross, the one of the node with the greater key goes on: that node lets the other call wait, and the
+//! other side gives up its own.
 //!
 //! What it is not: a limit on calls; see `crate::connect::callee`.
 

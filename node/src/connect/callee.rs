@@ -1,7 +1,7 @@
 //! Answering the calls of nodes that cannot connect to this one: ICE, then a session on the path that was found, which is
 //! served like any other.
 //!
-//! What it is not: the decision whose calls to take (`crate::connect::signalling`).
+//! What it is not: the decision about whose calls to take (`crate::connect::signalling`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -74,8 +74,8 @@ impl Callee {
         }
     }
 
-    /// Takes in the session of each stream that leads to one: the caller decides which of them it uses. A relayed one is not
-    /// waited for when there is a direct one.
+    /// Takes in the session of each stream that leads to one: the caller decides which of them it uses. When there is
+    /// a direct one, it does not wait for a relayed one.
     async fn negotiate(&self, ringing: Ringing) {
         let caller = ringing.caller();
         let Some(mut search) = self.accept(ringing).await else { return };

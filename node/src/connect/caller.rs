@@ -1,5 +1,5 @@
-//! Calling a node that cannot be connected to: through a circuit of its offer, then ICE, then a session on the path that
-//! was found, be it direct or relayed.
+//! Calling a node that no connection leads to: through a circuit of its offer, then ICE, then a session on the path that ICE
+//! finds, direct or relayed.
 //!
 //! What it is not: the signalling (`crate::connect::signalling`) or the negotiation (`crate::connect::ice`); it joins them.
 
@@ -90,8 +90,8 @@ struct Rung {
 impl Caller {
     /// Calls a node at its circuits, as they become known, until there is a session or nowhere left to call.
     ///
-    /// The first session is returned. If it is relayed, a direct path goes on being looked for, and if one is found, its
-    /// session is listed and kept for a while: whoever uses the relayed one may move.
+    /// Returns the first session. If it is relayed, the search for a direct path goes on; if that finds one, its session is
+    /// listed and kept for a while: whoever uses the relayed one may move.
     pub(crate) async fn call(
         &self,
         node: NodeKey,
@@ -136,7 +136,7 @@ impl Caller {
                     Ok(session) => return Ok(session),
                     Err(error) => error,
                 },
-                // The node calls this one: if that leads to a session, nobody waits for this any more.
+                // The node calls this one. If that leads to a session, nobody waits for this call any more.
                 () = turn.superseded.cancelled() => continue,
             };
             tries += 1;

@@ -5,7 +5,6 @@
 
 mod directly;
 mod error;
-mod hints;
 mod offers;
 mod providers;
 
@@ -19,14 +18,13 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use keyferry_proto::identity::NodeKey;
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio::{
     sync::mpsc,
     time::{sleep, sleep_until, timeout},
 };
 
 pub use self::error::FindError;
-pub(crate) use self::hints::resolve_hints;
 use self::{
     error::Tried,
     offers::{FoundOffer, Ways, ways_to},
@@ -52,11 +50,13 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 const NEAR_HEAD_START: Duration = Duration::from_millis(50);
 /// How long to look for a newer offer after the first one led nowhere: the node may just have restarted.
 const OUTDATED_PATIENCE: Duration = Duration::from_secs(5);
-/// From one look to the next.
+/// How long to wait from one look to the next.
 const OUTDATED_PAUSE: Duration = Duration::from_millis(500);
 /// How long dialled addresses may still answer after the call has shown that there is no other way: the negotiation has tried
 /// them as well.
 const LAST_CHANCE: Duration = Duration::from_millis(200);
+/// Addresses that a name in a hint may stand for.
+const MAX_RESOLVED: usize = 8;
 
 /// Finds nodes and providers. Cheap to clone.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ pub(crate) struct Finder {
 enum Goal {
     /// Any session with the node.
     Any,
-    /// One that no relay is in between; there is one by a relay already.
+    /// A session without a relay in between; there is one by a relay already.
     Direct,
 }
 
@@ -96,7 +96,7 @@ impl Finder {
         hints: &[Multiaddr],
         trace: &Trace,
     ) -> Result<Session, FindError> {
-        // Before anything else, so that one which the node makes meanwhile is not missed.
+        // Before anything else, so as not to miss one that the node makes meanwhile.
         let mut arrival = pin!(self.sessions.arrival(node));
         if let Some(session) = self.sessions.alive(&node).await {
             trace.doing(|| format!("using a session with {} that stands already", node.short()));
@@ -163,7 +163,7 @@ impl Finder {
                         }
                         let head_start = if near { NEAR_HEAD_START } else { Duration::ZERO };
                         for addr in fresh.circuits {
-                            // More than may wait are more than would be tried.
+                            // If the queue is full, there are more than would be tried.
                             let _ = circuits.try_send(CircuitToCall { addr, not_before: Instant::now() + head_start });
                         }
                     }
@@ -263,6 +263,26 @@ impl Finder {
     }
 }
 
+/// The socket addresses that the user's hints stand for; names are looked up.
+async fn resolve_hints(hints: &[Multiaddr]) -> Vec<SocketAddr> {
+    let mut addrs = Vec::new();
+    for hint in hints {
+        let mut parts = hint.iter();
+        match (parts.next(), parts.next()) {
+            (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => addrs.push((ip, port).into()),
+            (Some(Protocol::Ip6(ip)), Some(Protocol::Tcp(port))) => addrs.push((ip, port).into()),
+            (Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)), Some(Protocol::Tcp(port))) => {
+                match tokio::net::lookup_host((&*name, port)).await {
+                    Ok(found) => addrs.extend(found.take(MAX_RESOLVED)),
+                    Err(error) => tracing::warn!(%error, "the name in a hint was not resolved"),
+                }
+            }
+            _ => tracing::warn!("a hint is not of the form /ip4/…/tcp/… and is left out"),
+        }
+    }
+    addrs
+}
+
 /// The ways that are being tried, and what has been tried so far.
 struct Race<'a> {
     running: FuturesUnordered<BoxFuture<'a, WayEnd>>,
@@ -271,7 +291,7 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
-    /// Those ways of an offer that no offer before it named, and whether one of them leads to this network.
+    /// The ways that no earlier offer named, and whether one of them leads to this network.
     fn take_new(&mut self, mut ways: Ways, policy: &AddressPolicy) -> (Ways, bool) {
         ways.passive.retain(|addr| self.dialled.insert(*addr));
         ways.circuits.retain(|addr| self.called.insert(addr.clone()));

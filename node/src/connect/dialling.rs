@@ -41,7 +41,7 @@ impl Connect for Dialler {
     }
 }
 
-/// Connects from the relays that this node may use. An allocation serves all connections that are made while one of them lasts.
+/// Connects from the relays that this node may use. As long as one connection of an allocation lasts, others may join it.
 pub(crate) struct RelayDialler {
     relays: Arc<dyn RelayAllocator>,
     v4: Mutex<Option<SharedAllocation>>,
@@ -60,7 +60,7 @@ impl RelayDialler {
         Self { relays, v4: Mutex::default(), v6: Mutex::default() }
     }
 
-    /// An allocation with addresses of this family, with what keeps it.
+    /// An allocation with addresses of this family, and what keeps it.
     async fn allocation(&self, family: AddressFamily) -> io::Result<(Connector, IpAddr, Arc<Lease>)> {
         let mut shared = match family {
             AddressFamily::V4 => self.v4.lock().await,

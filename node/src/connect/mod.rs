@@ -1,4 +1,4 @@
-//! Who connects to whom: from the wish for a node to a session with it, and from a call that comes in.
+//! Who connects to whom: from the wish for a node, or from a call that comes in, to a session.
 //!
 //! What it is not: knowing where nodes are, or what sessions are used for.
 

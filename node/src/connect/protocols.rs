@@ -26,7 +26,7 @@ use crate::net::{
     session::{Session, SessionStream, write_message},
 };
 
-/// Connections that wait until the application takes them, for each protocol.
+/// Connections of one protocol that may wait until the application takes them.
 pub const MAX_WAITING: usize = 16;
 /// Connections of one session that are open at once, over all protocols.
 pub const MAX_CONNECTIONS_OF_SESSION: usize = 8;
@@ -37,7 +37,7 @@ const REPLY_DEADLINE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Protocols(Arc<Mutex<BTreeMap<ProtocolName, mpsc::Sender<Connection>>>>);
 
-/// What peers open of one protocol. Dropping it ends the listening; connections that were taken stay.
+/// The connections of one protocol that peers open. Dropping it ends the listening; connections that were taken stay.
 #[derive(Debug)]
 pub struct Listener {
     protocol: ProtocolName,
@@ -51,7 +51,7 @@ pub struct Listener {
 pub struct Connection {
     stream: SessionStream,
     session: Session,
-    /// The place among those of its session; none of what this side has opened.
+    /// Its place among those of its session; none if this side has opened it.
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -112,7 +112,7 @@ impl Listener {
         self.connections.recv().await
     }
 
-    /// What is listened for.
+    /// The protocol that it listens for.
     pub fn protocol(&self) -> &ProtocolName {
         &self.protocol
     }

@@ -26,7 +26,7 @@ struct StandingSessions {
     entries: BTreeMap<u64, SessionEntry>,
 }
 
-/// How good the path of a session is.
+/// How good the path of a session is, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PathRank {
     /// Somebody stands in between.
@@ -36,7 +36,7 @@ pub(crate) enum PathRank {
 }
 
 impl PathRank {
-    /// That of a session.
+    /// The rank of a session's path.
     pub(crate) fn of(session: &Session) -> Self {
         Self::of_kind(session.path().kind)
     }
@@ -115,7 +115,7 @@ impl Sessions {
         self.arrival_of(node, PathRank::Relayed)
     }
 
-    /// Waits for a session with a node that was not there before the call, and whose path is at least so good.
+    /// Waits for a session with a node that was not there before the call, and whose path is at least as good as this.
     pub(crate) fn arrival_of(&self, node: NodeKey, rank: PathRank) -> impl Future<Output = Session> + use<> {
         let before = self.0.borrow().last;
         self.wait_for(node, move |number, entry| number > before && entry.rank() >= rank)
@@ -164,7 +164,7 @@ impl Sessions {
         let of_these = |standing: &StandingSessions| -> Vec<Session> {
             standing.entries.values().filter(|entry| which(entry)).filter_map(|entry| entry.session.upgrade()).collect()
         };
-        // Not within the borrow: the end of a session changes the list.
+        // After the borrow, as the end of a session changes the list.
         let dead = of_these(&self.0.borrow());
         for session in dead {
             tracing::info!(why, "ending a session");

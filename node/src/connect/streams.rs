@@ -1,5 +1,5 @@
-//! The two streams of one call, direct and relayed: a path is looked for in both at the same time, and each ends in a
-//! session of its own.
+//! The two streams of one call, direct and relayed: both look for a path at the same time, and each ends in a session of its
+//! own.
 //!
 //! What it is not: the negotiation of a stream (`crate::connect::ice`), or what is done with its session.
 
@@ -43,7 +43,7 @@ impl StreamSettings {
         Self { mode: RelayMode::NoRelay, ..self.clone() }
     }
 
-    /// Begins the relayed stream, if this node takes part in it. Where too many are under way, the direct one has to do.
+    /// Begins the relayed stream, if this node takes part in it. When too many are under way, the direct one has to do.
     pub(crate) fn begin_relayed(
         &self,
         ice: &Arc<IceHost>,
@@ -183,7 +183,7 @@ impl PathSearch {
         }
     }
 
-    /// Tells what has come of asking this side's relays since the last time.
+    /// Tells what came of asking this side's relays since the last time.
     pub(crate) fn tell_of_relays(&self, trace: &Trace) {
         for AllocationStep { family, took, outcome } in self.allocation_steps.take() {
             let detail = match outcome {
@@ -198,7 +198,7 @@ impl PathSearch {
     pub(crate) async fn next(&mut self) -> Option<StreamOutcome> {
         while self.direct.is_under_way() || self.relayed.is_under_way() {
             let milestone = tokio::select! {
-                // What is direct is better, where both are there.
+                // If both are ready, the direct one is better.
                 biased;
                 milestone = self.direct.next() => milestone,
                 milestone = self.relayed.next() => milestone,
@@ -223,7 +223,7 @@ impl PathSearch {
         *self.progress(stream) = StreamProgress::Proving(proving);
     }
 
-    /// Has the relayed session know why there is no direct one, whichever of the two is there first.
+    /// Lets the relayed session know why there is no direct one, whichever of the two comes first.
     fn on_ended(&mut self, outcome: &StreamOutcome) {
         *self.progress(outcome.stream) = StreamProgress::Over;
         match (outcome.stream, &outcome.result) {
@@ -255,7 +255,7 @@ impl PathSearch {
         matches!(self.relayed, StreamProgress::Proving(_))
     }
 
-    /// Whether a direct path is still being looked for.
+    /// Whether the search for a direct path goes on.
     pub(crate) fn looks_for_direct(&self) -> bool {
         self.direct.is_under_way()
     }
@@ -314,7 +314,7 @@ impl Negotiated {
 }
 
 impl StreamOutcome {
-    /// Tells of it to whoever wants to know the steps.
+    /// Tells those who follow the steps.
     pub(crate) fn tell(&self, trace: &Trace) {
         let detail = match (&self.handshake, &self.result) {
             (Some((detail, _)), _) => detail.clone(),

@@ -1,4 +1,4 @@
-//! The steps towards a node, for whoever wants to follow them: nobody, in passing words, or with their times.
+//! The steps towards a node, for those who want to follow them: as words in passing, or with their times.
 //!
 //! What it is not: a log.
 
@@ -47,7 +47,7 @@ pub enum StageName {
 /// Who takes the steps. It does not wait: a front end that is behind misses some.
 pub(crate) type StepSink = Arc<dyn Fn(TraceStep<'_>) + Send + Sync>;
 
-/// Who takes the paths of sessions: that of each new one, and again when more is known of it. The search waits for it.
+/// Who takes the paths of sessions: the path of each new one, and again when more is known of it. The search waits for it.
 pub(crate) type PathSink = Arc<dyn Fn(PathInfo) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Who wants to know of the steps towards a node.

@@ -83,7 +83,7 @@ pub enum ContactsError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// The name is not one.
+    /// The name is not valid.
     #[error("{0}")]
     Name(#[from] ContactNameError),
     /// Another node has the name.
@@ -108,7 +108,7 @@ pub enum ContactsError {
     Io {
         /// What was tried, such as "write".
         action: &'static str,
-        /// With what.
+        /// The path that it was tried on.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -121,7 +121,7 @@ pub enum LineProblem {
     /// The first word is no node key.
     #[error("{0}")]
     Node(#[from] NodeKeyError),
-    /// The name is not one.
+    /// The name is not valid.
     #[error("{0}")]
     Name(#[from] ContactNameError),
     /// The node, or the name, stands in an earlier line.
@@ -132,7 +132,7 @@ pub enum LineProblem {
     TooMany,
 }
 
-/// Why something is not a contact's name.
+/// Why a text cannot be the name of a contact.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a contact's name has 1 to {MAX_CONTACT_NAME_LEN} bytes, no control characters, and no space at its ends")]
 pub struct ContactNameError;

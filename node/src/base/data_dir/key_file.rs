@@ -17,7 +17,7 @@ use chacha20poly1305::{
 use keyferry_proto::identity::NodeSecret;
 use zeroize::Zeroizing;
 
-/// The longest passphrase that is taken, in bytes.
+/// The longest passphrase, in bytes.
 pub const MAX_PASSPHRASE_LEN: usize = 1024;
 
 /// No key file is longer than this, in bytes.

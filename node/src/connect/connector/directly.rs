@@ -15,7 +15,7 @@ use super::{
 };
 use crate::net::session::Session;
 
-/// From one try to the next while a path may soon be open, as when a network has just changed.
+/// The pause between two tries while a path may soon be open, as when a network has just changed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause; it doubles up to this once [`EAGER_PERIOD`] is over.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ mod tests {
         let eager = retries.next(now + EAGER_PERIOD / 2);
         let later: Vec<Try> = (0..6).map(|_| retries.next(now + EAGER_PERIOD)).collect();
 
-        // A block that is lifted in the middle of a try is noticed by the next one at the latest.
+        // If a block is lifted in the middle of a try, the next one notices it at the latest.
         assert!(eager.pause + eager.deadline <= Duration::from_secs(5));
         assert!(later.is_sorted_by_key(|one| one.pause) && later.iter().all(|one| one.deadline == DEADLINE));
         assert_eq!(later.last().map(|one| one.pause), Some(MAX_RETRY_PAUSE));

@@ -65,7 +65,7 @@ pub enum FindError {
         /// What was tried.
         pairs: Vec<PairReport>,
     },
-    /// The node answered the call, nothing but a relay was allowed, and none led there.
+    /// The node answered the call, only relays were allowed, and none led there.
     #[error("{node} was not reached through a relay: {reason}")]
     NotRelayed {
         /// The node.
@@ -84,7 +84,7 @@ pub enum FindError {
         #[source]
         why: TooManyNegotiations,
     },
-    /// The rules of this machine could not be read.
+    /// The interfaces of this machine could not be read.
     #[error("the network interfaces cannot be read: {0}")]
     Interfaces(#[from] std::io::Error),
 }
@@ -96,14 +96,14 @@ pub(crate) struct Tried {
     pub(crate) had_offer: bool,
     /// The version of an offer that this program does not read.
     pub(crate) other_version: Option<u8>,
-    /// Of dialling.
+    /// What went wrong with dialling.
     pub(crate) dial: Option<SessionError>,
-    /// Of calling.
+    /// What went wrong with calling.
     pub(crate) call: Option<CallError>,
 }
 
 impl Tried {
-    /// Whether another offer of the node might lead to it: where this one says nobody is, or nobody who knows the node.
+    /// Whether a newer offer of the node might lead to it: nobody answers where this one says, or nobody there knows the node.
     pub(crate) fn may_be_outdated(&self) -> bool {
         let is_final = self.call.as_ref().is_some_and(CallError::is_final);
         let nobody_there =
@@ -111,7 +111,7 @@ impl Tried {
         self.had_offer && !is_final && (nobody_there || self.call.is_some())
     }
 
-    /// The error for all of them; none if nothing was tried.
+    /// The error that tells most; none if nothing was tried.
     pub(crate) fn into_error(self, node: NodeKey) -> Option<FindError> {
         let Self { had_offer, other_version, dial, call } = self;
         if let Some(why) = &dial

@@ -1,6 +1,6 @@
 //! The ways to a node that its newest offer names.
 //!
-//! What it is not: going them, or the DHT that the offers come from.
+//! What it is not: taking these ways, or the DHT that the offers come from.
 
 use std::net::SocketAddr;
 
@@ -36,8 +36,8 @@ pub(crate) enum FoundOffer {
     OtherVersion(u8),
 }
 
-/// What the node's offers say, as they come in, of whatever day; those that are not the node's, or older than one before, are
-/// left out.
+/// What the node's offers say, as they come in, of whatever day. It leaves out those that are not the node's, or are older than one
+/// before.
 pub(crate) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayMode) -> mpsc::Receiver<FoundOffer> {
     let (sender, receiver) = mpsc::channel(WAITING_OFFERS);
     let mut records = stream::select_all(resolve_days(clock::now()).into_iter().map(|day| {
@@ -63,8 +63,8 @@ pub(crate) fn ways_to(rendezvous: &Rendezvous, node: NodeKey, relay_mode: RelayM
     receiver
 }
 
-/// The sequence number of the newest offer that was read. It is the one inside: that of a record says nothing about another
-/// day's.
+/// The sequence number of the newest offer that was read. It is the one inside: the number of a record says nothing about that
+/// of another day.
 #[derive(Debug, Default)]
 struct Newest(Option<u64>);
 
@@ -119,7 +119,7 @@ mod tests {
             let offer = Offer { candidates, signalling: Vec::new(), sequence, expires };
             seal(&SignedOffer::sign(offer, &secret).unwrap(), &secret, UtcDay(day), rand::random()).unwrap()
         };
-        // Whichever of the two days' records has the greater number outside.
+        // No matter which of the two days' records has the greater number outside.
         for (day, next) in (today..today + 10).map(|day| (day, day + 1)) {
             let mut newest = Newest::default();
             let mut port = |record| match newest.read(&record, &node, RelayMode::Both) {

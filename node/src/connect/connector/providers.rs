@@ -38,7 +38,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
 const LOOK_FOR_PROVIDERS_EVERY: Duration = Duration::from_secs(15);
 /// Sessions to providers that one fetch keeps.
 const MAX_PROVIDERS: usize = 8;
-/// Providers that are dialled at once: most of many may be gone.
+/// Providers that are dialled at once: of many, most may be gone.
 const MAX_ATTEMPTS: usize = 8;
 
 impl Finder {
@@ -91,7 +91,7 @@ impl Finder {
                         return;
                     }
                     connected.leave(&node);
-                    // A node that takes connections and ends them at once is left in peace more and more.
+                    // A node that takes connections and ends them at once is tried less and less often.
                     if since.elapsed() > RETRY_PAUSE_MAX {
                         pause = RETRY_PAUSE;
                         continue;
@@ -106,8 +106,8 @@ impl Finder {
         }
     }
 
-    /// Has the fetch use a session with a node, and then each better one, until the last one ends. False if nobody fetches any
-    /// more.
+    /// Lets the fetch use a session with a node, and then each better one, until the last one ends. False if nobody fetches
+    /// any more.
     async fn use_best(
         &self,
         node: NodeKey,
@@ -121,7 +121,7 @@ impl Finder {
             let (mut closed, mut path) = (pin!(present.closed()), present.watch_path());
             let may_improve = PathRank::of(&present) == PathRank::Relayed && self.relay_mode.allows_direct();
             let mut direct = pin!(self.go_direct(node, hints));
-            // No handle of it is kept here: the fetch ends its use.
+            // This keeps no handle of it: the fetch decides when its use ends.
             if !found.send(present, &mut path).await {
                 return false;
             }
@@ -256,5 +256,5 @@ impl ConnectedProviders {
     }
 }
 
-/// Nobody waits for a provider by name.
+/// Nobody follows the steps towards a provider.
 fn not_told(_: &Session) {}

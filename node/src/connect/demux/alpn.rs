@@ -1,4 +1,5 @@
-//! For whom a TLS connection at the node's port is: sessions and `turns:` begin alike, but for the ALPN in their ClientHello (RFC 7301).
+//! Who gets a TLS connection at the node's port: sessions and `turns:` begin alike, but for the ALPN in their ClientHello
+//! (RFC 7301).
 //!
 //! | ALPN                                     | goes to                                                         |
 //! |------------------------------------------|-----------------------------------------------------------------|
@@ -20,24 +21,24 @@ use crate::{
     reach::turn_server::Entrance,
 };
 
-/// How long a ClientHello may take to be there.
+/// How long a ClientHello may take to arrive.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest ClientHello to look at: one with a post-quantum key share has 2 KiB.
 const MAX_HELLO: usize = 8 * 1024;
-/// Connections that may be looked at at once. One more pushes out the oldest of the host that has most.
+/// Connections that may be looked at together. One more pushes out the oldest of the host that has most.
 const MAX_UNDECIDED: usize = 256;
 /// Pause between two looks at a ClientHello that is not all there; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Whose a connection is.
+/// Who gets a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Sessions,
     Relay,
 }
 
-/// Gives those connections that are for the relay to it, and returns the queue of the others.
+/// Gives the relay its connections, and returns the queue of the others.
 pub(crate) async fn sort(mut incoming: mpsc::Receiver<Accepted>, relay: Entrance, sessions: mpsc::Sender<Accepted>) {
     let undecided = Undecided::new(MAX_UNDECIDED);
     let mut looks = JoinSet::new();
@@ -87,7 +88,7 @@ async fn owner(stream: &TcpStream) -> io::Result<Owner> {
     }
 }
 
-/// Whose a ClientHello is; none while it is not all there.
+/// Who gets a connection with this ClientHello; none while it is not all there.
 fn owner_of(bytes: &[u8]) -> io::Result<Option<Owner>> {
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;

@@ -58,7 +58,7 @@ const RATE: Rate = Rate { burst: 2048, interval: Duration::from_micros(500) };
 /// How long an answer may take to leave. It is shorter than any send buffer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The one who takes connections from the port's queue. Dropping it closes those that it still has.
+/// Takes connections from the port's queue. Dropping it closes those that it still has.
 #[derive(Debug)]
 pub struct Front {
     counters: Arc<StunCounters>,
@@ -78,7 +78,7 @@ counters! {
         pub ice_unknown = "stun_closed_unknown_negotiation",
         /// Closed: the negotiation has enough connections.
         pub ice_full = "stun_closed_negotiation_full",
-        /// Closed: the message is for a relay, and this node is none.
+        /// Closed: the message is for a relay, and this node is not one.
         pub not_binding = "stun_closed_not_binding",
         /// Closed: the message makes no sense.
         pub malformed = "stun_closed_malformed",
@@ -104,8 +104,8 @@ struct DemuxState {
 }
 
 impl Front {
-    /// Takes the connections of `accepted`. ICE checks go to `ice`; whether Binding requests are answered, `answers` says; TURN
-    /// goes to `relay`.
+    /// Takes the connections of `accepted`. ICE checks go to `ice`, TURN goes to `relay`, and `answers` says whether to answer
+    /// Binding requests.
     pub fn spawn(
         accepted: mpsc::Receiver<Accepted>,
         ice: Arc<IceHost>,
@@ -184,7 +184,7 @@ async fn connection(accepted: Accepted, shared: &DemuxState) -> ConnectionEnd {
     }
 }
 
-/// Answers requests until the other side closes the connection, or has had enough.
+/// Answers requests until the other side closes the connection, or has had its share.
 async fn respond(
     mut stream: TcpStream,
     (remote, local): (SocketAddr, SocketAddr),
@@ -221,7 +221,7 @@ async fn respond(
     ConnectionEnd::UsedUp
 }
 
-/// Gives a connection to the relay, with the message that is not for this one.
+/// Gives a connection to the relay, with the message that is not a Binding request.
 fn hand_over(
     stream: TcpStream,
     (remote, local): (SocketAddr, SocketAddr),

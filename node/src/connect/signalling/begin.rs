@@ -32,7 +32,7 @@ impl FreeLine {
         Ok(Self { opened, rendezvous: rendezvous.clone() })
     }
 
-    /// Whether the line goes over a circuit, and not over a connection that was there.
+    /// Whether the line goes over a circuit rather than a connection that was there before.
     pub fn is_circuit(&self) -> bool {
         self.opened.via.iter().any(|part| part == Protocol::P2pCircuit)
     }

@@ -85,7 +85,7 @@ impl CallError {
         }
     }
 
-    /// Joins what the two streams of one call have ended with: that a path was found and is not one, or why there is none.
+    /// Joins the errors of the two streams of one call. That a path led to no session tells more than that there is none.
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::NoPath { direct, relayed }, Self::NoPath { direct: other_direct, relayed: other_relayed }) => {

@@ -80,7 +80,7 @@ struct CallPlace {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Takes the calls that come in to the node with this key. Of several, the one that listened last gets them.
+/// Takes the calls that come in to the node with this key. If several listen, the last one gets them.
 pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -> IncomingCalls {
     let mut streams = rendezvous.incoming_calls();
     let (ringing, receiver) = mpsc::channel(RINGING);
@@ -136,7 +136,7 @@ impl Ringing {
 }
 
 impl Desk {
-    /// Hears what a stream is about, and passes a call on that may be taken.
+    /// Hears what a stream is about, and passes on a call that may be taken.
     async fn take(self: Arc<Self>, mut stream: CallStream) {
         let Some(called) = self.first_message(&mut stream).await else { return };
         if !self.callers.admit(called.caller()).await {

@@ -61,8 +61,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// The round trip of the signalling path. The callee has it measured one round trip after its answer, until which it
-    /// is [`ASSUMED_ROUND_TRIP`].
+    /// The round trip of the signalling path. The callee knows it one round trip after its answer; until then it is
+    /// [`ASSUMED_ROUND_TRIP`].
     pub fn round_trip(&self) -> Duration {
         *self.round_trip.borrow()
     }

@@ -80,7 +80,7 @@ impl Blob {
         Ok(parent)
     }
 
-    /// Looks whether the file was changed since this blob was opened, by its size and its time of change.
+    /// Checks, by size and time of change, that the file has not changed since this blob was opened.
     ///
     /// A file that was deleted or replaced meanwhile is still read to its end from the one that is open.
     pub fn check_unchanged(&self) -> Result<(), BlobError> {

@@ -15,7 +15,7 @@ use keyferry_proto::hash::ContentHash;
 use super::{Store, StoreError, disk::Folders, import::walk_error};
 use crate::base::clock;
 
-/// How long what belongs to an unfinished fetch is kept, so that the fetch can go on.
+/// How long to keep what belongs to an unfinished fetch, so that the fetch can go on.
 pub const UNFINISHED_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The result of a garbage collection.

@@ -85,7 +85,7 @@ impl Folders {
         self.outboard(hash).with_extension(PARTIAL)
     }
 
-    /// Makes a nameless-to-be file in `tmp`; it is removed unless [`keep`] gives it a name.
+    /// Makes a file in `tmp`, which is removed unless [`keep`] gives it a name.
     pub(super) fn temporary_file(&self) -> Result<tempfile::NamedTempFile, StoreError> {
         let folder = self.temporary();
         tempfile::Builder::new().prefix("").tempfile_in(&folder).map_err(StoreError::io("write in", &folder))
@@ -121,7 +121,7 @@ pub(super) fn create_parent(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// What of a file's metadata tells that its content was changed, without reading it.
+/// The part of a file's metadata that tells, without reading the file, whether its content has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     /// Length, in bytes.

@@ -111,7 +111,7 @@ pub enum StoreError {
     DiskFull {
         /// What was tried, such as "write".
         action: &'static str,
-        /// With what.
+        /// The path that it was tried on.
         path: PathBuf,
     },
     /// A file system or folder that cannot be written to.
@@ -119,7 +119,7 @@ pub enum StoreError {
     ReadOnly {
         /// What was tried, such as "write".
         action: &'static str,
-        /// With what.
+        /// The path that it was tried on.
         path: PathBuf,
     },
     /// The operating system refused something else.
@@ -127,7 +127,7 @@ pub enum StoreError {
     Io {
         /// What was tried, such as "write".
         action: &'static str,
-        /// With what.
+        /// The path that it was tried on.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
@@ -167,7 +167,7 @@ impl StoreError {
         let path = path.to_owned();
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { action, path },
-            // Reading what one may not read is not about being read-only, so only what writes comes here.
+            // A refused read does not mean that something is read-only, so only writing actions come here.
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { action, path },
             io::ErrorKind::PermissionDenied if WRITING.contains(&action) => Self::ReadOnly { action, path },
             _ => Self::Io { action, path, source },

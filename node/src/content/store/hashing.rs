@@ -1,7 +1,8 @@
 //! Reading files on all cores and hashing them: what import, verification and rebuilding have in common.
 //!
-//! Workers take jobs from one queue: a file of up to 16 MiB is one job, a larger one is a job for each 16 MiB of it. So many small files and one huge file both keep every core busy, and memory depends on neither number nor size: a
-//! worker holds a quarter of a MiB of data and one segment's parents, a large file 32 bytes for each segment.
+//! Workers take jobs from one queue: a file of up to 16 MiB is one job, a larger one is a job for each 16 MiB of it. So many
+//! small files keep every core busy, and so does one huge file. Memory depends on neither number nor size: a worker holds a
+//! quarter of a MiB of data and one segment's parents, a large file 32 bytes for each segment.
 //!
 //! What it is not: a decision about what the result means; see `import`, `verify` and `outboard`.
 

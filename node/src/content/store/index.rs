@@ -9,7 +9,7 @@
 //! A checksum is the beginning of BLAKE3(key | value). sled checks its own pages too, but a folder that was overwritten
 //! may still read as an older state or as garbage, so a value is checked when it is read, and all of them at the start.
 //!
-//! What it is not: needed for anything to be kept. What it says is tried, and a place that no longer holds is skipped.
+//! What it is not: the truth. The store tries what it says, and skips a place that no longer holds.
 
 mod opening;
 
@@ -59,7 +59,7 @@ pub(super) struct Index {
 /// Why the index gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IndexError {
-    /// It says what cannot be true: make it again.
+    /// It says something that cannot be true: make it again.
     #[error("{0}")]
     Damaged(String),
     /// The disk refused.

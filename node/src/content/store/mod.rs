@@ -69,9 +69,9 @@ struct Inner {
     index: Index,
     roots: RwLock<Vec<Root>>,
     active: ActiveOutboards,
-    /// Held by what must not run beside a garbage collection: an import, and the collection itself.
+    /// Held by whatever must not run beside a garbage collection: an import, and the collection itself.
     changing: Mutex<()>,
-    /// Whether the index was found damaged while in use and made again, which is done once in a run.
+    /// Whether the index turned out to be damaged while in use and was made again, which happens once in a run at most.
     remade: AtomicBool,
 }
 
@@ -264,8 +264,8 @@ impl Store {
         self.add_root(root)
     }
 
-    /// A tree of the index's database in which another part of the node may keep what it can do without: a damaged
-    /// index takes it along. None if the database refuses.
+    /// A tree of the index's database for another part of the node, which may keep there what it can do without: a
+    /// damaged index takes it along. None if the database refuses.
     pub fn expendable_tree(&self, name: &str) -> Option<sled::Tree> {
         self.0.index.other_tree(name).inspect_err(|error| tracing::warn!(%error, name, "no tree")).ok()
     }
@@ -300,7 +300,7 @@ impl Store {
         Ok(Location { path: utf8(path)?, stamp })
     }
 
-    /// Puts a root into the list, and forgets what it displaces.
+    /// Puts a root into the list, and forgets the roots that it displaces.
     fn add_root(&self, root: Root) -> Result<(), StoreError> {
         let mut displaced = Vec::new();
         self.change_roots(|roots| displaced = roots::add(roots, root))?;
@@ -338,7 +338,7 @@ impl Store {
 
     /// Forgets the blobs of roots that left the list, unless a root that stays has them too.
     fn forget(&self, removed: &[Root]) -> Result<(), StoreError> {
-        // Of one whose manifest is damaged, the rest is left to garbage collection.
+        // If the manifest of one is damaged, garbage collection finds the rest.
         let mut blobs: HashSet<ContentHash> =
             removed.iter().flat_map(|root| self.blobs_of(root).unwrap_or_else(|_| vec![root.hash])).collect();
         for root in self.roots() {

@@ -1,6 +1,6 @@
-//! Which groups of a file belong to a blob, by what its outboard proves: what resuming and rebuilding go by.
+//! Which groups of a file belong to a blob, by what its outboard proves. Resuming and rebuilding go by it.
 //!
-//! What it is not: trusting. A chain of parents from the blob's hash down to the group, and the group's own bytes, must
+//! What it is not: trust. A chain of parents from the blob's hash down to the group, and the group's own bytes, must
 //! all agree; anything less is not the blob's.
 
 use std::{

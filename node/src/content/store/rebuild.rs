@@ -1,8 +1,7 @@
 //! Filling the index from what does not need it: the list of roots, manifests, outboards and the files themselves.
 //!
-//! A file is believed to have its blob without reading all of it when it has the right size, was not touched since the
-//! root came into the store, has its outboard, and that proves its first, middle and last group. Any other is hashed
-//! anew. (Whoever fetches proves every group again, so a wrong belief costs a fetch, and never yields wrong content.)
+//! A file need not be read whole if it has the right size, was not touched since the root came into the store, and has an
+//! outboard that proves its first, middle and last group: then it is believed to have its blob. Any other is hashed anew. (Whoever fetches proves every group again, so a wrong belief costs a fetch, and never yields wrong content.)
 
 use std::{
     collections::HashMap,

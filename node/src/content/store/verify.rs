@@ -1,7 +1,7 @@
 //! Reading everything again and comparing it with its hash; and mending what can be mended on the way.
 //!
 //! Outboards are written anew, and the index notes files as they are now: one that was touched or moved back is whole
-//! again if its bytes are right. What has other bytes can only be reported.
+//! again if its bytes are right. A file with other bytes can only be reported.
 
 use std::{
     collections::HashSet,
@@ -47,7 +47,7 @@ pub struct VerifyReport {
     pub sound: u64,
     /// Blobs that are not.
     pub damaged: u64,
-    /// Sound blobs that the index had lost or noted otherwise, and has right now.
+    /// Sound blobs that the index had lost or noted wrongly; now they are right.
     pub repaired: u64,
 }
 

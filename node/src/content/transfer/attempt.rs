@@ -1,7 +1,7 @@
 //! One attempt of a fetch under one plan: it takes what sessions, requests and the schedule say, and tells each what follows
 //! for it.
 //!
-//! What it is not: the decision who is asked for what (`keyferry_proto::transfer::schedule`), or the receiving of bytes
+//! What it is not: the decision about who is asked for what (`keyferry_proto::transfer::schedule`), or the receiving of bytes
 //! (`receive`).
 
 mod providers;
@@ -352,7 +352,7 @@ impl Attempt {
         Ok(self.input(Input::ProviderLost(provider))?)
     }
 
-    /// The provider that makes the plan is silent only as this side is busy with it.
+    /// If no word comes from the provider whose answer makes the plan, that is because this side is busy with it.
     fn excuse_planner(&mut self) -> Result<(), FetchError> {
         match self.requests.planner() {
             Some(provider) => {

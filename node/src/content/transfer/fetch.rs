@@ -1,13 +1,13 @@
 //! Fetching one root from whoever has it: attempts, until one brings everything.
 //!
-//! An attempt goes by a plan, which is what the content's shape is believed to be. Of a folder the plan is proven, as its
-//! list of files is verified; of a file its size is, for a while, only what some provider said. If that turns out to be a
+//! An attempt goes by a plan, which is what the content's shape is believed to be. The plan of a folder is proven, as its
+//! list of files is verified; the size of a file is, for a while, only what some provider said. If that turns out to be a
 //! lie, the next attempt makes a new plan, and what was verified stays.
 //!
-//! Whether a hash names a file or a folder is nothing that the hash tells. Where no signed entry tells it either, bytes
-//! that are a list of files are taken for one.
+//! A hash does not tell whether it names a file or a folder. If no signed entry tells it either, bytes that are a list of
+//! files are taken for one.
 //!
-//! What it is not: the decision who is asked for what (`keyferry_proto::transfer::schedule`), or finding providers.
+//! What it is not: the decision about who is asked for what (`keyferry_proto::transfer::schedule`), or finding providers.
 
 use std::{
     path::PathBuf,
@@ -58,7 +58,7 @@ pub struct FetchOutcome {
 /// Fetches until everything is in its final place.
 ///
 /// `providers` brings sessions to nodes that may have the content, now and while the fetch runs; `progress` is called
-/// some times a second.
+/// several times a second.
 pub async fn fetch(
     job: Job,
     providers: mpsc::Receiver<Session>,

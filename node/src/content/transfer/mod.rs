@@ -126,7 +126,7 @@ pub enum ProviderError {
 /// What a provider sent that is not the content that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Lie {
-    /// Another format than the publisher has signed.
+    /// Not the format that the publisher has signed.
     #[error("it says {got:?} of what the publisher calls a {signed:?}")]
     Format {
         /// What it says.
@@ -142,7 +142,7 @@ pub enum Lie {
         /// The limit.
         limit: usize,
     },
-    /// A header or a status that is none.
+    /// Something that is not the header or status that was due.
     #[error(transparent)]
     Message(#[from] MessageError),
     /// A size that cannot be.
@@ -174,7 +174,7 @@ pub enum InternalError {
     /// A task ended unexpectedly.
     #[error(transparent)]
     Task(#[from] tokio::task::JoinError),
-    /// The schedule was told what it does not know.
+    /// The schedule was told of something that it does not know.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     /// An attempt is complete without a plan.

@@ -122,7 +122,7 @@ impl FetchPlan {
         })
     }
 
-    /// Whether `header` describes the same content as this plan.
+    /// Whether a description by a provider is that of this plan.
     pub(super) fn agrees_with(&self, format: ContentFormat, size: u64) -> bool {
         self.format == format && self.root_size == size
     }
@@ -256,7 +256,7 @@ impl FetchPlan {
         self.write_at(file, &self.places[index][0].relative, bytes, offset)
     }
 
-    /// Cuts off what a leftover has behind an item of one unit.
+    /// Cuts off what a leftover has beyond an item of one unit.
     pub(super) fn cut_item(&self, index: usize, file: &File) -> Result<(), FetchError> {
         self.cut(&self.places[index][0].relative, file, self.layout.items()[index].size)
     }

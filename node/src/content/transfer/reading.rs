@@ -45,14 +45,14 @@ pub enum FilePiece {
     Bytes(Bytes),
 }
 
-/// The file that is read, and how far that is.
+/// The file that is read, and how far the reading has come.
 #[derive(Debug)]
 pub struct Reading {
     root: ContentHash,
     format: Option<ContentFormat>,
     /// Its size, once it is known: signed by the publisher, or proven by its first group.
     size: Option<u64>,
-    /// Bytes that were handed on, all of whole groups but the last.
+    /// Bytes that were handed on: whole groups, but for the last.
     offset: u64,
     pieces: mpsc::Sender<FilePiece>,
 }
@@ -152,7 +152,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The size of the file, by the word of the provider.
+    /// The size of the file, as the provider says.
     async fn header(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<u64, Stop> {
         let reply = timeout(SILENCE, read_message(stream)).await.map_err(|_| ProviderError::Silent)?;
         let header = match reply {

@@ -86,7 +86,7 @@ pub(super) async fn ask(session: &Session, request: ContentRequest) -> Result<Se
     Ok(stream)
 }
 
-/// Receives the answer to one content request. `report` is given progress; it blocks while the fetch is busy.
+/// Receives the answer to one content request. `report` takes progress; it blocks while the fetch is busy.
 pub(super) fn receive(
     stream: SessionStream,
     runtime: Handle,
@@ -114,7 +114,7 @@ pub(super) fn receive(
     answer.receive_items(&plan, first_item)
 }
 
-/// The plan, if the provider describes the content as it does.
+/// The plan, if the provider describes the content in the same way.
 fn agreeing(plan: Arc<FetchPlan>, format: ContentFormat, size: u64) -> Result<Arc<FetchPlan>, ReceiveError> {
     match plan.agrees_with(format, size) {
         true => Ok(plan),
@@ -168,7 +168,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
         let fresh = have.total() == if next_item == 1 { plan.layout.items()[0].units } else { 0 };
         let plan = Arc::clone(self.context.plan.get_or_init(|| Arc::new(plan)));
         (self.report)(RequestProgress::Planned { have });
-        // Where much is there already, a new request for the rest alone saves its transfer.
+        // If some is here already, a new request for the rest alone saves its transfer.
         Ok(fresh.then_some((plan, next_item)))
     }
 

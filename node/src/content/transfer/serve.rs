@@ -73,7 +73,7 @@ struct ServeLimits {
     answers: Semaphore,
     /// Requests for content that wait for a place.
     waiting: AtomicUsize,
-    /// Folders that are being sent: their lists of files are great, and many may ask for the same.
+    /// Folders that are being sent: their lists of files are large, and many peers may ask for the same one.
     folders: Mutex<HashMap<ContentHash, Weak<Described>>>,
 }
 
@@ -109,7 +109,7 @@ enum ServeError {
     /// The peer's fault.
     #[error("the peer opened a second control stream")]
     SecondControl,
-    /// This side's fault: the store holds what makes no layout.
+    /// This side's fault: the store holds something that has no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// This side's fault: the store holds a blob of an impossible size.
@@ -406,7 +406,7 @@ impl ContentAnswer {
                 self.flush(Some(blob))?;
             }
         }
-        // The piece may go on with other files; what is in it of this one is checked now.
+        // The piece may go on with other files, so its bytes of this one are checked now.
         blob.check_unchanged()?;
         Ok(())
     }

@@ -29,9 +29,9 @@ pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// What a request tells the fetch while it runs.
 #[derive(Debug)]
 pub(super) enum RequestProgress {
-    /// Something came that is of use, but not kept yet.
+    /// Something useful came, but it is not kept yet.
     Alive,
-    /// The content is described, and what is here already is looked for; that may take a while.
+    /// The content is described, and the search for what is here already has begun; that may take a while.
     Planning,
     /// The content's shape is known now, and these units need not be fetched.
     Planned { have: UnitRanges },

@@ -6,8 +6,8 @@
 //! OUT/NAME                           either of them after the commit
 //! ```
 //! The name depends on nothing but the target, the root hash and its kind, so a later run finds what an earlier one left,
-//! and whoever takes a folder for a file is not in the way of those who know better. All
-//! access below OUT goes through a directory handle that no path and no symbolic link can leave.
+//! and whoever takes a folder for a file is not in the way of those who know better. All access below OUT goes through a
+//! directory handle that no path and no symbolic link can leave.
 //!
 //! What it is not: a judge of content. What lies in a staging area is verified by the caller before it counts.
 
@@ -163,7 +163,7 @@ impl Staging {
         PathBuf::from(&self.part_name)
     }
 
-    /// Opens a file for reading and writing, making it and its folders if need be. Content is kept.
+    /// Opens a file for reading and writing, and makes it and its folders if need be. It keeps its content.
     pub fn open_file(&self, relative: &Path, executable: bool) -> Result<fs::File, StagingError> {
         self.make_parent(relative)?;
         let opened = self.base.open_with(relative, &write_options(executable));

@@ -34,7 +34,7 @@ use crate::{
 };
 
 const GROUP: u64 = 64 * 1024;
-/// Groups that are just so many as two writes take: they are counted when the next one is due, even if it never comes.
+/// As many groups as two writes take: they are counted when the next one is due, even if it never comes.
 const WRITTEN: u64 = 16;
 
 /// A shared file or folder.
@@ -76,10 +76,11 @@ fn bytes(len: u64) -> Vec<u8> {
     (0..len).map(|at| (at / GROUP * 7 + at % 251) as u8).collect()
 }
 
-/// Who fetches.
-/// Sooner than a provider that sends nothing is given up (30 s), and later than a busy machine needs for what is not waited for.
+/// Less than the time after which a provider that sends nothing is given up (30 s), and more than a busy machine needs if it waits
+/// for nothing.
 const SOON: Duration = Duration::from_secs(25);
 
+/// Who fetches.
 struct Getter {
     store: Store,
     _home: TempDir,

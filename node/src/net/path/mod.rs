@@ -82,7 +82,7 @@ impl PathKind {
         matches!(self, Self::Relayed { .. })
     }
 
-    /// Whether nothing more is to become known of it: it is direct, or why it is not is known.
+    /// Whether all is known of it that will be: it is direct, or it is known why it is not.
     pub fn is_settled(&self) -> bool {
         !matches!(self, Self::Relayed { why: None, .. })
     }
@@ -170,9 +170,9 @@ pub(crate) async fn dial<C: Connect>(
 }
 
 impl Path {
-    /// Has the connection end by FIN, also if the node is killed. A path that ICE found can be made again only between the same
+    /// Makes the connection end by FIN, even if the node is killed. A path that ICE found can be made again only between the same
     /// addresses: connection tracking takes a new SYN there at once after a FIN, and after a RST it lets the peer's in only 10 s
-    /// later. TIME_WAIT is in nobody's way: Linux lets a bound socket connect over it where timestamps are used.
+    /// later. TIME_WAIT does no harm: Linux lets a bound socket connect over it where timestamps are used.
     pub(crate) fn end_in_order(&self) {
         if let Err(error) = socket2::SockRef::from(self.stream.tcp()).set_linger(None) {
             tracing::debug!(%error, "a path will end by RST");

@@ -12,7 +12,7 @@
 //!
 //! An IPv6 address that wraps an IPv4 one (mapped, compatible, NAT64, 6to4, Teredo) is judged by what it wraps.
 //!
-//! What it is not: a firewall. What is behind an allowed address is found out by the proof of identity.
+//! What it is not: a firewall. The proof of identity shows who is behind an allowed address.
 
 use std::{
     fmt, io,
@@ -58,7 +58,7 @@ impl fmt::Display for AddressScope {
 /// Why an address is not dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRefusal {
-    /// Of no single host, or port 0: no one can listen there.
+    /// It is not that of a single host, or has port 0: nobody can listen there.
     #[error("not an address of a single host")]
     NotAHost,
     /// Link-local, the cloud metadata service included.
@@ -97,7 +97,7 @@ pub struct AddressPolicy {
 }
 
 impl AddressPolicy {
-    /// Reads the machine's interfaces and makes the rules for a node with these listeners. To be made again when the
+    /// Reads the machine's interfaces and makes the rules for a node with these listeners. Make them again when the
     /// network changes.
     pub fn for_listeners(listeners: &[SocketAddr]) -> io::Result<Self> {
         Ok(Self::from_interfaces(listeners, &if_addrs::get_if_addrs()?))

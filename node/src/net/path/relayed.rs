@@ -10,10 +10,10 @@ pub enum RelayMode {
     /// Direct paths, and relayed ones where there is no direct one yet.
     #[default]
     Both,
-    /// Relayed paths only: no address of this node is told to anyone, and no peer is connected to but through a relay of
-    /// this node's.
+    /// Relayed paths only: this node tells nobody an address of its own, and connects to peers through its own relays
+    /// alone.
     RelayOnly,
-    /// Direct paths only: no relay is asked for anything, and none of a peer's is used.
+    /// Direct paths only: this node asks no relay for anything, and uses none of a peer's.
     NoRelay,
 }
 

@@ -41,7 +41,7 @@ impl PathStream {
         }
     }
 
-    /// Has something last as long as the stream.
+    /// Keeps something for as long as the stream lasts.
     pub(crate) fn holding(self, held: impl Send + Sync + 'static) -> Self {
         Self::Holding(Box::new(Holding { stream: self, _held: Box::new(held) }))
     }

@@ -6,7 +6,7 @@
 //!               | TTL = default     | told to the peer, whose own SYN now comes in and meets this socket in SYN_SENT
 //! ```
 //! The least TTL hides the ICMP error about the dead SYN from the socket (`min_ttl`). IPv6 has hop limits for TTLs, and its
-//! sockets have to be deaf to all until that error has passed; the way is open only after that ([`opens_after`]).
+//! sockets must hear nothing at all until that error has passed; the way is open only after that ([`opens_after`]).
 //!
 //! What it is not: a choice of where to connect to, or another way when this one fails; both are the agent's.
 

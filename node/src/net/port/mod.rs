@@ -47,7 +47,7 @@ const FIRST_LOOK_PAUSE: Duration = Duration::from_millis(2);
 const MAX_LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Pause after accept fails for want of memory or file descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often to look for a port that is free for all listening addresses.
+/// How many times to look for a port that is free for all listening addresses.
 const BIND_TRIES: usize = 8;
 
 /// Why a port could not be opened.
@@ -98,7 +98,7 @@ pub struct IncomingConnections {
     pub stun: mpsc::Receiver<Accepted>,
 }
 
-/// The open port. Closing it is dropping it; connections that were handed out stay.
+/// The open port. Dropping it closes it; connections that were handed out stay.
 #[derive(Debug)]
 pub struct Port {
     local_addrs: Vec<SocketAddr>,

@@ -96,7 +96,7 @@ impl NatLab {
         Some(lab)
     }
 
-    /// Has a host and its router learn whom they send to: a test is not to wait for that in its first SYN.
+    /// Lets a host and its router learn whom they send to: the first SYN of a test is not to wait for that.
     fn find_neighbours(&self, host: Host) {
         let core: [SocketAddr; 2] = match host {
             Host::A => ["198.51.100.1:9".parse().unwrap(), "[2001:db8:1::1]:9".parse().unwrap()],

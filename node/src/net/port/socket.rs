@@ -86,7 +86,7 @@ pub(crate) fn allow_sharing(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the pair of addresses free as soon as the connection is closed, by RST: otherwise whoever closes first, such as a
+/// Frees the pair of addresses as soon as the connection is closed, by RST: otherwise whoever closes first, such as a
 /// short command, could not connect from the same port to the same address again for a minute (TIME_WAIT, RFC 9293
 /// §3.6.1). What the peer has not acknowledged by then is lost.
 pub(super) fn free_at_once(socket: &Socket) -> io::Result<()> {

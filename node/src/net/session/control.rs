@@ -122,7 +122,7 @@ pub(super) async fn run_greeted<S: AsyncRead + AsyncWrite>(
     run_after(stream, links, Some((heard, limit))).await;
 }
 
-/// Runs the control stream after both hellos until the session ends, and tells the driver why it shall.
+/// Runs the control stream after both hellos until the session ends, and tells the driver why.
 pub(super) async fn run<S: AsyncRead + AsyncWrite>(stream: S, links: ControlLinks) {
     run_after(stream, links, None).await;
 }

@@ -30,7 +30,7 @@ use crate::net::path::{Path, PathStream};
 
 /// The longest ClientHello that this side makes.
 const MAX_WORDS: usize = 4096;
-/// How long first words that have not been said with the negotiation may take to leave.
+/// How long the first words may take to leave, if they did not go with the negotiation.
 const SAY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A handshake that waits for its path.
@@ -73,12 +73,12 @@ impl EarlyDial {
         Ok(Self { tls: Arc::clone(tls), coming, handshake, first_words, traffic })
     }
 
-    /// What the peer has to be told first on the path, before anything else.
+    /// What to send to the peer on the path before anything else.
     pub fn first_words(&self) -> &[u8] {
         &self.first_words
     }
 
-    /// Makes the session on a path on which the first words have been said, or have not.
+    /// Makes the session on a path. `said` tells whether the first words have gone over it already.
     pub async fn finish(self, path: Path, said: bool) -> Result<(Session, InboundStreams), SessionError> {
         let Path { mut stream, report } = path;
         if !said {

@@ -26,7 +26,7 @@ pub enum IdentityRefused {
     /// It is this node itself.
     #[error("that address leads back to this node itself")]
     Ourselves,
-    /// The peer showed something else than one raw ed25519 public key.
+    /// The peer showed something other than one raw ed25519 public key.
     #[error("the peer did not show a raw ed25519 public key")]
     NotEd25519,
     /// The peer showed an ed25519 key that must not be used.
@@ -81,7 +81,7 @@ pub enum SessionError {
         /// Addresses that were offered, and why each was refused.
         refused: Vec<(SocketAddr, AddressRefusal)>,
     },
-    /// At none of the peer's addresses a session could be made.
+    /// No session could be made at any of the peer's addresses.
     #[error("no address answered as the right node{}", list(failed))]
     AllFailed {
         /// Each attempt, in the order in which they failed.
@@ -130,16 +130,16 @@ impl SessionError {
 /// How a peer broke the protocol on its control stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// It sent what is no frame.
+    /// It sent something that is not a frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// It sent what is no message.
+    /// It sent something that is not a message.
     #[error(transparent)]
     Message(#[from] MessageError),
-    /// It began with another request than that for the control stream.
+    /// Its first request was not the one for the control stream.
     #[error("expected the control stream first, got another request")]
     NoControl,
-    /// It began with something else than a hello.
+    /// Its first message was not a hello.
     #[error("expected a hello, got {got:?}")]
     NoHello {
         /// What it said.

@@ -68,12 +68,12 @@ impl Session {
         hello.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// How the connection came about, as far as is known by now.
+    /// How the connection came about, as far as it is known by now.
     pub fn path(&self) -> PathReport {
         self.shared.path.borrow().clone()
     }
 
-    /// The same, for whoever wants to know more of it once more is known. It does not keep the session up, and ends with it.
+    /// The same, for whoever waits until more is known of it. It does not keep the session up, and ends with it.
     pub fn watch_path(&self) -> watch::Receiver<PathReport> {
         self.shared.path.subscribe()
     }

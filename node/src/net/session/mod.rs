@@ -13,7 +13,6 @@ mod driver;
 mod early;
 mod error;
 mod handle;
-mod memory;
 mod messages;
 mod proven;
 mod silence;

@@ -49,9 +49,9 @@ impl Hurry {
 /// Which ping is out, and how many brought nothing back.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
-    /// Of the last ping, whoever wanted it.
+    /// The number of the last ping, whoever wanted it.
     last: u64,
-    /// Of the last regular one.
+    /// The number of the last regular ping.
     number: u64,
     waiting: bool,
     missed: u32,
@@ -60,7 +60,7 @@ pub(super) struct Pings {
 
 impl Pings {
     /// The number of the next ping, or none if the peer counts as dead. Any byte from the peer is a sign of life: on a
-    /// slow line a pong may be long in coming behind the data.
+    /// slow line a pong may take long to arrive behind the data.
     pub(super) fn next(&mut self, received: u64) -> Option<u64> {
         let heard = !self.waiting || received != self.received;
         self.missed = if heard { 0 } else { self.missed + 1 };

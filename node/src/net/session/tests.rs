@@ -111,7 +111,7 @@ async fn a_node_refuses_itself_on_both_sides() {
     assert!(matches!(dialled, Err(SessionError::Identity(IdentityRefused::Ourselves))), "{dialled:?}");
     accepted.expect_err("refused");
 
-    // A dialler that does not look still is refused by the accepting side.
+    // The accepting side refuses even a dialler that does not check.
     let looking_away = |stream| async move { drop(tls_client(stream, secret_key(1), |config| config).await) };
     let accepted = accept_from(&ours, looking_away).await;
     assert!(matches!(accepted, Err(SessionError::Identity(IdentityRefused::Ourselves))), "{accepted:?}");

@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to answer on a connection that stands. TCP repeats what is lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a server has not told the address.
+/// Why a server did not tell the address.
 #[derive(Debug, thiserror::Error)]
 pub enum StunAskError {
     /// The node does not listen on the server's address family.
@@ -38,7 +38,7 @@ pub enum StunAskError {
     /// An error response.
     #[error("the server refused with code {0}")]
     Refused(u16),
-    /// The answer is no answer to the request.
+    /// The answer does not belong to the request.
     #[error("the server's answer makes no sense: {0}")]
     Malformed(&'static str),
 }

@@ -20,9 +20,9 @@ use crate::content::store::StoreError;
 
 /// sled's own default is 1 GiB; the whole node is to stay below 100 MiB.
 const CACHE_LEN: u64 = 16 * 1024 * 1024;
-/// An index that is not open and read by then hangs, or is not worth waiting for.
+/// How long to wait for an index to be open and read: one that takes longer hangs, or is not worth waiting for.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
-/// How long an index that is still held (by a store that was just closed) is waited for.
+/// How long to wait for an index that is still held by a store that was just closed.
 const LOCK_LIMIT: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How many damaged ones are kept for whoever wants to look; older ones are removed.

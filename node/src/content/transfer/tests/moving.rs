@@ -14,7 +14,7 @@ fn relayed() -> PathKind {
     PathKind::Relayed { by: "127.0.0.1".parse().unwrap(), how: RelayWay::ToTheirs, why: None }
 }
 
-/// Waits until the fetch has come so far, then gives it a further session.
+/// Waits until the fetch has come this far, then gives it a further session.
 async fn give_at(getter: &Getter, done: u64, session: Session, found: &mpsc::Sender<Session>) {
     getter.has(done).await;
     found.send(session).await.unwrap();

@@ -125,7 +125,7 @@ impl Provider {
         self.session_by(PathKind::Dialled).await
     }
 
-    /// The same, taken for one by a path of another kind.
+    /// The same, but it counts as one by another kind of path.
     pub(super) async fn session_by(&self, kind: PathKind) -> Session {
         let tls = SessionTls::new(&NodeSecret::from_bytes(&[99; 32])).unwrap();
         let stream = TcpStream::connect(self.addr).await.unwrap();
