@@ -37,7 +37,7 @@ use crate::{
         trace::StageName,
     },
     net::{
-        path::{AddressPolicy, AddressScope, Admitted, RelayMode},
+        path::{AddressPolicy, Admitted, PathScope, RelayMode},
         port::Port,
         session::{InboundStreams, Session, SessionError, SessionTls},
     },
@@ -295,8 +295,7 @@ impl Race<'_> {
     fn take_new(&mut self, mut ways: Ways, policy: &AddressPolicy) -> (Ways, bool) {
         ways.passive.retain(|addr| self.dialled.insert(*addr));
         ways.circuits.retain(|addr| self.called.insert(addr.clone()));
-        let near =
-            policy.admit(&ways.passive, &[]).addrs.iter().any(|addr| policy.scope(*addr) < AddressScope::Internet);
+        let near = policy.admit(&ways.passive, &[]).addrs.iter().any(|addr| policy.scope(*addr) < PathScope::Internet);
         (ways, near)
     }
 }

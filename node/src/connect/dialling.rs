@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     net::{
-        path::{AddressScope, Connect, PathKind, PathStream, RelayReason, RelayWay},
+        path::{Connect, PathKind, PathScope, PathStream, RelayReason, RelayWay},
         port::Port,
     },
     reach::turn_client::{AddressFamily, Connector, Lease, RelayAllocator},
@@ -29,7 +29,7 @@ pub(crate) enum Dialler {
 }
 
 impl Connect for Dialler {
-    async fn connect(&self, remote: SocketAddr, scope: AddressScope) -> io::Result<(PathStream, PathKind)> {
+    async fn connect(&self, remote: SocketAddr, scope: PathScope) -> io::Result<(PathStream, PathKind)> {
         match self {
             Self::Direct(port) => port.connect(remote, scope).await,
             Self::ByRelay(relays) => {
@@ -101,7 +101,7 @@ mod tests {
         let (relay, allocator) = test_relay();
         let dialler = Dialler::ByRelay(Arc::new(RelayDialler::new(allocator)));
 
-        let (stream, kind) = dialler.connect(peer_addr, AddressScope::Internet).await.unwrap();
+        let (stream, kind) = dialler.connect(peer_addr, PathScope::Internet).await.unwrap();
 
         assert_ne!(stream.tcp().peer_addr().unwrap(), peer_addr, "the connection is to the relay");
         let why = Some(RelayReason::RelayOnly);
@@ -119,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_relay_it_connects_to_nobody() {
         let dialler = Dialler::ByRelay(Arc::new(RelayDialler::new(no_relays())));
-        let refused = dialler.connect("127.0.0.1:1".parse().unwrap(), AddressScope::Internet).await.unwrap_err();
+        let refused = dialler.connect("127.0.0.1:1".parse().unwrap(), PathScope::Internet).await.unwrap_err();
         assert_eq!(refused.to_string(), "no relay is known");
     }
 }

@@ -145,7 +145,7 @@ mod tests {
     use keyferry_proto::identity::NodeSecret;
 
     use super::*;
-    use crate::net::path::AddressScope;
+    use crate::net::path::PathScope;
 
     #[test]
     fn a_punched_path_tells_its_strategy_to_programs_and_people() {
@@ -153,7 +153,7 @@ mod tests {
         let report = PathReport {
             remote: "192.0.2.7:4".parse().unwrap(),
             kind: PathKind::Punched(Strategy::OpenedHere { ttl: 2 }),
-            scope: AddressScope::Internet,
+            scope: PathScope::Internet,
             took: Duration::from_micros(34_500),
         };
 
@@ -175,7 +175,7 @@ mod tests {
         let report = PathReport {
             remote: "203.0.113.1:50000".parse().unwrap(),
             kind: PathKind::Relayed { by: "203.0.113.1".parse().unwrap(), how: RelayWay::ToTheirs, why },
-            scope: AddressScope::Internet,
+            scope: PathScope::Internet,
             took: Duration::from_millis(34),
         };
 

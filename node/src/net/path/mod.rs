@@ -24,7 +24,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 pub use self::{
     host::{MAX_HOST_CANDIDATES, host_candidates},
-    policy::{AddressPolicy, AddressRefusal, AddressScope, AddressSource, Admitted, MAX_DIALLED},
+    policy::{AddressPolicy, AddressRefusal, AddressSource, Admitted, MAX_DIALLED, PathScope},
     relayed::{RelayMode, RelayReason, RelayWay},
     stream::PathStream,
 };
@@ -51,7 +51,7 @@ pub struct PathReport {
     /// By which means.
     pub kind: PathKind,
     /// Whether the peer is on this machine, on this network, or beyond.
-    pub scope: AddressScope,
+    pub scope: PathScope,
     /// From the first attempt until the path stood; zero for an accepted one.
     pub took: Duration,
 }
@@ -93,7 +93,7 @@ impl fmt::Display for PathReport {
         match (self.kind, self.scope) {
             (PathKind::Dialled, scope) => write!(f, "direct ({scope}, {})", in_words(self.took)),
             (PathKind::Accepted, scope) => write!(f, "direct ({scope}, accepted)"),
-            (PathKind::Punched(strategy), AddressScope::Internet) => {
+            (PathKind::Punched(strategy), PathScope::Internet) => {
                 write!(f, "direct ({strategy}, {})", in_words(self.took))
             }
             (PathKind::Punched(strategy), scope) => {
@@ -119,7 +119,7 @@ pub trait Connect: Send + Sync {
     fn connect(
         &self,
         remote: SocketAddr,
-        scope: AddressScope,
+        scope: PathScope,
     ) -> impl Future<Output = io::Result<(PathStream, PathKind)>> + Send;
 }
 
@@ -128,7 +128,7 @@ pub trait Connect: Send + Sync {
 pub struct AnyPort;
 
 impl Connect for AnyPort {
-    async fn connect(&self, remote: SocketAddr, _scope: AddressScope) -> io::Result<(PathStream, PathKind)> {
+    async fn connect(&self, remote: SocketAddr, _scope: PathScope) -> io::Result<(PathStream, PathKind)> {
         let stream = TcpStream::connect(remote).await?;
         stream.set_nodelay(true)?;
         Ok((stream.into(), PathKind::Dialled))
@@ -136,7 +136,7 @@ impl Connect for AnyPort {
 }
 
 impl Connect for Port {
-    async fn connect(&self, remote: SocketAddr, _scope: AddressScope) -> io::Result<(PathStream, PathKind)> {
+    async fn connect(&self, remote: SocketAddr, _scope: PathScope) -> io::Result<(PathStream, PathKind)> {
         // Connections from the node's own port to a peer are the ICE agent's: of two with the same addresses one fails.
         self.connect_from_any_port(remote).await.map(|stream| (stream.into(), PathKind::Dialled))
     }
@@ -146,7 +146,7 @@ impl<C: Connect> Connect for Arc<C> {
     fn connect(
         &self,
         remote: SocketAddr,
-        scope: AddressScope,
+        scope: PathScope,
     ) -> impl Future<Output = io::Result<(PathStream, PathKind)>> + Send {
         C::connect(self, remote, scope)
     }
@@ -203,19 +203,19 @@ mod tests {
         let remote = "192.0.2.7:4".parse().expect("an address");
         let report =
             |kind, scope, millis| PathReport { remote, kind, scope, took: Duration::from_millis(millis) }.to_string();
-        assert_eq!(report(PathKind::Dialled, AddressScope::Lan, 3), "direct (LAN, 3 ms)");
-        assert_eq!(report(PathKind::Dialled, AddressScope::ThisMachine, 0), "direct (this machine, under 1 ms)");
-        assert_eq!(report(PathKind::Dialled, AddressScope::Internet, 12_345), "direct (internet, 12 s)");
-        assert_eq!(report(PathKind::Accepted, AddressScope::Internet, 0), "direct (internet, accepted)");
+        assert_eq!(report(PathKind::Dialled, PathScope::Lan, 3), "direct (LAN, 3 ms)");
+        assert_eq!(report(PathKind::Dialled, PathScope::ThisMachine, 0), "direct (this machine, under 1 ms)");
+        assert_eq!(report(PathKind::Dialled, PathScope::Internet, 12_345), "direct (internet, 12 s)");
+        assert_eq!(report(PathKind::Accepted, PathScope::Internet, 0), "direct (internet, accepted)");
         let opened = PathKind::Punched(Strategy::OpenedByPeer { ttl: 2 });
-        assert_eq!(report(opened, AddressScope::Internet, 34), "direct (opening SYN, TTL 2, 34 ms)");
+        assert_eq!(report(opened, PathScope::Internet, 34), "direct (opening SYN, TTL 2, 34 ms)");
         let crossing = PathKind::Punched(Strategy::Crossing);
-        assert_eq!(report(crossing, AddressScope::Lan, 3), "direct (LAN, crossing SYNs, 3 ms)");
+        assert_eq!(report(crossing, PathScope::Lan, 3), "direct (LAN, crossing SYNs, 3 ms)");
         let relayed =
             |why| PathKind::Relayed { by: "203.0.113.1".parse().expect("an address"), how: RelayWay::Accepted, why };
-        assert_eq!(report(relayed(None), AddressScope::Internet, 34), "relayed by 203.0.113.1 (34 ms)");
+        assert_eq!(report(relayed(None), PathScope::Internet, 34), "relayed by 203.0.113.1 (34 ms)");
         let why = RelayReason::NoDirectPath(FailureReason::BothMapByDestination);
         let words = "relayed by 203.0.113.1 (both NATs map by destination)";
-        assert_eq!(report(relayed(Some(why)), AddressScope::Internet, 34), words);
+        assert_eq!(report(relayed(Some(why)), PathScope::Internet, 34), words);
     }
 }

@@ -36,7 +36,7 @@ pub enum AddressSource {
 
 /// Where an address is, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AddressScope {
+pub enum PathScope {
     /// On this machine.
     ThisMachine,
     /// In a subnet that this machine is in.
@@ -45,7 +45,7 @@ pub enum AddressScope {
     Internet,
 }
 
-impl fmt::Display for AddressScope {
+impl fmt::Display for PathScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ThisMachine => "this machine",
@@ -162,12 +162,12 @@ impl AddressPolicy {
     }
 
     /// Tells where an address is.
-    pub fn scope(&self, addr: SocketAddr) -> AddressScope {
+    pub fn scope(&self, addr: SocketAddr) -> PathScope {
         let ip = unwrap_v4(addr.ip());
         match ip {
-            _ if ip.is_loopback() || self.own_ips.contains(&ip) => AddressScope::ThisMachine,
-            _ if Class::of(ip) == Class::LinkLocal || self.in_own_subnet(ip) => AddressScope::Lan,
-            _ => AddressScope::Internet,
+            _ if ip.is_loopback() || self.own_ips.contains(&ip) => PathScope::ThisMachine,
+            _ if Class::of(ip) == Class::LinkLocal || self.in_own_subnet(ip) => PathScope::Lan,
+            _ => PathScope::Internet,
         }
     }
 

@@ -24,7 +24,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::*;
-use crate::net::path::{AddressScope, AnyPort, PathKind, PathReport};
+use crate::net::path::{AnyPort, PathKind, PathReport, PathScope};
 
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -81,7 +81,7 @@ async fn both_sides_learn_the_key_of_the_other_and_how_they_met() {
     let ((accepted, _streams), (dialled, _more)) = pair().await;
     assert_eq!((accepted.peer(), dialled.peer()), (secret(2).public(), secret(1).public()));
     assert_eq!((accepted.path().kind, dialled.path().kind), (PathKind::Accepted, PathKind::Dialled));
-    assert_eq!(dialled.path().scope, AddressScope::ThisMachine);
+    assert_eq!(dialled.path().scope, PathScope::ThisMachine);
     assert!(dialled.hello().await.expect("a hello").agent.starts_with("keyferry/"));
     assert!(dialled.traffic().sent() > 0 && dialled.traffic().received() > 0);
 }

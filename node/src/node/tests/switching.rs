@@ -14,7 +14,7 @@ use tokio::{
 use super::*;
 use crate::{
     net::{
-        path::{AddressScope, Path as ConnectedPath, PathKind, PathReport, RelayWay},
+        path::{Path as ConnectedPath, PathKind, PathReport, PathScope, RelayWay},
         session::Session,
     },
     node::api::PathClass,
@@ -70,7 +70,7 @@ impl Peer {
         let online = self.node.online.as_ref().unwrap();
         let by: IpAddr = "203.0.113.1".parse().unwrap();
         let kind = PathKind::Relayed { by, how: RelayWay::ToTheirs, why: None };
-        let report = PathReport { remote: way.addr, kind, scope: AddressScope::Internet, took: Duration::ZERO };
+        let report = PathReport { remote: way.addr, kind, scope: PathScope::Internet, took: Duration::ZERO };
         let stream = TcpStream::connect(way.addr).await.unwrap().into();
         let path = ConnectedPath { stream, report };
         let (session, inbound) = Session::dial(path, &online.tls, Some(other.node.key())).await.unwrap();

@@ -172,7 +172,7 @@ impl Actor {
             RendezvousCommand::Provide { key, reply } => drop(reply.send(self.announcer.provide(behaviour, key))),
             RendezvousCommand::StopProviding { key } => self.announcer.stop_providing(behaviour, &key),
             RendezvousCommand::Providers { key, results } => {
-                self.start_lookup(key, LookupKind::Holders { seen: Default::default(), results });
+                self.start_lookup(key, LookupKind::Providers { seen: Default::default(), results });
             }
             RendezvousCommand::AddBootstrap { addr } => {
                 if !self.entry_points.add(addr, Instant::now()) {

@@ -85,8 +85,8 @@ impl Rendezvous {
         let _ = self.send(RendezvousCommand::StopProviding { key }).await;
     }
 
-    /// Looks for the holders of a content, each once, as they are found. The channel closes when the lookup has ended;
-    /// dropping it ends the lookup. Anyone can claim to be a holder.
+    /// Looks for the providers of a content, each once, as they are found. The channel closes when the lookup has ended;
+    /// dropping it ends the lookup. Anyone can claim to be a provider.
     pub fn providers(&self, key: RecordKey) -> mpsc::Receiver<Provider> {
         let (results, receiver) = mpsc::channel(RESULTS);
         self.send_detached(RendezvousCommand::Providers { key, results });

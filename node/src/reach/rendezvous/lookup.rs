@@ -1,4 +1,4 @@
-//! Lookups that are under way: for the offer under a key, or for the holders of a content.
+//! Lookups that are under way: for the offer under a key, or for the providers of a content.
 //!
 //! A lookup asks both DHTs, hands out what it finds at once, and ends with its queries. While there is nobody to ask it
 //! waits for a first peer; when nothing is found it asks again after a pause, since the peer may have just started.
@@ -34,15 +34,15 @@ const MAX_LOOKUPS: usize = 256;
 /// How long a lookup that has found nothing rests before it asks again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(3);
-/// Holders of one content that a lookup names.
-const MAX_HOLDERS: usize = 64;
+/// Providers of one content that a lookup names.
+const MAX_PROVIDERS: usize = 64;
 
 /// Somebody who says that they hold a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
-    /// The holder's rendezvous peer.
+    /// The provider's rendezvous peer.
     pub peer: PeerId,
-    /// The addresses of the holder's port, which takes sessions too; never empty.
+    /// The addresses of the provider's port, which takes sessions too; never empty.
     pub addrs: Vec<SocketAddr>,
     /// Whether a connection with that peer stands, with no relay between.
     pub is_connected: bool,
@@ -51,7 +51,7 @@ pub struct Provider {
 /// What a lookup is for, and who wants it.
 pub(super) enum LookupKind {
     Offer { best: Option<SealedOffer>, results: mpsc::Sender<SealedOffer> },
-    Holders { seen: HashSet<PeerId>, results: mpsc::Sender<Provider> },
+    Providers { seen: HashSet<PeerId>, results: mpsc::Sender<Provider> },
 }
 
 struct Lookup {
@@ -78,14 +78,14 @@ impl Lookup {
     fn found_something(&self) -> bool {
         match &self.wanted {
             LookupKind::Offer { best, .. } => best.is_some(),
-            LookupKind::Holders { seen, .. } => !seen.is_empty(),
+            LookupKind::Providers { seen, .. } => !seen.is_empty(),
         }
     }
 
     fn is_abandoned(&self) -> bool {
         match &self.wanted {
             LookupKind::Offer { results, .. } => results.is_closed(),
-            LookupKind::Holders { results, .. } => results.is_closed(),
+            LookupKind::Providers { results, .. } => results.is_closed(),
         }
     }
 
@@ -99,9 +99,9 @@ impl Lookup {
         }
     }
 
-    fn holder_found(&mut self, behaviour: &mut Behaviour, scope: AddressScope, peer: PeerId) {
-        let LookupKind::Holders { seen, results } = &mut self.wanted else { return };
-        if seen.len() >= MAX_HOLDERS || seen.contains(&peer) {
+    fn provider_found(&mut self, behaviour: &mut Behaviour, scope: AddressScope, peer: PeerId) {
+        let LookupKind::Providers { seen, results } = &mut self.wanted else { return };
+        if seen.len() >= MAX_PROVIDERS || seen.contains(&peer) {
             return;
         }
         let key = kad_key_of(&self.key);
@@ -181,8 +181,8 @@ impl Lookups {
         Ok(())
     }
 
-    /// Takes the holders that a query found.
-    pub(super) fn on_holders(
+    /// Takes the providers that a query found.
+    pub(super) fn on_providers(
         &mut self,
         behaviour: &mut Behaviour,
         query: (AddressScope, QueryId),
@@ -191,7 +191,7 @@ impl Lookups {
     ) {
         if let Some(lookup) = self.queries.get(&query).and_then(|number| self.lookups.get_mut(number)) {
             for peer in peers.into_iter().filter(|peer| *peer != own) {
-                lookup.holder_found(behaviour, query.0, peer);
+                lookup.provider_found(behaviour, query.0, peer);
             }
         }
     }
@@ -246,7 +246,7 @@ impl Lookups {
         let key = kad_key_of(&lookup.key);
         let query = match lookup.wanted {
             LookupKind::Offer { .. } => behaviour.kad(scope).get_record(key),
-            LookupKind::Holders { .. } => behaviour.kad(scope).get_providers(key),
+            LookupKind::Providers { .. } => behaviour.kad(scope).get_providers(key),
         };
         lookup.asked.push(scope);
         lookup.queries.push((scope, query));

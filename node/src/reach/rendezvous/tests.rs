@@ -229,11 +229,11 @@ async fn an_offer_that_has_expired_is_not_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn holders_of_a_content_are_found_with_their_addresses_until_they_stop() {
+async fn providers_of_a_content_are_found_with_their_addresses_until_they_stop() {
     let nodes = network(5).await;
     let key = content_record_key(&ContentHash::of(b"content"));
-    for holder in [&nodes[1], &nodes[2]] {
-        holder.rendezvous.provide(key).await.unwrap();
+    for provider in [&nodes[1], &nodes[2]] {
+        provider.rendezvous.provide(key).await.unwrap();
     }
     let mut found = Vec::new();
     // The announcements run in the background.

@@ -128,11 +128,11 @@ fn an_offer_with_very_many_addresses_costs_a_few_attempts() {
 #[test]
 fn scopes_are_told_apart() {
     for (text, scope) in [
-        ("127.0.0.1:1", AddressScope::ThisMachine),
-        ("192.168.7.20:1", AddressScope::ThisMachine),
-        ("192.168.7.21:1", AddressScope::Lan),
-        ("[2001:db8:7::9]:1", AddressScope::Lan),
-        ("192.168.8.21:1", AddressScope::Internet),
+        ("127.0.0.1:1", PathScope::ThisMachine),
+        ("192.168.7.20:1", PathScope::ThisMachine),
+        ("192.168.7.21:1", PathScope::Lan),
+        ("[2001:db8:7::9]:1", PathScope::Lan),
+        ("192.168.8.21:1", PathScope::Internet),
     ] {
         assert_eq!(policy().scope(addr(text)), scope, "{text}");
     }

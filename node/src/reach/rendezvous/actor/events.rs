@@ -384,7 +384,7 @@ impl Actor {
             }
             QueryResult::GetProviders(found) => {
                 if let Ok(GetProvidersOk::FoundProviders { providers, .. }) = found {
-                    self.lookups.on_holders(behaviour, query, own, providers);
+                    self.lookups.on_providers(behaviour, query, own, providers);
                 }
                 if last {
                     self.lookups.on_query_ended(behaviour, query);
