@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use keyferry_ice::{Role, Stream};
-use keyferry_proto::signalling::{Refusal, Streams};
+use keyferry_proto::signalling::{CallRefusal, Streams};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::streams::{self, PathSearch, PeerEnd, StreamSettings};
@@ -51,7 +51,7 @@ impl Callee {
                         Ok(_place) => callee.answer(ringing).await,
                         Err(_) => {
                             tracing::debug!("too many calls; one more is refused");
-                            ringing.refuse(Refusal::Busy).await;
+                            ringing.refuse(CallRefusal::Busy).await;
                         }
                     }
                 };
@@ -103,13 +103,13 @@ impl Callee {
             Ok(begun) => begun,
             Err(error) => {
                 debug(&error);
-                ringing.refuse(Refusal::Busy).await;
+                ringing.refuse(CallRefusal::Busy).await;
                 return None;
             }
         };
         let Some(told) = streams::streams(direct.as_ref(), relayed.as_ref()) else {
             debug(&"one side uses nothing but relays, and the other none");
-            ringing.refuse(Refusal::NoCommonStream).await;
+            ringing.refuse(CallRefusal::NoCommonStream).await;
             return None;
         };
         if direct.is_some() {

@@ -5,7 +5,7 @@
 use keyferry_proto::{
     address::{AddressError, NameError, Target},
     message::Refusal,
-    signalling::Refusal as Refused,
+    signalling::CallRefusal as Refused,
 };
 
 use super::{

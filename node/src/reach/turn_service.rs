@@ -7,7 +7,7 @@ use std::{net::IpAddr, sync::Arc};
 use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     identity::NodeSecret,
-    relaying::{Refusal, RelayCredentials},
+    relaying::{RelayCredentials, RelayRefusal},
 };
 use keyferry_turn::long_term::Credentials;
 
@@ -39,7 +39,11 @@ pub(crate) fn service(relay: &Arc<Relay>, secret: &NodeSecret) -> Option<TurnSer
 }
 
 impl CredentialIssuer for Relay {
-    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>> {
+    fn issue(
+        self: Arc<Self>,
+        who: Requester,
+        remote: IpAddr,
+    ) -> BoxFuture<'static, Result<RelayCredentials, RelayRefusal>> {
         async move { self.credentials_for(who.node, remote, clock::now()).await }.boxed()
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeKey,
-    relaying::{Refusal, RelayCredentials},
+    relaying::{RelayCredentials, RelayRefusal},
 };
 use keyferry_turn::server::ServerCounters;
 use tokio::net::TcpStream;
@@ -51,7 +51,7 @@ impl Relay {
         _: Option<NodeKey>,
         _: IpAddr,
         _: UnixTime,
-    ) -> Result<RelayCredentials, Refusal> {
+    ) -> Result<RelayCredentials, RelayRefusal> {
         match self.0 {}
     }
 

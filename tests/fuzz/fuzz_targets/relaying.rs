@@ -7,13 +7,13 @@ use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeSecret,
     relaying::{
-        Channel, MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN,
+        RelayChannel, MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN,
         MAX_USERNAME_LEN, RelayCredentials, Reply, node_request, verify_request,
     },
 };
 use libfuzzer_sys::fuzz_target;
 
-const CHANNEL: Channel = Channel { relay: [1; 32], requester: [2; 32] };
+const CHANNEL: RelayChannel = RelayChannel { relay: [1; 32], requester: [2; 32] };
 const NOW: UnixTime = UnixTime(1_800_000_000);
 
 /// Bytes of an honest message that become others.

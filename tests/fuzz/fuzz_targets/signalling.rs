@@ -9,10 +9,10 @@ use std::{
 };
 
 use keyferry_ice::{Candidate, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream};
-use keyferry_proto::{identity::NodeSecret, signalling::{Answered, CallId, Called, Calling, Channel, Conversation, MAX_CROSSING_DELAY, MAX_SIGNALS, Received, Streams}};
+use keyferry_proto::{identity::NodeSecret, signalling::{Answered, CallId, Called, Calling, CallChannel, Conversation, MAX_CROSSING_DELAY, MAX_SIGNALS, Received, Streams}};
 use libfuzzer_sys::fuzz_target;
 
-const CHANNEL: Channel = Channel { caller: [1; 32], callee: [2; 32] };
+const CHANNEL: CallChannel = CallChannel { caller: [1; 32], callee: [2; 32] };
 const DOMAIN: &[u8] = b"keyferry call v1\0";
 const ID: CallId = CallId([3; 16]);
 

@@ -12,7 +12,7 @@ use std::{
 
 use keyferry_turn::{
     AddressFamily,
-    client::{Client, ClientOptions, Config, ConnectId, DataId, Origin, ClientOutput},
+    client::{Client, ClientOptions, Config, ConnectId, DataId, DataOrigin, ClientOutput},
     framing::{MAX_MESSAGE_LEN, MessageReader},
     long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures},
 };
@@ -284,7 +284,7 @@ impl World {
             ClientOutput::CloseData { data } => self.forget(data),
             ClientOutput::Bound { data, origin } => {
                 self.forget(data);
-                if let Origin::Connect { connect, .. } = origin {
+                if let DataOrigin::Connect { connect, .. } = origin {
                     assert!(self.connects.contains(&connect), "nobody wished for it");
                 }
             }

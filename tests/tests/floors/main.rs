@@ -33,44 +33,7 @@ const ROOTS: [&str; 11] = [
 ];
 
 /// The circles that there still are, each by its files in order. This list only gets shorter: whoever opens a circle takes it off.
-const KNOWN: &[&[&str]] = &[
-    &[
-        "proto/turn/src/client/allocation.rs",
-        "proto/turn/src/client/connections.rs",
-        "proto/turn/src/client/core.rs",
-        "proto/turn/src/client/permissions.rs",
-        "proto/turn/src/client/transactions.rs",
-    ],
-    &["proto/turn/src/server/allocation.rs", "proto/turn/src/server/connect.rs", "proto/turn/src/server/state.rs"],
-    &[
-        "proto/wire/src/signalling/body.rs",
-        "proto/wire/src/signalling/conversation.rs",
-        "proto/wire/src/signalling/error.rs",
-        "proto/wire/src/signalling/mod.rs",
-    ],
-    &["node/src/reach/turn_client/allocation.rs", "node/src/reach/turn_client/driver.rs"],
-    &["node/src/reach/turn_client/dial.rs", "node/src/reach/turn_client/error.rs"],
-    &[
-        "node/src/reach/turn_client/proxy.rs",
-        "node/src/reach/turn_client/server.rs",
-        "node/src/reach/turn_client/tls.rs",
-        "node/src/reach/turn_client/uri.rs",
-    ],
-    &[
-        "node/src/reach/turn_discovery/mod.rs",
-        "node/src/reach/turn_discovery/pool.rs",
-        "node/src/reach/turn_discovery/search.rs",
-        "node/src/reach/turn_discovery/task.rs",
-    ],
-    &[
-        "node/src/reach/turn_server/actor.rs",
-        "node/src/reach/turn_server/client.rs",
-        "node/src/reach/turn_server/mod.rs",
-        "node/src/reach/turn_server/moving/copying.rs",
-        "node/src/reach/turn_server/moving/splicing.rs",
-        "node/src/reach/turn_server/moving.rs",
-    ],
-];
+const KNOWN: &[&[&str]] = &[];
 
 #[test]
 fn imports_go_down_only() {

@@ -193,5 +193,5 @@ async fn nodes_whose_settings_rule_each_other_out_say_so() {
     let caller = Caller { streams: settings(RelayMode::RelayOnly, no_relays()), ..peer.caller() };
     let refused = call(&caller, &callee).await;
     let Err(CallError::Refused(why)) = refused else { panic!("{refused:?}") };
-    assert_eq!(why, keyferry_proto::signalling::Refusal::NoCommonStream);
+    assert_eq!(why, keyferry_proto::signalling::CallRefusal::NoCommonStream);
 }

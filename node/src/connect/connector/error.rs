@@ -168,7 +168,7 @@ fn nor_by_relay(relayed: Option<&IceFailure>) -> String {
 #[cfg(test)]
 mod tests {
     use keyferry_ice::Stream;
-    use keyferry_proto::{identity::NodeSecret, signalling::Refusal};
+    use keyferry_proto::{identity::NodeSecret, signalling::CallRefusal};
 
     use super::*;
 
@@ -208,7 +208,7 @@ mod tests {
             told_no_path.ends_with("was not reached directly: both NATs map by destination, a relay would be needed"),
             "{told_no_path}"
         );
-        assert!(told(failed(), Some(CallError::Refused(Refusal::Policy))).contains("refused"));
+        assert!(told(failed(), Some(CallError::Refused(CallRefusal::Policy))).contains("refused"));
         assert!(told(failed(), Some(CallError::TimedOut)).contains("no address answered"));
         assert!(told(nothing(), Some(CallError::TimedOut)).contains("no answer within"));
         assert!(told(nothing(), None).contains("no address to dial"));
@@ -245,6 +245,6 @@ mod tests {
         assert!(outdated(true, None, Some(CallError::TimedOut)));
         assert!(!outdated(false, failed(), None));
         assert!(!outdated(true, failed(), Some(not_direct(no_path()))));
-        assert!(!outdated(true, failed(), Some(CallError::Refused(Refusal::Busy))));
+        assert!(!outdated(true, failed(), Some(CallError::Refused(CallRefusal::Busy))));
     }
 }

@@ -5,7 +5,7 @@
 use std::{io, net::SocketAddr};
 
 use keyferry_ice::Stream;
-use keyferry_proto::signalling::{Refusal, SignallingError};
+use keyferry_proto::signalling::{CallRefusal, SignallingError};
 use libp2p::Multiaddr;
 
 use super::CALL_TIMEOUT;
@@ -42,7 +42,7 @@ pub enum CallError {
     TimedOut,
     /// The callee does not want the call.
     #[error("the call was refused: {0}")]
-    Refused(Refusal),
+    Refused(CallRefusal),
     /// Another node is at that address.
     #[error("another node is at the end of that circuit")]
     NotThisNode,

@@ -11,7 +11,7 @@ use std::{
 use keyferry_ice::Role;
 use keyferry_proto::{
     identity::{NodeKey, NodeSecret},
-    signalling::{Called, Refusal, SignallingError, Streams},
+    signalling::{CallRefusal, Called, SignallingError, Streams},
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -130,7 +130,7 @@ impl Ringing {
     }
 
     /// Says that the call is not wanted, and why.
-    pub async fn refuse(self, why: Refusal) {
+    pub async fn refuse(self, why: CallRefusal) {
         self.desk.refuse(self.called, self.stream, why).await;
     }
 }
@@ -142,16 +142,16 @@ impl Desk {
         if !self.callers.admit(called.caller()).await {
             tracing::debug!(caller = %called.caller(), "a call was refused by the policy");
             self.rendezvous.count(|counters| &counters.call_refused_policy);
-            return self.refuse(called, stream, Refusal::Policy).await;
+            return self.refuse(called, stream, CallRefusal::Policy).await;
         }
         let Some(place) = CallPlace::take(&self, called.caller()) else {
             self.rendezvous.count(|counters| &counters.call_refused_busy);
-            return self.refuse(called, stream, Refusal::Busy).await;
+            return self.refuse(called, stream, CallRefusal::Busy).await;
         };
         let ringing = Ringing { called, stream, desk: Arc::clone(&self), place };
         if let Err(unheard) = self.ringing.try_send(ringing) {
             self.rendezvous.count(|counters| &counters.call_refused_busy);
-            unheard.into_inner().refuse(Refusal::Busy).await;
+            unheard.into_inner().refuse(CallRefusal::Busy).await;
         }
     }
 
@@ -183,7 +183,7 @@ impl Desk {
         }
     }
 
-    async fn refuse(&self, called: Called, mut stream: CallStream, why: Refusal) {
+    async fn refuse(&self, called: Called, mut stream: CallStream, why: CallRefusal) {
         if let Ok(message) = called.refuse(&self.secret, why) {
             hang_up(&mut stream, &message).await;
         }

@@ -8,7 +8,7 @@ use keyferry_ice::{Description, Mapping, OpenTurn, Signal, Stream};
 use keyferry_proto::{
     frame::encode_frame,
     identity::NodeSecret,
-    signalling::{Answered, CallId, Calling, MAX_MESSAGE_LEN, Refusal, Streams},
+    signalling::{Answered, CallId, CallRefusal, Calling, MAX_MESSAGE_LEN, Streams},
 };
 use libp2p::{PeerId, multiaddr::Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -160,12 +160,12 @@ async fn the_policy_decides_before_anything_is_revealed_and_a_change_of_the_cont
     let folder = tempfile::tempdir().unwrap();
     let mut incoming = take_calls(&callee, AdmissionPolicy::Contacts, folder.path());
     let refused = call_from(&caller, &callee, 1).await;
-    assert!(matches!(refused, Err(CallError::Refused(Refusal::Policy))), "{refused:?}");
+    assert!(matches!(refused, Err(CallError::Refused(CallRefusal::Policy))), "{refused:?}");
     ContactsFile::of(folder.path()).add(secret(1).public(), Some("Ada")).unwrap();
     answered(&caller, &callee, &mut incoming).await;
     std::fs::write(folder.path().join("contacts"), "nonsense").unwrap();
     let refused = call_from(&caller, &callee, 1).await;
-    assert!(matches!(refused, Err(CallError::Refused(Refusal::Policy))), "{refused:?}");
+    assert!(matches!(refused, Err(CallError::Refused(CallRefusal::Policy))), "{refused:?}");
     counted(&callee, "call_refused_policy", 2).await;
 }
 
@@ -173,9 +173,9 @@ async fn the_policy_decides_before_anything_is_revealed_and_a_change_of_the_cont
 async fn a_call_may_be_turned_away_or_left_to_ring() {
     let (callee, caller) = two_nodes().await;
     let mut incoming = take_all_calls(&callee);
-    let refuse = async { soon(incoming.next()).await.expect("a call").refuse(Refusal::Busy).await };
+    let refuse = async { soon(incoming.next()).await.expect("a call").refuse(CallRefusal::Busy).await };
     let (refused, ()) = tokio::join!(call_from(&caller, &callee, 1), refuse);
-    assert!(matches!(refused, Err(CallError::Refused(Refusal::Busy))), "{refused:?}");
+    assert!(matches!(refused, Err(CallError::Refused(CallRefusal::Busy))), "{refused:?}");
     let hang_up = async { drop(soon(incoming.next()).await) };
     let (ended, ()) = tokio::join!(call_from(&caller, &callee, 1), hang_up);
     assert!(matches!(ended, Err(CallError::Ended | CallError::Unreachable(_) | CallError::Line(_))), "{ended:?}");
@@ -283,7 +283,7 @@ async fn a_node_that_calls_from_many_connections_hears_that_the_callee_is_busy()
         others.push(another);
     }
     let refused = call_from(&caller, &callee, 1).await;
-    assert!(matches!(refused, Err(CallError::Refused(Refusal::Busy))), "{refused:?}");
+    assert!(matches!(refused, Err(CallError::Refused(CallRefusal::Busy))), "{refused:?}");
     counted(&callee, "call_refused_busy", 1).await;
     // The places are given back when the calls have ended.
     calls.clear();

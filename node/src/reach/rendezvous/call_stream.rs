@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
 };
 
-use keyferry_proto::signalling::Channel;
+use keyferry_proto::signalling::CallChannel;
 use libp2p::{Multiaddr, PeerId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -52,13 +52,13 @@ pub enum OpenCallError {
 
 impl CallStream {
     /// What a call of this node over the stream is bound to.
-    pub(crate) fn outgoing_channel(&self) -> Channel {
-        Channel { caller: self.local, callee: self.remote }
+    pub(crate) fn outgoing_channel(&self) -> CallChannel {
+        CallChannel { caller: self.local, callee: self.remote }
     }
 
     /// What a call to this node over the stream is bound to.
-    pub(crate) fn incoming_channel(&self) -> Channel {
-        Channel { caller: self.remote, callee: self.local }
+    pub(crate) fn incoming_channel(&self) -> CallChannel {
+        CallChannel { caller: self.remote, callee: self.local }
     }
 
     /// The host that the stream comes from, as far as it is known: that of the relay, if there is one.

@@ -3,9 +3,8 @@
 //! What it is not: the task that owns the protocol; see [`super::driver`].
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -14,13 +13,13 @@ use keyferry_turn::{
     AddressFamily,
     client::{Allocated, Ending},
 };
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{ConnectError, TurnError, TurnServer, driver};
+use super::{
+    PeerConnectError, TurnError, TurnServer,
+    driver::{self, PeerConnect, WantedPeers},
+};
 use crate::net::path::PathStream;
-
-/// Peers whose permission the task has not yet asked for.
-const MAX_WANTED: usize = 64;
 
 /// An allocation on a server. It is given back (Refresh with lifetime 0), and its connections that were not handed out are closed, when
 /// it and all its leases are dropped. The server closes those that were handed out.
@@ -44,20 +43,6 @@ pub struct Lease {
 #[derive(Debug, Clone)]
 pub struct Connector {
     connects: mpsc::WeakSender<PeerConnect>,
-}
-
-/// A wish for the task. Dropping the receiving half of `reply` abandons it.
-#[derive(Debug)]
-pub(super) struct PeerConnect {
-    pub(super) peer: SocketAddr,
-    pub(super) reply: oneshot::Sender<Result<PathStream, ConnectError>>,
-}
-
-/// Peers that shall be let in.
-#[derive(Debug, Default)]
-pub(super) struct WantedPeers {
-    peers: Mutex<BTreeSet<IpAddr>>,
-    pub(super) changed: Notify,
 }
 
 impl Allocation {
@@ -140,25 +125,11 @@ impl Connector {
     }
 
     /// Connects to a peer, and says why that has failed.
-    pub async fn relay_to(&self, peer: SocketAddr) -> Result<PathStream, ConnectError> {
+    pub async fn relay_to(&self, peer: SocketAddr) -> Result<PathStream, PeerConnectError> {
         let (reply, answer) = oneshot::channel();
-        let connects = self.connects.upgrade().ok_or(ConnectError::Ended)?;
-        connects.send(PeerConnect { peer, reply }).await.map_err(|_| ConnectError::Ended)?;
+        let connects = self.connects.upgrade().ok_or(PeerConnectError::Ended)?;
+        connects.send(PeerConnect { peer, reply }).await.map_err(|_| PeerConnectError::Ended)?;
         drop(connects);
-        answer.await.unwrap_or(Err(ConnectError::Ended))
-    }
-}
-
-impl WantedPeers {
-    pub(super) fn take(&self) -> BTreeSet<IpAddr> {
-        std::mem::take(&mut self.peers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn add(&self, peer: IpAddr) {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() < MAX_WANTED {
-            peers.insert(peer);
-            self.changed.notify_one();
-        }
+        answer.await.unwrap_or(Err(PeerConnectError::Ended))
     }
 }

@@ -21,7 +21,7 @@ use crate::net::path::{
 };
 
 /// How long a connection may take, from the name to the end of TLS.
-pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a control connection is silent before the system asks whether the other end is there, how often it asks again, and how
 /// many questions may go unanswered. It also keeps NATs from forgetting the connection.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -51,7 +51,7 @@ pub(super) async fn control(server: &TurnServer) -> Result<(PathStream, Route), 
         keep_alive(&tcp).map_err(TurnError::Connect)?;
         Ok((secured(server, tcp).await?, route))
     };
-    timeout(DIAL_TIMEOUT, dialled).await.unwrap_or(Err(TurnError::TimedOut))
+    timeout(DIAL_TIMEOUT, dialled).await.unwrap_or(Err(TurnError::TimedOut { patience: DIAL_TIMEOUT }))
 }
 
 /// Opens a data connection to the server of a control connection.
@@ -64,7 +64,7 @@ pub(super) async fn data(server: &TurnServer, route: Route) -> Result<PathStream
         };
         secured(server, tcp).await
     };
-    timeout(DIAL_TIMEOUT, dialled).await.unwrap_or(Err(TurnError::TimedOut))
+    timeout(DIAL_TIMEOUT, dialled).await.unwrap_or(Err(TurnError::TimedOut { patience: DIAL_TIMEOUT }))
 }
 
 async fn race_to(server: &TurnServer) -> Result<TcpStream, TurnError> {

@@ -3,34 +3,35 @@
 //! What it is not: a judgement on what the server says; that is [`Client`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::SocketAddr,
-    sync::Arc,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use keyferry_turn::{
     AddressFamily,
-    client::{Allocated, Client, ClientOptions, ClientOutput, Config, ConnectId, DataId, Ending, Origin},
+    client::{Allocated, Client, ClientOptions, ClientOutput, Config, ConnectId, DataId, DataOrigin, Ending},
     framing::{FrameError, MAX_MESSAGE_LEN, MessageReader},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
 
 use super::{
-    ConnectError, TurnError, TurnServer,
-    allocation::{PeerConnect, WantedPeers},
+    PeerConnectError, TurnError, TurnServer,
     dial::{self, Route},
 };
 use crate::net::path::PathStream;
 
 /// Wishes that wait for the task.
 const MAX_WAITING_CONNECTS: usize = 32;
+/// Peers whose permission the task has not yet asked for.
+const MAX_WANTED: usize = 64;
 /// Connections of peers that nobody has accepted yet. More are closed.
 const MAX_WAITING_ACCEPTED: usize = 16;
 /// How long a message may take to leave. It is shorter than any send buffer.
@@ -46,6 +47,20 @@ pub(super) struct Started {
     pub(super) connects: mpsc::Sender<PeerConnect>,
     pub(super) accepted: mpsc::Receiver<(PathStream, SocketAddr)>,
     pub(super) ended: watch::Receiver<Option<Ending>>,
+}
+
+/// A wish for the task. Dropping the receiving half of `reply` abandons it.
+#[derive(Debug)]
+pub(super) struct PeerConnect {
+    pub(super) peer: SocketAddr,
+    pub(super) reply: oneshot::Sender<Result<PathStream, PeerConnectError>>,
+}
+
+/// Peers that shall be let in.
+#[derive(Debug, Default)]
+pub(super) struct WantedPeers {
+    peers: Mutex<BTreeSet<IpAddr>>,
+    pub(super) changed: Notify,
 }
 
 /// Connects, and waits until the allocation stands. Dropping the future gives everything back.
@@ -95,7 +110,7 @@ struct AllocationDriver {
     allocated: Option<oneshot::Sender<Allocated>>,
     accepted: mpsc::Sender<(PathStream, SocketAddr)>,
     ended: watch::Sender<Option<Ending>>,
-    replies: BTreeMap<ConnectId, oneshot::Sender<Result<PathStream, ConnectError>>>,
+    replies: BTreeMap<ConnectId, oneshot::Sender<Result<PathStream, PeerConnectError>>>,
     /// Data connections between two steps.
     standing: BTreeMap<DataId, PathStream>,
     /// Data connections that are opened, or wait for an answer.
@@ -257,11 +272,11 @@ impl AllocationDriver {
         }
     }
 
-    fn hand_over(&mut self, data: DataId, origin: Origin) {
+    fn hand_over(&mut self, data: DataId, origin: DataOrigin) {
         let Some(stream) = self.standing.remove(&data) else { return };
         match origin {
-            Origin::Connect { connect, .. } => self.reply(connect, Ok(stream)),
-            Origin::Attempt { peer } => {
+            DataOrigin::Connect { connect, .. } => self.reply(connect, Ok(stream)),
+            DataOrigin::Attempt { peer } => {
                 if self.accepted.try_send((stream, peer)).is_err() {
                     tracing::debug!(server = %self.server, %peer, "nobody takes a peer's connection: closed");
                 }
@@ -269,7 +284,7 @@ impl AllocationDriver {
         }
     }
 
-    fn reply(&mut self, connect: ConnectId, result: Result<PathStream, ConnectError>) {
+    fn reply(&mut self, connect: ConnectId, result: Result<PathStream, PeerConnectError>) {
         if let Some(reply) = self.replies.remove(&connect) {
             // Nobody waits any more: the connection is closed.
             let _ = reply.send(result);
@@ -290,6 +305,20 @@ impl AllocationDriver {
         let now = Instant::now();
         let next = self.client.poll_timeout().unwrap_or(now + LONG);
         if self.replies.is_empty() { next } else { next.min(now + ABANDONED_CHECK) }
+    }
+}
+
+impl WantedPeers {
+    pub(super) fn take(&self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.peers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn add(&self, peer: IpAddr) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() < MAX_WANTED {
+            peers.insert(peer);
+            self.changed.notify_one();
+        }
     }
 }
 

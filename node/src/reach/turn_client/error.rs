@@ -2,12 +2,12 @@
 //!
 //! What it is not: which servers are tried next; see [`super::relays`].
 
-use std::io;
+use std::{io, time::Duration};
 
 use keyferry_ice::ConnectFailure;
 use keyferry_turn::client::{ConnectRefusal, Ending, RequestError};
 
-use super::{dial::DIAL_TIMEOUT, proxy::ProxyError, tls::TrustError};
+use super::{proxy::ProxyError, tls::TrustError};
 
 /// Why there is no allocation on a server.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,11 @@ pub enum TurnError {
     #[error("no TLS with the server: {0}")]
     Tls(io::Error),
     /// No connection in time.
-    #[error("no connection within {} s", DIAL_TIMEOUT.as_secs())]
-    TimedOut,
+    #[error("no connection within {} s", patience.as_secs())]
+    TimedOut {
+        /// How long this node has waited.
+        patience: Duration,
+    },
     /// The server has refused, or does not speak TURN.
     #[error("{0}")]
     Ended(#[from] Ending),
@@ -49,7 +52,7 @@ impl TurnError {
 
 /// Why the relay has not connected to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
+pub enum PeerConnectError {
     /// It was not even asked.
     #[error("{0}")]
     NotAsked(#[from] ConnectRefusal),
@@ -61,15 +64,15 @@ pub enum ConnectError {
     Ended,
 }
 
-impl From<ConnectError> for ConnectFailure {
-    fn from(error: ConnectError) -> Self {
+impl From<PeerConnectError> for ConnectFailure {
+    fn from(error: PeerConnectError) -> Self {
         match error {
-            ConnectError::Failed(RequestError::PeerUnreachable | RequestError::Forbidden) => Self::Refused,
-            ConnectError::Failed(RequestError::Silent) => Self::TimedOut,
-            ConnectError::Failed(RequestError::ConnectionExists) => Self::AddrInUse,
-            ConnectError::NotAsked(ConnectRefusal::Family)
-            | ConnectError::Failed(RequestError::AddressFamily { .. }) => Self::Unreachable,
-            ConnectError::NotAsked(_) | ConnectError::Failed(_) | ConnectError::Ended => Self::Other,
+            PeerConnectError::Failed(RequestError::PeerUnreachable | RequestError::Forbidden) => Self::Refused,
+            PeerConnectError::Failed(RequestError::Silent) => Self::TimedOut,
+            PeerConnectError::Failed(RequestError::ConnectionExists) => Self::AddrInUse,
+            PeerConnectError::NotAsked(ConnectRefusal::Family)
+            | PeerConnectError::Failed(RequestError::AddressFamily { .. }) => Self::Unreachable,
+            PeerConnectError::NotAsked(_) | PeerConnectError::Failed(_) | PeerConnectError::Ended => Self::Other,
         }
     }
 }

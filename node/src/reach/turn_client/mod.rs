@@ -30,11 +30,11 @@ pub use keyferry_turn::AddressFamily;
 
 pub use self::{
     allocation::{Allocation, Connector, Lease},
-    error::{ConnectError, TurnError},
+    error::{PeerConnectError, TurnError},
     proxy::{Proxy, ProxyError},
     ranking::{MAX_CONFIGURED, MAX_FOUND},
     relays::{RelayAllocator, RelayReport, RelaySearch, Relays, RelaysError},
-    server::{Trust, TurnServer},
-    tls::{Pin, TrustError},
+    server::TurnServer,
+    tls::{Pin, Trust, TrustError},
     uri::UriError,
 };

@@ -4,7 +4,6 @@
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
@@ -13,8 +12,8 @@ use rustls::ClientConfig;
 
 use super::{
     proxy::Proxy,
-    tls::{self, Pin, TrustError},
-    uri::{self, UriError},
+    tls::{self, Trust, TrustError},
+    uri::{TurnUri, UriError},
 };
 
 /// One TURN server.
@@ -32,18 +31,6 @@ pub struct TurnServer {
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
-/// What the certificate of a `turns:` server is checked against.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Trust {
-    /// The root certificates of the system.
-    #[default]
-    System,
-    /// The root certificates of the system, and those in a PEM file.
-    SystemAnd(PathBuf),
-    /// This key, whatever the certificate says: for servers of friends that no authority knows.
-    Pinned(Pin),
-}
-
 impl TurnServer {
     /// A server at a name or an address, with TLS (`turns:`) or without.
     pub fn new(host: impl Into<String>, port: u16, secure: bool) -> Self {
@@ -53,7 +40,8 @@ impl TurnServer {
 
     /// Reads `turn:[user:password@]host[:port][?transport=tcp]` or `turns:…` (RFC 7065, with the user in front as people write it).
     pub fn parse(text: &str) -> Result<Self, UriError> {
-        uri::parse(text)
+        let TurnUri { secure, host, port, credentials } = TurnUri::parse(text)?;
+        Ok(Self { credentials, ..Self::new(host, port, secure) })
     }
 
     /// As this user.

@@ -16,9 +16,8 @@ use tokio::{
 };
 
 use super::{
-    AddressFamily, Allocation, ConnectError, RelayAllocator, Relays, RelaysError, TurnServer,
-    allocation::{PeerConnect, WantedPeers},
-    driver::Started,
+    AddressFamily, Allocation, PeerConnectError, RelayAllocator, Relays, RelaysError, TurnServer,
+    driver::{PeerConnect, Started, WantedPeers},
 };
 use crate::net::path::PathStream;
 
@@ -135,7 +134,7 @@ async fn serve(
                 tokio::spawn(async move {
                     let _ = reply.send(match TcpStream::connect(peer).await {
                         Ok(beyond) => Ok(relay(beyond).await),
-                        Err(_) => Err(ConnectError::Failed(RequestError::PeerUnreachable)),
+                        Err(_) => Err(PeerConnectError::Failed(RequestError::PeerUnreachable)),
                     });
                 });
             }

@@ -20,12 +20,22 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::server::Trust;
-
 /// RFC 7443 §5.
 const ALPN: &[u8] = b"stun.turn";
 /// Bytes of a SHA-256 hash.
 const PIN_LEN: usize = 32;
+
+/// What the certificate of a `turns:` server is checked against.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// The root certificates of the system.
+    #[default]
+    System,
+    /// The root certificates of the system, and those in a PEM file.
+    SystemAnd(PathBuf),
+    /// This key, whatever the certificate says: for servers of friends that no authority knows.
+    Pinned(Pin),
+}
 
 /// The SHA-256 hash of a certificate's SubjectPublicKeyInfo (as in RFC 7469 §2.4); written as 64 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

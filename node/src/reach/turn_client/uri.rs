@@ -14,8 +14,6 @@ use std::net::Ipv6Addr;
 use keyferry_turn::long_term::{Credentials, CredentialsError};
 use percent_encoding::percent_decode_str;
 
-use super::TurnServer;
-
 /// RFC 8656 §4 and RFC 7065 §3.2.
 const DEFAULT_PORT: u16 = 3478;
 const DEFAULT_TLS_PORT: u16 = 5349;
@@ -24,6 +22,16 @@ const DEFAULT_TLS_PORT: u16 = 5349;
 const MAX_LEN: usize = 4096;
 /// The longest name (RFC 1035 §2.3.4).
 const MAX_HOST_LEN: usize = 253;
+
+/// What a URI says.
+pub(super) struct TurnUri {
+    /// Whether TURN runs within TLS.
+    pub(super) secure: bool,
+    /// A name or an address.
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) credentials: Option<Credentials>,
+}
 
 /// Text that is no URI of a TURN server. The user's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,30 +83,28 @@ pub enum UriError {
     },
 }
 
-/// Reads a URI.
-pub(super) fn parse(text: &str) -> Result<TurnServer, UriError> {
-    if text.len() > MAX_LEN {
-        return Err(UriError::TooLong { got: text.len() });
-    }
-    let (scheme, rest) = text.trim().split_once(':').ok_or(UriError::Scheme)?;
-    let secure = match scheme.to_ascii_lowercase().as_str() {
-        "turn" => false,
-        "turns" => true,
-        _ => return Err(UriError::Scheme),
-    };
-    if rest.starts_with('/') {
-        return Err(UriError::Slashes);
-    }
-    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
-    if let Some(query) = query {
-        check_query(query)?;
-    }
-    let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));
-    let (host, port) = host_and_port(address, if secure { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
-    let server = TurnServer::new(host, port, secure);
-    match user {
-        Some(user) => Ok(server.with_credentials(credentials(user)?)),
-        None => Ok(server),
+impl TurnUri {
+    /// Reads a URI.
+    pub(super) fn parse(text: &str) -> Result<Self, UriError> {
+        if text.len() > MAX_LEN {
+            return Err(UriError::TooLong { got: text.len() });
+        }
+        let (scheme, rest) = text.trim().split_once(':').ok_or(UriError::Scheme)?;
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "turn" => false,
+            "turns" => true,
+            _ => return Err(UriError::Scheme),
+        };
+        if rest.starts_with('/') {
+            return Err(UriError::Slashes);
+        }
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+        if let Some(query) = query {
+            check_query(query)?;
+        }
+        let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));
+        let (host, port) = host_and_port(address, if secure { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
+        Ok(Self { secure, host, port, credentials: user.map(credentials).transpose()? })
     }
 }
 
@@ -170,10 +176,10 @@ fn number(port: &str) -> Option<u16> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::TurnServer, *};
 
     fn server(text: &str) -> TurnServer {
-        parse(text).unwrap()
+        TurnServer::parse(text).unwrap()
     }
 
     #[test]
@@ -222,11 +228,18 @@ mod tests {
             ("turn:host?tls=1", "unknown parameter"),
         ];
         for (text, expected) in cases {
-            let error = parse(text).expect_err(text).to_string();
+            let error = TurnServer::parse(text).expect_err(text).to_string();
             assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
         }
-        assert!(parse(&format!("turn:{}", "a".repeat(5000))).unwrap_err().to_string().contains("5005 bytes"));
-        assert!(parse(&format!("turn:{}:p@host", "a".repeat(600))).unwrap_err().to_string().contains("600 bytes"));
+        assert!(
+            TurnServer::parse(&format!("turn:{}", "a".repeat(5000))).unwrap_err().to_string().contains("5005 bytes")
+        );
+        assert!(
+            TurnServer::parse(&format!("turn:{}:p@host", "a".repeat(600)))
+                .unwrap_err()
+                .to_string()
+                .contains("600 bytes")
+        );
     }
 
     #[test]
@@ -239,7 +252,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "(turns?:)?[ -~éß%@:\\[\\]?]{0,60}") {
-            let _ = parse(&text);
+            let _ = TurnServer::parse(&text);
         }
 
         #[test]

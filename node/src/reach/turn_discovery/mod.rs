@@ -15,62 +15,24 @@ mod pool;
 mod search;
 mod task;
 
-use std::net::SocketAddr;
-
-use keyferry_proto::{
-    identity::{NodeKey, NodeSecret},
-    relaying::RelayCredentials,
-};
 use libp2p::PeerId;
 use tokio::sync::{mpsc, watch};
 
-use self::task::FindingTask;
-use crate::{base::data_dir::ContactsFile, reach::rendezvous::Rendezvous};
-
-/// Relays that are kept at hand.
-pub const MAX_FOUND: usize = 4;
+use self::task::{FindingTask, Wish};
+pub use self::{
+    pool::{FoundRelay, MAX_FOUND},
+    task::FindingConfig,
+};
+use crate::reach::rendezvous::Rendezvous;
 
 /// Wishes that may wait for the task; more say nothing new.
 const WISHES: usize = 32;
-
-/// How relays are found.
-#[derive(Debug, Clone)]
-pub struct FindingConfig {
-    /// The node, as which relays of contacts are asked.
-    pub secret: NodeSecret,
-    /// Whose relays are asked first.
-    pub contacts: ContactsFile,
-    /// Whether contacts may learn that this node is where it is. Otherwise only relays for everyone are asked, as nobody in
-    /// particular.
-    pub introduces_itself: bool,
-}
-
-/// A relay that has given this node leave to use it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct FoundRelay {
-    /// Its rendezvous peer.
-    pub peer: PeerId,
-    /// The contact whose relay it says to be; none for one that is for everyone.
-    pub whose: Option<NodeKey>,
-    /// Where it is, on the one port of its node, the surest first; never empty, and each may be dialled.
-    pub addrs: Vec<SocketAddr>,
-    /// What it has issued. New credentials come before these are void. Their addresses are the relay's word; `addrs` are to
-    /// be used.
-    pub credentials: RelayCredentials,
-}
 
 /// The handle to the task that finds relays. The task ends with the last handle, or with the rendezvous.
 #[derive(Debug, Clone)]
 pub struct RelayFinding {
     found: watch::Receiver<Vec<FoundRelay>>,
     wishes: mpsc::Sender<Wish>,
-}
-
-/// What a handle tells the task.
-#[derive(Debug, Clone, Copy)]
-enum Wish {
-    Wanted,
-    Lost(PeerId),
 }
 
 impl RelayFinding {
@@ -96,15 +58,5 @@ impl RelayFinding {
     /// Says that a relay cannot be used: it is dropped, and left alone for a time.
     pub fn lost(&self, peer: PeerId) {
         let _ = self.wishes.try_send(Wish::Lost(peer));
-    }
-}
-
-impl std::fmt::Debug for FoundRelay {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FoundRelay")
-            .field("peer", &self.peer)
-            .field("addrs", &self.addrs)
-            .field("credentials", &self.credentials)
-            .finish_non_exhaustive()
     }
 }

@@ -4,15 +4,21 @@
 
 use std::{
     collections::HashMap,
+    fmt,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use keyferry_proto::{identity::NodeKey, relaying::Refusal};
+use keyferry_proto::{
+    identity::NodeKey,
+    relaying::{RelayCredentials, RelayRefusal},
+};
 use libp2p::PeerId;
 
-use super::{FoundRelay, MAX_FOUND};
 use crate::reach::rendezvous::{AskRelayError, Provider};
 
+/// Relays that are kept at hand.
+pub const MAX_FOUND: usize = 4;
 /// Candidates that wait to be asked; more are left out, unless they are of contacts.
 const MAX_CANDIDATES: usize = 64;
 /// Relays that are asked at a time.
@@ -29,9 +35,23 @@ const PAUSE: Duration = Duration::from_secs(10 * 60);
 /// How long one that does not relay for this node is, or talks nonsense.
 const LONG_PAUSE: Duration = Duration::from_secs(60 * 60);
 
+/// A relay that has given this node leave to use it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FoundRelay {
+    /// Its rendezvous peer.
+    pub peer: PeerId,
+    /// The contact whose relay it says to be; none for one that is for everyone.
+    pub whose: Option<NodeKey>,
+    /// Where it is, on the one port of its node, the surest first; never empty, and each may be dialled.
+    pub addrs: Vec<SocketAddr>,
+    /// What it has issued. New credentials come before these are void. Their addresses are the relay's word; `addrs` are to
+    /// be used.
+    pub credentials: RelayCredentials,
+}
+
 /// A peer that may relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct RelayCandidate {
     pub(super) provider: Provider,
     /// The contact under whose key it was found.
     pub(super) whose: Option<NodeKey>,
@@ -54,22 +74,22 @@ pub(super) enum RelayFailure {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     held: Vec<KnownRelay>,
-    candidates: Vec<Candidate>,
-    asking: HashMap<PeerId, Candidate>,
+    candidates: Vec<RelayCandidate>,
+    asking: HashMap<PeerId, RelayCandidate>,
     paused: HashMap<PeerId, Instant>,
 }
 
 #[derive(Debug)]
 struct KnownRelay {
     relay: FoundRelay,
-    origin: Candidate,
+    origin: RelayCandidate,
     renew_at: Instant,
     /// From when on newer credentials take the place of these.
     stale_at: Instant,
     void_at: Instant,
 }
 
-impl Candidate {
+impl RelayCandidate {
     fn peer(&self) -> PeerId {
         self.provider.peer
     }
@@ -88,6 +108,16 @@ impl FoundRelay {
     }
 }
 
+impl fmt::Debug for FoundRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FoundRelay")
+            .field("peer", &self.peer)
+            .field("addrs", &self.addrs)
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
+}
+
 impl RelayFailure {
     /// How long the relay is left alone.
     fn pause(self) -> Duration {
@@ -101,12 +131,12 @@ impl RelayFailure {
     /// What a failure to ask means for the relay.
     pub(super) fn of(error: &AskRelayError) -> Self {
         match error {
-            AskRelayError::TooMany | AskRelayError::Ended | AskRelayError::Refused(Refusal::Busy) => Self::Passing,
+            AskRelayError::TooMany | AskRelayError::Ended | AskRelayError::Refused(RelayRefusal::Busy) => Self::Passing,
             AskRelayError::Address | AskRelayError::Unreachable(_) => Self::Gone,
             AskRelayError::Key
             | AskRelayError::NotARelay
             | AskRelayError::Reply(_)
-            | AskRelayError::Refused(Refusal::Policy) => Self::Unwilling,
+            | AskRelayError::Refused(RelayRefusal::Policy) => Self::Unwilling,
         }
     }
 }
@@ -134,7 +164,7 @@ impl Pool {
     }
 
     /// Takes a candidate, unless it is known or left alone.
-    pub(super) fn add(&mut self, candidate: Candidate, now: Instant) {
+    pub(super) fn add(&mut self, candidate: RelayCandidate, now: Instant) {
         let peer = candidate.peer();
         let is_paused = self.paused.get(&peer).is_some_and(|until| *until > now);
         if is_paused || self.asking.contains_key(&peer) || self.held.iter().any(|held| held.relay.peer == peer) {
@@ -160,7 +190,7 @@ impl Pool {
         now: Instant,
         may_ask_strangers: bool,
         chance: impl FnOnce(usize) -> usize,
-    ) -> Option<Candidate> {
+    ) -> Option<RelayCandidate> {
         if self.asking.len() >= MAX_ASKING {
             return None;
         }
@@ -168,11 +198,11 @@ impl Pool {
         let next = match self.held.iter().find(is_due) {
             Some(held) => held.origin.clone(),
             None => {
-                let may = |candidate: &Candidate| match candidate.whose {
+                let may = |candidate: &RelayCandidate| match candidate.whose {
                     Some(_) => self.has_room(|whose| whose.is_some()),
                     None => may_ask_strangers && self.has_room(|_| true),
                 };
-                let best = self.candidates.iter().filter(|it| may(it)).map(Candidate::rank).min()?;
+                let best = self.candidates.iter().filter(|it| may(it)).map(RelayCandidate::rank).min()?;
                 let equals: Vec<usize> =
                     (0..self.candidates.len()).filter(|at| self.candidates[*at].rank() == best).collect();
                 let chosen = *equals.get(chance(equals.len()) % equals.len())?;
@@ -266,13 +296,13 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn candidate(whose: Option<u8>, is_connected: bool) -> Candidate {
+    fn candidate(whose: Option<u8>, is_connected: bool) -> RelayCandidate {
         let whose = whose.map(|seed| NodeSecret::from_bytes(&[seed; 32]).public());
         let addrs = vec!["203.0.113.1:4600".parse().unwrap()];
-        Candidate { provider: Provider { peer: PeerId::random(), addrs, is_connected }, whose }
+        RelayCandidate { provider: Provider { peer: PeerId::random(), addrs, is_connected }, whose }
     }
 
-    fn relay(of: &Candidate) -> FoundRelay {
+    fn relay(of: &RelayCandidate) -> FoundRelay {
         FoundRelay {
             peer: of.peer(),
             whose: of.whose,
@@ -288,14 +318,14 @@ mod tests {
         }
     }
 
-    fn pool_of(candidates: impl IntoIterator<Item = Candidate>, now: Instant) -> Pool {
+    fn pool_of(candidates: impl IntoIterator<Item = RelayCandidate>, now: Instant) -> Pool {
         let mut pool = Pool::default();
         candidates.into_iter().for_each(|candidate| pool.add(candidate, now));
         pool
     }
 
     /// Asks all that are to be asked, who all say yes.
-    fn ask_all(pool: &mut Pool, now: Instant) -> Vec<Candidate> {
+    fn ask_all(pool: &mut Pool, now: Instant) -> Vec<RelayCandidate> {
         let mut asked = Vec::new();
         while let Some(next) = pool.next_to_ask(now, true, |_| 0) {
             pool.on_granted(relay(&next), HOUR, now);

@@ -12,7 +12,7 @@ use keyferry_proto::{
 };
 use rand::seq::SliceRandom;
 
-use super::pool::Candidate;
+use super::pool::RelayCandidate;
 use crate::{base::data_dir::ContactsFile, reach::rendezvous::Rendezvous};
 
 /// Contacts whose relays are looked up in one search; chance decides which.
@@ -24,7 +24,7 @@ const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A search that is under way. Dropping it ends it.
 pub(super) struct RelayLookup {
-    lookups: SelectAll<BoxStream<'static, Candidate>>,
+    lookups: SelectAll<BoxStream<'static, RelayCandidate>>,
     /// When strangers may be asked.
     head_start_ends: Instant,
     ends: Instant,
@@ -45,7 +45,7 @@ impl RelayLookup {
     }
 
     /// The next candidate; none when nothing more will be found.
-    pub(super) async fn next(&mut self) -> Option<Candidate> {
+    pub(super) async fn next(&mut self) -> Option<RelayCandidate> {
         self.lookups.next().await
     }
 
@@ -79,8 +79,8 @@ pub(super) async fn some_contacts(file: ContactsFile) -> Vec<NodeKey> {
     nodes
 }
 
-fn lookup(rendezvous: &Rendezvous, key: RecordKey, whose: Option<NodeKey>) -> BoxStream<'static, Candidate> {
+fn lookup(rendezvous: &Rendezvous, key: RecordKey, whose: Option<NodeKey>) -> BoxStream<'static, RelayCandidate> {
     let mut providers = rendezvous.providers(key);
     let found = futures::stream::poll_fn(move |cx| providers.poll_recv(cx));
-    found.map(move |provider| Candidate { provider, whose }).boxed()
+    found.map(move |provider| RelayCandidate { provider, whose }).boxed()
 }

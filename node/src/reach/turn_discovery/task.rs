@@ -12,12 +12,12 @@ use tokio::{
 };
 
 use super::{
-    FindingConfig, FoundRelay, Wish, addresses,
-    pool::{Candidate, Pool, RelayFailure},
+    addresses,
+    pool::{FoundRelay, Pool, RelayCandidate, RelayFailure},
     search::{RelayLookup, some_contacts},
 };
 use crate::{
-    base::clock,
+    base::{clock, data_dir::ContactsFile},
     net::path::AddressPolicy,
     reach::rendezvous::{AskAs, AskRelayError, Granted, Rendezvous, RendezvousStatus},
 };
@@ -32,9 +32,28 @@ const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// The longest sleep.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
+/// How relays are found.
+#[derive(Debug, Clone)]
+pub struct FindingConfig {
+    /// The node, as which relays of contacts are asked.
+    pub secret: NodeSecret,
+    /// Whose relays are asked first.
+    pub contacts: ContactsFile,
+    /// Whether contacts may learn that this node is where it is. Otherwise only relays for everyone are asked, as nobody in
+    /// particular.
+    pub introduces_itself: bool,
+}
+
+/// What a handle tells the task.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wish {
+    Wanted,
+    Lost(PeerId),
+}
+
 /// What became of asking a relay.
 struct AskedRelay {
-    candidate: Candidate,
+    candidate: RelayCandidate,
     result: Result<Granted, AskRelayError>,
 }
 
@@ -154,7 +173,7 @@ impl FindingTask {
         }
     }
 
-    fn on_candidate(&mut self, mut candidate: Candidate, now: Instant) {
+    fn on_candidate(&mut self, mut candidate: RelayCandidate, now: Instant) {
         if let Some(policy) = self.policy() {
             let provider = &mut candidate.provider;
             provider.addrs = addresses::to_ask(&provider.addrs, &policy);
@@ -243,7 +262,7 @@ impl FindingTask {
     }
 }
 
-async fn ask(rendezvous: Rendezvous, candidate: Candidate, secret: NodeSecret) -> AskedRelay {
+async fn ask(rendezvous: Rendezvous, candidate: RelayCandidate, secret: NodeSecret) -> AskedRelay {
     let who = match candidate.whose {
         Some(relay) => AskAs::Node { secret: &secret, relay },
         None => AskAs::Anonymous,
@@ -253,7 +272,7 @@ async fn ask(rendezvous: Rendezvous, candidate: Candidate, secret: NodeSecret) -
 }
 
 /// The next candidate of a search; never, if there is none.
-async fn next_of(search: &mut Option<RelayLookup>) -> Option<Candidate> {
+async fn next_of(search: &mut Option<RelayLookup>) -> Option<RelayCandidate> {
     match search {
         Some(search) => search.next().await,
         None => std::future::pending().await,

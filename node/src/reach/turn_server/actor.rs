@@ -4,7 +4,7 @@
 //!
 //! What it is not: reading, writing or moving bytes; each client has a task for that.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_turn::{
     AddressFamily,
@@ -13,15 +13,15 @@ use keyferry_turn::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::AbortHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::task::TaskTracker;
 
 use super::{
-    RelayTraffic,
-    client::{self, ClientCommand, ClientStream, Joined, Link},
+    client,
+    link::{ClientCommand, ClientStream, Joined, Link, RelayInput, RelayTraffic},
     ports::Ports,
     rates::Shares,
 };
@@ -34,22 +34,6 @@ const READ_ADDRS_EVERY: Duration = Duration::from_secs(30);
 /// Pause after accept fails for want of memory or file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What happens.
-pub(super) enum Input {
-    /// A client has connected.
-    Client { stream: ClientStream, arrival: Arrival, first: Option<Vec<u8>> },
-    /// A client has sent a message. `taken` is told once what follows from it is on its way.
-    Message { client: ClientId, message: Vec<u8>, taken: oneshot::Sender<()> },
-    /// A client's connection is over.
-    Closed { client: ClientId },
-    /// Bytes were moved on a joined connection.
-    Relayed { client: ClientId, holder: Holder, bytes: u64 },
-    /// A peer has connected to a relayed address.
-    Peer { allocation: AllocationId, stream: TcpStream, remote: SocketAddr },
-    /// A connect has ended.
-    Connected { peer: PeerId, result: io::Result<TcpStream> },
-}
-
 /// The task's state.
 pub(super) struct RelayActor {
     server: Server,
@@ -61,7 +45,7 @@ pub(super) struct RelayActor {
     /// Connections with peers that are not joined yet.
     peers: HashMap<PeerId, TcpStream>,
     connects: HashMap<PeerId, AbortHandle>,
-    inputs: mpsc::Sender<Input>,
+    inputs: mpsc::Sender<RelayInput>,
     counted: watch::Sender<ServerCounters>,
     traffic: Arc<RelayTraffic>,
     tasks: TaskTracker,
@@ -74,7 +58,7 @@ impl RelayActor {
         policy: PeerPolicy,
         ports: Ports,
         shares: Shares,
-        inputs: mpsc::Sender<Input>,
+        inputs: mpsc::Sender<RelayInput>,
         counted: watch::Sender<ServerCounters>,
         traffic: Arc<RelayTraffic>,
         tasks: TaskTracker,
@@ -96,7 +80,7 @@ impl RelayActor {
     }
 
     /// Runs until it is dropped.
-    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<RelayInput>) {
         let mut addrs = interval(READ_ADDRS_EVERY);
         addrs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -114,27 +98,27 @@ impl RelayActor {
         }
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: RelayInput) {
         match input {
-            Input::Client { stream, arrival, first } => self.welcome(stream, arrival, first),
-            Input::Message { client, message, taken } => {
+            RelayInput::Client { stream, arrival, first } => self.welcome(stream, arrival, first),
+            RelayInput::Message { client, message, taken } => {
                 self.server.message(now(), clock::now(), client, &message);
                 // What follows is on its way before the client's next message is read.
                 self.act();
                 let _ = taken.send(());
             }
-            Input::Closed { client } => {
+            RelayInput::Closed { client } => {
                 self.clients.remove(&client);
                 self.server.closed(now(), client);
             }
-            Input::Relayed { client, holder, bytes } => self.server.relayed(now(), client, &holder, bytes),
-            Input::Peer { allocation, stream, remote } => {
+            RelayInput::Relayed { client, holder, bytes } => self.server.relayed(now(), client, &holder, bytes),
+            RelayInput::Peer { allocation, stream, remote } => {
                 let remote = self.ports.told(remote);
                 if let Some(peer) = self.server.peer_accepted(now(), allocation, remote) {
                     self.peers.insert(peer, stream);
                 }
             }
-            Input::Connected { peer, result } => {
+            RelayInput::Connected { peer, result } => {
                 self.connects.remove(&peer);
                 let result = result.map_err(|error| tracing::debug!(%error, "a peer cannot be connected to"));
                 let outcome = result.map(|stream| drop(self.peers.insert(peer, stream))).map_err(|()| ConnectFailed);
@@ -211,7 +195,7 @@ impl RelayActor {
         let inputs = self.inputs.clone();
         let task = async move {
             let result = connecting.await;
-            let _ = inputs.send(Input::Connected { peer, result }).await;
+            let _ = inputs.send(RelayInput::Connected { peer, result }).await;
         };
         self.connects.insert(peer, self.tasks.spawn(task).abort_handle());
     }
@@ -239,13 +223,13 @@ impl Drop for RelayActor {
 }
 
 /// Accepts peers at a relayed address. They wait in the kernel while the actor is busy.
-async fn accept(listener: TcpListener, allocation: AllocationId, inputs: mpsc::Sender<Input>) {
+async fn accept(listener: TcpListener, allocation: AllocationId, inputs: mpsc::Sender<RelayInput>) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
                 // Where the option cannot be set, the connection is slower and nothing else.
                 let _ = stream.set_nodelay(true);
-                if inputs.send(Input::Peer { allocation, stream, remote }).await.is_err() {
+                if inputs.send(RelayInput::Peer { allocation, stream, remote }).await.is_err() {
                     return;
                 }
             }

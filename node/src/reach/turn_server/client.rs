@@ -2,54 +2,24 @@
 //!
 //! What it is not: what a message means.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
-use keyferry_turn::{
-    framing::MessageReader,
-    server::{ClientId, Holder},
-};
+use keyferry_turn::framing::MessageReader;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use tokio_rustls::server::TlsStream;
-use tokio_util::either::Either;
 
-use super::{RelayTraffic, actor::Input, moving, rates::HolderShare};
+use super::{
+    link::{ClientCommand, ClientStream, Joined, Link, RelayInput},
+    moving,
+};
 
 /// How long an answer may take to leave. It is shorter than any send buffer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may take to close in order.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A client's connection: plain, or TLS.
-pub(super) type ClientStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
-
-/// What a client's task is told.
-pub(super) enum ClientCommand {
-    /// Write this message.
-    Send(Vec<u8>),
-    /// From here on, the connection carries a peer's bytes.
-    Join(Joined),
-    /// Close it.
-    Close,
-}
-
-/// A peer to be joined with.
-pub(super) struct Joined {
-    pub(super) peer: TcpStream,
-    pub(super) share: Option<HolderShare>,
-    pub(super) holder: Holder,
-}
-
-/// The way from a client's task to the actor.
-pub(super) struct Link {
-    pub(super) client: ClientId,
-    pub(super) inputs: mpsc::Sender<Input>,
-    pub(super) traffic: Arc<RelayTraffic>,
-}
 
 /// Runs until the connection is over, and tells so.
 pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc::Receiver<ClientCommand>) {
@@ -66,7 +36,7 @@ pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc
         }
         Err(error) => tracing::trace!(%error, "a client's connection broke"),
     }
-    let _ = link.inputs.send(Input::Closed { client: link.client }).await;
+    let _ = link.inputs.send(RelayInput::Closed { client: link.client }).await;
 }
 
 /// Exchanges messages; returns the peer to be joined with, or none when the connection is to be closed.
@@ -98,7 +68,7 @@ async fn exchange(
         let whole = reader.push(&buffer[..read]);
         if let Some(message) = whole.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
             let (taken, is_taken) = oneshot::channel();
-            let input = Input::Message { client: link.client, message, taken };
+            let input = RelayInput::Message { client: link.client, message, taken };
             // Where the actor is gone, so is the relay.
             if link.inputs.send(input).await.is_err() || is_taken.await.is_err() {
                 return Ok(None);

@@ -7,7 +7,7 @@ use std::{net::IpAddr, time::Duration};
 use keyferry_net::{ip::host_of, time::UnixTime};
 use keyferry_proto::{
     identity::NodeKey,
-    relaying::{Refusal, RelayCredentials},
+    relaying::{RelayCredentials, RelayRefusal},
 };
 use keyferry_turn::rest_credentials::Secret;
 
@@ -46,13 +46,13 @@ impl Issuer {
         node: Option<NodeKey>,
         remote: IpAddr,
         now: UnixTime,
-    ) -> Result<RelayCredentials, Refusal> {
+    ) -> Result<RelayCredentials, RelayRefusal> {
         let is_admitted = match node {
             Some(node) => self.admission.admit(node).await,
             None => self.policy() == AdmissionPolicy::Everyone,
         };
         if !is_admitted {
-            return Err(Refusal::Policy);
+            return Err(RelayRefusal::Policy);
         }
         let expires = now.plus(self.lifetime);
         let identity = self.pseudonym(node, remote);

@@ -14,6 +14,7 @@ mod certificate;
 mod client;
 mod config;
 mod credentials;
+mod link;
 mod moving;
 mod ports;
 mod rates;
@@ -30,7 +31,7 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_proto::relaying::{Refusal, RelayCredentials};
+use keyferry_proto::relaying::{RelayCredentials, RelayRefusal};
 use keyferry_turn::{
     peer_policy::PeerPolicy,
     rest_credentials::Secret,
@@ -45,10 +46,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    actor::{Input, RelayActor},
+    actor::RelayActor,
     certificate::Certificate,
-    client::ClientStream,
     credentials::Issuer,
+    link::{ClientStream, RelayInput, RelayTraffic},
     ports::Ports,
     rates::Shares,
 };
@@ -57,10 +58,7 @@ pub use self::{
     config::{PortRange, Rates, RelayConfig, RelayUser},
 };
 use crate::{
-    base::{
-        counters::counters,
-        data_dir::{AdmissionPolicy, ContactsFile},
-    },
+    base::data_dir::{AdmissionPolicy, ContactsFile},
     net::port::Undecided,
     reach::turn_client::Pin,
 };
@@ -103,26 +101,12 @@ pub struct Relay {
 /// Where connections for the relay come in. Clones are for the same relay.
 #[derive(Clone, Debug)]
 pub struct Entrance {
-    inputs: mpsc::Sender<Input>,
+    inputs: mpsc::Sender<RelayInput>,
     tls: Arc<rustls::ServerConfig>,
     handshakes: Undecided,
     traffic: Arc<RelayTraffic>,
     tasks: TaskTracker,
     cancel: CancellationToken,
-}
-
-counters! {
-    /// What the driver itself counts.
-    pub(crate) struct RelayTraffic {
-        /// Bytes relayed within the kernel.
-        pub(crate) spliced_bytes = "relay_spliced_bytes",
-        /// Bytes relayed through this process.
-        pub(crate) copied_bytes = "relay_copied_bytes",
-        /// Closed: the TLS handshake failed or took too long.
-        handshakes_failed = "relay_closed_handshake_failed",
-        /// Closed: too much waited for the relay.
-        busy = "relay_closed_busy",
-    }
 }
 
 impl Relay {
@@ -205,7 +189,7 @@ impl Relay {
         node: Option<keyferry_proto::identity::NodeKey>,
         remote: IpAddr,
         now: UnixTime,
-    ) -> Result<RelayCredentials, Refusal> {
+    ) -> Result<RelayCredentials, RelayRefusal> {
         self.issuer.credentials_for(node, remote, now).await
     }
 
@@ -284,7 +268,7 @@ impl Entrance {
     }
 
     fn admit(&self, stream: ClientStream, arrival: Arrival, first: Option<Vec<u8>>) {
-        if self.inputs.try_send(Input::Client { stream, arrival, first }).is_err() {
+        if self.inputs.try_send(RelayInput::Client { stream, arrival, first }).is_err() {
             self.traffic.busy.add_one();
         }
     }

@@ -12,7 +12,6 @@
 //! What it is not: a socket, a choice of servers, or a look at what is relayed.
 
 mod allocation;
-mod answers;
 mod config;
 mod connections;
 mod core;
@@ -20,6 +19,7 @@ mod counters;
 mod error;
 mod permissions;
 mod requests;
+mod responses;
 mod transactions;
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ pub struct Allocated {
 
 /// How a data connection came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum DataOrigin {
     /// This side asked for it.
     Connect {
         /// The wish.
@@ -105,7 +105,7 @@ pub enum ClientOutput {
         /// The connection.
         data: DataId,
         /// How it came about.
-        origin: Origin,
+        origin: DataOrigin,
     },
     /// The allocation stands.
     Allocated(Allocated),

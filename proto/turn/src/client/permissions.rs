@@ -1,17 +1,15 @@
 //! Peers that the server lets in (RFC 8656 §9).
 //!
-//! What it is not: a choice of peers.
+//! What it is not: a choice of peers, or the requests.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
-use super::{
-    Client, ClientOutput, Ending, PermitRefusal, RequestError, allocation::Phase, requests::OutgoingRequest,
-    transactions::Purpose,
-};
+use super::PermitRefusal;
 
 /// What is known of each peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Permissions {
+    limit: usize,
     peers: BTreeMap<IpAddr, Permission>,
 }
 
@@ -28,6 +26,52 @@ enum Permission {
 }
 
 impl Permissions {
+    /// None yet, and at most this many.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, peers: BTreeMap::new() }
+    }
+
+    /// Wants a peer let in, unless it is known already.
+    pub(super) fn want(&mut self, peer: IpAddr) -> Result<(), PermitRefusal> {
+        if self.peers.contains_key(&peer) {
+            return Ok(());
+        }
+        if self.peers.len() >= self.limit {
+            return Err(PermitRefusal::TooMany { limit: self.limit });
+        }
+        self.peers.insert(peer, Permission::Wanted);
+        Ok(())
+    }
+
+    /// Takes those that are wanted, to be asked for now.
+    pub(super) fn ask(&mut self) -> Vec<IpAddr> {
+        self.advance(|permission| *permission == Permission::Wanted, Permission::Asked)
+    }
+
+    /// Takes those that will end, to be asked for again.
+    pub(super) fn renew(&mut self, now: Instant) -> Vec<IpAddr> {
+        self.advance(|permission| permission.refresh_at().is_some_and(|at| at <= now), Permission::Renewing)
+    }
+
+    fn advance(&mut self, is_due: impl Fn(&Permission) -> bool, then: Permission) -> Vec<IpAddr> {
+        let due = self.peers.iter_mut().filter(|(_, permission)| is_due(permission));
+        due.map(|(peer, permission)| {
+            *permission = then;
+            *peer
+        })
+        .collect()
+    }
+
+    /// Notes that a peer is let in. Returns whether that is so for the first time.
+    pub(super) fn grant(&mut self, peer: IpAddr, refresh_at: Instant) -> bool {
+        self.peers.insert(peer, Permission::Granted { refresh_at }) == Some(Permission::Asked)
+    }
+
+    /// Forgets a peer that is not let in.
+    pub(super) fn refuse(&mut self, peer: IpAddr) {
+        self.peers.remove(&peer);
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.peers.values().filter_map(Permission::refresh_at).min()
     }
@@ -47,69 +91,6 @@ impl Permission {
         match self {
             Self::Granted { refresh_at } => Some(*refresh_at),
             Self::Wanted | Self::Asked | Self::Renewing => None,
-        }
-    }
-}
-
-impl Client {
-    pub(super) fn add_permission(&mut self, now: Instant, peer: IpAddr) -> Result<(), PermitRefusal> {
-        if self.permissions.peers.contains_key(&peer) {
-            return Ok(());
-        }
-        let limit = self.config.max_permissions;
-        if self.permissions.peers.len() >= limit {
-            return Err(PermitRefusal::TooMany { limit });
-        }
-        self.permissions.peers.insert(peer, Permission::Wanted);
-        if matches!(self.phase, Phase::Standing(_)) {
-            self.ask_for_permissions(now);
-        }
-        Ok(())
-    }
-
-    /// Asks for those that are wanted.
-    pub(super) fn ask_for_permissions(&mut self, now: Instant) {
-        let wanted = |permission: &Permission| *permission == Permission::Wanted;
-        self.create_permissions(now, wanted, Permission::Asked);
-    }
-
-    /// Asks again for those that will end.
-    pub(super) fn refresh_permissions(&mut self, now: Instant) {
-        let is_due = |permission: &Permission| permission.refresh_at().is_some_and(|at| at <= now);
-        self.create_permissions(now, is_due, Permission::Renewing);
-    }
-
-    /// One request for each peer: a server refuses all peers of a request together (RFC 8656 §10.2).
-    fn create_permissions(&mut self, now: Instant, is_due: impl Fn(&Permission) -> bool, then: Permission) {
-        let due = self.permissions.peers.iter_mut().filter(|(_, permission)| is_due(permission));
-        let due: Vec<IpAddr> = due
-            .map(|(peer, permission)| {
-                *permission = then;
-                *peer
-            })
-            .collect();
-        for peer in due {
-            self.request(now, Purpose::Permission(peer), OutgoingRequest::CreatePermission { peer });
-        }
-    }
-
-    /// The answer to CreatePermission.
-    pub(super) fn permitted(&mut self, now: Instant, peer: IpAddr) {
-        let granted = Permission::Granted { refresh_at: now + self.config.permission_refresh };
-        let before = self.permissions.peers.insert(peer, granted);
-        if before == Some(Permission::Asked) {
-            self.outputs.push_back(ClientOutput::Permitted { peer });
-        }
-    }
-
-    /// CreatePermission has failed. A server that is silent on a connection that stands is gone.
-    pub(super) fn permission_failed(&mut self, peer: IpAddr, error: RequestError) {
-        match error {
-            RequestError::Silent | RequestError::AllocationMismatch => self.end(Ending::Failed(error)),
-            _ => {
-                self.permissions.peers.remove(&peer);
-                self.outputs.push_back(ClientOutput::PermissionRefused { peer, error });
-            }
         }
     }
 }

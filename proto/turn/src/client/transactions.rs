@@ -5,25 +5,31 @@
 //!
 //! What it is not: what an answer means for allocation, permissions and connections.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use stun_types::{
     attribute::ErrorCode,
     message::{MessageWrite, TransactionId},
 };
 
-use super::{Client, ClientOutput, ConnectId, DataId, RequestError, answers::Answer, requests::OutgoingRequest};
-use crate::long_term::{Authorization, Credentials};
+use super::{ClientOutput, ConnectId, DataId, RequestError, requests::OutgoingRequest, responses::Response};
+use crate::{
+    long_term::{Authorization, Credentials},
+    transaction_ids::TransactionIds,
+};
 
-/// What this side can prove.
+/// Requests that wait for their answers. There is one at most for each permission, Connect and data connection, and one for the
+/// allocation: their limits are the limit of this.
 #[derive(Debug)]
-pub(super) enum Authority {
-    /// It has no credentials.
-    Nobody,
-    /// The server has not asked yet.
-    Unchallenged(Credentials),
-    /// All requests are proven.
-    Challenged(Box<Authorization>),
+pub(super) struct Transactions {
+    authority: Authority,
+    ids: TransactionIds,
+    max_stale_nonces: u8,
+    pending: BTreeMap<TransactionId, Transaction>,
 }
 
 /// What a request is for.
@@ -37,11 +43,37 @@ pub(super) enum Purpose {
     Bind(DataId),
 }
 
-/// The connection of a request, and so of its answer.
+/// The connection to the server that carries a request, and so its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Channel {
+pub(super) enum ServerConnection {
     Control,
     Data(DataId),
+}
+
+/// What an answer means for its request.
+#[derive(Debug)]
+pub(super) enum TransactionResult {
+    /// Nobody has asked for it on this connection.
+    Unasked,
+    /// The request goes out once more, proven, or under the server's new nonce.
+    Repeated {
+        output: ClientOutput,
+        is_stale: bool,
+    },
+    /// The server has done what was asked.
+    Succeeded(Purpose),
+    Failed(Purpose, RequestError),
+}
+
+/// What this side can prove.
+#[derive(Debug)]
+enum Authority {
+    /// It has no credentials.
+    Nobody,
+    /// The server has not asked yet.
+    Unchallenged(Credentials),
+    /// All requests are proven.
+    Challenged(Box<Authorization>),
 }
 
 #[derive(Debug)]
@@ -55,16 +87,65 @@ struct Transaction {
     is_proven: bool,
 }
 
-/// Requests that wait for their answers. There is one at most for each permission, wish and data connection, and one for the
-/// allocation: their limits are the limit of this.
-#[derive(Debug, Default)]
-pub(super) struct Transactions {
-    pending: BTreeMap<TransactionId, Transaction>,
+/// What follows from an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ResponseVerdict {
+    Success,
+    /// Send it again, proven.
+    Again,
+    /// Send it again with the server's new nonce.
+    AgainWithNonce,
 }
 
 impl Transactions {
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.pending.values().map(|transaction| transaction.deadline).min()
+    /// None yet; `seed` must be random.
+    pub(super) fn new(credentials: Option<Credentials>, seed: [u8; 32], max_stale_nonces: u8) -> Self {
+        Self {
+            authority: credentials.map_or(Authority::Nobody, Authority::Unchallenged),
+            ids: TransactionIds::new(seed),
+            max_stale_nonces,
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Makes a request: what to send.
+    pub(super) fn request(
+        &mut self,
+        now: Instant,
+        purpose: Purpose,
+        request: OutgoingRequest,
+        patience: Duration,
+    ) -> ClientOutput {
+        self.send(Transaction { purpose, request, deadline: now + patience, stale_nonces: 0, is_proven: false })
+    }
+
+    /// Takes an answer that has come in on this connection.
+    pub(super) fn respond(&mut self, connection: ServerConnection, response: &Response<'_>) -> TransactionResult {
+        let id = response.transaction_id();
+        let is_expected =
+            self.pending.get(&id).is_some_and(|transaction| transaction.purpose.connection() == connection);
+        let Some(transaction) = is_expected.then(|| self.pending.remove(&id)).flatten() else {
+            return TransactionResult::Unasked;
+        };
+        match self.judge(&transaction, response) {
+            Ok(ResponseVerdict::Success) => TransactionResult::Succeeded(transaction.purpose),
+            Ok(ResponseVerdict::Again) => {
+                let output = self.send(Transaction { is_proven: false, ..transaction });
+                TransactionResult::Repeated { output, is_stale: false }
+            }
+            Ok(ResponseVerdict::AgainWithNonce) => {
+                let stale_nonces = transaction.stale_nonces + 1;
+                let output = self.send(Transaction { is_proven: false, stale_nonces, ..transaction });
+                TransactionResult::Repeated { output, is_stale: true }
+            }
+            Err(error) => TransactionResult::Failed(transaction.purpose, error),
+        }
+    }
+
+    /// Takes a request that has had no answer in time.
+    pub(super) fn late(&mut self, now: Instant) -> Option<Purpose> {
+        let late = self.pending.iter().find(|(_, transaction)| transaction.deadline <= now).map(|(id, _)| *id)?;
+        self.pending.remove(&late).map(|transaction| transaction.purpose)
     }
 
     /// Forgets requests: their answers will be ignored.
@@ -76,34 +157,11 @@ impl Transactions {
         self.pending.clear();
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.pending.len()
-    }
-}
-
-impl Purpose {
-    fn channel(self) -> Channel {
-        match self {
-            Self::Bind(data) => Channel::Data(data),
-            _ => Channel::Control,
-        }
-    }
-}
-
-impl Client {
-    /// Sends a request.
-    pub(super) fn request(&mut self, now: Instant, purpose: Purpose, request: OutgoingRequest) {
-        let patience = match purpose {
-            Purpose::Connect(_) => self.config.connect_timeout,
-            Purpose::Release => self.config.release_timeout,
-            _ => self.config.request_timeout,
-        };
-        let transaction = Transaction { purpose, request, deadline: now + patience, stale_nonces: 0, is_proven: false };
-        self.send(transaction);
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.pending.values().map(|transaction| transaction.deadline).min()
     }
 
-    fn send(&mut self, mut transaction: Transaction) {
+    fn send(&mut self, mut transaction: Transaction) -> ClientOutput {
         let id = self.ids.draw();
         let message = transaction.request.write(id);
         let message = match &self.authority {
@@ -113,130 +171,74 @@ impl Client {
             }
             Authority::Nobody | Authority::Unchallenged(_) => message.finish(),
         };
-        self.counters.requests += 1;
-        self.outputs.push_back(match transaction.purpose.channel() {
-            Channel::Control => ClientOutput::Send { message },
-            Channel::Data(data) => ClientOutput::SendData { data, message },
-        });
-        self.transactions.pending.insert(id, transaction);
-    }
-
-    /// Takes an answer that has come in on this connection.
-    pub(super) fn answered(&mut self, now: Instant, channel: Channel, answer: &Answer<'_>) {
-        let id = answer.transaction_id();
-        let is_expected =
-            self.transactions.pending.get(&id).is_some_and(|transaction| transaction.purpose.channel() == channel);
-        let Some(transaction) = is_expected.then(|| self.transactions.pending.remove(&id)).flatten() else {
-            self.counters.ignored += 1;
-            return;
+        let output = match transaction.purpose.connection() {
+            ServerConnection::Control => ClientOutput::Send { message },
+            ServerConnection::Data(data) => ClientOutput::SendData { data, message },
         };
-        match self.judge(&transaction, answer) {
-            Ok(Verdict::Success) => self.succeeded(now, transaction.purpose, answer),
-            Ok(Verdict::Again) => self.send(Transaction { is_proven: false, ..transaction }),
-            Ok(Verdict::AgainWithNonce) => {
-                self.counters.stale_nonces += 1;
-                let stale_nonces = transaction.stale_nonces + 1;
-                self.send(Transaction { is_proven: false, stale_nonces, ..transaction });
-            }
-            Err(error) => self.failed(now, transaction.purpose, error),
-        }
+        self.pending.insert(id, transaction);
+        output
     }
 
-    /// Ends the requests of which the time is up.
-    pub(super) fn expire_requests(&mut self, now: Instant) {
-        let late: Vec<TransactionId> = self
-            .transactions
-            .pending
-            .iter()
-            .filter_map(|(id, transaction)| (transaction.deadline <= now).then_some(*id))
-            .collect();
-        for id in late {
-            // One failure may end all others.
-            let Some(transaction) = self.transactions.pending.remove(&id) else { continue };
-            self.counters.timeouts += 1;
-            self.failed(now, transaction.purpose, RequestError::Silent);
-        }
-    }
-
-    /// What is to be done about an answer, as far as credentials are concerned.
-    fn judge(&mut self, transaction: &Transaction, answer: &Answer<'_>) -> Result<Verdict, RequestError> {
-        match answer.code(transaction.request.method())? {
-            None => self.judge_success(transaction, answer),
-            Some(ErrorCode::UNAUTHORIZED) if !transaction.is_proven => self.show_credentials(answer),
+    /// Judges an answer, as far as credentials are concerned.
+    fn judge(&mut self, transaction: &Transaction, response: &Response<'_>) -> Result<ResponseVerdict, RequestError> {
+        match response.code(transaction.request.method())? {
+            None => self.judge_success(transaction, response),
+            Some(ErrorCode::UNAUTHORIZED) if !transaction.is_proven => self.show_credentials(response),
             Some(ErrorCode::STALE_NONCE) if transaction.is_proven => {
-                if transaction.stale_nonces >= self.config.max_stale_nonces {
+                if transaction.stale_nonces >= self.max_stale_nonces {
                     return Err(RequestError::StaleNonces);
                 }
-                self.take_nonce(answer)
+                self.take_nonce(response)
             }
-            Some(code) => Err(answer.error(code)),
+            Some(code) => Err(response.error(code)),
         }
     }
 
-    fn judge_success(&mut self, transaction: &Transaction, answer: &Answer<'_>) -> Result<Verdict, RequestError> {
+    fn judge_success(
+        &self,
+        transaction: &Transaction,
+        response: &Response<'_>,
+    ) -> Result<ResponseVerdict, RequestError> {
         match &self.authority {
-            Authority::Challenged(authorization) if transaction.is_proven && !answer.is_proven(authorization) => {
-                self.counters.unproven += 1;
+            Authority::Challenged(authorization) if transaction.is_proven && !response.is_proven(authorization) => {
                 Err(RequestError::Unproven)
             }
-            _ => Ok(Verdict::Success),
+            _ => Ok(ResponseVerdict::Success),
         }
     }
 
     /// 401 to a request without credentials.
-    fn show_credentials(&mut self, answer: &Answer<'_>) -> Result<Verdict, RequestError> {
+    fn show_credentials(&mut self, response: &Response<'_>) -> Result<ResponseVerdict, RequestError> {
         let authorization = match &self.authority {
             Authority::Nobody => return Err(RequestError::CredentialsNeeded),
-            Authority::Unchallenged(credentials) => Authorization::new(credentials.clone(), answer.challenge()?)?,
+            Authority::Unchallenged(credentials) => Authorization::new(credentials.clone(), response.challenge()?)?,
             // Another request was challenged in the meantime.
-            Authority::Challenged(_) => return Ok(Verdict::Again),
+            Authority::Challenged(_) => return Ok(ResponseVerdict::Again),
         };
         self.authority = Authority::Challenged(Box::new(authorization));
-        Ok(Verdict::Again)
+        Ok(ResponseVerdict::Again)
     }
 
     /// 438.
-    fn take_nonce(&mut self, answer: &Answer<'_>) -> Result<Verdict, RequestError> {
+    fn take_nonce(&mut self, response: &Response<'_>) -> Result<ResponseVerdict, RequestError> {
         let Authority::Challenged(authorization) = &mut self.authority else {
             return Err(RequestError::Other { code: ErrorCode::STALE_NONCE });
         };
-        authorization.renew(answer.challenge()?)?;
-        Ok(Verdict::AgainWithNonce)
+        authorization.renew(response.challenge()?)?;
+        Ok(ResponseVerdict::AgainWithNonce)
     }
 
-    fn succeeded(&mut self, now: Instant, purpose: Purpose, answer: &Answer<'_>) {
-        let taken = match purpose {
-            Purpose::Allocate => answer.allocated().and_then(|allocated| self.allocated(now, allocated)),
-            Purpose::Refresh => answer.lifetime().map(|lifetime| self.refreshed(now, lifetime)),
-            Purpose::Release => return self.released(),
-            Purpose::Permission(peer) => return self.permitted(now, peer),
-            Purpose::Connect(connect) => answer.connection().map(|connection| self.granted(now, connect, connection)),
-            Purpose::Bind(data) => return self.bound(data),
-        };
-        if let Err(error) = taken {
-            self.failed(now, purpose, error);
-        }
-    }
-
-    fn failed(&mut self, now: Instant, purpose: Purpose, error: RequestError) {
-        self.counters.malformed += u64::from(matches!(error, RequestError::Malformed(_)));
-        match purpose {
-            Purpose::Allocate => self.end(error.into()),
-            Purpose::Refresh => self.refresh_failed(now, error),
-            Purpose::Release => self.released(),
-            Purpose::Permission(peer) => self.permission_failed(peer, error),
-            Purpose::Connect(connect) => self.connect_failed(connect, error),
-            Purpose::Bind(data) => self.give_up_data(data, error),
-        }
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
     }
 }
 
-/// What follows from an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Success,
-    /// Send it again, proven.
-    Again,
-    /// Send it again with the server's new nonce.
-    AgainWithNonce,
+impl Purpose {
+    fn connection(self) -> ServerConnection {
+        match self {
+            Self::Bind(data) => ServerConnection::Data(data),
+            _ => ServerConnection::Control,
+        }
+    }
 }

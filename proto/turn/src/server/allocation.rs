@@ -9,40 +9,13 @@ use std::{
 };
 
 use super::{
-    AddressFamily, AllocationId, ClientId, Identity, ListenFailure, PeerId, ServerOutput,
+    AddressFamily, AllocationId, ClientId, Identity, ListenFailure, ServerOutput,
     answer::Ticket,
     quota::{Holder, Thing},
     request::Refusal,
-    state::{Server, Stage},
+    state::{Allocation, AllocationState, Server, Stage},
     users::At,
 };
-
-/// An allocation.
-#[derive(Debug)]
-pub(super) struct Allocation {
-    pub(super) client: ClientId,
-    pub(super) holder: Holder,
-    pub(super) family: AddressFamily,
-    pub(super) state: AllocationState,
-    /// The peers that may connect, each until its time.
-    pub(super) permissions: BTreeMap<IpAddr, Instant>,
-    pub(super) peers: BTreeSet<PeerId>,
-}
-
-/// How far an allocation is.
-#[derive(Debug)]
-pub(super) enum AllocationState {
-    /// A port is looked for; the answer comes then.
-    Opening { ticket: Ticket, lifetime: Duration },
-    /// It stands.
-    Standing { relayed: SocketAddr, expires: Instant },
-}
-
-impl Allocation {
-    fn has_permission(&self, now: Instant, ip: IpAddr) -> bool {
-        self.permissions.get(&ip.to_canonical()).is_some_and(|until| now < *until)
-    }
-}
 
 impl Server {
     pub(super) fn allocate(
@@ -175,20 +148,6 @@ impl Server {
     /// Whether a peer may connect to an allocation.
     pub(super) fn may_connect(&self, now: Instant, allocation: AllocationId, peer: SocketAddr) -> bool {
         self.allocations.get(&allocation).is_some_and(|known| known.has_permission(now, peer.ip()))
-    }
-
-    /// Forgets an allocation, and closes what hangs on it but for the control connection (RFC 6062 §5).
-    pub(super) fn delete(&mut self, allocation: AllocationId) {
-        let peers = self.allocations.get(&allocation).map(|known| known.peers.clone()).unwrap_or_default();
-        for peer in peers {
-            self.close_peer(peer);
-        }
-        let Some(known) = self.allocations.remove(&allocation) else { return };
-        if let AllocationState::Standing { relayed, .. } = known.state {
-            self.relayed.remove(&relayed);
-        }
-        self.usage.give_back(&known.holder, Thing::Allocation);
-        self.outputs.push_back(ServerOutput::StopListening { allocation });
     }
 
     /// Whether an address is one that this relay gives to its clients: those of one relay may reach each other.

@@ -11,33 +11,13 @@ use std::{net::SocketAddr, time::Instant};
 
 use super::{
     AllocationId, ClientId, ConnectFailed, Identity, PeerId, ServerOutput,
-    allocation::{Allocation, AllocationState},
     answer::{Ticket, connection_attempt},
     quota::Thing,
     request::Refusal,
-    state::{Server, Stage},
+    state::{Allocation, AllocationState, Peer, PeerState, Server, Stage},
     users::At,
 };
 use crate::peer_policy::PeerRefusal;
-
-/// A connection with a peer.
-#[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) allocation: AllocationId,
-    pub(super) addr: SocketAddr,
-    pub(super) state: PeerState,
-}
-
-/// How far a connection with a peer is.
-#[derive(Debug)]
-pub(super) enum PeerState {
-    /// It is being made; the answer comes then.
-    Connecting { ticket: Ticket, until: Instant },
-    /// It waits for the client's ConnectionBind.
-    Waiting { connection: u32, until: Instant },
-    /// It is joined.
-    Joined { client: ClientId },
-}
 
 impl Server {
     pub(super) fn connect(
@@ -131,32 +111,6 @@ impl Server {
         self.succeed(client, ticket.done());
         self.outputs.push_back(ServerOutput::Join { client, peer, holder });
         Ok(())
-    }
-
-    /// Closes a peer's connection, whatever its state, and its client's if they are joined.
-    pub(super) fn close_peer(&mut self, peer: PeerId) {
-        match self.forget_peer(peer).map(|known| known.state) {
-            Some(PeerState::Joined { client }) => {
-                self.clients.remove(&client);
-                self.outputs.push_back(ServerOutput::Close { client });
-            }
-            Some(PeerState::Connecting { .. } | PeerState::Waiting { .. }) => {
-                self.outputs.push_back(ServerOutput::ClosePeer { peer });
-            }
-            None => {}
-        }
-    }
-
-    pub(super) fn forget_peer(&mut self, peer: PeerId) -> Option<Peer> {
-        let known = self.peers.remove(&peer)?;
-        if let PeerState::Waiting { connection, .. } = known.state {
-            self.waiting.remove(&connection);
-        }
-        if let Some(allocation) = self.allocations.get_mut(&known.allocation) {
-            allocation.peers.remove(&peer);
-            self.usage.give_back(&allocation.holder, Thing::Connection);
-        }
-        Some(known)
     }
 
     /// `None` when a quota is used up.

@@ -6,10 +6,8 @@ use std::time::Instant;
 
 use super::{
     AllocationId, ClientId, PeerId, ServerOutput,
-    allocation::AllocationState,
-    connect::PeerState,
     request::Refusal,
-    state::{Server, Stage},
+    state::{AllocationState, PeerState, Server, Stage},
 };
 
 impl Server {

@@ -19,6 +19,7 @@ mod answer;
 mod config;
 mod connect;
 mod counters;
+mod dispatch;
 mod expiry;
 mod half_open;
 mod nonce;

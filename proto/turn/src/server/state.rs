@@ -1,32 +1,24 @@
-//! The state machine: what its driver calls, and how a message finds its way.
+//! What the server knows: clients, allocations and peers, and how what hangs together ends together.
 //!
-//! What it is not: what comes of a request; see `allocation` and `connect`.
+//! What it is not: what requests ask for, or when they come.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
-    time::Instant,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
-use stun_types::message::{BINDING, Message, MessageClass, MessageHeader};
+use keyferry_net::random::Random;
 
 use super::{
-    AllocationId, Arrival, ClientId, Config, MAX_MESSAGE_LEN, PeerId, ServerCounters, ServerOutput, Users,
-    allocation::Allocation,
+    AddressFamily, AllocationId, Arrival, ClientId, Config, PeerId, ServerCounters, ServerOutput, Users,
     answer::Ticket,
-    connect::Peer,
     half_open::HalfOpen,
     nonce::Nonces,
-    quota::{Holder, Usage},
-    request::{self, Refusal, Request},
-    users::{At, Proven},
+    quota::{Holder, Thing, Usage},
+    request::Refusal,
 };
-use keyferry_net::{random::Random, time::UnixTime};
-
-use crate::{
-    binding::{self, Reply},
-    peer_policy::PeerPolicy,
-};
+use crate::peer_policy::PeerPolicy;
 
 /// The state machine of a relay. After every call, drain [`Server::poll_output`].
 #[derive(Debug)]
@@ -58,7 +50,7 @@ pub(super) struct ClientConn {
     pub(super) arrival: Arrival,
     pub(super) stage: Stage,
     /// How often in a row it was told to authenticate.
-    challenged: u8,
+    pub(super) challenged: u8,
 }
 
 /// What a client's connection is.
@@ -70,6 +62,46 @@ pub(super) enum Stage {
     Control(AllocationId),
     /// Joined with a peer.
     Data(PeerId),
+}
+
+/// An allocation.
+#[derive(Debug)]
+pub(super) struct Allocation {
+    pub(super) client: ClientId,
+    pub(super) holder: Holder,
+    pub(super) family: AddressFamily,
+    pub(super) state: AllocationState,
+    /// The peers that may connect, each until its time.
+    pub(super) permissions: BTreeMap<IpAddr, Instant>,
+    pub(super) peers: BTreeSet<PeerId>,
+}
+
+/// How far an allocation is.
+#[derive(Debug)]
+pub(super) enum AllocationState {
+    /// A port is looked for; the answer comes then.
+    Opening { ticket: Ticket, lifetime: Duration },
+    /// It stands.
+    Standing { relayed: SocketAddr, expires: Instant },
+}
+
+/// A connection with a peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) allocation: AllocationId,
+    pub(super) addr: SocketAddr,
+    pub(super) state: PeerState,
+}
+
+/// How far a connection with a peer is.
+#[derive(Debug)]
+pub(super) enum PeerState {
+    /// It is being made; the answer comes then.
+    Connecting { ticket: Ticket, until: Instant },
+    /// It waits for the client's ConnectionBind.
+    Waiting { connection: u32, until: Instant },
+    /// It is joined.
+    Joined { client: ClientId },
 }
 
 impl Server {
@@ -96,122 +128,6 @@ impl Server {
         }
     }
 
-    /// Tells the addresses of this machine, when they have changed.
-    pub fn set_policy(&mut self, policy: PeerPolicy) {
-        self.policy = policy;
-    }
-
-    /// A client has connected. Older connections that ask for nothing may give way.
-    pub fn connected(&mut self, now: Instant, arrival: Arrival) -> ClientId {
-        let client = ClientId(self.next_id());
-        let stage = Stage::HalfOpen { until: now + self.config.half_open_timeout };
-        self.clients.insert(client, ClientConn { arrival, stage, challenged: 0 });
-        self.enter_half_open(now, client);
-        client
-    }
-
-    /// One whole message has come from a client. Drain [`Server::poll_output`] before the next is read: after
-    /// [`ServerOutput::Join`] there are no messages any more.
-    pub fn message(&mut self, now: Instant, unix: UnixTime, client: ClientId, bytes: &[u8]) {
-        self.expire(now);
-        let Some(known) = self.clients.get(&client) else { return };
-        if matches!(known.stage, Stage::Data(_)) {
-            return;
-        }
-        let arrival = known.arrival;
-        let Some(message) = whole(bytes) else { return self.close_malformed(client) };
-        match message.class() {
-            // The only one that a client may send here holds its NAT's mapping; all others are for UDP.
-            MessageClass::Indication => {}
-            MessageClass::Success | MessageClass::Error => self.close_malformed(client),
-            MessageClass::Request if message.has_method(BINDING) => match binding::reply(bytes, arrival.remote) {
-                Reply::Answer(message) => self.outputs.push_back(ServerOutput::Send { client, message }),
-                Reply::Nothing | Reply::NotBinding | Reply::Malformed => self.close_malformed(client),
-            },
-            MessageClass::Request => self.request(At { now, unix, host: arrival.remote.ip() }, client, &message),
-        }
-    }
-
-    /// A client's connection has ended, or broke its framing.
-    pub fn closed(&mut self, now: Instant, client: ClientId) {
-        self.expire(now);
-        self.forget_client(client);
-    }
-
-    /// Bytes were relayed for somebody on a joined connection, both directions together; or on one that has ended since. Ends it when
-    /// somebody has had enough.
-    pub fn relayed(&mut self, now: Instant, client: ClientId, holder: &Holder, bytes: u64) {
-        self.counters.bytes = self.counters.bytes.saturating_add(bytes);
-        let is_used_up = self.usage.charge(now, holder, bytes).is_err();
-        if is_used_up && self.clients.get(&client).is_some_and(|known| matches!(known.stage, Stage::Data(_))) {
-            self.counters.quota_bytes += 1;
-            self.close(client);
-        }
-    }
-
-    /// The time of [`Server::poll_timeout`] has come.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.expire(now);
-    }
-
-    /// What is to be done next.
-    pub fn poll_output(&mut self) -> Option<ServerOutput> {
-        self.outputs.pop_front()
-    }
-
-    /// When [`Server::handle_timeout`] is to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.next_due
-    }
-
-    /// What has been counted.
-    pub fn counters(&self) -> ServerCounters {
-        let (allocations, connections) = self.usage.in_use();
-        ServerCounters { allocations: allocations as u64, connections: connections as u64, ..self.counters }
-    }
-
-    fn request(&mut self, at: At, client: ClientId, message: &Message<'_>) {
-        let ticket = Ticket::of(message);
-        let proven = match self.users.prove(message, &self.config.realm, &self.nonces, at) {
-            Ok(proven) => proven,
-            Err(refusal) => return self.refuse_at(at, client, &ticket, &refusal),
-        };
-        let Proven { identity, key } = proven;
-        let ticket = ticket.signed(key);
-        let done = request::read(message).and_then(|request| match request {
-            Request::Allocate { family, lifetime } => self.allocate(at, client, identity, &ticket, family, lifetime),
-            Request::Refresh { family, lifetime } => self.refresh(at, client, &identity, &ticket, family, lifetime),
-            Request::CreatePermission { peers } => self.permit(at, client, &identity, &ticket, &peers),
-            Request::Connect { peer } => self.connect(at, client, &identity, &ticket, peer),
-            Request::ConnectionBind { connection } => self.bind(client, &identity, &ticket, connection),
-        });
-        if let Err(refusal) = done {
-            self.refuse(client, &ticket, &refusal);
-        }
-    }
-
-    /// Answers that a request is refused, and how to authenticate where that is the matter.
-    fn refuse_at(&mut self, at: At, client: ClientId, ticket: &Ticket, refusal: &Refusal) {
-        if !refusal.challenges() {
-            return self.refuse(client, ticket, refusal);
-        }
-        self.counters.count(refusal);
-        let nonce = self.nonces.make(at.now, at.host);
-        let message = ticket.challenged(refusal, &self.config.realm, &nonce);
-        self.outputs.push_back(ServerOutput::Send { client, message });
-        let Some(known) = self.clients.get_mut(&client) else { return };
-        known.challenged = known.challenged.saturating_add(1);
-        if known.challenged >= self.config.limits.challenges {
-            self.counters.unproven += 1;
-            self.close(client);
-        }
-    }
-
-    pub(super) fn refuse(&mut self, client: ClientId, ticket: &Ticket, refusal: &Refusal) {
-        self.counters.count(refusal);
-        self.outputs.push_back(ServerOutput::Send { client, message: ticket.refused(refusal) });
-    }
-
     pub(super) fn succeed(&mut self, client: ClientId, message: Vec<u8>) {
         self.counters.answered += 1;
         if let Some(known) = self.clients.get_mut(&client) {
@@ -220,28 +136,9 @@ impl Server {
         self.outputs.push_back(ServerOutput::Send { client, message });
     }
 
-    fn close_malformed(&mut self, client: ClientId) {
-        self.counters.malformed += 1;
-        self.close(client);
-    }
-
-    /// Closes a client's connection and all that hangs on it.
-    pub(super) fn close(&mut self, client: ClientId) {
-        if self.forget_client(client) {
-            self.outputs.push_back(ServerOutput::Close { client });
-        }
-    }
-
-    /// Whether there was such a connection.
-    fn forget_client(&mut self, client: ClientId) -> bool {
-        let Some(ClientConn { arrival, stage, .. }) = self.clients.remove(&client) else { return false };
-        match stage {
-            Stage::HalfOpen { .. } => self.half_open.leave(arrival.remote.ip(), client),
-            Stage::Control(allocation) => self.delete(allocation),
-            // The driver closes it with the client's.
-            Stage::Data(peer) => drop(self.forget_peer(peer)),
-        }
-        true
+    pub(super) fn refuse(&mut self, client: ClientId, ticket: &Ticket, refusal: &Refusal) {
+        self.counters.count(refusal);
+        self.outputs.push_back(ServerOutput::Send { client, message: ticket.refused(refusal) });
     }
 
     pub(super) fn set_stage(&mut self, client: ClientId, stage: Stage) {
@@ -267,6 +164,65 @@ impl Server {
         }
     }
 
+    /// Closes a client's connection and all that hangs on it.
+    pub(super) fn close(&mut self, client: ClientId) {
+        if self.forget_client(client) {
+            self.outputs.push_back(ServerOutput::Close { client });
+        }
+    }
+
+    /// Forgets a client's connection and all that hangs on it. Returns whether there was one.
+    pub(super) fn forget_client(&mut self, client: ClientId) -> bool {
+        let Some(ClientConn { arrival, stage, .. }) = self.clients.remove(&client) else { return false };
+        match stage {
+            Stage::HalfOpen { .. } => self.half_open.leave(arrival.remote.ip(), client),
+            Stage::Control(allocation) => self.delete(allocation),
+            // The driver closes it with the client's.
+            Stage::Data(peer) => drop(self.forget_peer(peer)),
+        }
+        true
+    }
+
+    /// Forgets an allocation, and closes what hangs on it but for the control connection (RFC 6062 §5).
+    pub(super) fn delete(&mut self, allocation: AllocationId) {
+        let peers = self.allocations.get(&allocation).map(|known| known.peers.clone()).unwrap_or_default();
+        for peer in peers {
+            self.close_peer(peer);
+        }
+        let Some(known) = self.allocations.remove(&allocation) else { return };
+        if let AllocationState::Standing { relayed, .. } = known.state {
+            self.relayed.remove(&relayed);
+        }
+        self.usage.give_back(&known.holder, Thing::Allocation);
+        self.outputs.push_back(ServerOutput::StopListening { allocation });
+    }
+
+    /// Closes a peer's connection, whatever its state, and its client's if they are joined.
+    pub(super) fn close_peer(&mut self, peer: PeerId) {
+        match self.forget_peer(peer).map(|known| known.state) {
+            Some(PeerState::Joined { client }) => {
+                self.clients.remove(&client);
+                self.outputs.push_back(ServerOutput::Close { client });
+            }
+            Some(PeerState::Connecting { .. } | PeerState::Waiting { .. }) => {
+                self.outputs.push_back(ServerOutput::ClosePeer { peer });
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn forget_peer(&mut self, peer: PeerId) -> Option<Peer> {
+        let known = self.peers.remove(&peer)?;
+        if let PeerState::Waiting { connection, .. } = known.state {
+            self.waiting.remove(&connection);
+        }
+        if let Some(allocation) = self.allocations.get_mut(&known.allocation) {
+            allocation.peers.remove(&peer);
+            self.usage.give_back(&allocation.holder, Thing::Connection);
+        }
+        Some(known)
+    }
+
     pub(super) fn due(&mut self, at: Instant) {
         self.next_due = Some(self.next_due.map_or(at, |next| next.min(at)));
     }
@@ -277,12 +233,8 @@ impl Server {
     }
 }
 
-/// A message that is exactly as long as it says, and no longer than any that a client has to send.
-fn whole(bytes: &[u8]) -> Option<Message<'_>> {
-    let header = MessageHeader::from_bytes(bytes).ok()?;
-    let is_whole = bytes.len() == MessageHeader::LENGTH + usize::from(header.data_length());
-    if !is_whole || !bytes.len().is_multiple_of(4) || bytes.len() > MAX_MESSAGE_LEN {
-        return None;
+impl Allocation {
+    pub(super) fn has_permission(&self, now: Instant, ip: IpAddr) -> bool {
+        self.permissions.get(&ip.to_canonical()).is_some_and(|until| now < *until)
     }
-    Message::from_bytes(bytes).ok()
 }

@@ -27,7 +27,8 @@ use std::time::Duration;
 pub use self::{
     error::RelayingError,
     reply::{
-        MAX_ADDRS, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN, MAX_USERNAME_LEN, Refusal, RelayCredentials, Reply,
+        MAX_ADDRS, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN, MAX_USERNAME_LEN, RelayCredentials, RelayRefusal,
+        Reply,
     },
     request::{MAX_REQUEST_LEN, anonymous_request, node_request, verify_request},
 };
@@ -46,7 +47,7 @@ const KEY_LEN: usize = 32;
 
 /// The connection that carries a request: the rendezvous keys (ed25519) that libp2p has proven at its two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Channel {
+pub struct RelayChannel {
     /// That of the relay, which is asked.
     pub relay: [u8; KEY_LEN],
     /// That of the node that asks.

@@ -47,7 +47,7 @@ pub struct RelayCredentials {
 
 /// Why a relay does not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
+pub enum RelayRefusal {
     /// Its owner does not relay for this node.
     #[error("its owner does not relay for this node")]
     Policy,
@@ -62,7 +62,7 @@ pub enum Reply {
     /// The relay may be used.
     Issued(RelayCredentials),
     /// It may not.
-    Refused(Refusal),
+    Refused(RelayRefusal),
 }
 
 impl Reply {

@@ -1,7 +1,7 @@
 //! What a node says of itself when it asks.
 
 use super::{
-    Channel, DOMAIN, MAX_CLOCK_SKEW, RelayingError,
+    DOMAIN, MAX_CLOCK_SKEW, RelayChannel, RelayingError,
     sealing::{self, CLAIM_LEN, SEALED_LEN},
 };
 use keyferry_net::time::UnixTime;
@@ -23,7 +23,13 @@ pub fn anonymous_request() -> Vec<u8> {
 /// The request of a node that says who it is, to a relay that is to be the node `relay`. No other node can read it.
 ///
 /// `seed` is fresh and random.
-pub fn node_request(secret: &NodeSecret, relay: &NodeKey, channel: Channel, now: UnixTime, seed: &[u8; 64]) -> Vec<u8> {
+pub fn node_request(
+    secret: &NodeSecret,
+    relay: &NodeKey,
+    channel: RelayChannel,
+    now: UnixTime,
+    seed: &[u8; 64],
+) -> Vec<u8> {
     let signature = secret.sign(&signed(channel, now));
     let claim = concat(&[secret.public().as_bytes(), &now.0.to_le_bytes(), &signature]);
     [&NODE.to_le_bytes()[..], &sealing::seal(relay, seed, &claim)].concat()
@@ -33,7 +39,7 @@ pub fn node_request(secret: &NodeSecret, relay: &NodeKey, channel: Channel, now:
 pub fn verify_request(
     message: &[u8],
     relay: &NodeSecret,
-    channel: Channel,
+    channel: RelayChannel,
     now: UnixTime,
 ) -> Result<Option<NodeKey>, RelayingError> {
     let wrong_length = RelayingError::RequestLength { got: message.len() };
@@ -52,7 +58,7 @@ pub fn verify_request(
 fn verify_claim(
     claim: &[u8; CLAIM_LEN],
     relay: &NodeSecret,
-    channel: Channel,
+    channel: RelayChannel,
     now: UnixTime,
 ) -> Result<NodeKey, RelayingError> {
     let [key, time, signature] = [0..32, 32..40, 40..CLAIM_LEN].map(|range| &claim[range]);
@@ -70,7 +76,7 @@ fn verify_claim(
     }
 }
 
-fn signed(channel: Channel, now: UnixTime) -> Vec<u8> {
+fn signed(channel: RelayChannel, now: UnixTime) -> Vec<u8> {
     [DOMAIN, &channel.relay, &channel.requester, &now.0.to_le_bytes()].concat()
 }
 

@@ -11,7 +11,7 @@ use crate::{
     identity::{NodeKey, NodeSecret},
 };
 
-const CHANNEL: Channel = Channel { relay: [0xca; 32], requester: [0xce; 32] };
+const CHANNEL: RelayChannel = RelayChannel { relay: [0xca; 32], requester: [0xce; 32] };
 const NOW: UnixTime = UnixTime(1_800_000_000);
 const SEED: [u8; 64] = [9; 64];
 
@@ -56,8 +56,9 @@ fn nobody_but_the_relay_that_is_meant_can_read_who_asks() {
 
 #[test]
 fn a_request_that_is_passed_on_over_another_connection_is_refused() {
-    let swapped = Channel { relay: CHANNEL.requester, requester: CHANNEL.relay };
-    for channel in [swapped, Channel { relay: [0; 32], ..CHANNEL }, Channel { requester: [0; 32], ..CHANNEL }] {
+    let swapped = RelayChannel { relay: CHANNEL.requester, requester: CHANNEL.relay };
+    for channel in [swapped, RelayChannel { relay: [0; 32], ..CHANNEL }, RelayChannel { requester: [0; 32], ..CHANNEL }]
+    {
         let moved = verify_request(&request(), &secret(2), channel, NOW);
         assert_eq!(moved, Err(RelayingError::BadSignature));
     }
@@ -105,7 +106,7 @@ fn keys_of_small_order_and_the_relays_own_are_refused() {
 
 #[test]
 fn replies_arrive_as_they_were_sent() {
-    for reply in [Reply::Issued(issued()), Reply::Refused(Refusal::Policy), Reply::Refused(Refusal::Busy)] {
+    for reply in [Reply::Issued(issued()), Reply::Refused(RelayRefusal::Policy), Reply::Refused(RelayRefusal::Busy)] {
         assert_eq!(Reply::parse(&reply.encode(NOW).unwrap(), NOW), Ok(reply));
     }
 }

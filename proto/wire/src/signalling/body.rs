@@ -14,7 +14,7 @@ pub const MAX_CROSSING_DELAY: Duration = Duration::from_secs(10);
 
 /// Why a call is not answered by a description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
+pub enum CallRefusal {
     /// The callee does not take calls from this caller.
     #[error("its owner does not take calls from this node")]
     Policy,
@@ -70,7 +70,7 @@ impl Streams {
 pub(super) enum Body {
     Call(Streams),
     Answer(Streams),
-    Refused(Refusal),
+    Refused(CallRefusal),
     Heard,
     Describe(Description),
     Signal(Stream, Signal),

@@ -1,15 +1,17 @@
 //! The beginning of a call: the first message, and what answers it.
 
 use super::{
-    CallId, Channel, Context, Conversation, Direction, ID_LEN, KEY_LEN, MAX_MESSAGE_LEN, Refusal, SignallingError,
-    Streams, body::Body, conversation::Agreed,
+    CallChannel, CallId, CallRefusal, Conversation, MAX_MESSAGE_LEN, SignallingError, Streams,
+    body::Body,
+    context::{CallContext, Direction, ID_LEN, KEY_LEN},
+    conversation::Agreed,
 };
 use crate::identity::{NodeKey, NodeSecret};
 
 /// A call that was made, and waits for its answer.
 #[derive(Debug)]
 pub struct Calling {
-    context: Context,
+    context: CallContext,
     secret: NodeSecret,
     local: Streams,
 }
@@ -20,7 +22,7 @@ pub enum Answered {
     /// The callee has said in which streams it takes part; there is one in which both do.
     Accepted(Box<(Streams, Conversation)>),
     /// The callee does not want this call.
-    Refused(Refusal),
+    Refused(CallRefusal),
     /// Whoever was reached is not the node that was called.
     NotThisNode,
 }
@@ -28,7 +30,7 @@ pub enum Answered {
 /// A call that has come in, verified, and waits to be answered.
 #[derive(Debug)]
 pub struct Called {
-    context: Context,
+    context: CallContext,
     remote: Streams,
 }
 
@@ -37,11 +39,11 @@ impl Calling {
     pub fn new(
         secret: &NodeSecret,
         callee: NodeKey,
-        channel: Channel,
+        channel: CallChannel,
         id: CallId,
         local: Streams,
     ) -> Result<(Self, Vec<u8>), SignallingError> {
-        let context = Context { id, caller: secret.public(), callee, channel };
+        let context = CallContext { id, caller: secret.public(), callee, channel };
         if context.caller == callee {
             return Err(SignallingError::CallerKey);
         }
@@ -75,7 +77,7 @@ impl Called {
     ///
     /// # Errors
     /// [`SignallingError::OtherNode`] if it is for somebody else: the answer to that is an empty message.
-    pub fn verify(message: &[u8], node: &NodeKey, channel: Channel) -> Result<Self, SignallingError> {
+    pub fn verify(message: &[u8], node: &NodeKey, channel: CallChannel) -> Result<Self, SignallingError> {
         if message.len() > MAX_MESSAGE_LEN {
             return Err(SignallingError::TooLong { got: message.len() });
         }
@@ -90,7 +92,7 @@ impl Called {
         if caller == *node {
             return Err(SignallingError::CallerKey);
         }
-        let context = Context { id: CallId(*id), caller, callee: *node, channel };
+        let context = CallContext { id: CallId(*id), caller, callee: *node, channel };
         match Body::decode(context.open(Direction::FromCaller, 0, sealed)?)? {
             Body::Call(remote) => Ok(Self { context, remote }),
             other => Err(SignallingError::Unexpected { expected: "a call", got: other.kind() }),
@@ -116,7 +118,7 @@ impl Called {
     ///
     /// # Errors
     /// [`SignallingError::NoCommonStream`] if there is no stream in which both sides take part; see
-    /// [`Refusal::NoCommonStream`].
+    /// [`CallRefusal::NoCommonStream`].
     ///
     /// # Panics
     /// If `secret` is not that of the node for which the call was verified.
@@ -138,7 +140,7 @@ impl Called {
     ///
     /// # Panics
     /// If `secret` is not that of the node for which the call was verified.
-    pub fn refuse(self, secret: &NodeSecret, refusal: Refusal) -> Result<Vec<u8>, SignallingError> {
+    pub fn refuse(self, secret: &NodeSecret, refusal: CallRefusal) -> Result<Vec<u8>, SignallingError> {
         self.reply(secret, &Body::Refused(refusal))
     }
 

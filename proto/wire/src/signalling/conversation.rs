@@ -1,17 +1,18 @@
 //! A call that was answered: the signals of both sides, in order, of each stream.
 
-use super::{Context, Direction, SignallingError, Streams, body::Body};
+use super::{
+    MAX_SIGNALS, SignallingError, Streams,
+    body::Body,
+    context::{CallContext, Direction},
+};
 use keyferry_ice::{Description, MAX_SIGNALLED_CANDIDATES, Signal, Stream};
 
 use crate::identity::{NodeKey, NodeSecret};
 
-/// Signals that one side may send in one call, of all streams together.
-pub const MAX_SIGNALS: u32 = 256;
-
 /// A call that was answered. It signs what goes out, and verifies, orders and counts what comes in.
 #[derive(Debug)]
 pub struct Conversation {
-    context: Context,
+    context: CallContext,
     secret: NodeSecret,
     /// That of what this side sends.
     direction: Direction,
@@ -79,7 +80,7 @@ impl Agreed {
 }
 
 impl Conversation {
-    pub(super) fn new(context: Context, secret: NodeSecret, direction: Direction, agreed: Agreed) -> Self {
+    pub(super) fn new(context: CallContext, secret: NodeSecret, direction: Direction, agreed: Agreed) -> Self {
         let Agreed { ours, theirs } = agreed;
         Self { context, secret, direction, ours, theirs }
     }

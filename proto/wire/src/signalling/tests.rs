@@ -7,9 +7,9 @@ use keyferry_ice::{
     Candidate, CandidateKind, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream, TcpType,
 };
 
-use crate::codec;
+use crate::{codec, identity::NodeSecret};
 
-const CHANNEL: Channel = Channel { caller: [0xca; 32], callee: [0xce; 32] };
+const CHANNEL: CallChannel = CallChannel { caller: [0xca; 32], callee: [0xce; 32] };
 
 fn secret(seed: u8) -> NodeSecret {
     NodeSecret::from_bytes(&[seed; 32])
@@ -84,7 +84,7 @@ fn a_call_is_answered_and_signals_go_both_ways() {
 
 #[test]
 fn a_call_is_refused_with_a_reason_or_by_silence_about_who_is_there() {
-    for refusal in [Refusal::Policy, Refusal::Busy, Refusal::NoCommonStream] {
+    for refusal in [CallRefusal::Policy, CallRefusal::Busy, CallRefusal::NoCommonStream] {
         let (calling, call) = calling();
         let answer = called(&call).unwrap().refuse(&secret(2), refusal).unwrap();
         assert!(matches!(calling.on_answer(&answer), Ok(Answered::Refused(got)) if got == refusal));
@@ -97,8 +97,8 @@ fn a_call_is_refused_with_a_reason_or_by_silence_about_who_is_there() {
 #[test]
 fn a_call_that_is_moved_to_another_connection_or_changed_anywhere_is_refused() {
     let (_, call) = calling();
-    let swapped = Channel { caller: CHANNEL.callee, callee: CHANNEL.caller };
-    for channel in [swapped, Channel { caller: [0; 32], ..CHANNEL }, Channel { callee: [0; 32], ..CHANNEL }] {
+    let swapped = CallChannel { caller: CHANNEL.callee, callee: CHANNEL.caller };
+    for channel in [swapped, CallChannel { caller: [0; 32], ..CHANNEL }, CallChannel { callee: [0; 32], ..CHANNEL }] {
         let moved = Called::verify(&call, &secret(2).public(), channel);
         assert_eq!(moved.unwrap_err(), SignallingError::BadSignature);
     }

@@ -5,7 +5,8 @@ use keyferry_proto::{
     identity::{NodeKey, NodeSecret},
     offer::{RecordKey, relay_record_key, relay_record_key_of},
     relaying::{
-        Channel, Refusal, RelayCredentials, RelayingError, Reply, anonymous_request, node_request, verify_request,
+        RelayChannel, RelayCredentials, RelayRefusal, RelayingError, Reply, anonymous_request, node_request,
+        verify_request,
     },
 };
 use serde_json::Value;
@@ -16,7 +17,7 @@ struct RelayingVectors {
     all: Value,
     relay: NodeSecret,
     requester: NodeSecret,
-    channel: Channel,
+    channel: RelayChannel,
     now: UnixTime,
 }
 
@@ -25,7 +26,10 @@ fn vectors() -> RelayingVectors {
     RelayingVectors {
         relay: NodeSecret::from_bytes(&array(&all, "relay_secret")),
         requester: NodeSecret::from_bytes(&array(&all, "requester_secret")),
-        channel: Channel { relay: array(&all, "relay_rendezvous"), requester: array(&all, "requester_rendezvous") },
+        channel: RelayChannel {
+            relay: array(&all, "relay_rendezvous"),
+            requester: array(&all, "requester_rendezvous"),
+        },
         now: UnixTime(number(&all, "now")),
         all,
     }
@@ -90,7 +94,8 @@ fn replies_are_made_and_read_as_the_vectors_have_them() {
         assert_eq!(Reply::parse(&message, vectors.now), Ok(issued(case)), "{}", case["why"]);
     }
     for case in cases(&vectors.all, "/replies/refused") {
-        let refused = Reply::Refused(if text(case, "why") == "policy" { Refusal::Policy } else { Refusal::Busy });
+        let refused =
+            Reply::Refused(if text(case, "why") == "policy" { RelayRefusal::Policy } else { RelayRefusal::Busy });
         assert_eq!(refused.encode(vectors.now), Ok(bytes(case, "message")));
         assert_eq!(Reply::parse(&bytes(case, "message"), vectors.now), Ok(refused));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keyferry_ice::{Candidate, CandidateKind, Description, Mapping, OpenTurn, Signal, Stream, TcpType};
 use keyferry_proto::{
     identity::NodeSecret,
-    signalling::{Answered, CallId, Called, Calling, Channel, Conversation, Received, Refusal, Streams},
+    signalling::{Answered, CallChannel, CallId, CallRefusal, Called, Calling, Conversation, Received, Streams},
 };
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ struct SignallingVectors {
     caller: NodeSecret,
     callee: NodeSecret,
     id: CallId,
-    channel: Channel,
+    channel: CallChannel,
 }
 
 fn vectors() -> SignallingVectors {
@@ -25,7 +25,7 @@ fn vectors() -> SignallingVectors {
         caller: NodeSecret::from_bytes(&array(&all, "caller_secret")),
         callee: NodeSecret::from_bytes(&array(&all, "callee_secret")),
         id: CallId(array(&all, "id")),
-        channel: Channel { caller: array(&all, "caller_rendezvous"), callee: array(&all, "callee_rendezvous") },
+        channel: CallChannel { caller: array(&all, "caller_rendezvous"), callee: array(&all, "callee_rendezvous") },
         all,
     }
 }
@@ -152,9 +152,9 @@ fn answers_are_made_and_read_as_the_vectors_have_them() {
 
     for case in cases(&vectors.all, "/answers/refused") {
         let refusal = match text(case, "why") {
-            "policy" => Refusal::Policy,
-            "busy" => Refusal::Busy,
-            _ => Refusal::NoCommonStream,
+            "policy" => CallRefusal::Policy,
+            "busy" => CallRefusal::Busy,
+            _ => CallRefusal::NoCommonStream,
         };
         let message = vectors.called(&call).expect("a call").refuse(&vectors.callee, refusal).expect("a refusal");
         assert_eq!(message, bytes(case, "message"));

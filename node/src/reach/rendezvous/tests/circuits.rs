@@ -2,7 +2,7 @@
 //! packet filter drops every SYN to them.
 
 use keyferry_ice::{Description, Mapping, OpenTurn, Role, Signal};
-use keyferry_proto::signalling::{Refusal, Streams};
+use keyferry_proto::signalling::{CallRefusal, Streams};
 use libp2p::multiaddr::Protocol;
 
 use super::{namespace::in_namespace_of, *};
@@ -129,7 +129,7 @@ async fn a_call_goes_through_a_relay_between_nodes_that_nobody_can_reach() {
     let _incoming = take_calls(&callee, 2, AdmissionPolicy::Nobody);
     // The command that changes who takes calls is on its way to the callee's task.
     let refused = call(&caller.rendezvous, &circuits[0], key, &secret(1), told("caller")).await;
-    assert!(matches!(refused, Err(CallError::Refused(Refusal::Policy))), "{refused:?}");
+    assert!(matches!(refused, Err(CallError::Refused(CallRefusal::Policy))), "{refused:?}");
 
     // Neither circuits nor those behind them have come into the tables or the addresses of anybody.
     let status = callee.rendezvous.status().borrow().clone();

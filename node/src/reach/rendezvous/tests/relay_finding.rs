@@ -2,7 +2,7 @@
 
 use keyferry_proto::{
     offer::{relay_record_key, relay_record_key_of},
-    relaying::Refusal,
+    relaying::RelayRefusal,
 };
 
 use super::{
@@ -142,7 +142,7 @@ async fn a_contacts_relay_comes_first_and_it_alone_learns_who_asks() {
     let open = Issuer::new(HOUR, |_| Ok(()));
     let private = Issuer::new(HOUR, |who| {
         let is_contact = who.node == Some(secret(9).public());
-        if is_contact { Ok(()) } else { Err(Refusal::Policy) }
+        if is_contact { Ok(()) } else { Err(RelayRefusal::Policy) }
     });
     let _for_all = relay(2, &[&entry], &open, Audience::Everyone).await;
     let _for_contacts = relay(3, &[&entry], &private, Audience::Contacts).await;

@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt, StreamExt, future
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeKey,
-    relaying::{Channel, MAX_REQUEST_LEN, PROTOCOL, Refusal, RelayCredentials, Reply, node_request},
+    relaying::{MAX_REQUEST_LEN, PROTOCOL, RelayChannel, RelayCredentials, RelayRefusal, Reply, node_request},
 };
 use libp2p::{
     StreamProtocol, Swarm, Transport,
@@ -24,12 +24,12 @@ use crate::reach::rendezvous::{
 /// Issues to whom its policy allows, and notes who has asked.
 pub(super) struct Issuer {
     lifetime: Duration,
-    policy: fn(Requester) -> Result<(), Refusal>,
+    policy: fn(Requester) -> Result<(), RelayRefusal>,
     asked: Mutex<Vec<(Requester, IpAddr)>>,
 }
 
 impl Issuer {
-    pub(super) fn new(lifetime: Duration, policy: fn(Requester) -> Result<(), Refusal>) -> Arc<Self> {
+    pub(super) fn new(lifetime: Duration, policy: fn(Requester) -> Result<(), RelayRefusal>) -> Arc<Self> {
         Arc::new(Self { lifetime, policy, asked: Mutex::default() })
     }
 
@@ -39,7 +39,11 @@ impl Issuer {
 }
 
 impl CredentialIssuer for Issuer {
-    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>> {
+    fn issue(
+        self: Arc<Self>,
+        who: Requester,
+        remote: IpAddr,
+    ) -> BoxFuture<'static, Result<RelayCredentials, RelayRefusal>> {
         self.asked.lock().unwrap().push((who, remote));
         let issued = (self.policy)(who).map(|()| RelayCredentials {
             realm: "keyferry".to_owned(),
@@ -60,7 +64,7 @@ pub(super) fn service(issuer: &Arc<Issuer>, secret: NodeSecret, audience: Audien
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A node with key 1 that relays.
-async fn relay(policy: fn(Requester) -> Result<(), Refusal>) -> (Node, Arc<Issuer>) {
+async fn relay(policy: fn(Requester) -> Result<(), RelayRefusal>) -> (Node, Arc<Issuer>) {
     let issuer = Issuer::new(HOUR, policy);
     let turn = Some(service(&issuer, secret(1), Audience::Everyone));
     (start(RendezvousConfig { turn, ..quiet_config(&[]) }).await, issuer)
@@ -82,9 +86,9 @@ async fn ask_with(node: &Node, relay: &Node, message: Vec<u8>) -> Result<RelayAn
     soon(answer).await.expect("an answer or a failure")
 }
 
-fn channel(relay: &Node, requester: &Node) -> Channel {
+fn channel(relay: &Node, requester: &Node) -> RelayChannel {
     let key = |node| crate::reach::rendezvous::call_stream::key_of_peer(&peer(node)).unwrap();
-    Channel { relay: key(relay), requester: key(requester) }
+    RelayChannel { relay: key(relay), requester: key(requester) }
 }
 
 fn key(seed: u8) -> NodeKey {
@@ -131,16 +135,16 @@ async fn the_relay_may_ask_over_the_connection_that_the_other_has_made() {
 async fn who_is_refused_hears_why() {
     let (relay, _) = relay(|who| match who.node {
         Some(node) if node == key(2) => Ok(()),
-        Some(_) => Err(Refusal::Busy),
-        None => Err(Refusal::Policy),
+        Some(_) => Err(RelayRefusal::Busy),
+        None => Err(RelayRefusal::Policy),
     })
     .await;
     let asker = start(quiet_config(&[])).await;
     assert!(ask(&asker, &relay, as_node(&secret(2))).await.is_ok());
     let busy = ask(&asker, &relay, as_node(&secret(3))).await;
-    assert!(matches!(busy, Err(AskRelayError::Refused(Refusal::Busy))), "{busy:?}");
+    assert!(matches!(busy, Err(AskRelayError::Refused(RelayRefusal::Busy))), "{busy:?}");
     let policy = ask(&asker, &relay, AskAs::Anonymous).await;
-    assert!(matches!(policy, Err(AskRelayError::Refused(Refusal::Policy))), "{policy:?}");
+    assert!(matches!(policy, Err(AskRelayError::Refused(RelayRefusal::Policy))), "{policy:?}");
 }
 
 #[tokio::test]
@@ -219,7 +223,11 @@ async fn a_flood_of_requests_gets_a_few_answers_and_leaves_some_for_others() {
 async fn what_an_issuer_makes_that_nobody_would_take_is_not_sent() {
     struct Careless;
     impl CredentialIssuer for Careless {
-        fn issue(self: Arc<Self>, _: Requester, _: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>> {
+        fn issue(
+            self: Arc<Self>,
+            _: Requester,
+            _: IpAddr,
+        ) -> BoxFuture<'static, Result<RelayCredentials, RelayRefusal>> {
             let issued = RelayCredentials {
                 realm: String::new(),
                 username: String::new(),

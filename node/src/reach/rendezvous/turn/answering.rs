@@ -16,7 +16,7 @@ use keyferry_proto::{
     frame::FrameError,
     identity::{NodeKey, NodeSecret},
     offer::{RecordKey, publish_days, relay_record_key, relay_record_key_of},
-    relaying::{Channel, MAX_ADDRS, Refusal, RelayCredentials, RelayingError, Reply, verify_request},
+    relaying::{MAX_ADDRS, RelayChannel, RelayCredentials, RelayRefusal, RelayingError, Reply, verify_request},
 };
 use libp2p::{PeerId, request_response::ResponseChannel};
 
@@ -50,7 +50,11 @@ pub struct Requester {
 pub trait CredentialIssuer: Send + Sync {
     /// Decides on a requester that is connected from `remote`, soon: it waits for a few seconds. Without addresses in the
     /// credentials, those are named at which others have reached this node.
-    fn issue(self: Arc<Self>, who: Requester, remote: IpAddr) -> BoxFuture<'static, Result<RelayCredentials, Refusal>>;
+    fn issue(
+        self: Arc<Self>,
+        who: Requester,
+        remote: IpAddr,
+    ) -> BoxFuture<'static, Result<RelayCredentials, RelayRefusal>>;
 }
 
 /// Whom a relay is announced to.
@@ -90,7 +94,7 @@ struct Allowance {
 /// A request that has been decided on.
 pub(in super::super) struct Decided {
     pub(in super::super) channel: ResponseChannel<Vec<u8>>,
-    pub(in super::super) decision: Result<RelayCredentials, Refusal>,
+    pub(in super::super) decision: Result<RelayCredentials, RelayRefusal>,
 }
 
 impl TurnService {
@@ -112,11 +116,11 @@ impl TurnService {
         own: PeerId,
         peer: PeerId,
         remote: IpAddr,
-    ) -> Result<BoxFuture<'static, Result<RelayCredentials, Refusal>>, RelayingError> {
+    ) -> Result<BoxFuture<'static, Result<RelayCredentials, RelayRefusal>>, RelayingError> {
         let (Some(relay), Some(requester)) = (key_of_peer(&own), key_of_peer(&peer)) else {
             return Err(RelayingError::RequesterKey);
         };
-        let node = verify_request(message, &self.secret, Channel { relay, requester }, clock::now())?;
+        let node = verify_request(message, &self.secret, RelayChannel { relay, requester }, clock::now())?;
         Ok(Arc::clone(&self.issuer).issue(Requester { node, peer }, remote))
     }
 }
@@ -159,7 +163,7 @@ impl RelayRequests {
         let is_allowed = self.deciding.len() < MAX_DECIDING && self.allowance.take(peer, remote, Instant::now());
         let decision = match is_allowed {
             true => service.decide(&message, own, peer, remote).map_err(|error| wrong(&error))?,
-            false => ready(Err(Refusal::Busy)).boxed(),
+            false => ready(Err(RelayRefusal::Busy)).boxed(),
         };
         self.deciding.push(decision.map(|decision| Decided { channel, decision }).boxed());
         Ok(())
@@ -180,7 +184,7 @@ impl Allowance {
 
 /// The answer to a decision, and the counter for it; no answer if no node would take it.
 pub(in super::super) fn answer(
-    decision: Result<RelayCredentials, Refusal>,
+    decision: Result<RelayCredentials, RelayRefusal>,
     reached_at: impl FnOnce() -> Vec<SocketAddr>,
 ) -> (Option<Vec<u8>>, WhichCounter) {
     let (reply, counter): (_, WhichCounter) = match decision {
@@ -191,8 +195,8 @@ pub(in super::super) fn answer(
             issued.addrs.truncate(MAX_ADDRS);
             (Reply::Issued(issued), |counters| &counters.turn_issued)
         }
-        Err(Refusal::Policy) => (Reply::Refused(Refusal::Policy), |counters| &counters.turn_refused_policy),
-        Err(Refusal::Busy) => (Reply::Refused(Refusal::Busy), |counters| &counters.turn_refused_busy),
+        Err(RelayRefusal::Policy) => (Reply::Refused(RelayRefusal::Policy), |counters| &counters.turn_refused_policy),
+        Err(RelayRefusal::Busy) => (Reply::Refused(RelayRefusal::Busy), |counters| &counters.turn_refused_busy),
     };
     match reply.encode(clock::now()) {
         Ok(message) => (Some(message), counter),

@@ -6,7 +6,7 @@ use std::{collections::HashMap, io, net::SocketAddr, time::Duration};
 
 use keyferry_proto::{
     identity::{NodeKey, NodeSecret},
-    relaying::{Channel, Refusal, RelayCredentials, RelayingError, anonymous_request, node_request},
+    relaying::{RelayChannel, RelayCredentials, RelayRefusal, RelayingError, anonymous_request, node_request},
 };
 use libp2p::{
     PeerId,
@@ -76,7 +76,7 @@ pub enum AskRelayError {
     NotARelay,
     /// It has refused.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(RelayRefusal),
     /// Its answer is not acceptable. The relay is at fault.
     #[error("its answer is wrong: {0}")]
     Reply(#[from] RelayingError),
@@ -179,7 +179,7 @@ pub(in super::super) fn request(own: &PeerId, relay: &PeerId, who: AskAs<'_>) ->
             let relay = key_of_peer(relay).ok_or(AskRelayError::Key)?;
             let seed: [[u8; 32]; 2] = rand::random();
             let seed = std::array::from_fn(|at| seed[at / 32][at % 32]);
-            Ok(node_request(secret, &node, Channel { relay, requester }, clock::now(), &seed))
+            Ok(node_request(secret, &node, RelayChannel { relay, requester }, clock::now(), &seed))
         }
     }
 }

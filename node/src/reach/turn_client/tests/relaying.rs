@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    super::{AddressFamily, Allocation, ConnectError, TurnError, TurnServer},
+    super::{AddressFamily, Allocation, PeerConnectError, TurnError, TurnServer},
     coturn::{Coturn, credentials, exchange, exchange_in_turn, is_missing},
 };
 use crate::net::path::PathStream;
@@ -120,7 +120,7 @@ async fn a_peer_that_refuses_is_told_at_once() {
     // A port on which nobody listens any more.
     let nobody = listener(AddressFamily::V4).await.local_addr().unwrap();
     let error = timeout(PATIENCE, allocation.connector().relay_to(nobody)).await.expect("in time").unwrap_err();
-    assert_eq!(error, ConnectError::Failed(RequestError::PeerUnreachable));
+    assert_eq!(error, PeerConnectError::Failed(RequestError::PeerUnreachable));
     assert_eq!(ConnectFailure::from(error), ConnectFailure::Refused);
     // Which harms nobody else.
     connect(&allocation, &listener(AddressFamily::V4).await).await;

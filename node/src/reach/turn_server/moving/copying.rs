@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Flow, Quantum};
+use super::flow::{Flow, Quantum};
 
 /// The buffer of one way. With both, and with what TLS holds, a connection has less than 64 KiB.
 pub(super) const BUFFER: usize = 16 * 1024;

@@ -13,9 +13,13 @@ use std::{
 };
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
-use super::{Flow, MAX_SLICE, Quantum, copying::BUFFER, end};
+use super::{
+    copying::BUFFER,
+    flow::{Flow, MAX_SLICE, Quantum},
+};
 
 /// The size of a pipe. It has a slot for each fragment of a packet rather than for each byte, so that twice a slice is needed for one;
 /// and all pipes of a user together may have 64 MiB by default (`pipe-user-pages-soft`), beyond which they get two pages each.
@@ -104,6 +108,15 @@ async fn through_buffer(from: &TcpStream, to: &TcpStream, flow: &Flow<'_>) -> io
         }
     }
     Ok(Moved::Copied(read))
+}
+
+/// Passes on the end of one way.
+fn end(stream: &TcpStream) -> io::Result<()> {
+    match SockRef::from(stream).shutdown(std::net::Shutdown::Write) {
+        // It has ended already, and the other way will tell.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        result => result,
+    }
 }
 
 /// Both ends of a pipe. Dropping it closes it, with what is in it.

@@ -9,7 +9,7 @@ use super::{
     bench::{Bench, accepted, config, exchange, in_time, listener_of, relayed},
     raw::RawClient,
 };
-use crate::reach::turn_client::{AddressFamily, Allocation, ConnectError};
+use crate::reach::turn_client::{AddressFamily, Allocation, PeerConnectError};
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::V4, AddressFamily::V6];
 
@@ -51,7 +51,7 @@ async fn a_peer_of_the_other_family_is_not_asked_for_and_is_refused_to_who_asks(
         let (_listener, peer): (_, SocketAddr) = listener_of(other(family)).await;
         let allocation = allocation(&bench, false, AddressFamily::V4, family).await;
         let error = allocation.connector().relay_to(peer).await.unwrap_err();
-        assert_eq!(error, ConnectError::NotAsked(ConnectRefusal::Family));
+        assert_eq!(error, PeerConnectError::NotAsked(ConnectRefusal::Family));
         assert_eq!(ConnectFailure::from(error), ConnectFailure::Unreachable);
 
         let wire_family = |family| match family {

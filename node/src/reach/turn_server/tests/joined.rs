@@ -1,6 +1,6 @@
 //! Joined connections, one at a time.
 
-use keyferry_proto::{identity::NodeSecret, relaying::Refusal};
+use keyferry_proto::{identity::NodeSecret, relaying::RelayRefusal};
 use keyferry_turn::server::Quota;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -172,12 +172,16 @@ async fn issued_credentials_are_good_for_those_whom_the_policy_allows() {
     let host = "203.0.113.7".parse().unwrap();
     let now = clock::now();
     let bench = Bench::new(RelayConfig { policy: AdmissionPolicy::Contacts, ..config() }).await;
-    assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await, Err(Refusal::Policy));
+    assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await, Err(RelayRefusal::Policy));
     ContactsFile::of(bench.home.path()).add(ada, Some("Ada")).unwrap();
     let issued = bench.relay.credentials_for(Some(ada), host, now).await.unwrap();
     assert!(!issued.username.contains(&ada.to_string()), "usernames cross the network in the clear");
     assert_eq!(bench.relay.credentials_for(Some(ada), host, now).await.unwrap().username, issued.username);
-    assert_eq!(bench.relay.credentials_for(None, host, now).await, Err(Refusal::Policy), "it has to say who it is");
+    assert_eq!(
+        bench.relay.credentials_for(None, host, now).await,
+        Err(RelayRefusal::Policy),
+        "it has to say who it is"
+    );
     let allocation = bench.allocation_of(false, &issued.username, &issued.password).await;
     let (mut client, mut peer) = relayed(&allocation).await;
     exchange(&mut client, &mut peer, 1000).await;
@@ -185,7 +189,7 @@ async fn issued_credentials_are_good_for_those_whom_the_policy_allows() {
     assert!(in_time(Allocation::make(&wrong, AddressFamily::V4)).await.is_err());
     assert_eq!(bench.count(|counters| counters.forged), 1);
     let nobody = Bench::new(RelayConfig { policy: AdmissionPolicy::Nobody, ..config() }).await;
-    assert_eq!(nobody.relay.credentials_for(Some(ada), host, now).await, Err(Refusal::Policy));
+    assert_eq!(nobody.relay.credentials_for(Some(ada), host, now).await, Err(RelayRefusal::Policy));
 }
 
 #[tokio::test(flavor = "multi_thread")]

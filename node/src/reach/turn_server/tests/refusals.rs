@@ -13,7 +13,7 @@ use tokio::net::TcpSocket;
 use super::bench::{Bench, config, exchange, in_time, relayed};
 use crate::{
     base::clock,
-    reach::turn_client::{AddressFamily, Allocation, ConnectError, TurnError},
+    reach::turn_client::{AddressFamily, Allocation, PeerConnectError, TurnError},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,7 +28,7 @@ async fn a_peer_that_refuses_is_told_at_once() {
 
         let error = in_time(allocation.connector().relay_to(addr)).await.unwrap_err();
 
-        assert_eq!(error, ConnectError::Failed(RequestError::PeerUnreachable));
+        assert_eq!(error, PeerConnectError::Failed(RequestError::PeerUnreachable));
         assert_eq!(ConnectFailure::from(error), ConnectFailure::Refused);
         assert_eq!(bench.count(|counters| counters.connect_failed), 1);
         assert_eq!(bench.count(|counters| counters.connections), 0);
@@ -47,7 +47,7 @@ async fn a_second_connection_with_one_address_of_a_peer_is_refused_while_the_fir
 
     let error = in_time(allocation.connector().relay_to(addr)).await.unwrap_err();
 
-    assert_eq!(error, ConnectError::Failed(RequestError::ConnectionExists));
+    assert_eq!(error, PeerConnectError::Failed(RequestError::ConnectionExists));
     assert_eq!(ConnectFailure::from(error), ConnectFailure::AddrInUse);
     assert_eq!(bench.count(|counters| counters.connected_already), 1);
     drop((client, peer));

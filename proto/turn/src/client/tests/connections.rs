@@ -8,7 +8,7 @@ use turn_types::{
 };
 
 use super::{
-    super::{Client, ClientOutput, Config, ConnectId, ConnectRefusal, DataId, Origin, RequestError},
+    super::{Client, ClientOutput, Config, ConnectId, ConnectRefusal, DataId, DataOrigin, RequestError},
     exchange::{Exchange, peer},
 };
 
@@ -42,7 +42,7 @@ fn a_wish_ends_in_a_bound_connection() {
     let data = opened(&mut exchange);
     exchange.with_client(|client, now| client.data_connected(now, data));
     exchange.grant(CONNECTION_BIND, &[]);
-    assert_eq!(exchange.tell(), ClientOutput::Bound { data, origin: Origin::Connect { connect, peer: peer() } });
+    assert_eq!(exchange.tell(), ClientOutput::Bound { data, origin: DataOrigin::Connect { connect, peer: peer() } });
     exchange.assert_quiet();
     assert_eq!(exchange.client.counters().bound, 1);
 }
@@ -81,7 +81,7 @@ fn a_connection_of_a_peer_is_bound() {
     let data = opened(&mut exchange);
     exchange.with_client(|client, now| client.data_connected(now, data));
     exchange.grant(CONNECTION_BIND, &[]);
-    assert_eq!(exchange.tell(), ClientOutput::Bound { data, origin: Origin::Attempt { peer: peer() } });
+    assert_eq!(exchange.tell(), ClientOutput::Bound { data, origin: DataOrigin::Attempt { peer: peer() } });
 }
 
 #[test]

@@ -36,8 +36,8 @@ const COMPREHENDED: [u16; 20] = [
 
 /// A whole message of the server.
 #[derive(Debug)]
-pub(super) enum Incoming<'a> {
-    Answer(Answer<'a>),
+pub(super) enum ServerMessage<'a> {
+    Response(Response<'a>),
     /// A peer has connected to the relayed address.
     Attempt {
         connection: u32,
@@ -49,36 +49,36 @@ pub(super) enum Incoming<'a> {
 
 /// An answer of which nothing is known yet.
 #[derive(Debug)]
-pub(super) struct Answer<'a>(Message<'a>);
+pub(super) struct Response<'a>(Message<'a>);
 
 /// Bytes that are no STUN message. The server's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Garbage;
 
 /// Makes out what a message is.
-pub(super) fn read(message: &[u8]) -> Result<Incoming<'_>, Garbage> {
+pub(super) fn read(message: &[u8]) -> Result<ServerMessage<'_>, Garbage> {
     let header = MessageHeader::from_bytes(message).map_err(|_| Garbage)?;
     if message.len() != MessageHeader::LENGTH + usize::from(header.data_length()) {
         return Err(Garbage);
     }
     let message = Message::from_bytes(message).map_err(|_| Garbage)?;
     Ok(match message.class() {
-        MessageClass::Success | MessageClass::Error => Incoming::Answer(Answer(message)),
+        MessageClass::Success | MessageClass::Error => ServerMessage::Response(Response(message)),
         MessageClass::Indication if message.has_method(CONNECTION_ATTEMPT) => attempt(&message),
-        MessageClass::Indication | MessageClass::Request => Incoming::Other,
+        MessageClass::Indication | MessageClass::Request => ServerMessage::Other,
     })
 }
 
-fn attempt<'a>(message: &Message<'_>) -> Incoming<'a> {
+fn attempt<'a>(message: &Message<'_>) -> ServerMessage<'a> {
     match (message.attribute::<ConnectionId>(), message.attribute::<XorPeerAddress>()) {
         (Ok(connection), Ok(peer)) => {
-            Incoming::Attempt { connection: connection.id(), peer: peer.addr(message.transaction_id()) }
+            ServerMessage::Attempt { connection: connection.id(), peer: peer.addr(message.transaction_id()) }
         }
-        _ => Incoming::Other,
+        _ => ServerMessage::Other,
     }
 }
 
-impl Answer<'_> {
+impl Response<'_> {
     /// The request that is answered.
     pub(super) fn transaction_id(&self) -> TransactionId {
         self.0.transaction_id()
