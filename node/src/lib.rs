@@ -119,7 +119,7 @@ pub mod config {
 
     pub use keyferry_net::ip::Network;
     #[cfg(feature = "turn-server")]
-    pub use keyferry_turn::server::Limits;
+    pub use keyferry_turn::server::RelayLimits;
 
     pub use crate::reach::turn_server::RelayConfig;
     #[cfg(feature = "turn-server")]

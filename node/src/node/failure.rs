@@ -3,7 +3,7 @@
 //! What it is not: the exit code or the colours; see the command line.
 
 use keyferry_proto::{
-    address::{AddressError, NameError, Target},
+    address::{AddressError, AddressTarget, NameError},
     message::Refusal,
     signalling::CallRefusal as Refused,
 };
@@ -52,7 +52,7 @@ impl Command {
     /// The same that carrying it out would end with.
     pub fn check(&self) -> Result<(), Failure> {
         match self {
-            Command::Get { address, .. } if matches!(address.target(), Target::Catalogue) => {
+            Command::Get { address, .. } if matches!(address.target(), AddressTarget::Catalogue) => {
                 Err(Error::NamesNothing { address: address.clone() }.into())
             }
             _ => Ok(()),

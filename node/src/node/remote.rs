@@ -9,7 +9,7 @@ use std::{
 };
 
 use keyferry_proto::{
-    address::{Address, ShareName, Target as Wanted},
+    address::{Address, AddressTarget, ShareName},
     catalogue::{CatalogueEntry, SignedEntry},
     hash::{ContentFormat, ContentHash},
     identity::NodeKey,
@@ -113,13 +113,13 @@ impl Node {
 
     pub(super) async fn resolve(&self, online: &Online, address: &Address, events: &Events) -> Result<Resolved, Error> {
         let name = match address.target() {
-            Wanted::Content(hash) => {
+            AddressTarget::Content(hash) => {
                 let name = hash.to_string();
                 tell(events, Event::Stage { message: format!("looking for providers of {}…", &name[..10]) }).await;
                 return Ok(Resolved { hash: *hash, format: None, root_size: None, name, session: None });
             }
-            Wanted::Name(name) => name,
-            Wanted::Catalogue => return Err(Error::NamesNothing { address: address.clone() }),
+            AddressTarget::Name(name) => name,
+            AddressTarget::Catalogue => return Err(Error::NamesNothing { address: address.clone() }),
         };
         let node = address.node().ok_or(Error::NameWithoutNode)?;
         if node == self.key() {

@@ -9,7 +9,7 @@ use keyferry_proto::{
     identity::NodeSecret,
     relaying::{RelayCredentials, RelayRefusal},
 };
-use keyferry_turn::long_term::Credentials;
+use keyferry_turn::long_term::UserCredentials;
 
 use crate::{
     base::{
@@ -25,10 +25,10 @@ use crate::{
     },
 };
 
-/// Addresses of one found relay that are tried: one of each family.
+/// How many addresses of one found relay to try: one of each family.
 const MAX_ADDRS_EACH: usize = 2;
 
-/// What the rendezvous answers and announces for a relay; none for one that is for its named users only.
+/// What the rendezvous answers and announces for a relay; `None` for one that is for its named users only.
 pub(crate) fn service(relay: &Arc<Relay>, secret: &NodeSecret) -> Option<TurnService> {
     let audience = match relay.policy() {
         AdmissionPolicy::Everyone => Audience::Everyone,
@@ -48,7 +48,7 @@ impl CredentialIssuer for Relay {
     }
 }
 
-/// Has the relays of other nodes looked for as they are wanted, and brought to `relays`, until the returned future is dropped.
+/// Looks for relays of other nodes when they are wanted, and brings them to `relays`, until the returned future is dropped.
 pub(crate) fn find(
     relays: &Relays,
     mode: RelayMode,
@@ -95,7 +95,9 @@ impl RelaySearch for RelayFinding {
 /// The ways to use a found relay: plain at each address, and `turns:` at the first, for networks that let only TLS through.
 fn servers_of(relay: &FoundRelay) -> Vec<TurnServer> {
     let issued = &relay.credentials;
-    let Ok(credentials) = Credentials::new(issued.username.clone(), issued.password.clone()) else { return Vec::new() };
+    let Ok(credentials) = UserCredentials::new(issued.username.clone(), issued.password.clone()) else {
+        return Vec::new();
+    };
     let server = |addr: &std::net::SocketAddr, secure| TurnServer::new(addr.ip().to_string(), addr.port(), secure);
     let plain = relay.addrs.iter().take(MAX_ADDRS_EACH).map(|addr| server(addr, false));
     let secure = relay

@@ -24,8 +24,8 @@ use std::{
 use keyferry_turn::{
     AddressFamily, UnixTime,
     client::{self, Client, ClientOptions, ClientOutput, DataId, Ending},
-    framing::MessageReader,
-    long_term::Credentials,
+    framing::StunReader,
+    long_term::UserCredentials,
     peer_policy::PeerPolicy,
     server::{self, Arrival, ConnectFailed, ListenFailure, Server, ServerOutput, Users},
 };
@@ -42,11 +42,11 @@ fn main() -> Result<()> {
         [] => (start_relay("user", "password")?, "user", "password"),
         _ => return Err("usage: allocate [turn:HOST:PORT USER PASSWORD]".into()),
     };
-    use_relay(relay, Credentials::new(user, password)?)
+    use_relay(relay, UserCredentials::new(user, password)?)
 }
 
 /// The client: one control connection, and one data connection for each connection with a peer.
-fn use_relay(relay: SocketAddr, credentials: Credentials) -> Result<()> {
+fn use_relay(relay: SocketAddr, credentials: UserCredentials) -> Result<()> {
     let started = Instant::now();
     let mut control = Connection::open(relay)?;
     let mut data: BTreeMap<DataId, Connection> = BTreeMap::new();
@@ -241,7 +241,7 @@ fn accept(listener: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>>
 /// A connection that carries STUN messages.
 struct Connection {
     socket: TcpStream,
-    reader: MessageReader,
+    reader: StunReader,
 }
 
 impl Connection {
@@ -251,7 +251,7 @@ impl Connection {
 
     fn of(socket: TcpStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, reader: MessageReader::new() })
+        Ok(Self { socket, reader: StunReader::new() })
     }
 
     /// The next message, if it has come in; reads in exact lengths, since raw bytes may follow it.

@@ -13,12 +13,12 @@ use stun_types::{
     prelude::*,
 };
 
-/// What is to be done about a plain STUN message.
+/// What to do about a plain STUN message.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum BindingReply {
     /// Send this.
     Answer(Vec<u8>),
-    /// Send nothing: it was a Binding indication, with which some clients hold their mapping (RFC 8489 §3).
+    /// Send nothing: it was a Binding indication, with which some clients keep their mapping alive (RFC 8489 §3).
     Nothing,
     /// It is not a Binding message.
     NotBinding,
@@ -26,19 +26,19 @@ pub enum Reply {
     Malformed,
 }
 
-/// Attributes that must be understood, and may be in a request: nobody has to prove anything here.
+/// Attributes that a request may have although they have to be understood: nobody has to prove anything here.
 const UNDERSTOOD: [AttributeType; 3] = [Username::TYPE, MessageIntegrity::TYPE, MessageIntegritySha256::TYPE];
 
 /// Decides what to say to `message`, which came from `remote`.
-pub fn reply(message: &[u8], remote: SocketAddr) -> Reply {
-    let Ok(message) = Message::from_bytes(message) else { return Reply::Malformed };
+pub fn reply(message: &[u8], remote: SocketAddr) -> BindingReply {
+    let Ok(message) = Message::from_bytes(message) else { return BindingReply::Malformed };
     if !message.has_method(BINDING) {
-        return Reply::NotBinding;
+        return BindingReply::NotBinding;
     }
     match message.class() {
-        MessageClass::Request => answer(&message, remote).map_or(Reply::Malformed, Reply::Answer),
-        MessageClass::Indication => Reply::Nothing,
-        MessageClass::Success | MessageClass::Error => Reply::NotBinding,
+        MessageClass::Request => answer(&message, remote).map_or(BindingReply::Malformed, BindingReply::Answer),
+        MessageClass::Indication => BindingReply::Nothing,
+        MessageClass::Success | MessageClass::Error => BindingReply::NotBinding,
     }
 }
 
@@ -51,7 +51,7 @@ fn answer(request: &Message<'_>, remote: SocketAddr) -> Option<Vec<u8>> {
         answer.add_attribute(&XorMappedAddress::new(remote, request.transaction_id())).ok()?;
         return Some(answer.finish());
     }
-    // The answer must not grow with what a stranger made up.
+    // A stranger must not make the answer long by inventing attributes.
     unknown.truncate(MAX_UNKNOWN);
     let mut answer = Message::builder_error(request, MessageWriteVec::new());
     answer.add_attribute(&ErrorCode::new(420, "Unknown Attribute").ok()?).ok()?;
@@ -59,7 +59,7 @@ fn answer(request: &Message<'_>, remote: SocketAddr) -> Option<Vec<u8>> {
     Some(answer.finish())
 }
 
-/// Unknown attributes that an error response names.
+/// How many unknown attributes an error response names.
 const MAX_UNKNOWN: usize = 8;
 
 #[cfg(test)]
@@ -81,7 +81,7 @@ mod tests {
 
     fn answer_to(request: &[u8]) -> Vec<u8> {
         match reply(request, REMOTE.parse().unwrap()) {
-            Reply::Answer(answer) => answer,
+            BindingReply::Answer(answer) => answer,
             other => panic!("{other:?}"),
         }
     }
@@ -114,10 +114,10 @@ mod tests {
         let remote = REMOTE.parse().unwrap();
         let allocate = Message::builder_request(stun_types::message::Method::new(3), MessageWriteVec::new()).finish();
         let indication = Message::builder_indication(BINDING, MessageWriteVec::new()).finish();
-        assert_eq!(reply(&allocate, remote), Reply::NotBinding);
-        assert_eq!(reply(&answer_to(&request(&[])), remote), Reply::NotBinding);
-        assert_eq!(reply(&indication, remote), Reply::Nothing);
-        assert_eq!(reply(b"GET / HTTP/1.1\r\n\r\n and more", remote), Reply::Malformed);
+        assert_eq!(reply(&allocate, remote), BindingReply::NotBinding);
+        assert_eq!(reply(&answer_to(&request(&[])), remote), BindingReply::NotBinding);
+        assert_eq!(reply(&indication, remote), BindingReply::Nothing);
+        assert_eq!(reply(b"GET / HTTP/1.1\r\n\r\n and more", remote), BindingReply::Malformed);
     }
 
     proptest! {
@@ -127,7 +127,7 @@ mod tests {
                 let len = u16::try_from(bytes.len() - 20).unwrap().to_be_bytes();
                 bytes[..8].copy_from_slice(&[0, 1, len[0], len[1], 0x21, 0x12, 0xa4, 0x42]);
             }
-            if let Reply::Answer(answer) = reply(&bytes, REMOTE.parse().unwrap()) {
+            if let BindingReply::Answer(answer) = reply(&bytes, REMOTE.parse().unwrap()) {
                 prop_assert!(answer.len() <= 100);
             }
         }

@@ -1,5 +1,5 @@
-//! Credentials that run out by themselves: what one server issues, any that knows the secret can check, and nothing is
-//! kept of it.
+//! Credentials that run out by themselves: what one server issues, every server that knows the secret can check, and none has to keep
+//! anything.
 //!
 //! ```text
 //! username = expiry (seconds since 1970, decimal) ":" identity
@@ -17,13 +17,13 @@ use zeroize::Zeroizing;
 
 use keyferry_net::time::UnixTime;
 
-use crate::long_term::Credentials;
+use crate::long_term::UserCredentials;
 
-/// The longest identity that is issued to or believed: a username has at most 508 bytes (RFC 8489 §14.3), and the table
+/// The longest identity that gets credentials or is believed: a username has at most 508 bytes (RFC 8489 §14.3), and the table
 /// of quotas holds identities.
 pub const MAX_IDENTITY_LEN: usize = 128;
 
-/// What a server signs credentials with.
+/// The secret that a server signs credentials with.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
@@ -48,14 +48,14 @@ impl Secret {
     }
 
     /// Issues credentials; `None` when the identity is empty, too long or not printable ASCII without a colon.
-    pub fn issue(&self, identity: &str, expiry: UnixTime) -> Option<Credentials> {
+    pub fn issue(&self, identity: &str, expiry: UnixTime) -> Option<UserCredentials> {
         let is_plain = identity.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
         if !is_plain || identity.is_empty() || identity.len() > MAX_IDENTITY_LEN {
             return None;
         }
         let username = format!("{}:{identity}", expiry.0);
         let password = self.password(&username)?;
-        Credentials::new(username, password).ok()
+        UserCredentials::new(username, password).ok()
     }
 
     /// The identity that a username names, with the password that proves it, if it is still good.

@@ -43,13 +43,13 @@ const HINT_ESCAPED: &AsciiSet = &NAME_ESCAPED.remove(b'/').remove(b':');
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
     node: Option<NodeKey>,
-    target: Target,
+    target: AddressTarget,
     hints: Vec<Multiaddr>,
 }
 
 /// What an address names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum AddressTarget {
     /// The whole catalogue of the node.
     Catalogue,
     /// What a name in the node's catalogue stands for.
@@ -120,17 +120,17 @@ pub enum AddressError {
 impl Address {
     /// The address of a node's catalogue.
     pub fn catalogue(node: NodeKey) -> Self {
-        Self { node: Some(node), target: Target::Catalogue, hints: Vec::new() }
+        Self { node: Some(node), target: AddressTarget::Catalogue, hints: Vec::new() }
     }
 
     /// The address of a name in a node's catalogue.
     pub fn named(node: NodeKey, name: ShareName) -> Self {
-        Self { node: Some(node), target: Target::Name(name), hints: Vec::new() }
+        Self { node: Some(node), target: AddressTarget::Name(name), hints: Vec::new() }
     }
 
     /// The address of content, at a node or wherever it is held.
     pub fn content(node: Option<NodeKey>, hash: ContentHash) -> Self {
-        Self { node, target: Target::Content(hash), hints: Vec::new() }
+        Self { node, target: AddressTarget::Content(hash), hints: Vec::new() }
     }
 
     /// The same address with these hints; refuses more than [`MAX_HINTS`] and those that have no plain text form.
@@ -150,7 +150,7 @@ impl Address {
     }
 
     /// What the address names.
-    pub fn target(&self) -> &Target {
+    pub fn target(&self) -> &AddressTarget {
         &self.target
     }
 
@@ -167,10 +167,10 @@ impl fmt::Display for Address {
             write!(f, "{node}")?;
         }
         match &self.target {
-            Target::Catalogue => {}
-            Target::Name(name) => write!(f, "/{}", utf8_percent_encode(name.as_str(), NAME_ESCAPED))?,
-            Target::Content(hash) if self.node.is_some() => write!(f, "/{hash}")?,
-            Target::Content(hash) => write!(f, "{hash}")?,
+            AddressTarget::Catalogue => {}
+            AddressTarget::Name(name) => write!(f, "/{}", utf8_percent_encode(name.as_str(), NAME_ESCAPED))?,
+            AddressTarget::Content(hash) if self.node.is_some() => write!(f, "/{hash}")?,
+            AddressTarget::Content(hash) => write!(f, "{hash}")?,
         }
         for (index, hint) in self.hints.iter().enumerate() {
             let separator = if index == 0 { '?' } else { '&' };

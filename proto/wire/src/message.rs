@@ -34,7 +34,7 @@ pub const VERSION: u16 = 1;
 /// The bit of [`Hello::features`] of a node that understands [`Request::Protocol`].
 pub const FEATURE_PROTOCOLS: u64 = 1;
 
-/// The greatest number of entries that a catalogue is listed with; who lists more is not listened to any longer.
+/// The greatest number of entries in a listing of a catalogue; a peer that lists more is not listened to any longer.
 pub const MAX_CATALOGUE_ENTRIES: u64 = 100_000;
 
 /// The greatest length of the name of a program, in bytes.
@@ -208,7 +208,7 @@ pub enum MessageError {
         /// The claimed size in bytes.
         got: u64,
     },
-    /// A status byte that is none.
+    /// A status byte without a meaning.
     #[error("the peer sent {got} where the status of an item was expected")]
     Status {
         /// The byte.

@@ -13,8 +13,8 @@ use std::{
 use keyferry_turn::{
     AddressFamily,
     client::{Client, ClientOptions, Config, ConnectId, DataId, DataOrigin, ClientOutput},
-    framing::{MAX_MESSAGE_LEN, MessageReader},
-    long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures},
+    framing::{MAX_MESSAGE_LEN, StunReader},
+    long_term::{AlgorithmList, Challenge, Claim, UserCredentials, Key, PasswordAlgorithm, SecurityFeatures},
 };
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn read_as_stream(mut bytes: &[u8]) {
-    let mut reader = MessageReader::new();
+    let mut reader = StunReader::new();
     while !bytes.is_empty() {
         let wanted = reader.wanted();
         assert!((1..=MAX_MESSAGE_LEN).contains(&wanted));
@@ -95,7 +95,7 @@ struct World {
 impl World {
     fn new(script: &mut Unstructured<'_>) -> Result<Self> {
         let config = Config { max_permissions: 3, max_connects: 2, max_unbound: 2, ..Config::default() };
-        let credentials = script.ratio(7, 8)?.then(|| Credentials::new("user", PASSWORD).expect("a short name"));
+        let credentials = script.ratio(7, 8)?.then(|| UserCredentials::new("user", PASSWORD).expect("a short name"));
         let family = if script.ratio(3, 4)? { AddressFamily::V4 } else { AddressFamily::V6 };
         let options = ClientOptions { credentials, family, seed: [9; 32], config: config.clone() };
         let offers = match script.int_in_range(0..=2_u8)? {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_turn::{long_term::{AlgorithmList, Authorization, Challenge, Credentials}, peer_policy::PeerPolicy, server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, Limits, ServerOutput, PeerId, Quota, Server, Users}};
+use keyferry_turn::{long_term::{AlgorithmList, Authorization, Challenge, UserCredentials}, peer_policy::PeerPolicy, server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, UserIdentity, RelayLimits, ServerOutput, PeerId, Quota, Server, Users}};
 use libfuzzer_sys::fuzz_target;
 use stun_types::{
     attribute::{AttributeType, RawAttribute},
@@ -40,7 +40,7 @@ const AT_THE_END: [u16; 3] = [0x0008, 0x001c, 0x8028];
 const FEW: Quota = Quota { allocations: 4, connections: 6, bytes: Some(10_000) };
 
 fuzz_target!(|steps: Vec<Step>| {
-    let limits = Limits { identity: FEW, host: FEW, all: FEW, half_open: 8, remembered: 8, ..Limits::default() };
+    let limits = RelayLimits { identity: FEW, host: FEW, all: FEW, half_open: 8, remembered: 8, ..RelayLimits::default() };
     let users = Users { named: [("ada".to_owned(), "lovelace".to_owned())].into(), secret: None };
     let start = Instant::now();
     let server = Server::new(Config { limits, ..Config::default() }, users, PeerPolicy::default(), [7; 32], start);
@@ -104,7 +104,7 @@ impl World {
             }
             (8, Some(client), _) => {
                 let holder = Holder {
-                    identity: Identity::User("ada".to_owned()),
+                    identity: UserIdentity::User("ada".to_owned()),
                     host: SocketAddr::from(([198, 51, 100, whom % 4], 0)).ip(),
                 };
                 self.server.relayed(self.now, client, &holder, number.into());
@@ -174,7 +174,7 @@ impl World {
         }
         if let Ok(challenge) = Challenge::read(&message) {
             assert_eq!(challenge.algorithms.as_ref().map(AlgorithmList::value).map(<[u8]>::len), Some(8));
-            let credentials = Credentials::new("ada", "lovelace").expect("short ones");
+            let credentials = UserCredentials::new("ada", "lovelace").expect("short ones");
             self.authorization = Authorization::new(credentials, challenge).ok();
         }
     }

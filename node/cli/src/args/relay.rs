@@ -5,7 +5,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueHint};
-use keyferry::config::{Limits, Network};
+use keyferry::config::{Network, RelayLimits};
 
 use keyferry::config::{AdmissionPolicy, PortRange, Rates, RelayConfig, RelayUser};
 
@@ -52,7 +52,7 @@ impl RelayOptions {
     /// What they amount to, for a node that relays for these.
     pub fn config(&self, policy: AdmissionPolicy) -> RelayConfig {
         let defaults = RelayConfig::default();
-        let mut limits = Limits::default();
+        let mut limits = RelayLimits::default();
         if let Some(quota) = self.quota {
             limits.identity.bytes = Some(quota);
         }

@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use keyferry_ice::{CandidateKind, TcpType};
 use keyferry_proto::{
     identity::NodeKey,
-    offer::{Offer, OfferError, OpenError, SealedOffer, record_key, resolve_days},
+    offer::{Offer, OfferError, SealedOffer, UnsealError, record_key, resolve_days},
 };
 use libp2p::Multiaddr;
 use tokio::sync::mpsc;
@@ -76,7 +76,7 @@ impl Newest {
                 self.0 = Some(signed.offer().sequence);
                 Some(FoundOffer::Ways(ways_of(signed.offer(), relay_mode)))
             }
-            Err(OpenError::Offer(OfferError::Version { got })) => Some(FoundOffer::OtherVersion(got)),
+            Err(UnsealError::Offer(OfferError::Version { got })) => Some(FoundOffer::OtherVersion(got)),
             Err(error) => {
                 tracing::debug!(%error, "an offer does not open");
                 None

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_turn::binding::{Reply, reply};
+use keyferry_turn::binding::{BindingReply, reply};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -196,19 +196,19 @@ async fn respond(
     for _ in 0..MAX_REQUESTS {
         let reply = reply(&message, remote);
         // The relay has limits of its own, which are not those of strangers.
-        if reply != Reply::NotBinding && !shared.may_answer(remote.ip()) {
+        if reply != BindingReply::NotBinding && !shared.may_answer(remote.ip()) {
             return ConnectionEnd::RateLimited;
         }
         match reply {
-            Reply::Answer(answer) => {
+            BindingReply::Answer(answer) => {
                 if !matches!(timeout(WRITE_TIMEOUT, stream.write_all(&answer)).await, Ok(Ok(()))) {
                     return ConnectionEnd::Closed;
                 }
                 shared.counters.answered.add_one();
             }
-            Reply::Nothing => {}
-            Reply::NotBinding => return hand_over(stream, (remote, local), message, shared),
-            Reply::Malformed => return ConnectionEnd::Malformed,
+            BindingReply::Nothing => {}
+            BindingReply::NotBinding => return hand_over(stream, (remote, local), message, shared),
+            BindingReply::Malformed => return ConnectionEnd::Malformed,
         }
         let deadline = too_old.min(Instant::now() + MAX_IDLE);
         message = match timeout_at(deadline, read::plain(&mut stream)).await {

@@ -1,4 +1,4 @@
-//! What callers hold of an allocation: the allocation itself, the means to connect through it, and what keeps it.
+//! What callers hold of an allocation: the allocation itself, the means to connect through it, and what keeps it alive.
 //!
 //! What it is not: the task that owns the protocol; see [`super::driver`].
 
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::net::path::PathStream;
 
-/// An allocation on a server. It is given back (Refresh with lifetime 0), and its connections that were not handed out are closed, when
-/// it and all its leases are dropped. The server closes those that were handed out.
+/// An allocation on a server. When it and all its leases are dropped, the task gives it back (Refresh with lifetime 0) and closes those of
+/// its connections that nobody has taken; the server closes the others.
 #[derive(Debug)]
 pub struct Allocation {
     allocated: Allocated,
@@ -32,14 +32,14 @@ pub struct Allocation {
     accepted: mpsc::Receiver<(PathStream, SocketAddr)>,
 }
 
-/// Keeps an allocation, for whoever uses a connection of it.
+/// Keeps an allocation alive, for whoever uses one of its connections.
 #[derive(Debug, Clone)]
 pub struct Lease {
     connects: mpsc::Sender<PeerConnect>,
     ended: watch::Receiver<Option<Ending>>,
 }
 
-/// Connects to peers through an allocation. It does not keep it.
+/// Connects to peers through an allocation, without keeping that alive.
 #[derive(Debug, Clone)]
 pub struct Connector {
     connects: mpsc::WeakSender<PeerConnect>,
@@ -84,7 +84,7 @@ impl Allocation {
         Connector { connects: self.lease.connects.downgrade() }
     }
 
-    /// What keeps the allocation beyond this value.
+    /// What keeps the allocation alive beyond this value.
     pub fn lease(&self) -> Lease {
         self.lease.clone()
     }
@@ -94,7 +94,7 @@ impl Allocation {
         self.accepted.recv().await
     }
 
-    /// The same, for whoever waits for other things too.
+    /// Polls for the next connection of a peer, for whoever waits for other things too.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<(PathStream, SocketAddr)>> {
         self.accepted.poll_recv(cx)
     }
@@ -109,14 +109,14 @@ impl Lease {
         }
     }
 
-    /// Waits without keeping the allocation.
+    /// The end of the allocation, for whoever does not keep it alive.
     pub(super) fn watch(&self) -> watch::Receiver<Option<Ending>> {
         self.ended.clone()
     }
 }
 
 impl Connector {
-    /// Connects to a peer, as an ICE agent wants to know of it. Dropping the future gives the attempt up.
+    /// Connects to a peer, with an error for an ICE agent. Dropping the future gives the attempt up.
     pub async fn connect(&self, peer: SocketAddr) -> Result<PathStream, ConnectFailure> {
         self.relay_to(peer).await.map_err(|error| {
             tracing::debug!(%peer, %error, "the relay has not connected");
@@ -124,7 +124,7 @@ impl Connector {
         })
     }
 
-    /// Connects to a peer, and says why that has failed.
+    /// Connects to a peer, with an error that says what the relay answered. Dropping the future gives the attempt up.
     pub async fn relay_to(&self, peer: SocketAddr) -> Result<PathStream, PeerConnectError> {
         let (reply, answer) = oneshot::channel();
         let connects = self.connects.upgrade().ok_or(PeerConnectError::Ended)?;

@@ -33,7 +33,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 pub(super) enum Route {
     /// At this address.
     Direct(SocketAddr),
-    /// At whatever address the proxy takes its name for.
+    /// At whatever address the proxy found for its name.
     Proxied,
 }
 

@@ -13,7 +13,7 @@ use std::{
 use keyferry_turn::{
     AddressFamily,
     client::{Allocated, Client, ClientOptions, ClientOutput, Config, ConnectId, DataId, DataOrigin, Ending},
-    framing::{FrameError, MAX_MESSAGE_LEN, MessageReader},
+    framing::{MAX_MESSAGE_LEN, StunFrameError, StunReader},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
@@ -28,15 +28,15 @@ use super::{
 };
 use crate::net::path::PathStream;
 
-/// Wishes that wait for the task.
+/// How many connects may wait for the task.
 const MAX_WAITING_CONNECTS: usize = 32;
-/// Peers whose permission the task has not yet asked for.
+/// How many peers may wait until the task asks for their permission.
 const MAX_WANTED: usize = 64;
-/// Connections of peers that nobody has accepted yet. More are closed.
+/// How many connections of peers may wait until somebody accepts them. The task closes more.
 const MAX_WAITING_ACCEPTED: usize = 16;
 /// How long a message may take to leave. It is shorter than any send buffer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the task looks for wishes that nobody waits for any more.
+/// How often the task looks for connects that nobody waits for any more.
 const ABANDONED_CHECK: Duration = Duration::from_millis(500);
 /// How long an idle task sleeps when its client waits for nothing, which a client that has not ended never does.
 const LONG: Duration = Duration::from_secs(3600);
@@ -49,14 +49,14 @@ pub(super) struct Started {
     pub(super) ended: watch::Receiver<Option<Ending>>,
 }
 
-/// A wish for the task. Dropping the receiving half of `reply` abandons it.
+/// Somebody wants a connection to a peer. Dropping the receiving half of `reply` abandons it.
 #[derive(Debug)]
 pub(super) struct PeerConnect {
     pub(super) peer: SocketAddr,
     pub(super) reply: oneshot::Sender<Result<PathStream, PeerConnectError>>,
 }
 
-/// Peers that shall be let in.
+/// Peers to let in.
 #[derive(Debug, Default)]
 pub(super) struct WantedPeers {
     peers: Mutex<BTreeSet<IpAddr>>,
@@ -106,19 +106,19 @@ struct AllocationDriver {
     server: TurnServer,
     route: Route,
     control: WriteHalf<PathStream>,
-    /// Whoever waits for the allocation; none once it stands.
+    /// Whoever waits for the allocation; `None` once it stands.
     allocated: Option<oneshot::Sender<Allocated>>,
     accepted: mpsc::Sender<(PathStream, SocketAddr)>,
     ended: watch::Sender<Option<Ending>>,
     replies: BTreeMap<ConnectId, oneshot::Sender<Result<PathStream, PeerConnectError>>>,
     /// Data connections between two steps.
     standing: BTreeMap<DataId, PathStream>,
-    /// Data connections that are opened, or wait for an answer.
+    /// Data connections that are being opened, or wait for an answer.
     steps: JoinSet<(DataId, io::Result<DriverStep>)>,
     aborts: BTreeMap<DataId, AbortHandle>,
 }
 
-/// What has become of a data connection.
+/// What became of a data connection.
 enum DriverStep {
     Opened(PathStream),
     Answered(PathStream, Vec<u8>),
@@ -131,7 +131,7 @@ impl AllocationDriver {
         mut connects: mpsc::Receiver<PeerConnect>,
         wanted: Arc<WantedPeers>,
     ) {
-        let mut reader = MessageReader::new();
+        let mut reader = StunReader::new();
         let mut keeps = true;
         while self.obey().await {
             self.abandon();
@@ -200,7 +200,7 @@ impl AllocationDriver {
         tracing::info!(server = %self.server, ?lifetime, "an allocation on a relay stands");
         tracing::debug!(server = %self.server, %relayed, %mapped, "addresses of an allocation");
         if let Some(waiting) = self.allocated.take() {
-            // Nobody waits any more: the last sender of wishes is gone as well.
+            // If nobody waits any more, the last sender of connects is gone as well.
             let _ = waiting.send(allocated);
         }
     }
@@ -233,7 +233,7 @@ impl AllocationDriver {
         };
         self.spawn(data, async move {
             write_message(&mut stream, &message).await?;
-            let answer = read_message(&mut stream, &mut MessageReader::new()).await?;
+            let answer = read_message(&mut stream, &mut StunReader::new()).await?;
             Ok(DriverStep::Answered(stream, answer))
         });
     }
@@ -286,12 +286,12 @@ impl AllocationDriver {
 
     fn reply(&mut self, connect: ConnectId, result: Result<PathStream, PeerConnectError>) {
         if let Some(reply) = self.replies.remove(&connect) {
-            // Nobody waits any more: the connection is closed.
+            // If nobody waits any more, dropping the connection closes it.
             let _ = reply.send(result);
         }
     }
 
-    /// Gives up wishes that nobody waits for.
+    /// Gives up connects that nobody waits for.
     fn abandon(&mut self) {
         let gone: Vec<ConnectId> =
             self.replies.iter().filter(|(_, reply)| reply.is_closed()).map(|(connect, _)| *connect).collect();
@@ -330,8 +330,8 @@ async fn write_message<S: AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) ->
     timeout(WRITE_TIMEOUT, written).await?
 }
 
-/// Reads one message, and not a byte more. What has been read of it stays in the reader if the future is dropped.
-async fn read_message<S: AsyncRead + Unpin>(stream: &mut S, reader: &mut MessageReader) -> io::Result<Vec<u8>> {
+/// Reads one message, and not a byte more. If the future is dropped, what it has read stays in the reader.
+async fn read_message<S: AsyncRead + Unpin>(stream: &mut S, reader: &mut StunReader) -> io::Result<Vec<u8>> {
     let mut buffer = [0; MAX_MESSAGE_LEN];
     loop {
         let wanted = reader.wanted().min(buffer.len());
@@ -345,6 +345,6 @@ async fn read_message<S: AsyncRead + Unpin>(stream: &mut S, reader: &mut Message
     }
 }
 
-fn not_stun(error: FrameError) -> io::Error {
+fn not_stun(error: StunFrameError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -1,6 +1,6 @@
 //! Why there is no allocation, or no connection to a peer.
 //!
-//! What it is not: which servers are tried next; see [`super::relays`].
+//! What it is not: the choice of the next server; see [`super::relays`].
 
 use std::{io, time::Duration};
 
@@ -53,7 +53,7 @@ impl TurnError {
 /// Why the relay has not connected to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PeerConnectError {
-    /// It was not even asked.
+    /// This node has not even asked it.
     #[error("{0}")]
     NotAsked(#[from] ConnectRefusal),
     /// It has refused or failed.

@@ -12,7 +12,7 @@ use hyper_util::{
     client::legacy::connect::proxy::{SocksV5, Tunnel},
     rt::TokioIo,
 };
-use keyferry_turn::long_term::Credentials;
+use keyferry_turn::long_term::UserCredentials;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -30,7 +30,7 @@ pub struct Proxy {
     protocol: Protocol,
     host: String,
     port: u16,
-    credentials: Option<Credentials>,
+    credentials: Option<UserCredentials>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Proxy {
         let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));
         let (host, port) = uri::host_and_port(address, default_port).map_err(|_| ProxyError::Text)?;
         let credentials = user.map(credentials).transpose()?;
-        let is_long = |user: &Credentials| user.username().len().max(user.password().len()) > MAX_SOCKS_TEXT;
+        let is_long = |user: &UserCredentials| user.username().len().max(user.password().len()) > MAX_SOCKS_TEXT;
         if protocol == Protocol::Socks5 && credentials.as_ref().is_some_and(is_long) {
             return Err(ProxyError::LongCredentials);
         }
@@ -155,10 +155,10 @@ impl Service<Uri> for ConnectedProxy {
     }
 }
 
-fn credentials(user: &str) -> Result<Credentials, ProxyError> {
+fn credentials(user: &str) -> Result<UserCredentials, ProxyError> {
     let (name, password) = user.split_once(':').ok_or(ProxyError::Text)?;
     let decoded = |text| uri::decoded(text).map_err(|_| ProxyError::Text);
-    Credentials::new(decoded(name)?, decoded(password)?).map_err(|_| ProxyError::Text)
+    UserCredentials::new(decoded(name)?, decoded(password)?).map_err(|_| ProxyError::Text)
 }
 
 fn authority(host: &str, port: u16) -> Option<Uri> {
@@ -167,7 +167,7 @@ fn authority(host: &str, port: u16) -> Option<Uri> {
 }
 
 /// RFC 7617 §2.
-fn basic(user: &Credentials) -> Option<HeaderValue> {
+fn basic(user: &UserCredentials) -> Option<HeaderValue> {
     let text = format!("{}:{}", user.username(), user.password());
     let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(text))).ok()?;
     value.set_sensitive(true);

@@ -1,4 +1,4 @@
-//! Which relays there are, what is remembered of each, and who is asked before whom.
+//! Which relays there are, what the node remembers of each, and which one it asks before which.
 //!
 //! What it is not: asking.
 
@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use super::{AddressFamily, TurnError, TurnServer};
 
-/// Configured servers that are kept; more are left out.
+/// How many configured servers to keep; the rest is left out.
 pub const MAX_CONFIGURED: usize = 16;
-/// Found servers that are kept; more are left out.
+/// How many found servers to keep; the rest is left out.
 pub const MAX_FOUND: usize = 32;
 
 /// How long a server that has failed is among the last; doubled with each further failure, up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(30);
 const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// What a server that has not been asked yet is taken to need for its answer.
+/// How long a server is assumed to take for its first answer.
 const UNKNOWN_ANSWER: Duration = Duration::from_millis(150);
 
 /// The servers.
@@ -32,7 +32,7 @@ struct RankedServer {
     record: Record,
 }
 
-/// What is remembered of a server.
+/// What the node remembers of a server.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Record {
     /// How long it took from the first packet to the allocation, last time.
@@ -47,7 +47,7 @@ pub(super) struct Record {
     lacks_v6: bool,
 }
 
-/// In which of four groups a server is.
+/// Which of four groups a server is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ServerRank {
     pub(super) found: bool,
@@ -55,7 +55,7 @@ pub(super) struct ServerRank {
 }
 
 impl Servers {
-    /// Those that the user has named.
+    /// Starts with the servers that the user has named.
     pub(super) fn new(configured: Vec<TurnServer>) -> Self {
         let mut servers = Self::default();
         for server in configured {
@@ -66,7 +66,7 @@ impl Servers {
         servers
     }
 
-    /// Takes these in place of all that have been found. What is remembered of those that stay is kept, also with a new password.
+    /// Replaces all found servers by these. The records of those that stay are kept, even if their password has changed.
     pub(super) fn set_found(&mut self, found: Vec<TurnServer>) {
         let mut before = std::mem::take(&mut self.found);
         for server in found.into_iter().take(MAX_FOUND) {
@@ -83,15 +83,15 @@ impl Servers {
         self.configured.is_empty() && self.found.is_empty()
     }
 
-    /// What is remembered of one, if it is known.
+    /// The record of a server, if it is known.
     pub(super) fn record(&mut self, server: &TurnServer) -> Option<&mut Record> {
         let configured = self.configured.iter_mut().find(|entry| entry.server.is_same(server));
-        // Credentials of those that are found run out, and others take their place.
+        // The credentials of found servers run out, and others take their place.
         let entry = configured.or_else(|| self.found.iter_mut().find(|entry| entry.server.is_where(server)));
         entry.map(|entry| &mut entry.record)
     }
 
-    /// Those that have an address of this family, best first.
+    /// The servers that have an address of this family, best first.
     pub(super) fn ranked(&self, family: Option<AddressFamily>) -> Vec<(ServerRank, TurnServer)> {
         let now = Instant::now();
         let configured = self.configured.iter().map(|entry| (false, entry));
@@ -104,7 +104,7 @@ impl Servers {
         all.into_iter().map(|(rank, entry)| (rank, entry.server.clone())).collect()
     }
 
-    /// Those of the found ones that have failed lately.
+    /// The found servers that have failed lately.
     pub(super) fn failed_found(&self) -> Vec<TurnServer> {
         let now = Instant::now();
         let failed = self.found.iter().filter(|entry| entry.record.is_paused(now));
@@ -207,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_remembered_of_a_found_one_outlives_its_credentials() {
         let as_user = |name: &str| {
-            let credentials = keyferry_turn::long_term::Credentials::new(name.to_owned(), "p".to_owned());
+            let credentials = keyferry_turn::long_term::UserCredentials::new(name.to_owned(), "p".to_owned());
             server("found").with_credentials(credentials.expect("short enough"))
         };
         let mut servers = Servers::default();

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! configured, well    found, well         configured, failed lately    found, failed lately
-//! by how fast they answered last; those that have not been asked yet as if they were neither fast nor slow
+//! each group by how fast its servers answered last; one that was never asked counts as neither fast nor slow
 //! ```
-//! A few are asked at the same time, and the first that answers is used. Found ones wait a moment where there is a configured one that
+//! The node asks a few at the same time, and uses the first that answers. Found ones wait a moment if there is a configured one that
 //! has not failed.
 //!
 //! What it is not: a search for relays; whoever finds some calls [`Relays::set_found`], with addresses that may be dialled.
@@ -27,15 +27,15 @@ use super::{
     ranking::{MAX_CONFIGURED, MAX_FOUND, Record, ServerRank, Servers},
 };
 
-/// Servers that are asked at the same time.
+/// How many servers to ask at the same time.
 const PARALLEL: usize = 3;
 /// How long found servers wait for configured ones.
 const HEAD_START: Duration = Duration::from_secs(1);
-/// How long is waited for a first relay to be found where none is known.
+/// How long to wait for a search to find a first relay if none is known.
 const FIND_PATIENCE: Duration = Duration::from_millis(2500);
-/// How long servers that are only looked at may take to answer.
+/// How long servers may take to answer a probe.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
-/// How many are looked at.
+/// How many servers to probe.
 const MAX_PROBED: usize = 8;
 
 /// The relays that this node may use. Clones are the same relays.
@@ -47,17 +47,17 @@ pub struct Relays {
 #[derive(Default)]
 struct SharedRelays {
     servers: Mutex<Servers>,
-    /// Who looks for relays; none where nobody does.
+    /// Who looks for relays, if anybody does.
     search: OnceLock<Box<dyn RelaySearch>>,
     found: Notify,
 }
 
-/// Who looks for relays. What it finds comes by [`Relays::set_found`].
+/// Whoever looks for relays. What it finds goes to [`Relays::set_found`].
 pub trait RelaySearch: Send + Sync {
-    /// Takes notice that relays are wanted now.
+    /// Hears that relays are wanted now.
     fn want(&self);
 
-    /// Takes notice of all found servers that have failed lately, since one more has.
+    /// Hears of all found servers that have failed lately, each time that one more has.
     fn have_failed(&self, servers: &[TurnServer]);
 }
 
@@ -86,7 +86,7 @@ pub struct RelayReport {
 /// Why no relay has given an allocation.
 #[derive(Debug, thiserror::Error)]
 pub enum RelaysError {
-    /// There is none to be asked.
+    /// There is none to ask.
     #[error("no relay is known")]
     None,
     /// All have failed.
@@ -106,18 +106,18 @@ pub trait RelayAllocator: Send + Sync {
 }
 
 impl Relays {
-    /// Those that the user has named.
+    /// Starts with the servers that the user has named.
     pub fn new(configured: Vec<TurnServer>) -> Self {
         let servers = Mutex::new(Servers::new(configured));
         Self { shared: Arc::new(SharedRelays { servers, ..SharedRelays::default() }) }
     }
 
-    /// Has relays looked for by this one. Once.
+    /// Sets who looks for relays. Only the first call counts.
     pub fn search_by(&self, search: impl RelaySearch + 'static) {
         let _ = self.shared.search.set(Box::new(search));
     }
 
-    /// Takes these in place of all that have been found. What is remembered of those that stay is kept.
+    /// Replaces all found servers by these. What the node remembers of those that stay is kept.
     pub fn set_found(&self, found: Vec<TurnServer>) {
         self.shared.lock().set_found(found);
         self.shared.found.notify_waiters();
@@ -128,12 +128,12 @@ impl Relays {
         self.shared.lock().is_empty()
     }
 
-    /// All of them, the one to be asked first at the beginning.
+    /// All of them, in the order in which the node would ask them.
     pub fn ranked(&self) -> Vec<TurnServer> {
         self.shared.lock().ranked(None).into_iter().map(|(_, server)| server).collect()
     }
 
-    /// What is known of each, the one to be asked first at the beginning.
+    /// What is known of each, in the order in which the node would ask them.
     pub fn reports(&self) -> Vec<RelayReport> {
         let mut servers = self.shared.lock();
         let ranked = servers.ranked(None);
@@ -144,7 +144,7 @@ impl Relays {
         ranked.into_iter().filter_map(report).collect()
     }
 
-    /// Asks each of the best for an allocation, only to see whether it would give one.
+    /// Asks the best servers for an allocation, only to see which would give one.
     pub async fn probe(&self) -> Vec<RelayReport> {
         let servers: Vec<TurnServer> = self.ranked().into_iter().take(MAX_PROBED).collect();
         let probes = servers.into_iter().map(|server| async move {
@@ -156,7 +156,7 @@ impl Relays {
         });
         let mut probes: FuturesUnordered<_> = probes.collect();
         let all = async { while probes.next().await.is_some() {} };
-        // One that has not answered by then is told of as it is known.
+        // Of one that has not answered by then, the report says what was known before.
         let _ = timeout(PROBE_PATIENCE, all).await;
         self.reports()
     }
@@ -208,7 +208,7 @@ impl Relays {
                 answer = asked.next() => match answer {
                     Some((_, Ok(allocation))) => {
                         wanted -= 1;
-                        // Nobody waits any more: it is given back.
+                        // If nobody waits any more, dropping it gives it back.
                         let _ = out.try_send(allocation);
                     }
                     Some((server, Err(error))) => failed.push((server, error)),
@@ -221,7 +221,7 @@ impl Relays {
         failed
     }
 
-    /// Says that relays are wanted, and waits for one where none is known.
+    /// Says that relays are wanted, and waits for one if none is known.
     async fn search(&self) {
         let Some(search) = self.shared.search.get() else { return };
         let found = self.shared.found.notified();

@@ -1,4 +1,4 @@
-//! A TURN server that can be used: where it is, who this node is there, and what its certificate is checked against.
+//! A TURN server for this node to use: where it is, as which user, and how to check its certificate.
 //!
 //! What it is not: a connection.
 
@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use keyferry_turn::long_term::Credentials;
+use keyferry_turn::long_term::UserCredentials;
 use rustls::ClientConfig;
 
 use super::{
@@ -24,10 +24,10 @@ pub struct TurnServer {
     pub(super) port: u16,
     /// Whether TURN runs within TLS.
     pub(super) secure: bool,
-    pub(super) credentials: Option<Credentials>,
+    pub(super) credentials: Option<UserCredentials>,
     pub(super) trust: Trust,
     pub(super) proxy: Option<Proxy>,
-    /// Made once, so that data connections resume the session of the control connection.
+    /// Made once, so that data connections resume the TLS session of the control connection.
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
@@ -44,20 +44,20 @@ impl TurnServer {
         Ok(Self { credentials, ..Self::new(host, port, secure) })
     }
 
-    /// As this user.
-    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+    /// Uses the server as this user.
+    pub fn with_credentials(mut self, credentials: UserCredentials) -> Self {
         self.credentials = Some(credentials);
         self
     }
 
-    /// With a certificate that is checked against this.
+    /// Checks the certificate against this.
     pub fn with_trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self.tls = Arc::default();
         self
     }
 
-    /// Reached through this proxy.
+    /// Reaches the server through this proxy.
     pub fn with_proxy(mut self, proxy: Option<Proxy>) -> Self {
         self.proxy = proxy;
         self
@@ -96,7 +96,7 @@ impl fmt::Display for TurnServer {
 
 impl fmt::Debug for TurnServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = self.credentials.as_ref().map(Credentials::username);
+        let user = self.credentials.as_ref().map(UserCredentials::username);
         let proxy = self.proxy.as_ref().map(ToString::to_string);
         write!(f, "TurnServer({self}, user {user:?}, {:?}, proxy {proxy:?})", self.trust)
     }

@@ -1,4 +1,4 @@
-//! TLS to `turns:` servers (RFC 7065 §3.1, RFC 8656 §3.1; ALPN of RFC 7443), and what their certificates are checked against.
+//! TLS to `turns:` servers (RFC 7065 §3.1, RFC 8656 §3.1; ALPN of RFC 7443), and how their certificates are checked.
 //!
 //! What it is not: the TLS between nodes, which runs inside and proves the peer.
 
@@ -25,7 +25,7 @@ const ALPN: &[u8] = b"stun.turn";
 /// Bytes of a SHA-256 hash.
 const PIN_LEN: usize = 32;
 
-/// What the certificate of a `turns:` server is checked against.
+/// How to check the certificate of a `turns:` server: against what.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trust {
     /// The root certificates of the system.
@@ -66,7 +66,7 @@ pub enum TrustError {
 }
 
 impl Pin {
-    /// The pin that somebody has told: the SHA-256 hash of a SubjectPublicKeyInfo.
+    /// Takes a pin as somebody has told it: the SHA-256 hash of a SubjectPublicKeyInfo.
     pub const fn from_bytes(bytes: [u8; PIN_LEN]) -> Self {
         Self(bytes)
     }

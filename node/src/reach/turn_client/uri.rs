@@ -11,14 +11,14 @@
 
 use std::net::Ipv6Addr;
 
-use keyferry_turn::long_term::{Credentials, CredentialsError};
+use keyferry_turn::long_term::{UserCredentials, UserCredentialsError};
 use percent_encoding::percent_decode_str;
 
 /// RFC 8656 §4 and RFC 7065 §3.2.
 const DEFAULT_PORT: u16 = 3478;
 const DEFAULT_TLS_PORT: u16 = 5349;
 
-/// The longest URI: a user and a password of the greatest length, all of it percent-encoded, and a name.
+/// The longest URI: the longest user name and password, all percent-encoded, and a host name.
 const MAX_LEN: usize = 4096;
 /// The longest name (RFC 1035 §2.3.4).
 const MAX_HOST_LEN: usize = 253;
@@ -30,7 +30,7 @@ pub(super) struct TurnUri {
     /// A name or an address.
     pub(super) host: String,
     pub(super) port: u16,
-    pub(super) credentials: Option<Credentials>,
+    pub(super) credentials: Option<UserCredentials>,
 }
 
 /// Text that is no URI of a TURN server. The user's fault.
@@ -56,7 +56,7 @@ pub enum UriError {
     Encoding,
     /// No user name, or no password.
     #[error("the TURN server: {0}")]
-    Credentials(#[from] CredentialsError),
+    Credentials(#[from] UserCredentialsError),
     /// Neither a name nor an address.
     #[error("the TURN server has no valid host: {host:?}; an IPv6 address is written in brackets")]
     Host {
@@ -116,9 +116,9 @@ fn check_query(query: &str) -> Result<(), UriError> {
     }
 }
 
-fn credentials(user: &str) -> Result<Credentials, UriError> {
+fn credentials(user: &str) -> Result<UserCredentials, UriError> {
     let (name, password) = user.split_once(':').ok_or(UriError::NoPassword)?;
-    Ok(Credentials::new(decoded(name)?, decoded(password)?)?)
+    Ok(UserCredentials::new(decoded(name)?, decoded(password)?)?)
 }
 
 /// Undoes percent-encoding (RFC 3986 §2.1), strictly.
@@ -176,7 +176,7 @@ fn number(port: &str) -> Option<u16> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::TurnServer, *};
+    use super::super::TurnServer;
 
     fn server(text: &str) -> TurnServer {
         TurnServer::parse(text).unwrap()

@@ -1,4 +1,4 @@
-//! Which addresses of a relay are taken: what it says of itself is a stranger's word.
+//! Which addresses of a relay this node takes: what it says of itself is a stranger's word.
 //!
 //! What it is not: the rules for strangers' addresses; those are [`AddressPolicy`].
 
@@ -11,13 +11,13 @@ use crate::{
     reach::rendezvous::{AddressScope, Granted},
 };
 
-/// The addresses of a provider that may be dialled to ask it: public ones.
+/// The addresses of a provider at which this node may ask it: public ones.
 pub(super) fn to_ask(stated: &[SocketAddr], policy: &AddressPolicy) -> Vec<SocketAddr> {
     stated.iter().copied().filter(|addr| is_public(*addr, policy)).collect()
 }
 
-/// The addresses of a relay that may be dialled to use it, the surest first: where it was dialled; others of the host that it
-/// is connected from, which it may well have; and public ones.
+/// The addresses of a relay at which this node may use it, the surest first: where this node dialled it; others of the host that its
+/// connection comes from, which it may well have; and public ones.
 pub(super) fn to_use(granted: &Granted, policy: &AddressPolicy) -> Vec<SocketAddr> {
     let via = canonical(granted.via);
     let stated: Vec<_> = granted.issued.addrs.iter().copied().map(canonical).collect();

@@ -1,13 +1,13 @@
-//! Finding relays: a node that may need one looks for TURN relays of other nodes, and has leave to use a few of them at hand.
+//! Finding relays: a node that may need one looks for TURN relays of other nodes, and keeps the leave to use a few of them at hand.
 //!
 //! ```text
 //! DHT: relays of contacts, relays for everyone ─▶ candidates ─▶ asked for credentials ─▶ found ─▶ renewed, or dropped
 //! ```
-//! Nothing is looked up before relays are wanted for the first time, or the node turns out not to be reachable: then they
-//! are to be at hand before they are needed. Relays of contacts come first, then peers that are connected already; among
-//! equals chance decides, so that the load is spread.
+//! The search begins when relays are wanted for the first time, or when the node turns out to be unreachable: then it should have them
+//! before it needs them. Relays of contacts come first, then peers that are connected already; among equals chance decides, which
+//! spreads the load.
 //!
-//! What it is not: the use of a relay, or the ones that the owner has configured. The rendezvous carries what is asked
+//! What it is not: the use of a relay, or the ones that the owner has configured. The rendezvous carries the requests
 //! ([`Rendezvous::ask_relay`]).
 
 mod addresses;
@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::reach::rendezvous::Rendezvous;
 
-/// Wishes that may wait for the task; more say nothing new.
+/// How many wishes may wait for the task; more would say nothing new.
 const WISHES: usize = 32;
 
 /// The handle to the task that finds relays. The task ends with the last handle, or with the rendezvous.

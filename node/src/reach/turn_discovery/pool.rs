@@ -1,4 +1,4 @@
-//! The relays at hand, those that may become some, and those that are left alone.
+//! The relays at hand, those that may become some, and those that the node leaves alone for a while.
 //!
 //! What it is not: asking, or looking for more; the task does both.
 
@@ -17,22 +17,22 @@ use libp2p::PeerId;
 
 use crate::reach::rendezvous::{AskRelayError, Provider};
 
-/// Relays that are kept at hand.
+/// How many relays to keep at hand.
 pub const MAX_FOUND: usize = 4;
-/// Candidates that wait to be asked; more are left out, unless they are of contacts.
+/// How many candidates may wait to be asked; more are left out, unless they belong to contacts.
 const MAX_CANDIDATES: usize = 64;
-/// Relays that are asked at a time.
+/// How many relays to ask at a time.
 const MAX_ASKING: usize = 4;
-/// Relays that are remembered as left alone.
+/// How many of the relays that are left alone to remember.
 const MAX_PAUSED: usize = 256;
-/// New credentials take the place of the old ones when half of the time of those is over. A relay is asked for some this long after
-/// the last time at the latest: that tells whether it is still there.
+/// How long after the last time to ask a relay again, at the latest: the answer tells that it is still there. New credentials replace
+/// the old ones when half of the time of those is over.
 const RENEW_AFTER: Duration = Duration::from_secs(10 * 60);
-/// How long a relay is left alone that has no time at the moment, or that this node could not ask or use.
+/// How long to leave a relay alone that is busy at the moment, or that this node could not ask or use.
 const SHORT_PAUSE: Duration = Duration::from_secs(60);
-/// How long one that cannot be reached is.
+/// How long to leave a relay alone that cannot be reached.
 const PAUSE: Duration = Duration::from_secs(10 * 60);
-/// How long one that does not relay for this node is, or talks nonsense.
+/// How long to leave a relay alone that does not relay for this node, or talks nonsense.
 const LONG_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// A relay that has given this node leave to use it.
@@ -51,7 +51,7 @@ pub struct FoundRelay {
 
 /// A peer that may relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RelayCandidate {
+pub(super) struct ProspectiveRelay {
     pub(super) provider: Provider,
     /// The contact under whose key it was found.
     pub(super) whose: Option<NodeKey>,
@@ -60,9 +60,9 @@ pub(super) struct RelayCandidate {
 /// Why a relay is not at hand, or not any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RelayFailure {
-    /// It has no time, or this node had none: its credentials hold.
+    /// It is busy, or this node was: its credentials still hold.
     Passing,
-    /// It could be asked, and not be used: its fault, or that of the network in between.
+    /// This node could ask it, but not use it: its fault, or that of the network in between.
     Useless,
     /// It cannot be reached.
     Gone,
@@ -74,34 +74,34 @@ pub(super) enum RelayFailure {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     held: Vec<KnownRelay>,
-    candidates: Vec<RelayCandidate>,
-    asking: HashMap<PeerId, RelayCandidate>,
+    candidates: Vec<ProspectiveRelay>,
+    asking: HashMap<PeerId, ProspectiveRelay>,
     paused: HashMap<PeerId, Instant>,
 }
 
 #[derive(Debug)]
 struct KnownRelay {
     relay: FoundRelay,
-    origin: RelayCandidate,
+    origin: ProspectiveRelay,
     renew_at: Instant,
-    /// From when on newer credentials take the place of these.
+    /// When newer credentials begin to replace these.
     stale_at: Instant,
     void_at: Instant,
 }
 
-impl RelayCandidate {
+impl ProspectiveRelay {
     fn peer(&self) -> PeerId {
         self.provider.peer
     }
 
-    /// Which are asked first.
+    /// Whom to ask first: the least.
     fn rank(&self) -> (bool, bool) {
         (self.whose.is_none(), !self.provider.is_connected)
     }
 }
 
 impl FoundRelay {
-    /// Whether it is the same relay, whatever the credentials: who uses it need not hear of new ones before they are needed.
+    /// Whether it is the same relay, whatever the credentials: users of it need not hear of new ones before they need them.
     fn is_as_good_as(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.credentials, &other.credentials);
         (self.peer, &self.addrs, &ours.realm, ours.tls_pin) == (other.peer, &other.addrs, &theirs.realm, theirs.tls_pin)
@@ -119,7 +119,7 @@ impl fmt::Debug for FoundRelay {
 }
 
 impl RelayFailure {
-    /// How long the relay is left alone.
+    /// How long to leave the relay alone.
     fn pause(self) -> Duration {
         match self {
             Self::Passing | Self::Useless => SHORT_PAUSE,
@@ -158,13 +158,13 @@ impl Pool {
         self.held.len() < MAX_FOUND
     }
 
-    /// Forgets those that have not been asked: what was found lately is likelier to be there.
+    /// Forgets the candidates that were never asked: what a new search finds is more likely to be there.
     pub(super) fn forget_candidates(&mut self) {
         self.candidates.clear();
     }
 
-    /// Takes a candidate, unless it is known or left alone.
-    pub(super) fn add(&mut self, candidate: RelayCandidate, now: Instant) {
+    /// Takes a candidate, unless it is known or to be left alone.
+    pub(super) fn add(&mut self, candidate: ProspectiveRelay, now: Instant) {
         let peer = candidate.peer();
         let is_paused = self.paused.get(&peer).is_some_and(|until| *until > now);
         if is_paused || self.asking.contains_key(&peer) || self.held.iter().any(|held| held.relay.peer == peer) {
@@ -190,7 +190,7 @@ impl Pool {
         now: Instant,
         may_ask_strangers: bool,
         chance: impl FnOnce(usize) -> usize,
-    ) -> Option<RelayCandidate> {
+    ) -> Option<ProspectiveRelay> {
         if self.asking.len() >= MAX_ASKING {
             return None;
         }
@@ -198,11 +198,11 @@ impl Pool {
         let next = match self.held.iter().find(is_due) {
             Some(held) => held.origin.clone(),
             None => {
-                let may = |candidate: &RelayCandidate| match candidate.whose {
+                let may = |candidate: &ProspectiveRelay| match candidate.whose {
                     Some(_) => self.has_room(|whose| whose.is_some()),
                     None => may_ask_strangers && self.has_room(|_| true),
                 };
-                let best = self.candidates.iter().filter(|it| may(it)).map(RelayCandidate::rank).min()?;
+                let best = self.candidates.iter().filter(|it| may(it)).map(ProspectiveRelay::rank).min()?;
                 let equals: Vec<usize> =
                     (0..self.candidates.len()).filter(|at| self.candidates[*at].rank() == best).collect();
                 let chosen = *equals.get(chance(equals.len()) % equals.len())?;
@@ -223,7 +223,7 @@ impl Pool {
         }
         self.held.retain(|held| held.relay.peer != relay.peer);
         if self.held.len() >= MAX_FOUND {
-            // Asked because it is a contact's, or while there was room: it takes the place of a stranger's, or has none.
+            // The node asked it because it is a contact's, or while there was room: it replaces a stranger's relay, or is not kept.
             let stranger = self.held.iter().position(|held| held.relay.whose.is_none());
             match stranger.filter(|_| relay.whose.is_some()) {
                 Some(at) => drop(self.held.remove(at)),
@@ -261,7 +261,7 @@ impl Pool {
         self.paused.retain(|_, until| *until > now);
     }
 
-    /// When something is to be renewed or dropped.
+    /// When to renew or drop something.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let due = |held: &KnownRelay| match self.asking.contains_key(&held.relay.peer) {
             true => held.void_at,
@@ -270,7 +270,7 @@ impl Pool {
         self.held.iter().map(due).min()
     }
 
-    /// Whether there is room for one more, beside those of a kind that are at hand or being asked.
+    /// Whether there is room for one more besides those of a kind that are at hand or being asked.
     fn has_room(&self, kind: impl Fn(&Option<NodeKey>) -> bool) -> bool {
         let held = self.held.iter().map(|held| (held.relay.peer, &held.relay.whose));
         let known: HashMap<_, _> = held.chain(self.asking.iter().map(|(peer, it)| (*peer, &it.whose))).collect();
@@ -296,13 +296,13 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn candidate(whose: Option<u8>, is_connected: bool) -> RelayCandidate {
+    fn candidate(whose: Option<u8>, is_connected: bool) -> ProspectiveRelay {
         let whose = whose.map(|seed| NodeSecret::from_bytes(&[seed; 32]).public());
         let addrs = vec!["203.0.113.1:4600".parse().unwrap()];
-        RelayCandidate { provider: Provider { peer: PeerId::random(), addrs, is_connected }, whose }
+        ProspectiveRelay { provider: Provider { peer: PeerId::random(), addrs, is_connected }, whose }
     }
 
-    fn relay(of: &RelayCandidate) -> FoundRelay {
+    fn relay(of: &ProspectiveRelay) -> FoundRelay {
         FoundRelay {
             peer: of.peer(),
             whose: of.whose,
@@ -318,14 +318,14 @@ mod tests {
         }
     }
 
-    fn pool_of(candidates: impl IntoIterator<Item = RelayCandidate>, now: Instant) -> Pool {
+    fn pool_of(candidates: impl IntoIterator<Item = ProspectiveRelay>, now: Instant) -> Pool {
         let mut pool = Pool::default();
         candidates.into_iter().for_each(|candidate| pool.add(candidate, now));
         pool
     }
 
     /// Asks all that are to be asked, who all say yes.
-    fn ask_all(pool: &mut Pool, now: Instant) -> Vec<RelayCandidate> {
+    fn ask_all(pool: &mut Pool, now: Instant) -> Vec<ProspectiveRelay> {
         let mut asked = Vec::new();
         while let Some(next) = pool.next_to_ask(now, true, |_| 0) {
             pool.on_granted(relay(&next), HOUR, now);

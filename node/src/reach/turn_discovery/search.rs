@@ -12,19 +12,19 @@ use keyferry_proto::{
 };
 use rand::seq::SliceRandom;
 
-use super::pool::RelayCandidate;
+use super::pool::ProspectiveRelay;
 use crate::{base::data_dir::ContactsFile, reach::rendezvous::Rendezvous};
 
-/// Contacts whose relays are looked up in one search; chance decides which.
+/// How many contacts' relays to look up in one search; chance decides whose.
 const MAX_CONTACTS: usize = 16;
-/// How long relays for everyone wait for those of contacts.
+/// How long relays for everyone wait for relays of contacts.
 const HEAD_START: Duration = Duration::from_millis(300);
 /// How long a search goes on.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A search that is under way. Dropping it ends it.
 pub(super) struct RelayLookup {
-    lookups: SelectAll<BoxStream<'static, RelayCandidate>>,
+    lookups: SelectAll<BoxStream<'static, ProspectiveRelay>>,
     /// When strangers may be asked.
     head_start_ends: Instant,
     ends: Instant,
@@ -44,8 +44,8 @@ impl RelayLookup {
         Self { lookups, head_start_ends: now + head_start, ends: now + SEARCH_TIMEOUT }
     }
 
-    /// The next candidate; none when nothing more will be found.
-    pub(super) async fn next(&mut self) -> Option<RelayCandidate> {
+    /// The next candidate; `None` when there are no more.
+    pub(super) async fn next(&mut self) -> Option<ProspectiveRelay> {
         self.lookups.next().await
     }
 
@@ -79,8 +79,8 @@ pub(super) async fn some_contacts(file: ContactsFile) -> Vec<NodeKey> {
     nodes
 }
 
-fn lookup(rendezvous: &Rendezvous, key: RecordKey, whose: Option<NodeKey>) -> BoxStream<'static, RelayCandidate> {
+fn lookup(rendezvous: &Rendezvous, key: RecordKey, whose: Option<NodeKey>) -> BoxStream<'static, ProspectiveRelay> {
     let mut providers = rendezvous.providers(key);
     let found = futures::stream::poll_fn(move |cx| providers.poll_recv(cx));
-    found.map(move |provider| RelayCandidate { provider, whose }).boxed()
+    found.map(move |provider| ProspectiveRelay { provider, whose }).boxed()
 }

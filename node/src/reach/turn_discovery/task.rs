@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use keyferry_proto::identity::NodeSecret;
+use libp2p::PeerId;
 use tokio::{
     sync::{mpsc, watch},
     time::sleep_until,
@@ -13,7 +14,7 @@ use tokio::{
 
 use super::{
     addresses,
-    pool::{FoundRelay, Pool, RelayCandidate, RelayFailure},
+    pool::{FoundRelay, Pool, ProspectiveRelay, RelayFailure},
     search::{RelayLookup, some_contacts},
 };
 use crate::{
@@ -22,11 +23,11 @@ use crate::{
     reach::rendezvous::{AskAs, AskRelayError, Granted, Rendezvous, RendezvousStatus},
 };
 
-/// How long a node has to turn out reachable, once it has met others, before it counts as one that may need relays.
+/// How long after it has met others a node may take to turn out reachable; then it counts as one that may need relays.
 const REACHABLE_PATIENCE: Duration = Duration::from_secs(5);
-/// The least time from the beginning of a search to that of the next one.
+/// The least time between the beginnings of two searches.
 const MIN_SEARCH_PAUSE: Duration = Duration::from_secs(5);
-/// The time from the end of a search that did not find enough to the next one; doubles each time.
+/// How long to wait after a search that did not find enough; doubles each time.
 const SEARCH_PAUSE: Duration = Duration::from_secs(30);
 const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// The longest sleep.
@@ -35,12 +36,11 @@ const IDLE: Duration = Duration::from_secs(60 * 60);
 /// How relays are found.
 #[derive(Debug, Clone)]
 pub struct FindingConfig {
-    /// The node, as which relays of contacts are asked.
+    /// The key of this node, with which it introduces itself to relays of contacts.
     pub secret: NodeSecret,
-    /// Whose relays are asked first.
+    /// Whose relays to ask first.
     pub contacts: ContactsFile,
-    /// Whether contacts may learn that this node is where it is. Otherwise only relays for everyone are asked, as nobody in
-    /// particular.
+    /// Whether contacts may learn where this node is. Otherwise it asks only relays for everyone, and does not say who it is.
     pub introduces_itself: bool,
 }
 
@@ -51,9 +51,9 @@ pub(super) enum Wish {
     Lost(PeerId),
 }
 
-/// What became of asking a relay.
+/// What a relay answered.
 struct AskedRelay {
-    candidate: RelayCandidate,
+    candidate: ProspectiveRelay,
     result: Result<Granted, AskRelayError>,
 }
 
@@ -67,9 +67,9 @@ pub(super) struct FindingTask {
     pool: Pool,
     asking: FuturesUnordered<BoxFuture<'static, AskedRelay>>,
     search: Option<RelayLookup>,
-    /// Whether relays are looked for at all.
+    /// Whether the task looks for relays at all.
     is_active: bool,
-    /// When others were met first.
+    /// When the node met others first.
     met_at: Option<Instant>,
     search_began: Option<Instant>,
     search_due: Instant,
@@ -173,7 +173,7 @@ impl FindingTask {
         }
     }
 
-    fn on_candidate(&mut self, mut candidate: RelayCandidate, now: Instant) {
+    fn on_candidate(&mut self, mut candidate: ProspectiveRelay, now: Instant) {
         if let Some(policy) = self.policy() {
             let provider = &mut candidate.provider;
             provider.addrs = addresses::to_ask(&provider.addrs, &policy);
@@ -205,12 +205,12 @@ impl FindingTask {
         self.pool.on_granted(relay, lifetime, now);
     }
 
-    /// Whether no peer is connected: then it is our own network that is down.
+    /// Whether no peer is connected: then this node's own network is down.
     fn is_alone(&self) -> bool {
         self.status.borrow().connected == 0
     }
 
-    /// A node that others cannot reach may need relays, and is to have them at hand before it does.
+    /// A node that others cannot reach may need relays, and should have them at hand before it does.
     fn look_at_reachability(&mut self, now: Instant) {
         let status = self.status.borrow_and_update();
         if self.is_active || status.wan_peers == 0 {
@@ -262,7 +262,7 @@ impl FindingTask {
     }
 }
 
-async fn ask(rendezvous: Rendezvous, candidate: RelayCandidate, secret: NodeSecret) -> AskedRelay {
+async fn ask(rendezvous: Rendezvous, candidate: ProspectiveRelay, secret: NodeSecret) -> AskedRelay {
     let who = match candidate.whose {
         Some(relay) => AskAs::Node { secret: &secret, relay },
         None => AskAs::Anonymous,
@@ -272,7 +272,7 @@ async fn ask(rendezvous: Rendezvous, candidate: RelayCandidate, secret: NodeSecr
 }
 
 /// The next candidate of a search; never, if there is none.
-async fn next_of(search: &mut Option<RelayLookup>) -> Option<RelayCandidate> {
+async fn next_of(search: &mut Option<RelayLookup>) -> Option<ProspectiveRelay> {
     match search {
         Some(search) => search.next().await,
         None => std::future::pending().await,

@@ -1,6 +1,6 @@
-//! The task that owns the server's state: everything that happens comes here in turn, and what is to be done goes out from here.
+//! The task that owns the server's state: everything that happens comes in here, one after the other, and what to do goes out from here.
 //!
-//! It never waits for a client: what a client does not take in time costs that client its connection.
+//! It never waits for a client: one that does not take in time what it is sent loses its connection.
 //!
 //! What it is not: reading, writing or moving bytes; each client has a task for that.
 
@@ -9,7 +9,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use keyferry_turn::{
     AddressFamily,
     peer_policy::PeerPolicy,
-    server::{AllocationId, Arrival, ClientId, ConnectFailed, Holder, PeerId, Server, ServerCounters, ServerOutput},
+    server::{AllocationId, Arrival, ClientId, ConnectFailed, PeerId, Server, ServerCounters, ServerOutput},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,11 +27,11 @@ use super::{
 };
 use crate::base::clock;
 
-/// What may wait for a client to take it: answers, and tidings of peers.
+/// How many answers, and messages about peers, may wait until a client takes them.
 const MAX_COMMANDS: usize = 64;
-/// How often the addresses of this machine are read again.
+/// How often to read the addresses of this machine again.
 const READ_ADDRS_EVERY: Duration = Duration::from_secs(30);
-/// Pause after accept fails for want of memory or file descriptors.
+/// How long to pause after accept has failed for want of memory or file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The task's state.
@@ -103,7 +103,7 @@ impl RelayActor {
             RelayInput::Client { stream, arrival, first } => self.welcome(stream, arrival, first),
             RelayInput::Message { client, message, taken } => {
                 self.server.message(now(), clock::now(), client, &message);
-                // What follows is on its way before the client's next message is read.
+                // What follows is on its way before the client's task reads the next message.
                 self.act();
                 let _ = taken.send(());
             }
@@ -139,7 +139,7 @@ impl RelayActor {
         self.tasks.spawn(client::run(stream, link, received));
     }
 
-    /// Does what the server wants done. What led to it is counted by then.
+    /// Does what the server wants done, after publishing the counts that led to it.
     fn act(&mut self) {
         self.publish();
         while let Some(output) = self.server.poll_output() {
@@ -170,7 +170,7 @@ impl RelayActor {
         }
     }
 
-    /// Tells a client's task; one that is too far behind is left, and tells so itself.
+    /// Tells a client's task; one that is too far behind is given up, and reports its end itself.
     fn command(&mut self, client: ClientId, command: ClientCommand) {
         let Some(commands) = self.clients.get(&client) else { return };
         if commands.try_send(command).is_err() {
@@ -227,7 +227,7 @@ async fn accept(listener: TcpListener, allocation: AllocationId, inputs: mpsc::S
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                // Where the option cannot be set, the connection is slower and nothing else.
+                // If the option cannot be set, the connection is slower, and that is all.
                 let _ = stream.set_nodelay(true);
                 if inputs.send(RelayInput::Peer { allocation, stream, remote }).await.is_err() {
                     return;

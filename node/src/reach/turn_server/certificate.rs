@@ -1,4 +1,4 @@
-//! The X.509 certificate that `turns:` clients are shown: the operator's, or one that the relay makes for itself.
+//! The X.509 certificate that the relay shows to `turns:` clients: the operator's, or one that it makes for itself.
 //!
 //! ```text
 //! relay.crt   PEM, self-signed, made once: whoever has pinned it finds it again after a restart
@@ -27,7 +27,7 @@ const CERTIFICATE_FILE: &str = "relay.crt";
 const KEY_FILE: &str = "relay.key";
 const SECRET_MODE: u32 = 0o600;
 const PUBLIC_MODE: u32 = 0o644;
-/// The name in a certificate that the relay makes. Nobody is asked to believe it; it is pinned.
+/// The name in a certificate that the relay makes. Nobody has to believe it: clients pin the key.
 const NAME: &str = "relay.keyferry.invalid";
 
 /// Why there is no certificate. About this machine, or what its operator has given.
@@ -72,7 +72,7 @@ pub(super) struct Certificate {
 }
 
 impl Certificate {
-    /// Reads the operator's files, or those in the data folder, which are made when they are not there.
+    /// Reads the operator's files, or those in the data folder, which it makes first if they are missing.
     pub(super) fn load(given: Option<&(PathBuf, PathBuf)>, home: &Path) -> Result<Self, CertificateError> {
         if let Some((chain, key)) = given {
             return Self::read(chain, key);

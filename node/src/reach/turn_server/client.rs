@@ -4,7 +4,7 @@
 
 use std::{io, time::Duration};
 
-use keyferry_turn::framing::MessageReader;
+use keyferry_turn::framing::StunReader;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{mpsc, oneshot},
@@ -21,7 +21,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may take to close in order.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs until the connection is over, and tells so.
+/// Runs until the connection is over, and tells the actor.
 pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc::Receiver<ClientCommand>) {
     match exchange(&mut stream, &link, &mut commands).await {
         Ok(Some(joined)) => {
@@ -39,18 +39,18 @@ pub(super) async fn run(mut stream: ClientStream, link: Link, mut commands: mpsc
     let _ = link.inputs.send(RelayInput::Closed { client: link.client }).await;
 }
 
-/// Exchanges messages; returns the peer to be joined with, or none when the connection is to be closed.
+/// Exchanges messages; returns the peer to join the client with, or `None` if the connection has to be closed.
 async fn exchange(
     stream: &mut ClientStream,
     link: &Link,
     commands: &mut mpsc::Receiver<ClientCommand>,
 ) -> io::Result<Option<Joined>> {
-    let mut reader = MessageReader::new();
+    let mut reader = StunReader::new();
     let mut buffer = [0; 512];
     loop {
         let wanted = reader.wanted().min(buffer.len());
         let read = tokio::select! {
-            // What was decided before comes before what is read next: after a Join there are no messages.
+            // Do what the actor has decided before reading on: after a Join there are no messages.
             biased;
             command = commands.recv() => match command {
                 Some(ClientCommand::Send(message)) => {
@@ -69,7 +69,7 @@ async fn exchange(
         if let Some(message) = whole.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
             let (taken, is_taken) = oneshot::channel();
             let input = RelayInput::Message { client: link.client, message, taken };
-            // Where the actor is gone, so is the relay.
+            // If the actor is gone, so is the relay.
             if link.inputs.send(input).await.is_err() || is_taken.await.is_err() {
                 return Ok(None);
             }

@@ -1,25 +1,25 @@
-//! How a relay is to run.
+//! How an operator wants a relay to run.
 //!
-//! What it is not: the limits themselves, which are [`keyferry_turn::server::Limits`].
+//! What it is not: the limits themselves, which are [`keyferry_turn::server::RelayLimits`].
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use keyferry_net::ip::{Class, Network};
-use keyferry_turn::{AddressFamily, server::Limits};
+use keyferry_turn::{AddressFamily, server::RelayLimits};
 
 use crate::base::data_dir::AdmissionPolicy;
 
 /// The realm, unless the operator names another.
 const DEFAULT_REALM: &str = "keyferry";
-/// How long issued credentials are good.
+/// How long issued credentials are valid, unless the operator chooses.
 const CREDENTIALS_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// How a relay is to run.
+/// How an operator wants a relay to run.
 #[derive(Clone)]
 pub struct RelayConfig {
-    /// To whom credentials are issued.
+    /// Who gets credentials.
     pub policy: AdmissionPolicy,
-    /// What credentials are signed with, for those that share it with other servers; a random one otherwise.
+    /// The secret that signs credentials, if other servers share it; a random one otherwise.
     pub secret: Option<String>,
     /// Users with a password of their own, for standard clients.
     pub users: Vec<RelayUser>,
@@ -27,22 +27,21 @@ pub struct RelayConfig {
     pub realm: String,
     /// The ports for relayed addresses.
     pub ports: PortRange,
-    /// The address that clients are told in place of this machine's own, one of each family, where a NAT maps all ports of it to this
-    /// machine.
+    /// The addresses to tell clients in place of this machine's own, one of each family, if a NAT maps all their ports to this machine.
     pub external: Vec<IpAddr>,
-    /// Networks whose hosts may be peers although they are not of the public internet.
+    /// Networks whose hosts may be peers although they do not belong to the public internet.
     pub allow_peers: Vec<Network>,
-    /// Who may have how much.
-    pub limits: Limits,
-    /// How fast bytes are relayed.
+    /// How much everyone may have.
+    pub limits: RelayLimits,
+    /// How fast to relay.
     pub rates: Rates,
-    /// The certificate chain and its key, as PEM files; one is made otherwise.
+    /// The certificate chain and its key, as PEM files; otherwise the relay makes its own.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// How long issued credentials are good.
+    /// How long issued credentials are valid.
     pub credentials_lifetime: Duration,
 }
 
-/// How many bytes may be relayed in a second, both directions together; `None` for as many as go.
+/// How many bytes to relay in a second, in both directions together; `None` for no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
     /// Of each identity.
@@ -63,7 +62,7 @@ impl Default for RelayConfig {
             ports: PortRange::default(),
             external: Vec::new(),
             allow_peers: Vec::new(),
-            limits: Limits::default(),
+            limits: RelayLimits::default(),
             rates: Rates::default(),
             certificate: None,
             credentials_lifetime: CREDENTIALS_LIFETIME,

@@ -35,7 +35,7 @@ use keyferry_proto::relaying::{RelayCredentials, RelayRefusal};
 use keyferry_turn::{
     peer_policy::PeerPolicy,
     rest_credentials::Secret,
-    server::{Arrival, Config, Outcome, Server, ServerCounters, Users},
+    server::{Arrival, Config, CountedOutcome, Server, ServerCounters, Users},
 };
 use tokio::{
     net::TcpStream,
@@ -63,13 +63,13 @@ use crate::{
     reach::turn_client::Pin,
 };
 
-/// Inputs that may wait for the actor. Each client has one message of its own here at a time.
+/// How many inputs may wait for the actor. Each client has at most one message here at a time.
 const MAX_INPUTS: usize = 1024;
 /// How long the TLS handshake of a client may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at once. One more pushes out the oldest of the host that has most.
+/// How many handshakes may be under way. One more pushes out the oldest of the host that has most.
 const MAX_HANDSHAKES: usize = 128;
-/// What rustls may hold of what is to be sent to a client.
+/// How much rustls may hold back of what goes to a client.
 const TLS_SEND_BUFFER: usize = 16 * 1024;
 
 /// Why a relay cannot be started. All of it is about this machine and its operator.
@@ -78,7 +78,7 @@ pub enum RelayError {
     /// The certificate for `turns:`.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// An external address that cannot be told.
+    /// An external address that is of no use to clients.
     #[error("{0} cannot be told as an address outside: it is no single host's, or the second of its family")]
     External(IpAddr),
     /// The addresses of this machine.
@@ -115,7 +115,7 @@ impl Relay {
         Self::start_with(config, Config::default(), listeners, home)
     }
 
-    /// Starts a relay with these timers, which are not for operators to choose.
+    /// Starts a relay with these timers, which operators do not choose.
     fn start_with(
         config: RelayConfig,
         timers: Config,
@@ -182,8 +182,8 @@ impl Relay {
         self.entrance.clone()
     }
 
-    /// Issues credentials that run out, to a node that the policy allows, or to somebody at a host who does not say who it is. Where
-    /// the relay is reached, they do not say.
+    /// Issues credentials that run out, to a node that the policy allows, or to somebody at a host who does not say who it is. They do not
+    /// tell where the relay is.
     pub async fn credentials_for(
         &self,
         node: Option<keyferry_proto::identity::NodeKey>,
@@ -193,7 +193,7 @@ impl Relay {
         self.issuer.credentials_for(node, remote, now).await
     }
 
-    /// Whom credentials are issued to.
+    /// Who gets credentials.
     pub fn policy(&self) -> AdmissionPolicy {
         self.issuer.policy()
     }
@@ -211,18 +211,18 @@ impl Relay {
     /// What the relay and its driver have done and refused, by name, for `status`.
     pub fn counts_by_name(&self) -> impl Iterator<Item = (String, u64)> {
         let named = self.counters().named().map(|(outcome, name, count)| match outcome {
-            Outcome::Done => (format!("relay_{name}"), count),
-            Outcome::Refused => (format!("relay_refused_{name}"), count),
-            Outcome::Closed => (format!("relay_closed_{name}"), count),
+            CountedOutcome::Done => (format!("relay_{name}"), count),
+            CountedOutcome::Refused => (format!("relay_refused_{name}"), count),
+            CountedOutcome::Closed => (format!("relay_closed_{name}"), count),
         });
         named.chain(self.traffic.by_name())
     }
 
-    /// What the relay has refused or ended, by reason; those reasons alone that have occurred.
+    /// What the relay has refused or ended, by reason; only reasons that have occurred.
     pub fn refused(&self) -> BTreeMap<String, u64> {
         let driver = [("handshake_failed", &self.traffic.handshakes_failed), ("busy", &self.traffic.busy)];
         let driver = driver.map(|(reason, counter)| (reason, counter.get()));
-        let server = self.counters().named().filter(|(outcome, ..)| *outcome != Outcome::Done);
+        let server = self.counters().named().filter(|(outcome, ..)| *outcome != CountedOutcome::Done);
         let all = server.map(|(_, reason, count)| (reason, count)).chain(driver);
         all.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.to_owned(), count)).collect()
     }
@@ -274,7 +274,7 @@ impl Entrance {
     }
 }
 
-/// A joined connection takes two sockets and up to four ends of pipes; the usual limit of 1024 would be soon reached.
+/// A joined connection takes two sockets and up to four ends of pipes, which would soon reach the usual limit of 1024.
 fn raise_file_limit() {
     #[cfg(target_os = "linux")]
     {

@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::PortRange;
 use crate::net::port::socket::{allow_sharing, new_socket};
 
-/// Connections of peers that the kernel may hold between two calls of accept.
+/// How many connections of peers the kernel may hold between two calls of accept.
 const BACKLOG: i32 = 128;
-/// How many ports are tried for one allocation. In a range that is half full, all of these are taken once in four billion times.
+/// How many ports to try for one allocation. In a range that is half full, all of them are taken once in four billion times.
 const TRIES: u16 = 32;
 
 /// The relayed addresses of this machine.
@@ -49,8 +49,8 @@ impl Ports {
         Ok(interfaces.iter().map(|interface| interface.ip()).chain(self.external.iter().copied()).collect())
     }
 
-    /// Listens for an allocation, on the address that its client has reached, if that is of the right family; returns the relayed
-    /// address, as clients are to be told.
+    /// Listens for an allocation, if possible on the address that its client has reached; returns the relayed address, in the form
+    /// that clients shall know.
     pub(super) fn listen(
         &mut self,
         allocation: AllocationId,
@@ -63,14 +63,14 @@ impl Ports {
         let first = rand::random_range(0..=self.range.last - self.range.first);
         for number in 0..TRIES {
             let span = u32::from(self.range.last - self.range.first) + 1;
-            // Steps by a large odd number, so that neighbours that are taken together are left soon.
+            // Steps by a large odd number, to get away from neighbours that are taken together.
             let offset = (u32::from(first) + u32::from(number) * 7919) % span;
             let port = self.range.first + u16::try_from(offset).unwrap_or(0);
             match listen(SocketAddr::new(ip, port)) {
                 Ok(listener) => {
                     let local = listener.local_addr().map_err(|_| ListenFailure::NoPort)?;
                     let told = SocketAddr::new(self.external_of(local.ip()), local.port());
-                    // Two addresses of this machine may be told as one: there, a port is given once.
+                    // A NAT may show two addresses of this machine as one: then a port is given once.
                     if self.bound.values().all(|bound| bound.told != told) {
                         self.bound.insert(allocation, Bound { local, told });
                         return Ok((listener, told));

@@ -1,4 +1,4 @@
-//! How fast bytes are relayed: token buckets, of each identity, of each host and of all, and whose turn it is.
+//! How fast the relay moves bytes: token buckets for each identity, each host and all together, and whose turn it is.
 //!
 //! Each connection asks for a bounded number of bytes at a time. Those of one identity wait in one line; the first of each such line stands
 //! in the line of its host, and the first of each of those in the line of all. So a host has one turn in each round, however many
@@ -14,13 +14,13 @@ use std::{
     time::Duration,
 };
 
-use keyferry_turn::server::{Holder, Identity};
+use keyferry_turn::server::{Holder, UserIdentity};
 use tokio::time::{Instant, sleep_until};
 
 use super::Rates;
 use crate::base::rate_limit::Bucket;
 
-/// What may go at once after a pause, in time at the full rate.
+/// How much may go at once after a pause, as time at the full rate.
 const BURST: Duration = Duration::from_millis(250);
 
 /// The rates of a relay, and whoever takes part in them now.
@@ -29,7 +29,7 @@ pub(super) struct Shares {
     rates: Rates,
     all: Arc<FairShare>,
     hosts: FairShares<IpAddr>,
-    identities: FairShares<(IpAddr, Identity)>,
+    identities: FairShares<(IpAddr, UserIdentity)>,
 }
 
 /// The part of one identity at one host. Its connections share one.
@@ -59,7 +59,7 @@ impl Shares {
         Self { rates, all, hosts: FairShares::new(rates.host), identities: FairShares::new(rates.identity) }
     }
 
-    /// The share of somebody; `None` where nothing is limited.
+    /// The share of somebody; `None` if nothing is limited.
     pub(super) fn of(&self, holder: &Holder) -> Option<HolderShare> {
         if self.rates == Rates::default() {
             return None;
@@ -70,7 +70,7 @@ impl Shares {
 }
 
 impl HolderShare {
-    /// Waits until these bytes may go. The place in one line is kept while the next is waited in.
+    /// Waits until these bytes may go. It keeps its place in one line while it waits in the next.
     pub(super) async fn take(&self, bytes: u64) {
         let mut places = Vec::with_capacity(self.lines.len());
         for line in &self.lines {
@@ -125,7 +125,7 @@ mod tests {
     /// `ada` is at a host of her own, `ada@2` at another.
     fn holder(name: &str) -> Holder {
         let (identity, host) = name.split_once('@').unwrap_or((name, "1"));
-        Holder { identity: Identity::Issued(identity.to_owned()), host: format!("192.0.2.{host}").parse().unwrap() }
+        Holder { identity: UserIdentity::Issued(identity.to_owned()), host: format!("192.0.2.{host}").parse().unwrap() }
     }
 
     /// Runs connections of these identities for some seconds, and returns the bytes of each.

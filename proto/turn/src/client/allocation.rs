@@ -9,11 +9,11 @@ use super::{Config, RequestError};
 /// How far the allocation is.
 #[derive(Debug)]
 pub(super) enum AllocationPhase {
-    /// The answer to Allocate is awaited.
+    /// It waits for the answer to Allocate.
     Allocating,
     /// It stands.
     Standing(StandingAllocation),
-    /// The answer to the last Refresh is awaited.
+    /// It waits for the answer to the last Refresh.
     Releasing,
     /// There is none.
     Ended,
@@ -23,7 +23,7 @@ pub(super) enum AllocationPhase {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StandingAllocation {
     ends_at: Instant,
-    /// When to refresh; `None` while the answer to a Refresh is awaited.
+    /// When to refresh it; `None` while it waits for the answer to a Refresh.
     refresh_at: Option<Instant>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct StandingAllocation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AllocationNeed {
     Nothing,
-    /// A Refresh, whose answer is awaited from here on.
+    /// A Refresh. From here on it waits for the answer.
     Refresh,
     /// Nothing any more: its lifetime is over.
     End,

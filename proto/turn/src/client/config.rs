@@ -13,23 +13,23 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// How long a data connection may take from its opening until it is bound. The server waits 30 s (RFC 6062 §5.3).
     pub bind_timeout: Duration,
-    /// How long the answer to the last Refresh is waited for.
+    /// How long to wait for the answer to the last Refresh.
     pub release_timeout: Duration,
-    /// The lifetime that is asked for: the default of RFC 8656 §7.2.
+    /// The lifetime to ask for: the default of RFC 8656 §7.2.
     pub lifetime: Duration,
-    /// The longest lifetime that is believed: the allocation is refreshed before that in any case.
+    /// The longest lifetime to believe: the client refreshes the allocation before that in any case.
     pub max_lifetime: Duration,
     /// The least time between two refreshes, however short the lifetimes that a server gives.
     pub min_refresh_interval: Duration,
-    /// After which time a permission is refreshed. It lasts 300 s (RFC 8656 §9).
+    /// How long after it was granted to refresh a permission. It lasts 300 s (RFC 8656 §9).
     pub permission_refresh: Duration,
-    /// Nonces that may be called stale in turn before a request is given up.
+    /// How many nonces in a row the server may call stale before the client gives the request up.
     pub max_stale_nonces: u8,
-    /// Peers that have a permission, or shall get one.
+    /// How many peers may have a permission, or wait for one.
     pub max_permissions: usize,
-    /// Wishes to connect that are under way, at once.
+    /// How many Connects may be under way at once.
     pub max_connects: usize,
-    /// Data connections that are being opened or bound, at once.
+    /// How many connections of peers may be opened or bound at once.
     pub max_unbound: usize,
 }
 

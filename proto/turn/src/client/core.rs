@@ -19,13 +19,13 @@ use super::{
     responses::{self, Response, ServerMessage},
     transactions::{Purpose, ServerConnection, TransactionResult, Transactions},
 };
-use crate::long_term::Credentials;
+use crate::long_term::UserCredentials;
 
 /// What an allocation is made with.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// The user, if the server asks for one.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<UserCredentials>,
     /// The family of the relayed address.
     pub family: AddressFamily,
     /// Must be random: transaction ids come from it.
@@ -85,7 +85,7 @@ impl Client {
         self.end(Ending::Closed);
     }
 
-    /// Tells that the control connection brings what is no STUN message.
+    /// Tells that something came over the control connection that is no STUN message.
     pub fn control_garbled(&mut self) {
         self.end(Ending::Garbage);
     }
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    /// When [`Self::handle_timeout`] wants to be called; `None` after the end.
+    /// When to call [`Self::handle_timeout`]; `None` after the end.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.has_ended() {
             return None;
@@ -197,7 +197,7 @@ impl Client {
         }
     }
 
-    /// What is to be done next; `None` until the next call.
+    /// What to do next; `None` until the next call.
     pub fn poll_output(&mut self) -> Option<ClientOutput> {
         self.outputs.pop_front()
     }

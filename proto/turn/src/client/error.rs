@@ -1,4 +1,4 @@
-//! Why a request, a wish, or the allocation has failed.
+//! Why a request, a Connect, or the allocation has failed.
 //!
 //! What it is not: text for people who do not know what TURN is.
 
@@ -113,7 +113,7 @@ pub enum PermitRefusal {
     },
 }
 
-/// Why a wish to connect is not even tried. The caller's fault.
+/// Why the client does not even send a Connect. The caller's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectRefusal {
     /// There is no allocation, or no more.

@@ -15,7 +15,6 @@ mod allocation;
 mod config;
 mod connections;
 mod core;
-mod counters;
 mod error;
 mod permissions;
 mod requests;
@@ -33,16 +32,15 @@ use std::{
 pub use self::{
     config::Config,
     core::{Client, ClientOptions},
-    counters::ClientCounters,
     error::{ConnectRefusal, Ending, PermitRefusal, RequestError},
 };
 use crate::AddressFamily;
 
-/// One wish of the caller to connect to a peer. None is used twice.
+/// One Connect that the caller asked for. No number is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectId(u64);
 
-/// One data connection to the server, or an attempt at one. None is used twice.
+/// One data connection to the server, or an attempt at one. No number is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataId(u64);
 
@@ -62,7 +60,7 @@ pub struct Allocated {
 pub enum DataOrigin {
     /// This side asked for it.
     Connect {
-        /// The wish.
+        /// The Connect.
         connect: ConnectId,
         /// The peer.
         peer: SocketAddr,
@@ -74,7 +72,7 @@ pub enum DataOrigin {
     },
 }
 
-/// What the client wants done, or has to tell. Drained by [`Client::poll_output`] after each call.
+/// What the client wants done, or has to tell. Its caller drains them with [`Client::poll_output`] after each call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientOutput {
     /// Write this to the control connection.
@@ -114,7 +112,7 @@ pub enum ClientOutput {
         /// The peer.
         peer: IpAddr,
     },
-    /// Connections from this peer are not let in, or no more.
+    /// Connections from this peer are not let in, or not any more.
     PermissionRefused {
         /// The peer.
         peer: IpAddr,
@@ -123,11 +121,38 @@ pub enum ClientOutput {
     },
     /// No connection to that peer.
     ConnectFailed {
-        /// The wish.
+        /// The Connect.
         connect: ConnectId,
         /// Why.
         error: RequestError,
     },
-    /// There is no allocation, or no more; close the control connection. The last output.
+    /// There is no allocation, or not any more; close the control connection. The last output.
     Ended(Ending),
+}
+
+/// What a client has counted for one allocation: for reports, and for tests that check its limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientCounters {
+    /// Requests sent, repeated ones among them.
+    pub requests: u64,
+    /// Requests that were repeated with a new nonce.
+    pub stale_nonces: u64,
+    /// Successful refreshes of the allocation.
+    pub refreshes: u64,
+    /// Requests without an answer in time.
+    pub timeouts: u64,
+    /// Success responses that do not prove that the server knows the password.
+    pub unproven: u64,
+    /// Responses that make no sense.
+    pub malformed: u64,
+    /// Responses that nobody asked for, and messages that do not belong here.
+    pub ignored: u64,
+    /// Peers that have connected.
+    pub attempts: u64,
+    /// Connections of peers that have no permission: ignored.
+    pub attempts_without_permission: u64,
+    /// Connections of peers beyond the number that may be under way: ignored.
+    pub attempts_over_limit: u64,
+    /// Data connections bound.
+    pub bound: u64,
 }

@@ -15,13 +15,13 @@ pub(super) struct Permissions {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Permission {
-    /// To be asked for once the allocation stands.
+    /// The client asks for it once the allocation stands.
     Wanted,
-    /// The answer to CreatePermission is awaited.
+    /// It waits for the answer to CreatePermission.
     Asked,
     /// Granted, for the first time or again.
     Granted { refresh_at: Instant },
-    /// Granted, and the answer to the next CreatePermission is awaited.
+    /// Granted, and it waits for the answer to the next CreatePermission.
     Renewing,
 }
 

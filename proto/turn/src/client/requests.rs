@@ -24,7 +24,7 @@ use turn_types::{
 
 use super::AddressFamily;
 
-/// A request, but for what proves it.
+/// A request, without the proof of who makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutgoingRequest {
     Allocate { family: AddressFamily, lifetime: Duration },
@@ -45,7 +45,7 @@ impl OutgoingRequest {
         }
     }
 
-    /// The message, which is not finished.
+    /// The message, not finished yet.
     pub(super) fn write(self, id: TransactionId) -> MessageWriteVec {
         let kind = MessageType::from_class_method(MessageClass::Request, self.method());
         let mut message = Message::builder(kind, id, MessageWriteVec::new());

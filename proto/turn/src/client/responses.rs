@@ -26,7 +26,7 @@ use turn_types::{
 use super::{Allocated, RequestError};
 use crate::long_term::{Authorization, Challenge};
 
-/// The last attribute type of which comprehension is required.
+/// The last of the attribute types that the receiver has to understand.
 const LAST_REQUIRED: u16 = 0x7fff;
 /// Those that servers are known to send: STUN's and TURN's of RFC 8489 §18.3, RFC 8656 §18.2, RFC 6062 §6.2, and RESERVATION-TOKEN.
 const COMPREHENDED: [u16; 20] = [
@@ -47,7 +47,7 @@ pub(super) enum ServerMessage<'a> {
     Other,
 }
 
-/// An answer of which nothing is known yet.
+/// An answer that nobody has looked into yet.
 #[derive(Debug)]
 pub(super) struct Response<'a>(Message<'a>);
 
@@ -79,7 +79,7 @@ fn attempt<'a>(message: &Message<'_>) -> ServerMessage<'a> {
 }
 
 impl Response<'_> {
-    /// The request that is answered.
+    /// The request that it answers.
     pub(super) fn transaction_id(&self) -> TransactionId {
         self.0.transaction_id()
     }
@@ -98,7 +98,7 @@ impl Response<'_> {
         }
     }
 
-    /// The error of a code that ends the request.
+    /// The error that an error code stands for, where it ends the request.
     pub(super) fn error(&self, code: u16) -> RequestError {
         match code {
             ErrorCode::TRY_ALTERNATE => {

@@ -1,7 +1,7 @@
 //! Requests and the answers to them: credentials, stale nonces, proofs, timeouts (RFC 8489 §6.3, §9.2.5).
 //!
-//! Over TCP nothing is sent again for want of an answer. A request is repeated, under a new transaction id, when the server asks for
-//! credentials that have not been shown (401) or for another nonce (438).
+//! Over TCP nothing is sent again for want of an answer. The client repeats a request, under a new transaction id, when the server asks for
+//! credentials that it has not seen yet (401) or for another nonce (438).
 //!
 //! What it is not: what an answer means for allocation, permissions and connections.
 
@@ -11,19 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keyferry_net::random::Random;
 use stun_types::{
     attribute::ErrorCode,
     message::{MessageWrite, TransactionId},
 };
 
 use super::{ClientOutput, ConnectId, DataId, RequestError, requests::OutgoingRequest, responses::Response};
-use crate::{
-    long_term::{Authorization, Credentials},
-    transaction_ids::TransactionIds,
-};
+use crate::long_term::{Authorization, UserCredentials};
 
-/// Requests that wait for their answers. There is one at most for each permission, Connect and data connection, and one for the
-/// allocation: their limits are the limit of this.
+/// Requests that wait for their answers: at most one for each permission, Connect and data connection, and one for the allocation. So the
+/// limits of those limit this too.
 #[derive(Debug)]
 pub(super) struct Transactions {
     authority: Authority,
@@ -71,7 +69,7 @@ enum Authority {
     /// It has no credentials.
     Nobody,
     /// The server has not asked yet.
-    Unchallenged(Credentials),
+    Unchallenged(UserCredentials),
     /// All requests are proven.
     Challenged(Box<Authorization>),
 }
@@ -99,7 +97,7 @@ enum ResponseVerdict {
 
 impl Transactions {
     /// None yet; `seed` must be random.
-    pub(super) fn new(credentials: Option<Credentials>, seed: [u8; 32], max_stale_nonces: u8) -> Self {
+    pub(super) fn new(credentials: Option<UserCredentials>, seed: [u8; 32], max_stale_nonces: u8) -> Self {
         Self {
             authority: credentials.map_or(Authority::Nobody, Authority::Unchallenged),
             ids: TransactionIds::new(seed),
@@ -240,5 +238,36 @@ impl Purpose {
             Self::Bind(data) => ServerConnection::Data(data),
             _ => ServerConnection::Control,
         }
+    }
+}
+
+/// Transaction ids that a stranger cannot guess (RFC 8489 §5), drawn from one seed.
+#[derive(Debug)]
+struct TransactionIds {
+    random: Random,
+}
+
+impl TransactionIds {
+    fn new(seed: [u8; 32]) -> Self {
+        Self { random: Random::new(seed) }
+    }
+
+    /// The next id; no two are alike.
+    fn draw(&mut self) -> TransactionId {
+        self.random.next_u128().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_one_stream_and_no_two_ids_of_it_are_alike() {
+        let (mut one, mut other) = (TransactionIds::new([7; 32]), TransactionIds::new([7; 32]));
+        let first = one.draw();
+        assert_eq!(first, other.draw());
+        assert_ne!(first, one.draw());
+        assert_ne!(TransactionIds::new([8; 32]).draw(), first);
     }
 }

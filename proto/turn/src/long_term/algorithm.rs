@@ -29,7 +29,7 @@ impl PasswordAlgorithm {
         }
     }
 
-    fn of(listed: &Listed<'_>) -> Option<Self> {
+    fn of(listed: &ListedAlgorithm<'_>) -> Option<Self> {
         let is_listed = |known: &Self| known.number() == listed.number && listed.parameters.is_empty();
         [Self::Md5, Self::Sha256].into_iter().find(is_listed)
     }
@@ -50,7 +50,7 @@ pub struct AlgorithmList {
 }
 
 impl AlgorithmList {
-    /// The list of these.
+    /// Lists these algorithms.
     pub fn new(algorithms: &[PasswordAlgorithm]) -> Self {
         Self { value: algorithms.iter().flat_map(|algorithm| algorithm.value()).collect() }
     }
@@ -72,7 +72,7 @@ impl AlgorithmList {
         &self.value
     }
 
-    /// Those that are known, in the order of the server's preference.
+    /// The algorithms that this crate knows, in the order of the server's preference.
     pub fn known(&self) -> impl Iterator<Item = PasswordAlgorithm> {
         let mut rest = self.value.as_slice();
         std::iter::from_fn(move || {
@@ -88,25 +88,25 @@ impl AlgorithmList {
     }
 }
 
-/// Reads the value of PASSWORD-ALGORITHM; `None` if it is none that is known.
+/// Reads the value of PASSWORD-ALGORITHM; `None` if this crate does not know it.
 pub(super) fn read_one(value: &[u8]) -> Option<PasswordAlgorithm> {
     let (listed, rest) = first(value)?;
     PasswordAlgorithm::of(&listed).filter(|_| rest.is_empty())
 }
 
 /// An algorithm of a list, known or not.
-struct Listed<'a> {
+struct ListedAlgorithm<'a> {
     number: u16,
     parameters: &'a [u8],
 }
 
 /// The first algorithm of a list, and the rest of the list.
-fn first(list: &[u8]) -> Option<(Listed<'_>, &[u8])> {
+fn first(list: &[u8]) -> Option<(ListedAlgorithm<'_>, &[u8])> {
     let (number, rest) = list.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
     let length = usize::from(u16::from_be_bytes(*length));
     let (padded, others) = rest.split_at_checked(length.next_multiple_of(4))?;
-    Some((Listed { number: u16::from_be_bytes(*number), parameters: &padded[..length] }, others))
+    Some((ListedAlgorithm { number: u16::from_be_bytes(*number), parameters: &padded[..length] }, others))
 }
 
 #[cfg(test)]

@@ -7,24 +7,24 @@ use stun_types::{
     message::{Message, MessageWriteExt, MessageWriteVec, StunWriteError},
 };
 
-use super::{Challenge, ChallengeError, Credentials, Key, Protection, algorithm::PASSWORD_ALGORITHM};
+use super::{Challenge, ChallengeError, Key, Protection, UserCredentials, algorithm::PASSWORD_ALGORITHM};
 
 /// Credentials that answer a challenge.
 #[derive(Debug, Clone)]
 pub struct Authorization {
-    credentials: Credentials,
+    credentials: UserCredentials,
     challenge: Challenge,
     key: Key,
 }
 
 impl Authorization {
     /// Answers a challenge.
-    pub fn new(credentials: Credentials, challenge: Challenge) -> Result<Self, ChallengeError> {
+    pub fn new(credentials: UserCredentials, challenge: Challenge) -> Result<Self, ChallengeError> {
         let key = Self::key(&credentials, &challenge)?;
         Ok(Self { credentials, challenge, key })
     }
 
-    /// Answers a later challenge, with another nonce. One that is weaker than the last is refused.
+    /// Answers a later challenge, with another nonce; refuses one that is weaker than the last.
     pub fn renew(&mut self, challenge: Challenge) -> Result<(), ChallengeError> {
         let is_weaker = challenge.algorithms.is_none() && self.challenge.algorithms.is_some();
         if is_weaker {
@@ -37,7 +37,7 @@ impl Authorization {
         Ok(())
     }
 
-    /// The challenge that is answered.
+    /// The challenge that it answers.
     pub fn challenge(&self) -> &Challenge {
         &self.challenge
     }
@@ -70,7 +70,7 @@ impl Authorization {
         Ok(())
     }
 
-    fn key(credentials: &Credentials, challenge: &Challenge) -> Result<Key, ChallengeError> {
+    fn key(credentials: &UserCredentials, challenge: &Challenge) -> Result<Key, ChallengeError> {
         Ok(Key::new(challenge.protection()?, credentials.username(), &challenge.realm, credentials.password()))
     }
 }

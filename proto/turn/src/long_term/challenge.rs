@@ -26,7 +26,7 @@ pub enum ChallengeError {
     /// It lacks a realm or a nonce, or has one that is no text.
     #[error("the server asks for credentials without a valid realm and nonce")]
     Incomplete,
-    /// The nonce tells of algorithms that are not there (RFC 8489 §9.2.5), or a later challenge is weaker than the first.
+    /// The nonce announces algorithms that are missing (RFC 8489 §9.2.5), or a later challenge is weaker than the first.
     #[error("the server's challenge has been stripped of its password algorithms on the way")]
     BidDown,
     /// No algorithm that is known here.
@@ -62,7 +62,7 @@ impl Challenge {
         SecurityFeatures::of_nonce(&self.nonce)
     }
 
-    /// How requests are to be proven: by the first algorithm of the server's that is known (RFC 8489 §9.2.5).
+    /// How to prove requests: by the first of the server's algorithms that this crate knows (RFC 8489 §9.2.5).
     pub fn protection(&self) -> Result<Protection, ChallengeError> {
         match &self.algorithms {
             Some(algorithms) => {

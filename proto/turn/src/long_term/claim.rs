@@ -1,7 +1,7 @@
 //! Who has made a request, by its own word (RFC 8489 §9.2.4).
 //!
-//! A server answers a request without a claim by 401, a malformed claim by 400, one under a nonce that it does not know, or no more, by
-//! 438, one of an unknown user or without proof by 401; each with a challenge, but for 400.
+//! A server answers a request without a claim with 401, a malformed claim with 400, one under a nonce that it does not know (any more)
+//! with 438, and one of an unknown user or without proof with 401; each with a challenge, except 400.
 //!
 //! What it is not: proof; that is [`Key::proves`](super::Key::proves).
 
@@ -43,7 +43,7 @@ pub enum MalformedClaim {
     /// A proof without user, realm or nonce.
     #[error("the request has a proof without a valid user name, realm and nonce")]
     Incomplete,
-    /// Algorithms that were not offered so (RFC 8489 §9.2.4).
+    /// Other algorithms than the server offered (RFC 8489 §9.2.4).
     #[error("the request repeats other password algorithms than were offered")]
     BidDown,
 }
@@ -83,8 +83,8 @@ impl Claim {
     }
 }
 
-/// The algorithm that a request has chosen. One that repeats what was offered has seen the offer; one with neither attribute is of a
-/// client before RFC 8489.
+/// The algorithm that a request has chosen. A client that repeats the offer has seen it; a request with neither attribute comes from a
+/// client older than RFC 8489.
 fn algorithm(
     request: &Message<'_>,
     offered: Option<&AlgorithmList>,

@@ -11,14 +11,14 @@ pub const MAX_PASSWORD_LEN: usize = 512;
 
 /// A user name and its password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub struct UserCredentials {
     username: String,
     password: Zeroizing<String>,
 }
 
 /// Text that is no user name or password. The user's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CredentialsError {
+pub enum UserCredentialsError {
     /// No user name.
     #[error("the user name is empty")]
     EmptyUsername,
@@ -36,14 +36,14 @@ pub enum CredentialsError {
     },
 }
 
-impl Credentials {
+impl UserCredentials {
     /// Takes a user name and its password.
-    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Result<Self, CredentialsError> {
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Result<Self, UserCredentialsError> {
         let (username, password) = (username.into(), Zeroizing::new(password.into()));
         match (username.len(), password.len()) {
-            (0, _) => Err(CredentialsError::EmptyUsername),
-            (got, _) if got > MAX_USERNAME_LEN => Err(CredentialsError::LongUsername { got }),
-            (_, got) if got > MAX_PASSWORD_LEN => Err(CredentialsError::LongPassword { got }),
+            (0, _) => Err(UserCredentialsError::EmptyUsername),
+            (got, _) if got > MAX_USERNAME_LEN => Err(UserCredentialsError::LongUsername { got }),
+            (_, got) if got > MAX_PASSWORD_LEN => Err(UserCredentialsError::LongPassword { got }),
             _ => Ok(Self { username, password }),
         }
     }
@@ -59,8 +59,8 @@ impl Credentials {
     }
 }
 
-impl std::fmt::Debug for Credentials {
+impl std::fmt::Debug for UserCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("UserCredentials").field("username", &self.username).finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 //! A client makes an [`Authorization`] of a [`Challenge`]; a server reads a [`Claim`] and checks it with a [`Key`].
 //!
-//! User names and passwords are taken as they are. RFC 8489 has them prepared by the OpaqueString profile (RFC 8265), which leaves
+//! This crate takes user names and passwords as they are. RFC 8489 prepares them by the OpaqueString profile (RFC 8265), which leaves
 //! printable ASCII alone.
 //!
 //! What it is not: a choice of nonces, of how long they last, or of who has which password.
@@ -30,7 +30,7 @@ pub use self::{
     authorization::Authorization,
     challenge::{Challenge, ChallengeError},
     claim::{Claim, ClaimedUser, MalformedClaim},
-    credentials::{Credentials, CredentialsError, MAX_PASSWORD_LEN, MAX_USERNAME_LEN},
+    credentials::{MAX_PASSWORD_LEN, MAX_USERNAME_LEN, UserCredentials, UserCredentialsError},
     key::{Key, Protection},
     nonce_cookie::SecurityFeatures,
 };

@@ -35,8 +35,8 @@ fn request() -> MessageWriteVec {
     Message::builder_request(BINDING, MessageWriteVec::new())
 }
 
-fn credentials() -> Credentials {
-    Credentials::new("user", "password").unwrap()
+fn credentials() -> UserCredentials {
+    UserCredentials::new("user", "password").unwrap()
 }
 
 fn challenge(algorithms: Option<&[PasswordAlgorithm]>) -> Challenge {
@@ -183,7 +183,7 @@ fn a_truncated_proof_is_refused() {
 
 #[test]
 fn nothing_that_is_printed_shows_a_password_or_a_key() {
-    let authorization = Authorization::new(Credentials::new("user", "s3cret").unwrap(), challenge(None)).unwrap();
-    let text = format!("{authorization:?} {:?}", Credentials::new("user", "s3cret").unwrap());
+    let authorization = Authorization::new(UserCredentials::new("user", "s3cret").unwrap(), challenge(None)).unwrap();
+    let text = format!("{authorization:?} {:?}", UserCredentials::new("user", "s3cret").unwrap());
     assert!(text.contains("user") && !text.contains("s3cret") && !text.contains("bytes"), "{text}");
 }

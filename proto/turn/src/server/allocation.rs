@@ -9,11 +9,11 @@ use std::{
 };
 
 use super::{
-    AddressFamily, AllocationId, ClientId, Identity, ListenFailure, ServerOutput,
+    AddressFamily, AllocationId, ClientId, ListenFailure, ServerOutput, UserIdentity,
     answer::Ticket,
     quota::{Holder, Thing},
-    request::Refusal,
-    state::{Allocation, AllocationState, Server, Stage},
+    request::TurnRefusal,
+    state::{AllocationState, ClientStage, Server, ServerAllocation},
     users::At,
 };
 
@@ -22,29 +22,30 @@ impl Server {
         &mut self,
         at: At,
         client: ClientId,
-        identity: Identity,
+        identity: UserIdentity,
         ticket: &Ticket,
         family: AddressFamily,
         lifetime: Option<Duration>,
-    ) -> Result<(), Refusal> {
-        let known = self.clients.get(&client).ok_or(Refusal::Mismatch)?;
-        if !matches!(known.stage, Stage::HalfOpen { .. }) {
-            return Err(Refusal::Mismatch);
+    ) -> Result<(), TurnRefusal> {
+        let known = self.clients.get(&client).ok_or(TurnRefusal::Mismatch)?;
+        if !matches!(known.stage, ClientStage::HalfOpen { .. }) {
+            return Err(TurnRefusal::Mismatch);
         }
         let arrival = known.arrival;
         let holder = Holder::new(identity, at.host);
-        self.usage.take(at.now, &holder, Thing::Allocation).map_err(|_| Refusal::Quota)?;
+        self.usage.take(at.now, &holder, Thing::Allocation).map_err(|_| TurnRefusal::Quota)?;
         let allocation = AllocationId(self.next_id());
         let lifetime = self.lifetime(lifetime);
-        self.set_stage(client, Stage::Control(allocation));
+        self.set_stage(client, ClientStage::Control(allocation));
         let state = AllocationState::Opening { ticket: ticket.clone(), lifetime };
-        let new = Allocation { client, holder, family, state, permissions: BTreeMap::new(), peers: BTreeSet::new() };
+        let new =
+            ServerAllocation { client, holder, family, state, permissions: BTreeMap::new(), peers: BTreeSet::new() };
         self.allocations.insert(allocation, new);
         self.outputs.push_back(ServerOutput::Listen { allocation, family, reached: arrival.local });
         Ok(())
     }
 
-    /// What has become of [`ServerOutput::Listen`]: the relayed address, as clients are to be told.
+    /// Tells what became of [`ServerOutput::Listen`]: the relayed address, in the form that clients shall know.
     pub fn listening(&mut self, now: Instant, allocation: AllocationId, relayed: Result<SocketAddr, ListenFailure>) {
         self.expire(now);
         let Some(known) = self.allocations.get_mut(&allocation) else { return };
@@ -62,8 +63,8 @@ impl Server {
             }
             Err(failure) => {
                 let refusal = match failure {
-                    ListenFailure::NoSuchFamily => Refusal::Family,
-                    ListenFailure::NoPort => Refusal::Capacity,
+                    ListenFailure::NoSuchFamily => TurnRefusal::Family,
+                    ListenFailure::NoPort => TurnRefusal::Capacity,
                 };
                 self.delete(allocation);
                 self.enter_half_open(now, client);
@@ -76,16 +77,16 @@ impl Server {
         &mut self,
         at: At,
         client: ClientId,
-        identity: &Identity,
+        identity: &UserIdentity,
         ticket: &Ticket,
         family: Option<AddressFamily>,
         lifetime: Option<Duration>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), TurnRefusal> {
         let allocation = self.standing(client, identity)?;
         let granted = if lifetime == Some(Duration::ZERO) { Duration::ZERO } else { self.lifetime(lifetime) };
-        let known = self.allocations.get_mut(&allocation).ok_or(Refusal::Mismatch)?;
+        let known = self.allocations.get_mut(&allocation).ok_or(TurnRefusal::Mismatch)?;
         if family.is_some_and(|family| family != known.family) {
-            return Err(Refusal::PeerFamilyMismatch);
+            return Err(TurnRefusal::PeerFamilyMismatch);
         }
         if granted.is_zero() {
             self.delete(allocation);
@@ -102,24 +103,24 @@ impl Server {
         &mut self,
         at: At,
         client: ClientId,
-        identity: &Identity,
+        identity: &UserIdentity,
         ticket: &Ticket,
         peers: &[SocketAddr],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), TurnRefusal> {
         let allocation = self.standing(client, identity)?;
         for peer in peers {
             self.check_family(allocation, *peer)?;
             if !self.is_relayed_host(peer.ip()) {
-                self.policy.check_ip(peer.ip()).map_err(Refusal::Peer)?;
+                self.policy.check_ip(peer.ip()).map_err(TurnRefusal::Peer)?;
             }
         }
         let until = at.now + self.config.permission_lifetime;
-        let known = self.allocations.get_mut(&allocation).ok_or(Refusal::Mismatch)?;
+        let known = self.allocations.get_mut(&allocation).ok_or(TurnRefusal::Mismatch)?;
         known.permissions.retain(|_, until| at.now < *until);
         let added: BTreeSet<IpAddr> = peers.iter().map(|peer| peer.ip().to_canonical()).collect();
         let new = added.iter().filter(|ip| !known.permissions.contains_key(ip)).count();
         if known.permissions.len() + new > self.config.limits.permissions {
-            return Err(Refusal::Capacity);
+            return Err(TurnRefusal::Capacity);
         }
         known.permissions.extend(added.into_iter().map(|ip| (ip, until)));
         self.succeed(client, ticket.done());
@@ -128,21 +129,21 @@ impl Server {
 
     /// The allocation that a client's connection controls, if it stands and is this identity's. Credentials that are issued anew
     /// have another username, and are still the same identity's.
-    pub(super) fn standing(&self, client: ClientId, identity: &Identity) -> Result<AllocationId, Refusal> {
-        let Some(Stage::Control(allocation)) = self.clients.get(&client).map(|client| client.stage) else {
-            return Err(Refusal::Mismatch);
+    pub(super) fn standing(&self, client: ClientId, identity: &UserIdentity) -> Result<AllocationId, TurnRefusal> {
+        let Some(ClientStage::Control(allocation)) = self.clients.get(&client).map(|client| client.stage) else {
+            return Err(TurnRefusal::Mismatch);
         };
-        let known = self.allocations.get(&allocation).ok_or(Refusal::Mismatch)?;
+        let known = self.allocations.get(&allocation).ok_or(TurnRefusal::Mismatch)?;
         match known.state {
             AllocationState::Standing { .. } if known.holder.identity == *identity => Ok(allocation),
-            AllocationState::Standing { .. } => Err(Refusal::WrongCredentials),
-            AllocationState::Opening { .. } => Err(Refusal::Mismatch),
+            AllocationState::Standing { .. } => Err(TurnRefusal::WrongCredentials),
+            AllocationState::Opening { .. } => Err(TurnRefusal::Mismatch),
         }
     }
 
-    pub(super) fn check_family(&self, allocation: AllocationId, peer: SocketAddr) -> Result<(), Refusal> {
+    pub(super) fn check_family(&self, allocation: AllocationId, peer: SocketAddr) -> Result<(), TurnRefusal> {
         let family = self.allocations.get(&allocation).map(|known| known.family);
-        if family == Some(AddressFamily::of(peer.ip())) { Ok(()) } else { Err(Refusal::PeerFamilyMismatch) }
+        if family == Some(AddressFamily::of(peer.ip())) { Ok(()) } else { Err(TurnRefusal::PeerFamilyMismatch) }
     }
 
     /// Whether a peer may connect to an allocation.

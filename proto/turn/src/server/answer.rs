@@ -22,10 +22,10 @@ use turn_types::{
     message::CONNECTION_ATTEMPT,
 };
 
-use super::{request::Refusal, users::algorithms};
+use super::{request::TurnRefusal, users::algorithms};
 use crate::long_term::{Challenge, Key};
 
-/// What an answer needs of its request. It outlives the message where the answer comes later.
+/// What an answer needs to know of its request. It outlives the message when the answer comes later.
 #[derive(Debug, Clone)]
 pub(super) struct Ticket {
     method: Method,
@@ -73,12 +73,12 @@ impl Ticket {
     }
 
     /// A refusal that tells no more than its code.
-    pub(super) fn refused(&self, refusal: &Refusal) -> Vec<u8> {
+    pub(super) fn refused(&self, refusal: &TurnRefusal) -> Vec<u8> {
         self.seal(self.error(refusal))
     }
 
     /// A refusal that tells how to authenticate (RFC 8489 §9.2.4).
-    pub(super) fn challenged(&self, refusal: &Refusal, realm: &str, nonce: &str) -> Vec<u8> {
+    pub(super) fn challenged(&self, refusal: &TurnRefusal, realm: &str, nonce: &str) -> Vec<u8> {
         let mut message = self.error(refusal);
         let challenge = Challenge { realm: realm.to_owned(), nonce: nonce.to_owned(), algorithms: Some(algorithms()) };
         let added = challenge.add_to(&mut message);
@@ -86,13 +86,13 @@ impl Ticket {
         self.seal(message)
     }
 
-    fn error(&self, refusal: &Refusal) -> MessageWriteVec {
+    fn error(&self, refusal: &TurnRefusal) -> MessageWriteVec {
         let mut message = self.begin(MessageClass::Error);
         let reason = ErrorCode::default_reason_for_code(refusal.code());
         if let Ok(code) = ErrorCode::new(refusal.code(), reason) {
             add(&mut message, &code);
         }
-        if let Refusal::UnknownAttributes(unknown) = refusal {
+        if let TurnRefusal::UnknownAttributes(unknown) = refusal {
             add(&mut message, &UnknownAttributes::new(unknown));
         }
         message

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Config {
     /// The realm of the credentials (RFC 8489 §9.2).
     pub realm: String,
-    /// How long a nonce is good. RFC 8656 §5 asks for an hour at most.
+    /// How long a nonce is valid. RFC 8656 §5 asks for an hour at most.
     pub nonce_lifetime: Duration,
     /// How long an allocation lasts if its client asks for nothing else, and at least (RFC 8656 §7.2).
     pub default_lifetime: Duration,
@@ -24,20 +24,20 @@ pub struct Config {
     pub bind_timeout: Duration,
     /// How long a client's connection may be neither a control nor a data connection.
     pub half_open_timeout: Duration,
-    /// Who may have how much.
-    pub limits: Limits,
+    /// How much everyone may have.
+    pub limits: RelayLimits,
 }
 
 /// What a single identity, a single host, and all together may have. A host is an IPv4 address or the /64 of an IPv6 one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct RelayLimits {
     /// For each identity.
     pub identity: Quota,
     /// For each host that clients come from. Several people share one behind a NAT.
     pub host: Quota,
     /// For all together.
     pub all: Quota,
-    /// The time for which bytes are counted.
+    /// How long bytes are counted before the count starts anew.
     pub period: Duration,
     /// Connections of one host that are neither control nor data connections, at once. One more pushes out its oldest.
     pub half_open_per_host: usize,
@@ -48,7 +48,7 @@ pub struct Limits {
     pub challenges: u8,
     /// Permissions of one allocation. A peer has some few addresses, and a relay a few peers.
     pub permissions: usize,
-    /// Identities, and hosts, whose use is remembered for the period.
+    /// How many identities, and how many hosts, the server remembers for the period.
     pub remembered: usize,
 }
 
@@ -76,12 +76,12 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(30),
             bind_timeout: Duration::from_secs(30),
             half_open_timeout: Duration::from_secs(15),
-            limits: Limits::default(),
+            limits: RelayLimits::default(),
         }
     }
 }
 
-impl Default for Limits {
+impl Default for RelayLimits {
     fn default() -> Self {
         Self {
             identity: Quota { allocations: 16, connections: 256, bytes: Some(100 * GIB) },

@@ -10,11 +10,11 @@
 use std::{net::SocketAddr, time::Instant};
 
 use super::{
-    AllocationId, ClientId, ConnectFailed, Identity, PeerId, ServerOutput,
+    AllocationId, ClientId, ConnectFailed, PeerId, ServerOutput, UserIdentity,
     answer::{Ticket, connection_attempt},
     quota::Thing,
-    request::Refusal,
-    state::{Allocation, AllocationState, Peer, PeerState, Server, Stage},
+    request::TurnRefusal,
+    state::{AllocationState, ClientStage, PeerConnection, PeerState, Server, ServerAllocation},
     users::At,
 };
 use crate::peer_policy::PeerRefusal;
@@ -24,30 +24,30 @@ impl Server {
         &mut self,
         at: At,
         client: ClientId,
-        identity: &Identity,
+        identity: &UserIdentity,
         ticket: &Ticket,
         to: SocketAddr,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), TurnRefusal> {
         let allocation = self.standing(client, identity)?;
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
         self.check_family(allocation, to)?;
         match self.relayed.get(&to) {
-            Some(other) if *other == allocation => return Err(Refusal::Peer(PeerRefusal::Relay)),
+            Some(other) if *other == allocation => return Err(TurnRefusal::Peer(PeerRefusal::Relay)),
             Some(_) => {}
-            None => self.policy.check(to).map_err(Refusal::Peer)?,
+            None => self.policy.check(to).map_err(TurnRefusal::Peer)?,
         }
         if self.is_connected(allocation, to) {
-            return Err(Refusal::ConnectedAlready);
+            return Err(TurnRefusal::ConnectedAlready);
         }
         let until = at.now + self.config.connect_timeout;
         let state = PeerState::Connecting { ticket: ticket.clone(), until };
-        let peer = self.new_peer(at.now, allocation, to, state).ok_or(Refusal::Quota)?;
+        let peer = self.new_peer(at.now, allocation, to, state).ok_or(TurnRefusal::Quota)?;
         self.due(until);
         self.outputs.push_back(ServerOutput::Connect { peer, allocation, to });
         Ok(())
     }
 
-    /// What has become of [`ServerOutput::Connect`].
+    /// Tells what became of [`ServerOutput::Connect`].
     pub fn peer_connected(&mut self, now: Instant, peer: PeerId, result: Result<(), ConnectFailed>) {
         self.expire(now);
         let Some(known) = self.peers.get(&peer) else { return };
@@ -61,12 +61,12 @@ impl Server {
             }
             Err(ConnectFailed) => {
                 self.forget_peer(peer);
-                self.refuse(client, &ticket, &Refusal::ConnectFailed);
+                self.refuse(client, &ticket, &TurnRefusal::ConnectFailed);
             }
         }
     }
 
-    /// A peer has connected to a relayed address. `None`: close it.
+    /// Tells that a peer has connected to a relayed address. If it returns `None`, close the connection.
     pub fn peer_accepted(&mut self, now: Instant, allocation: AllocationId, remote: SocketAddr) -> Option<PeerId> {
         self.expire(now);
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -74,7 +74,7 @@ impl Server {
             self.counters.unpermitted += 1;
             return None;
         }
-        let Allocation { client, state, .. } = self.allocations.get(&allocation)?;
+        let ServerAllocation { client, state, .. } = self.allocations.get(&allocation)?;
         let (AllocationState::Standing { .. }, client) = (state, *client) else { return None };
         // The real state follows at once; this one has its time too.
         let placeholder = PeerState::Waiting { connection: 0, until: now };
@@ -92,21 +92,22 @@ impl Server {
     pub(super) fn bind(
         &mut self,
         client: ClientId,
-        identity: &Identity,
+        identity: &UserIdentity,
         ticket: &Ticket,
         connection: u32,
-    ) -> Result<(), Refusal> {
-        let is_free = self.clients.get(&client).is_some_and(|known| matches!(known.stage, Stage::HalfOpen { .. }));
-        let peer = *self.waiting.get(&connection).filter(|_| is_free).ok_or(Refusal::BadBind)?;
-        let known = self.peers.get_mut(&peer).ok_or(Refusal::BadBind)?;
-        let allocation = self.allocations.get(&known.allocation).ok_or(Refusal::BadBind)?;
+    ) -> Result<(), TurnRefusal> {
+        let is_free =
+            self.clients.get(&client).is_some_and(|known| matches!(known.stage, ClientStage::HalfOpen { .. }));
+        let peer = *self.waiting.get(&connection).filter(|_| is_free).ok_or(TurnRefusal::BadBind)?;
+        let known = self.peers.get_mut(&peer).ok_or(TurnRefusal::BadBind)?;
+        let allocation = self.allocations.get(&known.allocation).ok_or(TurnRefusal::BadBind)?;
         if allocation.holder.identity != *identity {
-            return Err(Refusal::BadBind);
+            return Err(TurnRefusal::BadBind);
         }
         let holder = allocation.holder.clone();
         self.waiting.remove(&connection);
         known.state = PeerState::Joined { client };
-        self.set_stage(client, Stage::Data(peer));
+        self.set_stage(client, ClientStage::Data(peer));
         self.counters.joined += 1;
         self.succeed(client, ticket.done());
         self.outputs.push_back(ServerOutput::Join { client, peer, holder });
@@ -125,11 +126,11 @@ impl Server {
         let known = self.allocations.get_mut(&allocation)?;
         self.usage.take(now, &known.holder, Thing::Connection).ok()?;
         known.peers.insert(peer);
-        self.peers.insert(peer, Peer { allocation, addr, state });
+        self.peers.insert(peer, PeerConnection { allocation, addr, state });
         Some(peer)
     }
 
-    /// Has a connection wait for its client, under a new id that nobody can guess.
+    /// Makes a connection wait for its client, under a new id that nobody can guess.
     fn wait_for_client(&mut self, now: Instant, peer: PeerId) -> u32 {
         let until = now + self.config.bind_timeout;
         let connection = loop {

@@ -1,11 +1,11 @@
-//! What a server has counted: for `status`, and for the tests that limits hold.
+//! What a server has counted: for `status`, and for tests that check its limits.
 //!
 //! What it is not: a record of single clients, peers or addresses.
 
-use super::request::Refusal;
+use super::request::TurnRefusal;
 use crate::peer_policy::PeerRefusal;
 
-/// Numbers since the start, but for the first two.
+/// Numbers since the start, except the first two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServerCounters {
     /// Allocations now.
@@ -46,11 +46,11 @@ pub struct ServerCounters {
     pub peer_not_public: u64,
     /// Peers refused because of their port.
     pub peer_port: u64,
-    /// What was refused because an identity, a host or all have enough.
+    /// What the server refused because an identity, a host or all together have enough.
     pub quota: u64,
-    /// Connections that were ended because an identity, a host or all have had their bytes.
+    /// Connections that the server ended because an identity, a host or all together have used up their bytes.
     pub quota_bytes: u64,
-    /// What was refused for want of a port or of memory.
+    /// What the server refused for want of a port or of memory.
     pub capacity: u64,
     /// Connects that a peer did not answer.
     pub connect_failed: u64,
@@ -66,13 +66,13 @@ pub struct ServerCounters {
     pub half_open: u64,
     /// Connections of clients that were closed because their requests had no valid credentials too often.
     pub unproven: u64,
-    /// Connections of clients that gave way to others.
+    /// Connections of clients that had to give way to others.
     pub pushed_out: u64,
 }
 
 /// What came of what a counter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CountedOutcome {
     /// It was done, or is how things go: every client begins without credentials.
     Done,
     /// A request was refused.
@@ -83,7 +83,7 @@ pub enum Outcome {
 
 impl ServerCounters {
     /// Every counter with what came of what it counts, and its name.
-    pub fn named(self) -> impl Iterator<Item = (Outcome, &'static str, u64)> {
+    pub fn named(self) -> impl Iterator<Item = (CountedOutcome, &'static str, u64)> {
         // Without `..`, so that no counter is forgotten.
         let Self {
             allocations,
@@ -118,55 +118,57 @@ impl ServerCounters {
             pushed_out,
         } = self;
         [
-            (Outcome::Done, "allocations", allocations),
-            (Outcome::Done, "connections", connections),
-            (Outcome::Done, "allocated", allocated),
-            (Outcome::Done, "joined", joined),
-            (Outcome::Done, "bytes", bytes),
-            (Outcome::Done, "answered", answered),
-            (Outcome::Closed, "malformed", malformed),
-            (Outcome::Done, "unauthenticated", unauthenticated),
-            (Outcome::Refused, "expired", expired),
-            (Outcome::Refused, "forged", forged),
-            (Outcome::Refused, "stale_nonce", stale_nonce),
-            (Outcome::Refused, "bad_request", bad_request),
-            (Outcome::Refused, "mismatch", mismatch),
-            (Outcome::Refused, "unsupported", unsupported),
-            (Outcome::Refused, "peer_relay", peer_relay),
-            (Outcome::Refused, "peer_loopback", peer_loopback),
-            (Outcome::Refused, "peer_link_local", peer_link_local),
-            (Outcome::Refused, "peer_not_public", peer_not_public),
-            (Outcome::Refused, "peer_port", peer_port),
-            (Outcome::Refused, "quota", quota),
-            (Outcome::Closed, "quota_bytes", quota_bytes),
-            (Outcome::Refused, "capacity", capacity),
-            (Outcome::Done, "connect_failed", connect_failed),
-            (Outcome::Refused, "connected_already", connected_already),
-            (Outcome::Refused, "bad_bind", bad_bind),
-            (Outcome::Closed, "unpermitted", unpermitted),
-            (Outcome::Closed, "unbound", unbound),
-            (Outcome::Closed, "unproven", unproven),
-            (Outcome::Closed, "half_open", half_open),
-            (Outcome::Closed, "too_many", pushed_out),
+            (CountedOutcome::Done, "allocations", allocations),
+            (CountedOutcome::Done, "connections", connections),
+            (CountedOutcome::Done, "allocated", allocated),
+            (CountedOutcome::Done, "joined", joined),
+            (CountedOutcome::Done, "bytes", bytes),
+            (CountedOutcome::Done, "answered", answered),
+            (CountedOutcome::Closed, "malformed", malformed),
+            (CountedOutcome::Done, "unauthenticated", unauthenticated),
+            (CountedOutcome::Refused, "expired", expired),
+            (CountedOutcome::Refused, "forged", forged),
+            (CountedOutcome::Refused, "stale_nonce", stale_nonce),
+            (CountedOutcome::Refused, "bad_request", bad_request),
+            (CountedOutcome::Refused, "mismatch", mismatch),
+            (CountedOutcome::Refused, "unsupported", unsupported),
+            (CountedOutcome::Refused, "peer_relay", peer_relay),
+            (CountedOutcome::Refused, "peer_loopback", peer_loopback),
+            (CountedOutcome::Refused, "peer_link_local", peer_link_local),
+            (CountedOutcome::Refused, "peer_not_public", peer_not_public),
+            (CountedOutcome::Refused, "peer_port", peer_port),
+            (CountedOutcome::Refused, "quota", quota),
+            (CountedOutcome::Closed, "quota_bytes", quota_bytes),
+            (CountedOutcome::Refused, "capacity", capacity),
+            (CountedOutcome::Done, "connect_failed", connect_failed),
+            (CountedOutcome::Refused, "connected_already", connected_already),
+            (CountedOutcome::Refused, "bad_bind", bad_bind),
+            (CountedOutcome::Closed, "unpermitted", unpermitted),
+            (CountedOutcome::Closed, "unbound", unbound),
+            (CountedOutcome::Closed, "unproven", unproven),
+            (CountedOutcome::Closed, "half_open", half_open),
+            (CountedOutcome::Closed, "too_many", pushed_out),
         ]
         .into_iter()
     }
 
-    pub(super) fn count(&mut self, refusal: &Refusal) {
+    pub(super) fn count(&mut self, refusal: &TurnRefusal) {
         let counter = match refusal {
-            Refusal::Unauthenticated => &mut self.unauthenticated,
-            Refusal::Expired => &mut self.expired,
-            Refusal::Forged => &mut self.forged,
-            Refusal::StaleNonce => &mut self.stale_nonce,
-            Refusal::BadRequest => &mut self.bad_request,
-            Refusal::BadBind => &mut self.bad_bind,
-            Refusal::Mismatch | Refusal::WrongCredentials | Refusal::PeerFamilyMismatch => &mut self.mismatch,
-            Refusal::UnknownAttributes(_) | Refusal::Family | Refusal::Transport => &mut self.unsupported,
-            Refusal::Peer(why) => return self.count_peer(*why),
-            Refusal::ConnectedAlready => &mut self.connected_already,
-            Refusal::ConnectFailed => &mut self.connect_failed,
-            Refusal::Quota => &mut self.quota,
-            Refusal::Capacity => &mut self.capacity,
+            TurnRefusal::Unauthenticated => &mut self.unauthenticated,
+            TurnRefusal::Expired => &mut self.expired,
+            TurnRefusal::Forged => &mut self.forged,
+            TurnRefusal::StaleNonce => &mut self.stale_nonce,
+            TurnRefusal::BadRequest => &mut self.bad_request,
+            TurnRefusal::BadBind => &mut self.bad_bind,
+            TurnRefusal::Mismatch | TurnRefusal::WrongCredentials | TurnRefusal::PeerFamilyMismatch => {
+                &mut self.mismatch
+            }
+            TurnRefusal::UnknownAttributes(_) | TurnRefusal::Family | TurnRefusal::Transport => &mut self.unsupported,
+            TurnRefusal::Peer(why) => return self.count_peer(*why),
+            TurnRefusal::ConnectedAlready => &mut self.connected_already,
+            TurnRefusal::ConnectFailed => &mut self.connect_failed,
+            TurnRefusal::Quota => &mut self.quota,
+            TurnRefusal::Capacity => &mut self.capacity,
         };
         *counter += 1;
     }

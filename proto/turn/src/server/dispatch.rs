@@ -11,36 +11,36 @@ use super::{
     Arrival, ClientId, MAX_MESSAGE_LEN, ServerCounters, ServerOutput,
     answer::Ticket,
     quota::Holder,
-    request::{self, Refusal, Request},
-    state::{ClientConn, Server, Stage},
-    users::{At, Proven},
+    request::{self, TurnRefusal, TurnRequest},
+    state::{ClientConn, ClientStage, Server},
+    users::{At, ProvenUser},
 };
 use crate::{
-    binding::{self, Reply},
+    binding::{self, BindingReply},
     peer_policy::PeerPolicy,
 };
 
 impl Server {
-    /// Tells the addresses of this machine, when they have changed.
+    /// Takes new rules for peers, when the addresses of this machine have changed.
     pub fn set_policy(&mut self, policy: PeerPolicy) {
         self.policy = policy;
     }
 
-    /// A client has connected. Older connections that ask for nothing may give way.
+    /// Tells that a client has connected. Older connections that ask for nothing may have to give way.
     pub fn connected(&mut self, now: Instant, arrival: Arrival) -> ClientId {
         let client = ClientId(self.next_id());
-        let stage = Stage::HalfOpen { until: now + self.config.half_open_timeout };
+        let stage = ClientStage::HalfOpen { until: now + self.config.half_open_timeout };
         self.clients.insert(client, ClientConn { arrival, stage, challenged: 0 });
         self.enter_half_open(now, client);
         client
     }
 
-    /// One whole message has come from a client. Drain [`Server::poll_output`] before the next is read: after
+    /// Takes one whole message of a client. Drain [`Server::poll_output`] before the next is read: after
     /// [`ServerOutput::Join`] there are no messages any more.
     pub fn message(&mut self, now: Instant, unix: UnixTime, client: ClientId, bytes: &[u8]) {
         self.expire(now);
         let Some(known) = self.clients.get(&client) else { return };
-        if matches!(known.stage, Stage::Data(_)) {
+        if matches!(known.stage, ClientStage::Data(_)) {
             return;
         }
         let arrival = known.arrival;
@@ -50,41 +50,43 @@ impl Server {
             MessageClass::Indication => {}
             MessageClass::Success | MessageClass::Error => self.close_malformed(client),
             MessageClass::Request if message.has_method(BINDING) => match binding::reply(bytes, arrival.remote) {
-                Reply::Answer(message) => self.outputs.push_back(ServerOutput::Send { client, message }),
-                Reply::Nothing | Reply::NotBinding | Reply::Malformed => self.close_malformed(client),
+                BindingReply::Answer(message) => self.outputs.push_back(ServerOutput::Send { client, message }),
+                BindingReply::Nothing | BindingReply::NotBinding | BindingReply::Malformed => {
+                    self.close_malformed(client)
+                }
             },
             MessageClass::Request => self.request(At { now, unix, host: arrival.remote.ip() }, client, &message),
         }
     }
 
-    /// A client's connection has ended, or broke its framing.
+    /// Tells that a client's connection has ended, or that its bytes are no STUN messages.
     pub fn closed(&mut self, now: Instant, client: ClientId) {
         self.expire(now);
         self.forget_client(client);
     }
 
-    /// Bytes were relayed for somebody on a joined connection, both directions together; or on one that has ended since. Ends it when
-    /// somebody has had enough.
+    /// Tells how many bytes were relayed for somebody on a joined connection, in both directions together, even if it has ended since.
+    /// Ends the connection if a quota is used up.
     pub fn relayed(&mut self, now: Instant, client: ClientId, holder: &Holder, bytes: u64) {
         self.counters.bytes = self.counters.bytes.saturating_add(bytes);
         let is_used_up = self.usage.charge(now, holder, bytes).is_err();
-        if is_used_up && self.clients.get(&client).is_some_and(|known| matches!(known.stage, Stage::Data(_))) {
+        if is_used_up && self.clients.get(&client).is_some_and(|known| matches!(known.stage, ClientStage::Data(_))) {
             self.counters.quota_bytes += 1;
             self.close(client);
         }
     }
 
-    /// The time of [`Server::poll_timeout`] has come.
+    /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire(now);
     }
 
-    /// What is to be done next.
+    /// What to do next; `None` until the next call.
     pub fn poll_output(&mut self) -> Option<ServerOutput> {
         self.outputs.pop_front()
     }
 
-    /// When [`Server::handle_timeout`] is to be called.
+    /// When to call [`Server::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next_due
     }
@@ -101,14 +103,16 @@ impl Server {
             Ok(proven) => proven,
             Err(refusal) => return self.refuse_at(at, client, &ticket, &refusal),
         };
-        let Proven { identity, key } = proven;
+        let ProvenUser { identity, key } = proven;
         let ticket = ticket.signed(key);
         let done = request::read(message).and_then(|request| match request {
-            Request::Allocate { family, lifetime } => self.allocate(at, client, identity, &ticket, family, lifetime),
-            Request::Refresh { family, lifetime } => self.refresh(at, client, &identity, &ticket, family, lifetime),
-            Request::CreatePermission { peers } => self.permit(at, client, &identity, &ticket, &peers),
-            Request::Connect { peer } => self.connect(at, client, &identity, &ticket, peer),
-            Request::ConnectionBind { connection } => self.bind(client, &identity, &ticket, connection),
+            TurnRequest::Allocate { family, lifetime } => {
+                self.allocate(at, client, identity, &ticket, family, lifetime)
+            }
+            TurnRequest::Refresh { family, lifetime } => self.refresh(at, client, &identity, &ticket, family, lifetime),
+            TurnRequest::CreatePermission { peers } => self.permit(at, client, &identity, &ticket, &peers),
+            TurnRequest::Connect { peer } => self.connect(at, client, &identity, &ticket, peer),
+            TurnRequest::ConnectionBind { connection } => self.bind(client, &identity, &ticket, connection),
         });
         if let Err(refusal) = done {
             self.refuse(client, &ticket, &refusal);
@@ -116,7 +120,7 @@ impl Server {
     }
 
     /// Answers that a request is refused, and how to authenticate where that is the matter.
-    fn refuse_at(&mut self, at: At, client: ClientId, ticket: &Ticket, refusal: &Refusal) {
+    fn refuse_at(&mut self, at: At, client: ClientId, ticket: &Ticket, refusal: &TurnRefusal) {
         if !refusal.challenges() {
             return self.refuse(client, ticket, refusal);
         }

@@ -1,13 +1,13 @@
 //! What ends by itself: connections that ask for nothing, allocations, connects, and peers that nobody takes.
 //!
-//! What it is not: permissions and nonces, which are looked at when they are used.
+//! What it is not: permissions and nonces, whose time is checked when they are used.
 
 use std::time::Instant;
 
 use super::{
     AllocationId, ClientId, PeerId, ServerOutput,
-    request::Refusal,
-    state::{AllocationState, PeerState, Server, Stage},
+    request::TurnRefusal,
+    state::{AllocationState, ClientStage, PeerState, Server},
 };
 
 impl Server {
@@ -31,7 +31,7 @@ impl Server {
             self.outputs.push_back(ServerOutput::ClosePeer { peer });
             match (known.state, self.allocations.get(&known.allocation).map(|allocation| allocation.client)) {
                 (PeerState::Connecting { ticket, .. }, Some(client)) => {
-                    self.refuse(client, &ticket, &Refusal::ConnectFailed);
+                    self.refuse(client, &ticket, &TurnRefusal::ConnectFailed);
                 }
                 _ => self.counters.unbound += 1,
             }
@@ -55,7 +55,7 @@ impl Server {
         let over: Vec<ClientId> = self
             .clients
             .iter()
-            .filter(|(_, known)| matches!(known.stage, Stage::HalfOpen { until } if until <= now))
+            .filter(|(_, known)| matches!(known.stage, ClientStage::HalfOpen { until } if until <= now))
             .map(|(client, _)| *client)
             .collect();
         for client in over {
@@ -71,8 +71,8 @@ impl Server {
             AllocationState::Opening { .. } => None,
         });
         let clients = self.clients.values().filter_map(|known| match known.stage {
-            Stage::HalfOpen { until } => Some(until),
-            Stage::Control(_) | Stage::Data(_) => None,
+            ClientStage::HalfOpen { until } => Some(until),
+            ClientStage::Control(_) | ClientStage::Data(_) => None,
         });
         peers.chain(allocations).chain(clients)
     }

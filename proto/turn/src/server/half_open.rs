@@ -27,7 +27,7 @@ impl HalfOpen {
         Self { max_per_host, max, hosts: BTreeMap::new(), count: 0 }
     }
 
-    /// Which connection has to be closed before one more of this host is entered.
+    /// Which connection to close before one more of this host enters.
     pub(super) fn make_room(&self, remote: IpAddr) -> Option<ClientId> {
         let own = self.hosts.get(&host_of(remote));
         let crowd = if own.is_some_and(|own| own.len() >= self.max_per_host) {

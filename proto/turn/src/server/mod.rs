@@ -8,7 +8,7 @@
 //!   data     ──── ConnectionBind ────────────────▶  joined: raw bytes from here  ◀──────▶
 //! ```
 //! [`Server`] is the state machine of a whole relay. Its caller accepts connections, reads whole messages
-//! from those that are not joined, listens and connects as it is told, moves the bytes of those that are joined, and after each call
+//! from those that are not joined, listens and connects on demand, moves the bytes of those that are joined, and after each call
 //! drains [`Server::poll_output`].
 //!
 //! What it is not: a socket, or the bytes that are relayed; they never come here. UDP is not relayed (RFC 6062 §4.1 is the only
@@ -35,11 +35,11 @@ mod tests;
 use std::net::SocketAddr;
 
 pub use self::{
-    config::{Config, Limits, Quota},
-    counters::{Outcome, ServerCounters},
+    config::{Config, Quota, RelayLimits},
+    counters::{CountedOutcome, ServerCounters},
     quota::Holder,
     state::Server,
-    users::{Identity, Users},
+    users::{UserIdentity, Users},
 };
 use crate::AddressFamily;
 
@@ -47,7 +47,7 @@ use crate::AddressFamily;
 /// has less than this.
 pub const MAX_MESSAGE_LEN: usize = 2048;
 
-/// One connection from a client. The server hands them out; none is used twice.
+/// One connection from a client. The server gives out the numbers, and uses none twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(u64);
 

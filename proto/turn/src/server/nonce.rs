@@ -1,10 +1,10 @@
-//! Nonces that the server recognises without keeping them (RFC 8489 §9.2).
+//! Nonces that the server recognises without storing them (RFC 8489 §9.2).
 //!
 //! ```text
 //! "obMatJos2" | base64(security features, 3 bytes)            RFC 8489 §9.2: the nonce cookie
 //! hex(seconds since the server's start until it runs out, u32) | hex(first 16 bytes of BLAKE3-keyed(expiry, client's IP))
 //! ```
-//! It is good for one client host, since a client's control and data connections come from one address, and their ports
+//! A nonce is valid for one client host, since a client's control and data connections come from one address, and their ports
 //! differ. The key is made at each start, so that a nonce does not outlive the server.
 //!
 //! What it is not: a guard against repeating a message within its lifetime on one host; whoever repeats it cannot sign the
@@ -17,12 +17,12 @@ use std::{
 
 use crate::long_term::SecurityFeatures;
 
-/// What the nonce tells beside itself: PASSWORD-ALGORITHMS comes with it.
+/// What the nonce says besides: PASSWORD-ALGORITHMS comes with it.
 const FEATURES: SecurityFeatures = SecurityFeatures { password_algorithms: true, username_anonymity: false };
-/// Bytes of the authentication code that are kept.
+/// How many bytes of the authentication code a nonce has.
 const CODE_LEN: usize = 16;
 
-/// Makes nonces, and knows its own again.
+/// Makes nonces, and recognises its own.
 #[derive(Clone)]
 pub(super) struct Nonces {
     key: [u8; 32],

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    config::{Limits, Quota},
-    users::Identity,
+    config::{Quota, RelayLimits},
+    users::UserIdentity,
 };
 use keyferry_net::ip::host_of;
 
@@ -18,18 +18,18 @@ use keyferry_net::ip::host_of;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Who it is.
-    pub identity: Identity,
+    pub identity: UserIdentity,
     /// Where it comes from: an IPv4 address, or the /64 of an IPv6 one.
     pub host: IpAddr,
 }
 
 impl Holder {
-    pub(super) fn new(identity: Identity, remote: IpAddr) -> Self {
+    pub(super) fn new(identity: UserIdentity, remote: IpAddr) -> Self {
         Self { identity, host: host_of(remote) }
     }
 }
 
-/// What is counted at one moment.
+/// What somebody may have several of at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Thing {
     Allocation,
@@ -43,8 +43,8 @@ pub(super) struct UsedUp;
 /// What is in use.
 #[derive(Debug)]
 pub(super) struct Usage {
-    limits: Limits,
-    identities: BTreeMap<Identity, Used>,
+    limits: RelayLimits,
+    identities: BTreeMap<UserIdentity, Used>,
     hosts: BTreeMap<IpAddr, Used>,
     all: Used,
 }
@@ -59,14 +59,14 @@ struct Used {
 }
 
 impl Usage {
-    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+    pub(super) fn new(limits: RelayLimits, now: Instant) -> Self {
         Self { limits, identities: BTreeMap::new(), hosts: BTreeMap::new(), all: Used::new(now) }
     }
 
     /// Takes one more of something, if every quota allows it.
     pub(super) fn take(&mut self, now: Instant, holder: &Holder, thing: Thing) -> Result<(), UsedUp> {
         self.make_room(now, holder);
-        let Limits { period, identity, host, all, remembered, .. } = &self.limits;
+        let RelayLimits { period, identity, host, all, remembered, .. } = &self.limits;
         let of_identity = self.identities.get(&holder.identity);
         let of_host = self.hosts.get(&holder.host);
         let allowed =
@@ -92,7 +92,7 @@ impl Usage {
         }
     }
 
-    /// Counts bytes that were relayed; an error when that was more than somebody may have.
+    /// Counts relayed bytes; an error if that is more than somebody may have.
     pub(super) fn charge(&mut self, now: Instant, holder: &Holder, bytes: u64) -> Result<(), UsedUp> {
         let period = self.limits.period;
         let of_identity = self.identities.get_mut(&holder.identity).map(|used| (used, &self.limits.identity));
@@ -111,10 +111,10 @@ impl Usage {
         (self.all.allocations, self.all.connections)
     }
 
-    /// When one more is to be remembered and there is no room, forgets those who have nothing now and whose period is over, or
-    /// else the one of them who has used least: nobody gets rid of a large sum, or locks others out, by making up identities.
+    /// Makes room for one more to remember: forgets those who have nothing now and whose period is over, or else the one of them who
+    /// has used least. So nobody gets rid of a large sum, or locks others out, by making up identities.
     fn make_room(&mut self, now: Instant, holder: &Holder) {
-        let Limits { period, remembered, .. } = self.limits;
+        let RelayLimits { period, remembered, .. } = self.limits;
         forget(&mut self.identities, &holder.identity, remembered, now, period);
         forget(&mut self.hosts, &holder.host, remembered, now, period);
     }
@@ -182,17 +182,17 @@ mod tests {
     use super::*;
 
     fn holder(name: &str, host: &str) -> Holder {
-        Holder::new(Identity::Issued(name.to_owned()), host.parse().unwrap())
+        Holder::new(UserIdentity::Issued(name.to_owned()), host.parse().unwrap())
     }
 
-    fn limits() -> Limits {
-        Limits {
+    fn limits() -> RelayLimits {
+        RelayLimits {
             identity: Quota { allocations: 2, connections: 3, bytes: Some(1000) },
             host: Quota { allocations: 3, connections: 4, bytes: Some(1500) },
             all: Quota { allocations: 4, connections: 6, bytes: Some(5000) },
             period: Duration::from_secs(100),
             remembered: 8,
-            ..Limits::default()
+            ..RelayLimits::default()
         }
     }
 
@@ -275,7 +275,7 @@ mod tests {
     fn who_has_something_now_is_never_forgotten() {
         let now = Instant::now();
         let all = Quota { allocations: 100, connections: 100, bytes: None };
-        let mut usage = Usage::new(Limits { all, ..limits() }, now);
+        let mut usage = Usage::new(RelayLimits { all, ..limits() }, now);
         let holders: Vec<_> = (0..9).map(|i| holder(&format!("x{i}"), &format!("192.0.2.{i}"))).collect();
         let taken: Vec<bool> = holders.iter().map(|one| usage.take(now, one, Thing::Allocation).is_ok()).collect();
         assert_eq!(taken, [true, true, true, true, true, true, true, true, false]);

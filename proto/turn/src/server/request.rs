@@ -28,11 +28,10 @@ use turn_types::{
 
 use crate::{AddressFamily, peer_policy::PeerRefusal};
 
-/// Unknown attributes that an error response names; the rest is left out, so that an answer does not grow with what a
-/// stranger made up.
+/// How many unknown attributes an error response names, so that a stranger cannot make it long by inventing some.
 const MAX_UNKNOWN_LISTED: usize = 8;
 
-/// The attributes of which comprehension is required and given.
+/// The attributes that have to be understood, and are.
 const COMPREHENDED: [AttributeType; 14] = [
     Username::TYPE,
     MessageIntegrity::TYPE,
@@ -53,7 +52,7 @@ const COMPREHENDED: [AttributeType; 14] = [
 
 /// Why a request is refused, with the code of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum TurnRefusal {
     #[error("400: the client's request makes no sense")]
     BadRequest,
     #[error("400: there is no such connection for this client to bind")]
@@ -90,7 +89,7 @@ pub(super) enum Refusal {
     Capacity,
 }
 
-impl Refusal {
+impl TurnRefusal {
     pub(super) fn code(&self) -> u16 {
         match self {
             Self::BadRequest | Self::BadBind => ErrorCode::BAD_REQUEST,
@@ -118,7 +117,7 @@ impl Refusal {
 
 /// A request, as far as it can be understood by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum TurnRequest {
     Allocate { family: AddressFamily, lifetime: Option<Duration> },
     Refresh { family: Option<AddressFamily>, lifetime: Option<Duration> },
     CreatePermission { peers: Vec<SocketAddr> },
@@ -126,73 +125,77 @@ pub(super) enum Request {
     ConnectionBind { connection: u32 },
 }
 
-/// Makes out what is asked for. To be called for a request that is authenticated; nobody else is told more than that.
-pub(super) fn read(message: &Message<'_>) -> Result<Request, Refusal> {
+/// Makes out what a request asks for. Call it for authenticated requests only: others learn no more than that they have to authenticate.
+pub(super) fn read(message: &Message<'_>) -> Result<TurnRequest, TurnRefusal> {
     let types = message.iter_attributes().map(|(_, attribute)| attribute.get_type());
     let unknown: Vec<_> = types
         .filter(|kind| kind.comprehension_required() && !COMPREHENDED.contains(kind))
         .take(MAX_UNKNOWN_LISTED)
         .collect();
     if !unknown.is_empty() {
-        return Err(Refusal::UnknownAttributes(unknown));
+        return Err(TurnRefusal::UnknownAttributes(unknown));
     }
     match message.method() {
         ALLOCATE => allocate(message),
-        REFRESH => Ok(Request::Refresh { family: family(message)?, lifetime: lifetime(message)? }),
+        REFRESH => Ok(TurnRequest::Refresh { family: family(message)?, lifetime: lifetime(message)? }),
         CREATE_PERMISSION => {
             let peers = peers(message)?;
-            if peers.is_empty() { Err(Refusal::BadRequest) } else { Ok(Request::CreatePermission { peers }) }
+            if peers.is_empty() { Err(TurnRefusal::BadRequest) } else { Ok(TurnRequest::CreatePermission { peers }) }
         }
         CONNECT => match peers(message)?[..] {
-            [peer] => Ok(Request::Connect { peer }),
-            _ => Err(Refusal::BadRequest),
+            [peer] => Ok(TurnRequest::Connect { peer }),
+            _ => Err(TurnRefusal::BadRequest),
         },
         CONNECTION_BIND => match optional::<ConnectionId>(message)? {
-            Some(connection) => Ok(Request::ConnectionBind { connection: connection.id() }),
-            None => Err(Refusal::BadRequest),
+            Some(connection) => Ok(TurnRequest::ConnectionBind { connection: connection.id() }),
+            None => Err(TurnRefusal::BadRequest),
         },
-        _ => Err(Refusal::BadRequest),
+        _ => Err(TurnRefusal::BadRequest),
     }
 }
 
-fn allocate(message: &Message<'_>) -> Result<Request, Refusal> {
-    let transport = optional::<RequestedTransport>(message)?.ok_or(Refusal::BadRequest)?;
+fn allocate(message: &Message<'_>) -> Result<TurnRequest, TurnRefusal> {
+    let transport = optional::<RequestedTransport>(message)?.ok_or(TurnRefusal::BadRequest)?;
     if transport.protocol() != RequestedTransport::TCP {
-        return Err(Refusal::Transport);
+        return Err(TurnRefusal::Transport);
     }
     let meaningless = [EvenPort::TYPE, DontFragment::TYPE, ReservationToken::TYPE];
     if meaningless.iter().any(|kind| message.has_attribute(*kind)) {
-        return Err(Refusal::BadRequest);
+        return Err(TurnRefusal::BadRequest);
     }
     let family = family(message)?.unwrap_or(AddressFamily::V4);
-    Ok(Request::Allocate { family, lifetime: lifetime(message)? })
+    Ok(TurnRequest::Allocate { family, lifetime: lifetime(message)? })
 }
 
 /// An attribute that may be missing, but not malformed.
-fn optional<'a, A: AttributeFromRaw<'a> + AttributeStaticType>(message: &'a Message<'_>) -> Result<Option<A>, Refusal> {
+fn optional<'a, A: AttributeFromRaw<'a> + AttributeStaticType>(
+    message: &'a Message<'_>,
+) -> Result<Option<A>, TurnRefusal> {
     match message.has_attribute(A::TYPE) {
-        true => message.attribute::<A>().map(Some).map_err(|_| Refusal::BadRequest),
+        true => message.attribute::<A>().map(Some).map_err(|_| TurnRefusal::BadRequest),
         false => Ok(None),
     }
 }
 
 /// REQUESTED-ADDRESS-FAMILY (RFC 8656 §18.6); a family that nobody knows is not a malformed one.
-fn family(message: &Message<'_>) -> Result<Option<AddressFamily>, Refusal> {
+fn family(message: &Message<'_>) -> Result<Option<AddressFamily>, TurnRefusal> {
     let Some(attribute) = message.raw_attribute(RequestedAddressFamily::TYPE) else { return Ok(None) };
     match attribute.value[..] {
         [1, _, _, _] => Ok(Some(AddressFamily::V4)),
         [2, _, _, _] => Ok(Some(AddressFamily::V6)),
-        [_, _, _, _] => Err(Refusal::Family),
-        _ => Err(Refusal::BadRequest),
+        [_, _, _, _] => Err(TurnRefusal::Family),
+        _ => Err(TurnRefusal::BadRequest),
     }
 }
 
-fn lifetime(message: &Message<'_>) -> Result<Option<Duration>, Refusal> {
+fn lifetime(message: &Message<'_>) -> Result<Option<Duration>, TurnRefusal> {
     Ok(optional::<Lifetime>(message)?.map(|lifetime| Duration::from_secs(lifetime.seconds().into())))
 }
 
-fn peers(message: &Message<'_>) -> Result<Vec<SocketAddr>, Refusal> {
+fn peers(message: &Message<'_>) -> Result<Vec<SocketAddr>, TurnRefusal> {
     let attributes = message.iter_attributes().filter(|(_, attribute)| attribute.get_type() == XorPeerAddress::TYPE);
     let parsed = attributes.map(|(_, attribute)| XorPeerAddress::from_raw_ref(&attribute));
-    parsed.map(|peer| peer.map(|peer| peer.addr(message.transaction_id())).map_err(|_| Refusal::BadRequest)).collect()
+    parsed
+        .map(|peer| peer.map(|peer| peer.addr(message.transaction_id())).map_err(|_| TurnRefusal::BadRequest))
+        .collect()
 }

@@ -16,7 +16,7 @@ use super::{
     half_open::HalfOpen,
     nonce::Nonces,
     quota::{Holder, Thing, Usage},
-    request::Refusal,
+    request::TurnRefusal,
 };
 use crate::peer_policy::PeerPolicy;
 
@@ -30,10 +30,10 @@ pub struct Server {
     pub(super) random: Random,
     pub(super) clients: BTreeMap<ClientId, ClientConn>,
     pub(super) half_open: HalfOpen,
-    pub(super) allocations: BTreeMap<AllocationId, Allocation>,
+    pub(super) allocations: BTreeMap<AllocationId, ServerAllocation>,
     /// The relayed addresses of all allocations: the only addresses of this machine that are peers.
     pub(super) relayed: BTreeMap<SocketAddr, AllocationId>,
-    pub(super) peers: BTreeMap<PeerId, Peer>,
+    pub(super) peers: BTreeMap<PeerId, PeerConnection>,
     /// The peers that wait for their client, by CONNECTION-ID.
     pub(super) waiting: BTreeMap<u32, PeerId>,
     pub(super) usage: Usage,
@@ -48,14 +48,14 @@ pub struct Server {
 #[derive(Debug)]
 pub(super) struct ClientConn {
     pub(super) arrival: Arrival,
-    pub(super) stage: Stage,
-    /// How often in a row it was told to authenticate.
+    pub(super) stage: ClientStage,
+    /// How often in a row the server told it to authenticate.
     pub(super) challenged: u8,
 }
 
 /// What a client's connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ClientStage {
     /// Neither of the others; not for longer than this.
     HalfOpen { until: Instant },
     /// The control connection of an allocation, which may still be in the making.
@@ -66,7 +66,7 @@ pub(super) enum Stage {
 
 /// An allocation.
 #[derive(Debug)]
-pub(super) struct Allocation {
+pub(super) struct ServerAllocation {
     pub(super) client: ClientId,
     pub(super) holder: Holder,
     pub(super) family: AddressFamily,
@@ -79,7 +79,7 @@ pub(super) struct Allocation {
 /// How far an allocation is.
 #[derive(Debug)]
 pub(super) enum AllocationState {
-    /// A port is looked for; the answer comes then.
+    /// The driver looks for a port; then the client gets its answer.
     Opening { ticket: Ticket, lifetime: Duration },
     /// It stands.
     Standing { relayed: SocketAddr, expires: Instant },
@@ -87,7 +87,7 @@ pub(super) enum AllocationState {
 
 /// A connection with a peer.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct PeerConnection {
     pub(super) allocation: AllocationId,
     pub(super) addr: SocketAddr,
     pub(super) state: PeerState,
@@ -96,7 +96,7 @@ pub(super) struct Peer {
 /// How far a connection with a peer is.
 #[derive(Debug)]
 pub(super) enum PeerState {
-    /// It is being made; the answer comes then.
+    /// The driver makes it; then the client gets its answer.
     Connecting { ticket: Ticket, until: Instant },
     /// It waits for the client's ConnectionBind.
     Waiting { connection: u32, until: Instant },
@@ -136,20 +136,20 @@ impl Server {
         self.outputs.push_back(ServerOutput::Send { client, message });
     }
 
-    pub(super) fn refuse(&mut self, client: ClientId, ticket: &Ticket, refusal: &Refusal) {
+    pub(super) fn refuse(&mut self, client: ClientId, ticket: &Ticket, refusal: &TurnRefusal) {
         self.counters.count(refusal);
         self.outputs.push_back(ServerOutput::Send { client, message: ticket.refused(refusal) });
     }
 
-    pub(super) fn set_stage(&mut self, client: ClientId, stage: Stage) {
+    pub(super) fn set_stage(&mut self, client: ClientId, stage: ClientStage) {
         let Some(known) = self.clients.get_mut(&client) else { return };
-        if matches!(known.stage, Stage::HalfOpen { .. }) {
+        if matches!(known.stage, ClientStage::HalfOpen { .. }) {
             self.half_open.leave(known.arrival.remote.ip(), client);
         }
         known.stage = stage;
     }
 
-    /// Makes a connection one that has to show what it is for. An older one may give way.
+    /// Makes a connection one that has to show what it is for. An older one may have to give way.
     pub(super) fn enter_half_open(&mut self, now: Instant, client: ClientId) {
         let Some(remote) = self.clients.get(&client).map(|known| known.arrival.remote.ip()) else { return };
         if let Some(pushed_out) = self.half_open.make_room(remote) {
@@ -158,7 +158,7 @@ impl Server {
         }
         let until = now + self.config.half_open_timeout;
         if let Some(known) = self.clients.get_mut(&client) {
-            known.stage = Stage::HalfOpen { until };
+            known.stage = ClientStage::HalfOpen { until };
             self.half_open.enter(remote, client);
             self.due(until);
         }
@@ -175,10 +175,10 @@ impl Server {
     pub(super) fn forget_client(&mut self, client: ClientId) -> bool {
         let Some(ClientConn { arrival, stage, .. }) = self.clients.remove(&client) else { return false };
         match stage {
-            Stage::HalfOpen { .. } => self.half_open.leave(arrival.remote.ip(), client),
-            Stage::Control(allocation) => self.delete(allocation),
+            ClientStage::HalfOpen { .. } => self.half_open.leave(arrival.remote.ip(), client),
+            ClientStage::Control(allocation) => self.delete(allocation),
             // The driver closes it with the client's.
-            Stage::Data(peer) => drop(self.forget_peer(peer)),
+            ClientStage::Data(peer) => drop(self.forget_peer(peer)),
         }
         true
     }
@@ -211,7 +211,7 @@ impl Server {
         }
     }
 
-    pub(super) fn forget_peer(&mut self, peer: PeerId) -> Option<Peer> {
+    pub(super) fn forget_peer(&mut self, peer: PeerId) -> Option<PeerConnection> {
         let known = self.peers.remove(&peer)?;
         if let PeerState::Waiting { connection, .. } = known.state {
             self.waiting.remove(&connection);
@@ -233,7 +233,7 @@ impl Server {
     }
 }
 
-impl Allocation {
+impl ServerAllocation {
     pub(super) fn has_permission(&self, now: Instant, ip: IpAddr) -> bool {
         self.permissions.get(&ip.to_canonical()).is_some_and(|until| now < *until)
     }

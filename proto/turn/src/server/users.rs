@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Instant};
 
 use stun_types::message::Message;
 
-use super::{nonce::Nonces, request::Refusal};
+use super::{nonce::Nonces, request::TurnRefusal};
 use keyferry_net::time::UnixTime;
 
 use crate::{
@@ -20,16 +20,16 @@ pub(super) fn algorithms() -> AlgorithmList {
     AlgorithmList::new(&[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5])
 }
 
-/// Who somebody is, to whom quotas belong.
+/// Who a client is: the holder of quotas.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Identity {
+pub enum UserIdentity {
     /// A user that the operator has named.
     User(String),
     /// The identity to whom credentials were issued.
     Issued(String),
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for UserIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(name) => write!(f, "user {name}"),
@@ -55,8 +55,8 @@ impl fmt::Debug for Users {
 
 /// Who has sent a message, with the key that signs the answer.
 #[derive(Debug, Clone)]
-pub(super) struct Proven {
-    pub(super) identity: Identity,
+pub(super) struct ProvenUser {
+    pub(super) identity: UserIdentity,
     pub(super) key: Key,
 }
 
@@ -70,35 +70,41 @@ pub(super) struct At {
 
 impl Users {
     /// Finds out who has sent a request, in the order of RFC 8489 §9.2.4.
-    pub(super) fn prove(&self, message: &Message<'_>, realm: &str, nonces: &Nonces, at: At) -> Result<Proven, Refusal> {
-        let claim = Claim::read(message, Some(&algorithms())).map_err(|_| Refusal::BadRequest)?;
-        let claim = claim.ok_or(Refusal::Unauthenticated)?;
+    pub(super) fn prove(
+        &self,
+        message: &Message<'_>,
+        realm: &str,
+        nonces: &Nonces,
+        at: At,
+    ) -> Result<ProvenUser, TurnRefusal> {
+        let claim = Claim::read(message, Some(&algorithms())).map_err(|_| TurnRefusal::BadRequest)?;
+        let claim = claim.ok_or(TurnRefusal::Unauthenticated)?;
         if !nonces.is_good(at.now, at.host, &claim.nonce) {
-            return Err(Refusal::StaleNonce);
+            return Err(TurnRefusal::StaleNonce);
         }
         // The challenge does not say that user names may be hashed.
-        let ClaimedUser::Name(username) = &claim.user else { return Err(Refusal::BadRequest) };
+        let ClaimedUser::Name(username) = &claim.user else { return Err(TurnRefusal::BadRequest) };
         let (identity, password) = self.find(username, at.unix)?;
         let key = Key::new(claim.protection, username, realm, &password);
         if !key.proves(message) {
-            return Err(Refusal::Forged);
+            return Err(TurnRefusal::Forged);
         }
-        Ok(Proven { identity, key })
+        Ok(ProvenUser { identity, key })
     }
 
     /// The identity and the password behind a username.
-    fn find(&self, username: &str, now: UnixTime) -> Result<(Identity, String), Refusal> {
+    fn find(&self, username: &str, now: UnixTime) -> Result<(UserIdentity, String), TurnRefusal> {
         if let Some(password) = self.named.get(username) {
-            return Ok((Identity::User(username.to_owned()), password.clone()));
+            return Ok((UserIdentity::User(username.to_owned()), password.clone()));
         }
-        let secret = self.secret.as_ref().ok_or(Refusal::Forged)?;
+        let secret = self.secret.as_ref().ok_or(TurnRefusal::Forged)?;
         match secret.check(username, now) {
             Ok((identity, password)) => {
                 debug_assert!(identity.len() <= MAX_IDENTITY_LEN);
-                Ok((Identity::Issued(identity.to_owned()), password))
+                Ok((UserIdentity::Issued(identity.to_owned()), password))
             }
-            Err(NotIssued::Expired { .. }) => Err(Refusal::Expired),
-            Err(NotIssued::Form) => Err(Refusal::Forged),
+            Err(NotIssued::Expired { .. }) => Err(TurnRefusal::Expired),
+            Err(NotIssued::Form) => Err(TurnRefusal::Forged),
         }
     }
 }

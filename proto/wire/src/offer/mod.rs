@@ -27,7 +27,7 @@ pub use self::{
     record::{
         RecordKey, content_record_key, publish_days, record_key, relay_record_key, relay_record_key_of, resolve_days,
     },
-    sealed::{OpenError, RECORD_VERSION, RecordError, SEALED_LEN, SealedOffer, seal, supersedes},
+    sealed::{RECORD_VERSION, RecordError, SEALED_LEN, SealedOffer, UnsealError, seal, supersedes},
     signed::{MAX_SIGNED_LEN, OFFER_VERSION, SignedOffer},
     veil::MAX_EARLY,
 };

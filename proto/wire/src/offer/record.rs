@@ -71,7 +71,7 @@ pub fn relay_record_key_of(node: &NodeKey, day: UtcDay) -> RecordKey {
     RecordKey(blake3::derive_key(RELAY_OF_CONTEXT, &[&node.as_bytes()[..], &day.0.to_le_bytes()].concat()))
 }
 
-/// The days for which an offer made at `now` is to be published: today, and tomorrow when the offer may live to see it.
+/// The days for which to publish an offer made at `now`: today, and tomorrow if the offer may still be valid then.
 pub fn publish_days(now: UnixTime) -> Vec<UtcDay> {
     days_between(now, now.plus(MAX_LIFETIME).plus(MAX_CLOCK_SKEW))
 }

@@ -117,9 +117,9 @@ pub enum RecordError {
     },
 }
 
-/// Why a record is not an offer of a node. [`OpenError::AnotherNode`] is a mix-up; all else is the owner's fault.
+/// Why a record is not an offer of a node. [`UnsealError::AnotherNode`] is a mix-up; all else is the owner's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum UnsealError {
     /// The record is not one of this node for the day that it states.
     #[error("the record is not one of the node that was asked for")]
     AnotherNode,
@@ -207,23 +207,23 @@ impl SealedOffer {
     }
 
     /// Opens the record as the offer of `node`, and checks that it is one.
-    pub fn open(&self, node: &NodeKey, now: UnixTime) -> Result<SignedOffer, OpenError> {
+    pub fn open(&self, node: &NodeKey, now: UnixTime) -> Result<SignedOffer, UnsealError> {
         let header = &self.header;
         if blinded_key(node, header.day) != header.blinded {
-            return Err(OpenError::AnotherNode);
+            return Err(UnsealError::AnotherNode);
         }
         let (encoded, rest) = self.bytes.split_at(HEADER_LEN);
-        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OpenError::Undecryptable)?;
+        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or(UnsealError::Undecryptable)?;
         let plaintext = cipher(node, header.day)
             .decrypt(nonce.into(), Payload { msg: &rest[..CIPHERTEXT_LEN], aad: encoded })
-            .map_err(|_| OpenError::Undecryptable)?;
+            .map_err(|_| UnsealError::Undecryptable)?;
         let signed = SignedOffer::decode(unpad(&plaintext)?, now)?;
         if signed.node() != *node {
-            return Err(OpenError::SignedByAnother);
+            return Err(UnsealError::SignedByAnother);
         }
         let (offer, veil) = (signed.offer(), Veil::new(node, header.day));
         if (veil.sequence(offer.sequence), veil.expires(offer.expires)) != (header.sequence, header.expires) {
-            return Err(OpenError::HeaderMismatch);
+            return Err(UnsealError::HeaderMismatch);
         }
         Ok(signed)
     }
@@ -284,12 +284,12 @@ fn pad(message: &[u8]) -> Vec<u8> {
     padded
 }
 
-fn unpad(padded: &[u8]) -> Result<&[u8], OpenError> {
-    let (length, rest) = padded.split_first_chunk::<4>().ok_or(OpenError::Padding)?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| OpenError::Padding)?;
-    let (message, zeros) = rest.split_at_checked(length).ok_or(OpenError::Padding)?;
+fn unpad(padded: &[u8]) -> Result<&[u8], UnsealError> {
+    let (length, rest) = padded.split_first_chunk::<4>().ok_or(UnsealError::Padding)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| UnsealError::Padding)?;
+    let (message, zeros) = rest.split_at_checked(length).ok_or(UnsealError::Padding)?;
     match zeros.iter().all(|byte| *byte == 0) {
         true => Ok(message),
-        false => Err(OpenError::Padding),
+        false => Err(UnsealError::Padding),
     }
 }

@@ -44,7 +44,7 @@ struct WireOffer {
 }
 
 impl SignedOffer {
-    /// Signs an offer; refuses one that is beyond the limits. Whether it has expired is for the reader to see.
+    /// Signs an offer; refuses one that is beyond the limits. The reader checks whether it has expired.
     pub fn sign(offer: Offer, secret: &NodeSecret) -> Result<Self, OfferError> {
         offer.check_form()?;
         let body = encode(&offer);

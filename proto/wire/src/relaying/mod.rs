@@ -11,8 +11,8 @@
 //! RelayCredentials     realm string | username string | password string | expires u64 | addrs list of address ≤ 8
 //!            | tls_pin option 32
 //! ```
-//! A claim is sealed to the node key of the relay that is meant, because anybody may pose as the relay of a node: who asks
-//! is for that node alone to know. It is bound to the two ends of the connection, so that nobody can pass it on.
+//! A claim is sealed to the node key of the relay that is meant, because anybody may pose as the relay of a node, and only that node shall
+//! know who asks. It is bound to the two ends of the connection, so that nobody can pass it on.
 //!
 //! What it is not: encrypted otherwise (libp2p's noise does that, between the rendezvous keys), the policy of whom to
 //! relay for, or TURN.
@@ -45,7 +45,7 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const DOMAIN: &[u8] = b"keyferry relay v1\0";
 const KEY_LEN: usize = 32;
 
-/// The connection that carries a request: the rendezvous keys (ed25519) that libp2p has proven at its two ends.
+/// The channel of a request (RFC 5056): the rendezvous keys (ed25519) that libp2p has proven at the two ends of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RelayChannel {
     /// That of the relay, which is asked.

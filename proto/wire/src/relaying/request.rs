@@ -20,7 +20,7 @@ pub fn anonymous_request() -> Vec<u8> {
     ANONYMOUS.to_le_bytes().to_vec()
 }
 
-/// The request of a node that says who it is, to a relay that is to be the node `relay`. No other node can read it.
+/// The request of a node that says who it is, to a relay that should be the node `relay`. No other node can read it.
 ///
 /// `seed` is fresh and random.
 pub fn node_request(
@@ -35,7 +35,7 @@ pub fn node_request(
     [&NODE.to_le_bytes()[..], &sealing::seal(relay, seed, &claim)].concat()
 }
 
-/// Reads a request that has come in over `channel` to the node of `relay`: the node that asks, if it says who it is.
+/// Reads a request that came over `channel` to the node of `relay`, and returns the node that asks, if it says who it is.
 pub fn verify_request(
     message: &[u8],
     relay: &NodeSecret,
@@ -80,7 +80,7 @@ fn signed(channel: RelayChannel, now: UnixTime) -> Vec<u8> {
     [DOMAIN, &channel.relay, &channel.requester, &now.0.to_le_bytes()].concat()
 }
 
-/// Puts parts together that have `LEN` bytes in all.
+/// Joins parts that have `LEN` bytes in all.
 fn concat<const LEN: usize>(parts: &[&[u8]]) -> [u8; LEN] {
     chunk(&parts.concat())
 }

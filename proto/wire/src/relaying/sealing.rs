@@ -1,4 +1,4 @@
-//! Sealing a claim so that one node alone can open it: an ephemeral key agrees with the key of that node.
+//! Sealing a claim so that only one node can open it: an ephemeral key agrees with the key of that node.
 //!
 //! ```text
 //! sealed  E | XChaCha20-Poly1305(key, nonce of 24 zero bytes, claim)           E = e·B for a fresh e

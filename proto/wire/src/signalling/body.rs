@@ -1,4 +1,4 @@
-//! What a message says, and what it may say.
+//! What a message of a call says, and the limits of that.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use keyferry_ice::{CredentialsError, Description, MAX_SIGNALLED_CANDIDATES, Sign
 
 use crate::codec;
 
-/// How far ahead crossing SYNs may be arranged.
+/// How far ahead a side may arrange crossing SYNs.
 pub const MAX_CROSSING_DELAY: Duration = Duration::from_secs(10);
 
-/// Why a call is not answered by a description.
+/// Why the callee does not accept a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum CallRefusal {
     /// The callee does not take calls from this caller.
@@ -29,11 +29,11 @@ pub enum CallRefusal {
 /// The streams in which a side takes part. The description is that of the direct one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Streams {
-    /// No relay is used.
+    /// The side uses no relay.
     Direct(Description),
-    /// The relayed one is described when the call is answered.
+    /// The side describes the relayed stream when the call is answered.
     DirectAndRelayed(Description),
-    /// Nothing but relays is used: no address of this side is told.
+    /// The side uses nothing but relays, and tells no address.
     Relayed,
 }
 
@@ -88,7 +88,7 @@ impl Body {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, SignallingError> {
         let body: Self = codec::decode(bytes, MAX_MESSAGE_LEN)?;
         body.check()?;
-        // A duration of more than a second's nanoseconds decodes to one with a carry.
+        // A duration with more nanoseconds than a second has decodes to another one, with a carry.
         match codec::encode(&body) == bytes {
             true => Ok(body),
             false => Err(SignallingError::NotCanonical),

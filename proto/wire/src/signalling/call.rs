@@ -19,7 +19,7 @@ pub struct Calling {
 /// What became of a call.
 #[derive(Debug)]
 pub enum Answered {
-    /// The callee has said in which streams it takes part; there is one in which both do.
+    /// The callee has said in which streams it takes part, and both sides take part in at least one.
     Accepted(Box<(Streams, Conversation)>),
     /// The callee does not want this call.
     Refused(CallRefusal),

@@ -1,4 +1,4 @@
-//! A call that was answered: the signals of both sides, in order, of each stream.
+//! A call that was answered: the signals of both sides in each stream, in order.
 
 use super::{
     MAX_SIGNALS, SignallingError, Streams,
@@ -14,7 +14,7 @@ use crate::identity::{NodeKey, NodeSecret};
 pub struct Conversation {
     context: CallContext,
     secret: NodeSecret,
-    /// That of what this side sends.
+    /// The direction of what this side sends.
     direction: Direction,
     ours: Side,
     theirs: Side,
@@ -57,7 +57,7 @@ enum Course {
     Absent,
     /// It waits for its description.
     Undescribed,
-    /// The side may signal, and has named so many candidates.
+    /// The side may signal, and has named this many candidates.
     Described { candidates: usize },
     /// The side has left it.
     Left,
@@ -98,7 +98,7 @@ impl Conversation {
         *self.ours.course(stream) != Course::Absent
     }
 
-    /// The caller's first message after the answer: it has it. Once, before everything else.
+    /// The caller's first message after the answer: that it has it. Once, before everything else.
     pub fn heard(&mut self) -> Result<Vec<u8>, SignallingError> {
         self.seal(&Body::Heard)
     }

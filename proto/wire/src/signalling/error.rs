@@ -20,7 +20,7 @@ pub enum SignallingError {
         /// Length, in bytes.
         got: usize,
     },
-    /// The caller asked for another node. It is owed the empty answer.
+    /// The caller asked for another node. Answer with an empty message.
     #[error("the call is for another node")]
     OtherNode,
     /// The caller's key is no node key, or that of the node that is called.
@@ -46,8 +46,7 @@ pub enum SignallingError {
     /// There is no stream in which both sides take part. A callee says so by a refusal.
     #[error("there is no stream in which both sides take part")]
     NoCommonStream,
-    /// Something is said of a stream in which not both sides take part, which has not been described, or which the sender
-    /// has left.
+    /// The message is about a stream in which not both sides take part, which nobody has described yet, or which the sender has left.
     #[error("{got} of a {stream} stream that is not under way")]
     NotUnderWay {
         /// What is said.

@@ -179,7 +179,7 @@ impl Iterator for GroupSteps {
 pub struct GroupDecoder {
     hash: ContentHash,
     walk: Walk,
-    next: Option<Piece>,
+    next: Option<TreePiece>,
     /// What the subtrees that are still to come hash to; the next one on top. At most one for each level.
     expected: Vec<ChainingValue>,
 }
@@ -217,10 +217,10 @@ impl GroupDecoder {
         Ok(verified)
     }
 
-    fn prove(&mut self, piece: Piece, bytes: &[u8]) -> Result<Verified, GroupError> {
+    fn prove(&mut self, piece: TreePiece, bytes: &[u8]) -> Result<Verified, GroupError> {
         let expected = self.expected.pop().ok_or(GroupError::Finished)?;
         match piece {
-            Piece::Parent { outboard_offset, is_root, left, right } => {
+            TreePiece::Parent { outboard_offset, is_root, left, right } => {
                 let (left_value, right_value) = split_parent(bytes);
                 if parent_value(&left_value, &right_value, is_root) != expected {
                     return Err(GroupError::WrongParent { hash: self.hash, outboard_offset });
@@ -233,7 +233,7 @@ impl GroupDecoder {
                 }
                 Ok(Verified::Parent { outboard_offset })
             }
-            Piece::Leaf { offset, len, is_root } => {
+            TreePiece::Leaf { offset, len, is_root } => {
                 if leaf_value(offset, bytes, is_root) != expected {
                     return Err(GroupError::WrongLeaf { hash: self.hash, offset, len });
                 }
@@ -272,12 +272,12 @@ fn split_parent(bytes: &[u8]) -> (ChainingValue, ChainingValue) {
 
 /// A piece with what is needed to prove it.
 #[derive(Debug, Clone, Copy)]
-enum Piece {
+enum TreePiece {
     Parent { outboard_offset: u64, is_root: bool, left: bool, right: bool },
     Leaf { offset: u64, len: usize, is_root: bool },
 }
 
-impl Piece {
+impl TreePiece {
     fn step(self) -> Step {
         match self {
             Self::Parent { outboard_offset, .. } => Step::Parent { outboard_offset },
@@ -296,7 +296,7 @@ impl Piece {
 /// The walk over the pieces. Ten thousand small files must not cost an iterator each, so one leaf has its own case.
 #[derive(Debug)]
 enum Walk {
-    Single(Option<Piece>),
+    Single(Option<TreePiece>),
     Tree(Box<TreeWalk>),
 }
 
@@ -314,13 +314,17 @@ impl Walk {
         let count = group_count(size);
         if count <= 1 {
             let wanted = count == 1 && groups.contains(0);
-            return Ok(Self::Single(wanted.then_some(Piece::Leaf { offset: 0, len: size as usize, is_root: true })));
+            return Ok(Self::Single(wanted.then_some(TreePiece::Leaf {
+                offset: 0,
+                len: size as usize,
+                is_root: true,
+            })));
         }
         let tree = BaoTree::new(size, BLOCK_SIZE);
         Ok(Self::Tree(Box::new(TreeWalk { tree, chunks: ResponseIter::new(tree, chunk_ranges(groups, count)) })))
     }
 
-    fn next(&mut self) -> Option<Piece> {
+    fn next(&mut self) -> Option<TreePiece> {
         match self {
             Self::Single(piece) => piece.take(),
             Self::Tree(walk) => walk.chunks.next().map(|chunk| piece(&walk.tree, chunk)),
@@ -328,14 +332,14 @@ impl Walk {
     }
 }
 
-fn piece(tree: &BaoTree, chunk: BaoChunk) -> Piece {
+fn piece(tree: &BaoTree, chunk: BaoChunk) -> TreePiece {
     match chunk {
         BaoChunk::Parent { node, is_root, left, right, .. } => {
             let index = tree.pre_order_offset(node).expect("the walk does not go below groups");
-            Piece::Parent { outboard_offset: index * PARENT_LEN as u64, is_root, left, right }
+            TreePiece::Parent { outboard_offset: index * PARENT_LEN as u64, is_root, left, right }
         }
         BaoChunk::Leaf { start_chunk, size, is_root, .. } => {
-            Piece::Leaf { offset: start_chunk.0 * CHUNK_LEN, len: size, is_root }
+            TreePiece::Leaf { offset: start_chunk.0 * CHUNK_LEN, len: size, is_root }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Decides which units to ask of whom, with any number of providers that come, go, stall, refuse and lie.
 //!
-//! - The first provider is asked for everything at once, before anything is known. When the layout is known, an idle
-//!   provider is asked for what nobody is asked for; if there is nothing, it takes over the tail of the request that would
-//!   take longest: half of it, or by the measured rates. No two are asked for the same unit.
-//! - A provider to which there is a better path is asked over that: its request ends where it is, and the rest is asked anew.
-//! - A provider that brings nothing for a while is dropped. One that lies is dropped by the driver, which notices, and does not add
-//!   it again.
-//! - A provider may refuse items: others are asked for them. When nobody is left to ask, the schedule is stuck, and goes
+//! - It asks the first provider for everything at once, before anything is known. When the layout is known, it asks an idle
+//!   provider for what it has asked nobody for; if there is nothing, that provider takes over the tail of the request that
+//!   would take longest: half of it, or by the measured rates. It never asks two for the same unit.
+//! - When there is a better path to a provider, its request ends where it is, and the schedule asks for the rest over that path.
+//! - It drops a provider that brings nothing for a while. One that lies is dropped by the driver, which notices, and does not
+//!   add it again.
+//! - A provider may refuse items: then it asks others for them. When nobody is left to ask, the schedule is stuck, and goes
 //!   on when another provider comes.
 //!
 //! What it is not: it opens no stream, reads no data and proves nothing; the driver does, and says what came of it.
@@ -26,7 +26,7 @@ use crate::transfer::units::{MAX_WIRE_RANGES, OPEN_END, UnitRanges};
 /// How many requests in a row a provider may end early without bringing anything.
 pub const MAX_EMPTY_REQUESTS: u32 = 3;
 
-/// How often the split is thought over while a provider is idle.
+/// How often to think the split over while a provider is idle.
 pub const RECHECK: Duration = Duration::from_secs(1);
 
 /// The state machine: see the module.

@@ -3,7 +3,7 @@
 use keyferry_ice::{Candidate, CandidateKind, TcpType};
 use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::{
-    address::{Address, Target},
+    address::{Address, AddressTarget},
     catalogue::{CatalogueEntry, SignedEntry},
     hash::ContentHash,
     identity::{NodeKey, NodeSecret},
@@ -68,9 +68,9 @@ fn addresses_parse_print_and_are_refused() {
         assert_eq!(address.to_string(), text(case, "text"));
         assert_eq!(address.node().map(|node| node.to_string()).as_deref(), case["node"].as_str());
         let expected = match (case["name"].as_str(), case["content"].as_str()) {
-            (Some(name), None) => Target::Name(name.parse().expect("a name")),
-            (None, Some(hash)) => Target::Content(hash.parse().expect("a hash")),
-            _ => Target::Catalogue,
+            (Some(name), None) => AddressTarget::Name(name.parse().expect("a name")),
+            (None, Some(hash)) => AddressTarget::Content(hash.parse().expect("a hash")),
+            _ => AddressTarget::Catalogue,
         };
         assert_eq!(*address.target(), expected);
         let hints: Vec<Value> = address.hints().iter().map(|hint| hint.to_string().into()).collect();

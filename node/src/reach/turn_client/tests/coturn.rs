@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_turn::long_term::Credentials;
+use keyferry_turn::long_term::UserCredentials;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -95,8 +95,8 @@ impl Drop for Coturn {
     }
 }
 
-pub(super) fn credentials(password: &str) -> Credentials {
-    Credentials::new(USER, password).unwrap()
+pub(super) fn credentials(password: &str) -> UserCredentials {
+    UserCredentials::new(USER, password).unwrap()
 }
 
 /// A block of which the listeners' ports are free.

@@ -1,4 +1,4 @@
-//! Against coturn, the server that people run (Debian's package `coturn`). Without it these tests pass, and say so.
+//! Against coturn, the server that people run (Debian's package `coturn`). Without it these tests are reported as skipped.
 
 mod coturn;
 mod proxies;

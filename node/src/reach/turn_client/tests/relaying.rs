@@ -34,7 +34,7 @@ pub(super) async fn connect(allocation: &Allocation, peers: &TcpListener) -> (Pa
     (relayed, at_peer)
 }
 
-/// Has a peer connect to the relayed address. The relay closes its connections until the permission has come there.
+/// Lets a peer connect to the relayed address. Until the permission has reached the relay, that closes the peer's connections.
 pub(super) async fn accept(allocation: &mut Allocation) -> (PathStream, TcpStream) {
     let relayed = allocation.relayed();
     allocation.permit(relayed.ip());
@@ -122,7 +122,7 @@ async fn a_peer_that_refuses_is_told_at_once() {
     let error = timeout(PATIENCE, allocation.connector().relay_to(nobody)).await.expect("in time").unwrap_err();
     assert_eq!(error, PeerConnectError::Failed(RequestError::PeerUnreachable));
     assert_eq!(ConnectFailure::from(error), ConnectFailure::Refused);
-    // Which harms nobody else.
+    // That harms nobody else.
     connect(&allocation, &listener(AddressFamily::V4).await).await;
 }
 

@@ -22,11 +22,11 @@ use crate::base::counters::Counter;
 /// How long a connection may carry nothing. What NATs keep for TCP (RFC 5382 §5: 2 h 4 min) is hardly longer; Keyferry's
 /// own sessions say something every 15 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
-/// How many bytes are read at most before they are paid for and written.
+/// How many bytes to read, at most, before paying for them and writing them.
 pub(super) const MAX_SLICE: usize = 64 * 1024;
 /// How many bytes one connection may move before others get their turn.
 const MAX_TURN: u64 = 256 * 1024;
-/// How many bytes may be moved before they are told to the quotas.
+/// How many bytes to move before telling the quotas of them.
 const TELL_AFTER: u64 = 256 * 1024;
 
 /// What both ways of a joined connection share.
@@ -69,7 +69,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Tells the quotas. Where the actor is busy, the next bytes try again.
+    /// Tells the quotas. If the actor is busy, the next bytes try again.
     fn tell(&self) {
         let bytes = self.untold.swap(0, Ordering::Relaxed);
         if bytes > 0 && self.link.inputs.try_send(self.relayed(bytes)).is_err() {

@@ -1,10 +1,10 @@
 //! Moving bytes within the kernel (`splice(2)`): from socket to pipe to socket, never through this process.
 //!
-//! A pipe is borrowed while bytes are in it and given back when it is empty: an idle connection has none. Into
-//! an empty pipe only an empty socket has nothing to give, and out of a full one only a full socket takes nothing: so each "would block" is
-//! that of the socket.
+//! A connection borrows a pipe while bytes are in it and gives it back when it is empty, so an idle connection has none. Filling an
+//! empty pipe fails only if the socket is empty, and draining a full one only if the socket is full: so each "would block" comes from
+//! the socket.
 //!
-//! What it is not: for TLS; those bytes have to be seen.
+//! What it is not: for TLS, where this process has to see the bytes.
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use super::{
 const PIPE_SIZE: usize = 2 * MAX_SLICE;
 /// A pipe that is smaller than this is worse than copying.
 const LEAST_PIPE_SIZE: usize = 32 * 1024;
-/// Empty pipes that are kept for the next one who needs one.
+/// How many empty pipes to keep for the next connections.
 const MAX_SPARE_PIPES: usize = 64;
 
 /// Empty pipes, of all relays of this process.
@@ -126,7 +126,7 @@ struct Pipe {
 }
 
 impl Pipe {
-    /// An empty pipe; `None` where there is none to be had, or only one that is too small.
+    /// An empty pipe; `None` if the system gives none, or only one that is too small.
     fn borrow() -> Option<Self> {
         let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.or_else(|| Self::new().inspect_err(|error| tracing::debug!(%error, "no pipe")).ok())

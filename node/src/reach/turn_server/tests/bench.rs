@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_turn::{
-    long_term::Credentials,
+    long_term::UserCredentials,
     server::{Config, ServerCounters},
 };
 use tokio::{
@@ -72,7 +72,7 @@ impl Bench {
     }
 
     pub(super) fn server(&self, secure: bool, user: &str, password: &str) -> TurnServer {
-        self.server_at("127.0.0.1", secure).with_credentials(Credentials::new(user, password).unwrap())
+        self.server_at("127.0.0.1", secure).with_credentials(UserCredentials::new(user, password).unwrap())
     }
 
     /// The relay at one of its addresses, for nobody yet.
@@ -126,8 +126,8 @@ pub(super) async fn relayed(allocation: &Allocation) -> (PathStream, TcpStream) 
     (client.unwrap_or_else(|error| panic!("{error}")), peer.unwrap().0)
 }
 
-/// A relayed connection of a peer: the client's end and the peer's. The relay closes its connections until the permission has come
-/// there, and tells nobody.
+/// A relayed connection of a peer: the client's end and the peer's. Until the permission has reached the relay, that closes the peer's
+/// connections, and tells nobody.
 pub(super) async fn accepted(allocation: &mut Allocation) -> (PathStream, TcpStream) {
     let relayed = allocation.relayed();
     allocation.permit(relayed.ip());
@@ -148,8 +148,8 @@ pub(super) async fn accepted(allocation: &mut Allocation) -> (PathStream, TcpStr
     .await
 }
 
-/// A connection between two clients of one relay: both ends, and where the second is told that it comes from. It ends at once until
-/// the permission has come to the relay, and the second is not told.
+/// A connection between two clients of one relay: both ends, and the address that the second is told it comes from. Until the
+/// permission has reached the relay, the connection ends at once, and the second hears nothing of it.
 pub(super) async fn between(from: &Allocation, to: &mut Allocation) -> (PathStream, PathStream, SocketAddr) {
     to.permit(from.relayed().ip());
     let (connector, addr) = (from.connector(), to.relayed());
@@ -172,7 +172,7 @@ pub(super) async fn between(from: &Allocation, to: &mut Allocation) -> (PathStre
     .await
 }
 
-/// Sends bytes both ways at once and looks that they arrive.
+/// Sends bytes both ways at once, and checks that they arrive.
 pub(super) async fn exchange(client: &mut PathStream, peer: &mut (impl AsyncRead + AsyncWrite + Unpin), len: usize) {
     let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + i / 251) as u8).collect();
     let (mut from_client, mut from_peer) = (vec![0; len], vec![0; len]);

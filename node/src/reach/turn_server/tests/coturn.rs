@@ -10,7 +10,7 @@ const PROGRAM: &str = "turnutils_uclient";
 const MESSAGES: &str = "20";
 
 /// Runs coturn's client in TCP-relay mode with pairs of clients that talk to each other by way of their relayed addresses; returns
-/// what it prints, or none when it is not there.
+/// what it prints, or `None` if it is not installed.
 async fn uclient(bench: &Bench, arguments: &[&str]) -> Option<String> {
     let port = bench.addr.port().to_string();
     if keyferry_needs::lacks(&[PROGRAM]) {

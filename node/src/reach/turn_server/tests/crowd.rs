@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::bench::{Bench, config, exchange, in_time, relayed};
 use crate::reach::turn_server::{Rates, RelayConfig};
 
-/// Connections at once.
+/// How many connections there are at once.
 const CROWD: usize = 200;
 /// What each of them gets while the others get what they can.
 const ENOUGH: u64 = 64 * 1024;
@@ -73,7 +73,7 @@ async fn two_hundred_connections_at_once_all_arrive_and_none_is_starved() {
         most >> 10,
         (standing.saturating_sub(idle)) / CROWD as u64,
     );
-    // How evenly is for `keyferry-sim relay` to tell.
+    // How evenly, `keyferry-sim relay` measures.
     assert!(*least >= ENOUGH, "{least} and {most}");
 }
 

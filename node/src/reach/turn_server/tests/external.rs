@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use keyferry_ice::ConnectFailure;
 use keyferry_turn::{
     client::{Ending, RequestError},
-    long_term::Credentials,
+    long_term::UserCredentials,
     server::Config,
 };
 use tokio::net::TcpListener;
@@ -118,7 +118,7 @@ async fn a_port_outside_is_given_once_whatever_address_a_client_has_reached() {
     let first = bench.allocation(false).await;
     assert_eq!(first.relayed(), (OUTSIDE_V4.parse::<IpAddr>().unwrap(), addr.port()).into());
 
-    let credentials = Credentials::new("bob", "builder").unwrap();
+    let credentials = UserCredentials::new("bob", "builder").unwrap();
     let server = bench.server_at("127.0.0.2", false).with_credentials(credentials);
     let error = in_time(Allocation::make(&server, AddressFamily::V4)).await.unwrap_err();
 

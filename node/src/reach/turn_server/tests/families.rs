@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use keyferry_ice::ConnectFailure;
-use keyferry_turn::{client::ConnectRefusal, long_term::Credentials};
+use keyferry_turn::{client::ConnectRefusal, long_term::UserCredentials};
 
 use super::{
     bench::{Bench, accepted, config, exchange, in_time, listener_of, relayed},
@@ -15,7 +15,7 @@ const FAMILIES: [AddressFamily; 2] = [AddressFamily::V4, AddressFamily::V6];
 
 async fn allocation(bench: &Bench, secure: bool, client: AddressFamily, family: AddressFamily) -> Allocation {
     let host = if client == AddressFamily::V4 { "127.0.0.1" } else { "::1" };
-    let credentials = Credentials::new("ada", "lovelace").unwrap();
+    let credentials = UserCredentials::new("ada", "lovelace").unwrap();
     let server = bench.server_at(host, secure).with_credentials(credentials);
     in_time(Allocation::make(&server, family)).await.unwrap()
 }
@@ -63,7 +63,7 @@ async fn a_peer_of_the_other_family_is_not_asked_for_and_is_refused_to_who_asks(
         assert_eq!(raw.connect_to(peer).await, 443);
         assert_eq!(raw.permit(peer).await, 443);
         assert_eq!(raw.refresh(wire_family(other(family))).await, 443, "RFC 8656 §8.2");
-        // Which harms nothing else.
+        // That harms nothing else.
         let (_listener, peer) = listener_of(family).await;
         assert_eq!((raw.connect_to(peer).await, raw.permit(peer).await), (0, 0));
         assert_eq!(raw.refresh(wire_family(family)).await, 0);

@@ -1,4 +1,4 @@
-//! The relay over real sockets, with this node's own client, with one that says what it is told to, and with coturn's.
+//! The relay over real sockets, with this node's own client, with one that says whatever a test wants, and with coturn's.
 
 mod bench;
 mod certificates;

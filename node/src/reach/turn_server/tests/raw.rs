@@ -1,10 +1,10 @@
-//! A client that asks for what it is told to, where this node's own knows better.
+//! A client that asks for whatever a test wants, even where this node's own client would know better.
 //!
 //! What it is not: a client that could be used; it binds no connections.
 
 use std::net::SocketAddr;
 
-use keyferry_turn::long_term::{Authorization, Challenge, Credentials};
+use keyferry_turn::long_term::{Authorization, Challenge, UserCredentials};
 use stun_types::{
     attribute::{AttributeWrite, ErrorCode},
     message::{Message, MessageWrite, MessageWriteExt, MessageWriteVec, Method},
@@ -39,7 +39,7 @@ impl RawClient {
         stream.write_all(&request.finish()).await.unwrap();
         let answer = bench::message(&mut stream).await;
         let challenge = Challenge::read(&Message::from_bytes(&answer).unwrap()).unwrap();
-        let credentials = Credentials::new("ada", "lovelace").unwrap();
+        let credentials = UserCredentials::new("ada", "lovelace").unwrap();
         Self { stream, authorization: Authorization::new(credentials, challenge).unwrap() }
     }
 

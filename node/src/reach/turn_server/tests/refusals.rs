@@ -1,10 +1,10 @@
-//! What a client is told, at once, when it is refused.
+//! What a client hears, at once, when the relay refuses.
 
 use keyferry_ice::ConnectFailure;
 use keyferry_net::time::UnixTime;
 use keyferry_turn::{
     client::{Ending, RequestError},
-    long_term::Credentials,
+    long_term::UserCredentials,
     rest_credentials::Secret,
     server::ServerCounters,
 };
@@ -32,7 +32,7 @@ async fn a_peer_that_refuses_is_told_at_once() {
         assert_eq!(ConnectFailure::from(error), ConnectFailure::Refused);
         assert_eq!(bench.count(|counters| counters.connect_failed), 1);
         assert_eq!(bench.count(|counters| counters.connections), 0);
-        // Which harms nobody else.
+        // That harms nobody else.
         let (mut client, mut peer) = relayed(&allocation).await;
         exchange(&mut client, &mut peer, 1000).await;
     }
@@ -73,7 +73,7 @@ async fn wrong_unknown_expired_and_no_credentials_say_so_at_once() {
             let bench = Bench::new(config()).await;
             let mut server = bench.server_at("127.0.0.1", secure);
             if let Some((name, password)) = user {
-                server = server.with_credentials(Credentials::new(*name, *password).unwrap());
+                server = server.with_credentials(UserCredentials::new(*name, *password).unwrap());
             }
 
             let made = in_time(Allocation::make(&server, AddressFamily::V4)).await;

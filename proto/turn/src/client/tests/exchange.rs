@@ -16,7 +16,7 @@ use turn_types::{
 };
 
 use super::super::{AddressFamily, Client, ClientOptions, ClientOutput, Config, DataId, Ending};
-use crate::long_term::{AlgorithmList, Challenge, Claim, Credentials, Key, PasswordAlgorithm, SecurityFeatures};
+use crate::long_term::{AlgorithmList, Challenge, Claim, Key, PasswordAlgorithm, SecurityFeatures, UserCredentials};
 
 pub(super) const PASSWORD: &str = "secret";
 pub(super) const LIFETIME: Duration = Duration::from_secs(600);
@@ -54,7 +54,7 @@ pub(super) struct Exchange {
     /// Whether requests must be under the nonce of now; not when answers are given late.
     pub(super) checks_nonces: bool,
     pub(super) sent: VecDeque<Sent>,
-    /// What the client has told and asked for, but for what it has sent.
+    /// What the client has told and asked for, except what it has sent.
     pub(super) told: VecDeque<ClientOutput>,
 }
 
@@ -64,7 +64,7 @@ impl Exchange {
     }
 
     pub(super) fn with(password: Option<&str>, config: Config, algorithms: Option<&[PasswordAlgorithm]>) -> Self {
-        let credentials = password.map(|password| Credentials::new("user", password).unwrap());
+        let credentials = password.map(|password| UserCredentials::new("user", password).unwrap());
         let options = ClientOptions { credentials, family: AddressFamily::V4, seed: [3; 32], config };
         let now = now();
         let client = Client::new(options, now);

@@ -14,7 +14,7 @@ use turn_types::{
 use super::relay::{PEER, Relay, User, request, tcp};
 use crate::{
     AddressFamily,
-    server::{ClientId, Config, Limits, Quota, ServerOutput},
+    server::{ClientId, Config, Quota, RelayLimits, ServerOutput},
 };
 
 /// Relayed by an IPv4 allocation, and by an IPv6 one.
@@ -110,7 +110,7 @@ fn no_permission_is_given_for_the_inside() {
 }
 
 fn quotas(identity: Quota, host: Quota, all: Quota) -> Relay {
-    let limits = Limits { identity, host, all, period: Duration::from_secs(1000), ..Limits::default() };
+    let limits = RelayLimits { identity, host, all, period: Duration::from_secs(1000), ..RelayLimits::default() };
     Relay::with(Config { limits, ..Config::default() }, Default::default())
 }
 
@@ -253,7 +253,7 @@ fn what_comes_on_a_joined_connection_is_not_read_as_messages() {
 
 #[test]
 fn a_flood_from_one_host_pushes_out_its_own() {
-    let limits = Limits { half_open_per_host: 4, half_open: 16, ..Limits::default() };
+    let limits = RelayLimits { half_open_per_host: 4, half_open: 16, ..RelayLimits::default() };
     let mut relay = Relay::with(Config { limits, ..Config::default() }, Default::default());
     let honest = relay.client();
     let flood: Vec<ClientId> =
@@ -266,7 +266,7 @@ fn a_flood_from_one_host_pushes_out_its_own() {
 
 #[test]
 fn a_flood_from_many_hosts_is_bounded_and_spares_who_is_allocated() {
-    let limits = Limits { half_open_per_host: 4, half_open: 16, ..Limits::default() };
+    let limits = RelayLimits { half_open_per_host: 4, half_open: 16, ..RelayLimits::default() };
     let mut relay = Relay::with(Config { limits, ..Config::default() }, Default::default());
     let mut user = User::ada();
     let control = relay.allocated(&mut user);
@@ -283,7 +283,7 @@ fn a_flood_from_many_hosts_is_bounded_and_spares_who_is_allocated() {
 
 #[test]
 fn who_gives_up_an_allocation_is_one_of_the_crowd_again() {
-    let limits = Limits { half_open_per_host: 4, half_open: 16, ..Limits::default() };
+    let limits = RelayLimits { half_open_per_host: 4, half_open: 16, ..RelayLimits::default() };
     let mut relay = Relay::with(Config { limits, ..Config::default() }, Default::default());
     let mut user = User::ada();
     let control = relay.allocated(&mut user);

@@ -9,7 +9,7 @@ use turn_types::{
 };
 
 use super::relay::{CLIENT_IP, PEER, Relay, User, addr, request, tcp};
-use crate::server::{AllocationId, ClientId, Config, Limits, ListenFailure, ServerOutput};
+use crate::server::{AllocationId, ClientId, Config, ListenFailure, RelayLimits, ServerOutput};
 use stun_types::message::MessageWrite;
 
 fn family(number: u8) -> RawAttribute<'static> {
@@ -179,7 +179,7 @@ fn a_permission_for_what_may_not_be_reached_gives_none_at_all() {
 
 #[test]
 fn permissions_of_one_allocation_are_bounded_and_those_that_have_run_out_make_room() {
-    let limits = Limits { permissions: 2, ..Limits::default() };
+    let limits = RelayLimits { permissions: 2, ..RelayLimits::default() };
     let mut relay = Relay::with(Config { limits, ..Config::default() }, Default::default());
     let mut user = User::ada();
     let client = relay.allocated(&mut user);

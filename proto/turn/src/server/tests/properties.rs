@@ -10,7 +10,7 @@ use turn_types::{
 };
 
 use super::relay::{Relay, User, request, tcp};
-use crate::server::{ClientId, Config, ConnectFailed, Limits, PeerId, Quota, ServerOutput};
+use crate::server::{ClientId, Config, ConnectFailed, PeerId, Quota, RelayLimits, ServerOutput};
 
 /// One step of somebody, anywhere.
 #[derive(Debug, Clone)]
@@ -138,7 +138,7 @@ proptest! {
     #[test]
     fn every_run_stays_within_its_limits_and_ends_empty(steps in prop::collection::vec(step(), 0..120)) {
         let few = Quota { allocations: 3, connections: 4, bytes: Some(5000) };
-        let limits = Limits { identity: few.clone(), host: few.clone(), all: few, half_open: 6, ..Limits::default() };
+        let limits = RelayLimits { identity: few.clone(), host: few.clone(), all: few, half_open: 6, ..RelayLimits::default() };
         let mut relay = Relay::with(Config { limits, ..Config::default() }, Default::default());
         let mut users = [User::ada(), User::bob()];
         let first = relay.client();

@@ -28,7 +28,8 @@ use crate::{
     peer_policy::PeerPolicy,
     rest_credentials::Secret,
     server::{
-        AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, Identity, PeerId, Server, ServerOutput, Users,
+        AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, PeerId, Server, ServerOutput, UserIdentity,
+        Users,
     },
 };
 
@@ -93,7 +94,7 @@ impl User {
 
     /// Who its quotas are counted for, at the usual host.
     pub(super) fn holder(&self) -> Holder {
-        Holder { identity: Identity::User(self.username.clone()), host: CLIENT_IP.parse().unwrap() }
+        Holder { identity: UserIdentity::User(self.username.clone()), host: CLIENT_IP.parse().unwrap() }
     }
 
     pub(super) fn with_md5(self) -> Self {
@@ -270,7 +271,7 @@ impl Relay {
         user.sign(message, true)
     }
 
-    /// Asks for a connection, and returns the attempt if it is made; the answer else.
+    /// Asks for a connection. Returns the attempt, if the server makes one, or else the answer.
     pub(super) fn begin_connect(&mut self, client: ClientId, user: &User, peer: &str) -> Result<PeerId, Answered> {
         self.send(client, &Self::connect_request(user, peer));
         let found = self.outputs.iter().position(|output| matches!(output, ServerOutput::Connect { .. }));
