@@ -2,63 +2,70 @@
 //!
 //! ```text
 //! cargo run -p keyferry-turn --example allocate                                     # with a relay in this process
-//! cargo run -p keyferry-turn --example allocate turn:192.0.2.1:3478 user password   # with any relay that does RFC 6062
+//! cargo run -p keyferry-turn --example allocate turn:relay.example:3478 user password   # with any relay that does RFC 6062
 //! ```
-//! All sockets are real. A real program waits for them where this one polls.
+//! The relay of this process is the example `relay`. All sockets are real. A real program waits for them where this one polls.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "the crate has no sockets and no clock; whoever uses it, as this example does, brings them"
 )]
 
+mod relay;
+
 use std::{
     collections::BTreeMap,
-    error::Error,
-    io::{self, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    sync::mpsc,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use keyferry_turn::{
-    AddressFamily, UnixTime,
-    client::{self, Client, ClientOptions, ClientOutput, DataId, Ending},
-    framing::StunReader,
+    AddressFamily,
+    client::{Client, ClientOptions, ClientOutput, Config, DataId, Ending},
     long_term::UserCredentials,
-    peer_policy::PeerPolicy,
-    server::{self, Arrival, ConnectFailed, ListenFailure, Server, ServerOutput, Users},
 };
-
-type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+use relay::{Connection, Result};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const LINE: &[u8; 15] = b"hello, through!";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (relay, user, password) = match args.as_slice() {
-        [uri, user, password] => (uri.trim_start_matches("turn:").parse()?, user.as_str(), password.as_str()),
-        [] => (start_relay("user", "password")?, "user", "password"),
+    let (server, user, password) = match args.as_slice() {
+        [uri, user, password] => (uri.trim_start_matches("turn:").to_owned(), user.as_str(), password.as_str()),
+        [] => (start_relay("user", "password")?.to_string(), "user", "password"),
         _ => return Err("usage: allocate [turn:HOST:PORT USER PASSWORD]".into()),
     };
-    use_relay(relay, UserCredentials::new(user, password)?)
+    // The first address of the name at which somebody listens.
+    let control = TcpStream::connect(server)?;
+    use_relay(control, UserCredentials::new(user, password)?)
+}
+
+/// A relay in a thread that ends with the process.
+fn start_relay(user: &str, password: &str) -> Result<SocketAddr> {
+    let (listener, server) = relay::open(user, password)?;
+    let addr = listener.local_addr()?;
+    thread::spawn(move || relay::run(server, &listener).map_err(|error| eprintln!("relay: {error}")));
+    Ok(addr)
 }
 
 /// The client: one control connection, and one data connection for each connection with a peer.
-fn use_relay(relay: SocketAddr, credentials: UserCredentials) -> Result<()> {
+fn use_relay(control: TcpStream, credentials: UserCredentials) -> Result<()> {
     let started = Instant::now();
-    let mut control = Connection::open(relay)?;
+    let server = control.peer_addr()?;
+    let mut control = Connection::of(control)?;
     let mut data: BTreeMap<DataId, Connection> = BTreeMap::new();
     let mut peer = None;
     let options = ClientOptions {
         credentials: Some(credentials),
-        family: AddressFamily::of(relay.ip()),
+        family: AddressFamily::of(server.ip()),
         seed: rand::random(),
-        config: client::Config::default(),
+        config: Config::default(),
     };
     let mut client = Client::new(options, started);
-    let mut relayed = relay;
+    let mut relayed = None;
     while started.elapsed() < DEADLINE {
         let now = Instant::now();
         // 1. Do what the client wants done.
@@ -67,16 +74,17 @@ fn use_relay(relay: SocketAddr, credentials: UserCredentials) -> Result<()> {
                 ClientOutput::Send { message } => control.socket.write_all(&message)?,
                 ClientOutput::Allocated(allocated) => {
                     println!("allocated {}", allocated.relayed);
-                    relayed = allocated.relayed;
+                    relayed = Some(allocated.relayed);
                     // The peer is on this machine, so the relay sees it come from where it sees us come from.
                     client.permit(now, allocated.mapped.ip())?;
                 }
                 ClientOutput::Permitted { peer: ip } => {
                     println!("let in {ip}");
+                    let relayed = relayed.ok_or("a permission without an allocation")?;
                     peer = Some(thread::spawn(move || connect_as_peer(relayed)));
                 }
                 ClientOutput::OpenData { data: id } => {
-                    data.insert(id, Connection::open(relay)?);
+                    data.insert(id, Connection::of(TcpStream::connect_timeout(&server, DEADLINE)?)?);
                     client.data_connected(now, id);
                 }
                 ClientOutput::SendData { data: id, message } => {
@@ -105,6 +113,7 @@ fn use_relay(relay: SocketAddr, credentials: UserCredentials) -> Result<()> {
             client.received(now, &message);
         }
         for (id, connection) in &mut data {
+            // One message alone: after `Bound` come the peer's bytes.
             if let Some(message) = connection.message()? {
                 client.data_received(now, *id, &message);
             }
@@ -134,140 +143,4 @@ fn connect_as_peer(relayed: SocketAddr) -> Result<()> {
     let mut line = [0; LINE.len()];
     socket.read_exact(&mut line)?;
     if &line == LINE { Ok(()) } else { Err("the echo is another line".into()) }
-}
-
-/// A relay for one user, whose peers may be on this machine, in a thread that ends with the process.
-fn start_relay(user: &str, password: &str) -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    listener.set_nonblocking(true)?;
-    let addr = listener.local_addr()?;
-    let users = Users { named: [(user.to_owned(), password.to_owned())].into(), secret: None };
-    let policy =
-        PeerPolicy { allowed: vec!["127.0.0.0/8".parse()?], own_ips: vec![addr.ip()], own_ports: vec![addr.port()] };
-    let server = Server::new(server::Config::default(), users, policy, rand::random(), Instant::now());
-    thread::spawn(move || run_relay(server, &listener).map_err(|error| eprintln!("relay: {error}")));
-    Ok(addr)
-}
-
-fn run_relay(mut server: Server, listener: &TcpListener) -> Result<()> {
-    let (mut clients, mut listeners, mut peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let (over, ended) = mpsc::channel();
-    loop {
-        let now = Instant::now();
-        // 1. Do what the server wants done.
-        while let Some(output) = server.poll_output() {
-            match output {
-                ServerOutput::Send { client, message } => {
-                    // A connection that breaks is noticed when it is read.
-                    clients.get_mut(&client).map(|known: &mut Connection| known.socket.write_all(&message));
-                }
-                ServerOutput::Close { client } => drop(clients.remove(&client)),
-                ServerOutput::Listen { allocation, reached, .. } => {
-                    let opened = TcpListener::bind((reached.ip(), 0)).and_then(|listener| {
-                        listener.set_nonblocking(true)?;
-                        Ok((listener.local_addr()?, listener))
-                    });
-                    let relayed = opened.map(|(addr, listener)| (addr, listeners.insert(allocation, listener)).0);
-                    server.listening(now, allocation, relayed.map_err(|_| ListenFailure::NoPort));
-                }
-                ServerOutput::StopListening { allocation } => drop(listeners.remove(&allocation)),
-                ServerOutput::Connect { peer, to, .. } => {
-                    let opened = TcpStream::connect_timeout(&to, Duration::from_secs(1));
-                    let result = opened.map(|socket| drop(peers.insert(peer, socket))).map_err(|_| ConnectFailed);
-                    server.peer_connected(now, peer, result);
-                }
-                ServerOutput::ClosePeer { peer } => drop(peers.remove(&peer)),
-                ServerOutput::Join { client, peer, holder } => {
-                    let (one, other) = (clients.remove(&client), peers.remove(&peer));
-                    let (one, other) = (one.ok_or("no client")?.socket, other.ok_or("no peer")?);
-                    let over = over.clone();
-                    thread::spawn(move || over.send((client, holder, join(&one, &other).unwrap_or(0))));
-                }
-            }
-        }
-        // 2. Pass on what has come in, and the time.
-        while let Some((socket, remote)) = accept(listener)? {
-            let arrival = Arrival { remote, local: socket.local_addr()? };
-            clients.insert(server.connected(now, arrival), Connection::of(socket)?);
-        }
-        for (allocation, listener) in &listeners {
-            while let Some((socket, remote)) = accept(listener)? {
-                server.peer_accepted(now, *allocation, remote).map(|peer| peers.insert(peer, socket));
-            }
-        }
-        let unix = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
-        for (client, connection) in &mut clients {
-            // One message at a time: after `Join` there are no messages any more.
-            match connection.message() {
-                Ok(Some(message)) => server.message(now, unix, *client, &message),
-                Ok(None) => {}
-                Err(_) => server.closed(now, *client),
-            }
-        }
-        for (client, holder, bytes) in ended.try_iter() {
-            server.relayed(now, client, &holder, bytes);
-            server.closed(now, client);
-        }
-        if server.poll_timeout().is_some_and(|at| at <= now) {
-            server.handle_timeout(now);
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Moves bytes both ways until both sides have ended; how many.
-fn join(client: &TcpStream, peer: &TcpStream) -> io::Result<u64> {
-    client.set_nonblocking(false)?;
-    peer.set_nonblocking(false)?;
-    let copy = |mut from: &TcpStream, mut to: &TcpStream| {
-        let copied = io::copy(&mut from, &mut to);
-        // Whoever has sent all may still receive.
-        to.shutdown(std::net::Shutdown::Write).and(copied)
-    };
-    thread::scope(|scope| {
-        let back = scope.spawn(|| copy(peer, client));
-        Ok(copy(client, peer)? + back.join().unwrap_or(Ok(0))?)
-    })
-}
-
-fn accept(listener: &TcpListener) -> io::Result<Option<(TcpStream, SocketAddr)>> {
-    match listener.accept() {
-        Ok(accepted) => Ok(Some(accepted)),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// A connection that carries STUN messages.
-struct Connection {
-    socket: TcpStream,
-    reader: StunReader,
-}
-
-impl Connection {
-    fn open(to: SocketAddr) -> io::Result<Self> {
-        Self::of(TcpStream::connect_timeout(&to, DEADLINE)?)
-    }
-
-    fn of(socket: TcpStream) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket, reader: StunReader::new() })
-    }
-
-    /// The next message, if it has come in; reads in exact lengths, since raw bytes may follow it.
-    fn message(&mut self) -> Result<Option<Vec<u8>>> {
-        loop {
-            let mut bytes = vec![0; self.reader.wanted()];
-            match self.socket.read(&mut bytes) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Ok(0) => return Err("the other side has closed the connection".into()),
-                Ok(got) => {
-                    if let Some(message) = self.reader.push(&bytes[..got])? {
-                        return Ok(Some(message));
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
