@@ -140,8 +140,8 @@ impl From<OpenCallError> for CallError {
     fn from(error: OpenCallError) -> Self {
         match error {
             OpenCallError::Address { addr } => Self::Address { addr },
-            OpenCallError::Unreachable(_) => Self::Unreachable(error),
             OpenCallError::Ended => Self::Ended,
+            _ => Self::Unreachable(error),
         }
     }
 }

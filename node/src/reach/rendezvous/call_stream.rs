@@ -3,8 +3,10 @@
 //! What it is not: what is said on it; see [`crate::connect::signalling`].
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
+    sync::Arc,
 };
 
 use keyferry_proto::signalling::CallChannel;
@@ -42,9 +44,27 @@ pub enum OpenCallError {
         /// The address.
         addr: Multiaddr,
     },
-    /// Neither the relay nor the node behind it was reached.
+    /// This node makes too many calls at once.
+    #[error("too many calls are being made")]
+    TooMany,
+    /// A call over this node's own relay needs a connection to the callee, and there is none.
+    #[error("it is not connected to this node, which is to relay the call")]
+    NotConnected,
+    /// Neither the relay nor the node behind it was reached. libp2p lends its error out only for a moment, so this is its text.
     #[error("{0}")]
     Unreachable(String),
+    /// The connection closed before the stream was there.
+    #[error("the connection has closed")]
+    Closed,
+    /// The peer takes no calls.
+    #[error("it does not take calls")]
+    TakesNone,
+    /// The stream broke, or took too long.
+    #[error(transparent)]
+    Stream(Arc<io::Error>),
+    /// The peer's key is not of the kind that nodes have.
+    #[error("its key is not one of ours")]
+    Key,
     /// The rendezvous has ended.
     #[error("the rendezvous has ended")]
     Ended,

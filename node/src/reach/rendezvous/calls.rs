@@ -113,9 +113,9 @@ impl Calls {
             let handler = NotifyHandler::One(id);
             self.act(ToSwarm::NotifyHandler { peer_id: circuit.peer, handler, event: reply });
         } else if circuit.relay == self.own {
-            let _ = reply.send(unreachable("it is not connected to this node, which is to relay the call"));
+            let _ = reply.send(Err(OpenCallError::NotConnected));
         } else if self.dialling.len() >= MAX_DIALLING {
-            let _ = reply.send(unreachable("too many calls are being made"));
+            let _ = reply.send(Err(OpenCallError::TooMany));
         } else {
             let opts = DialOpts::peer_id(circuit.peer).condition(PeerCondition::Always);
             let opts = opts.addresses(vec![circuit.addr()]).build();
@@ -230,7 +230,7 @@ impl NetworkBehaviour for Calls {
             FromSwarm::ListenFailure(failure) => self.incoming.retain(|circuit| circuit.id != failure.connection_id),
             FromSwarm::DialFailure(failure) => {
                 if let Some(reply) = self.dialling.remove(&failure.connection_id) {
-                    let _ = reply.send(unreachable(&reason(failure.error)));
+                    let _ = reply.send(Err(OpenCallError::Unreachable(reason(failure.error))));
                 }
             }
             _ => {}
@@ -256,10 +256,6 @@ impl NetworkBehaviour for Calls {
             }
         }
     }
-}
-
-fn unreachable<T>(why: &str) -> Result<T, OpenCallError> {
-    Err(OpenCallError::Unreachable(why.to_owned()))
 }
 
 /// Why a circuit was not made, in the words of the innermost error.

@@ -109,7 +109,7 @@ impl Rendezvous {
         let (reply, answer) = oneshot::channel();
         let command = RendezvousCommand::OpenCall { circuit: circuit.clone(), over, reply };
         self.commands.send(command).await.map_err(|_| OpenCallError::Ended)?;
-        answer.await.map_err(|_| OpenCallError::Unreachable("the connection has closed".to_owned()))?
+        answer.await.map_err(|_| OpenCallError::Closed)?
     }
 
     /// The streams of incoming calls, from now on. Whoever asked last gets them; without anybody, they are refused.

@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -153,7 +154,7 @@ impl ConnectionHandler for CallHandler {
 
     fn on_behaviour_event(&mut self, reply: Self::FromBehaviour) {
         if self.opening.len() >= MAX_OPENING {
-            let _ = reply.send(Err(OpenCallError::Unreachable("too many calls are being made".to_owned())));
+            let _ = reply.send(Err(OpenCallError::TooMany));
             return;
         }
         self.opening.push_back(reply);
@@ -194,15 +195,15 @@ impl ConnectionHandler for CallHandler {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info: reply }) => {
                 self.asked -= 1;
                 let opened = self.call_stream(protocol);
-                let _ = reply.send(opened.ok_or(OpenCallError::Unreachable("its key is not one of ours".to_owned())));
+                let _ = reply.send(opened.ok_or(OpenCallError::Key));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info: reply }) => {
                 self.asked -= 1;
                 let why = match error {
-                    StreamUpgradeError::NegotiationFailed => "it does not take calls".to_owned(),
-                    other => other.to_string(),
+                    StreamUpgradeError::NegotiationFailed => OpenCallError::TakesNone,
+                    other => OpenCallError::Stream(Arc::new(io::Error::other(other))),
                 };
-                let _ = reply.send(Err(OpenCallError::Unreachable(why)));
+                let _ = reply.send(Err(why));
             }
             _ => {}
         }
