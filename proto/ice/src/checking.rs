@@ -9,7 +9,7 @@ use super::{
     conn::{Conn, Pending, Standing},
     links::Links,
     means::Means,
-    messages::{self, AnswerOutcome, Check, Incoming, MessageError, Refusal, Request},
+    messages::{self, AnswerOutcome, BindingError, BindingRequest, Check, CheckRefusal, Incoming},
     pair::{Gone, Way},
     role::OwnRole,
     sides::Sides,
@@ -89,17 +89,17 @@ impl Checking<'_> {
         self.means.out.push(Output::Send { conn: id, message });
     }
 
-    fn handle_request(&mut self, id: ConnId, request: &Request<'_>) -> bool {
+    fn handle_request(&mut self, id: ConnId, request: &BindingRequest<'_>) -> bool {
         match request.check(&self.sides.own.credentials) {
             Ok(check) if self.settle_roles(&check) => return self.answer(id, request, &check),
-            Ok(_) => self.refuse(id, request, Refusal::RoleConflict),
+            Ok(_) => self.refuse(id, request, CheckRefusal::RoleConflict),
             Err(refusal) => self.refuse(id, request, refusal),
         }
         false
     }
 
     /// Answers a valid check, and checks in the other direction (RFC 8445 §7.3.1.4).
-    fn answer(&mut self, id: ConnId, request: &Request<'_>, check: &Check) -> bool {
+    fn answer(&mut self, id: ConnId, request: &BindingRequest<'_>, check: &Check) -> bool {
         let Some(from) = self.links.conns.get(id).map(|conn| conn.remote) else { return false };
         if self.sides.peer.is_some() && !self.attach(id, check.priority) {
             return false;
@@ -116,13 +116,13 @@ impl Checking<'_> {
         self.is_taken(id)
     }
 
-    fn refuse(&mut self, id: ConnId, request: &Request<'_>, refusal: Refusal) {
+    fn refuse(&mut self, id: ConnId, request: &BindingRequest<'_>, refusal: CheckRefusal) {
         let message = request.refusal(refusal, &self.sides.own.credentials);
         self.means.out.push(Output::Send { conn: id, message });
         self.means.out.counters.errors_sent += 1;
         match refusal {
-            Refusal::BadRequest | Refusal::Unauthenticated => self.refute(id, MessageError::Unauthentic),
-            Refusal::UnknownAttribute | Refusal::RoleConflict => self.count_nuisance(id),
+            CheckRefusal::BadRequest | CheckRefusal::Unauthenticated => self.refute(id, BindingError::Unauthentic),
+            CheckRefusal::UnknownAttribute | CheckRefusal::RoleConflict => self.count_nuisance(id),
         }
     }
 
@@ -200,10 +200,10 @@ impl Checking<'_> {
     }
 
     /// Counts what proves that somebody else is there, or that the peer misbehaves, and closes the connection.
-    fn refute(&mut self, id: ConnId, error: MessageError) {
+    fn refute(&mut self, id: ConnId, error: BindingError) {
         match error {
-            MessageError::Garbage => self.means.out.counters.garbage += 1,
-            MessageError::Unauthentic => self.means.out.counters.unauthentic += 1,
+            BindingError::Garbage => self.means.out.counters.garbage += 1,
+            BindingError::Unauthentic => self.means.out.counters.unauthentic += 1,
         }
         self.close(id);
     }

@@ -16,7 +16,7 @@ const LENGTH_LEN: usize = 2;
 
 /// Why the bytes of a connection are not frames of checks. The peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub enum FramingError {
     /// A message of no bytes.
     #[error("the peer sent an empty frame")]
     Empty,
@@ -72,15 +72,15 @@ impl FrameReader {
     }
 
     /// Takes bytes that have been read, at most [`Self::wanted`], and returns the message that they complete.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, FramingError> {
         if bytes.len() > self.wanted() {
-            return Err(FrameError::Overread { got: bytes.len(), wanted: self.wanted() });
+            return Err(FramingError::Overread { got: bytes.len(), wanted: self.wanted() });
         }
         let Some(announced) = self.announced() else {
             self.length.extend_from_slice(bytes);
             return match self.announced() {
-                Some(0) => Err(self.broken(FrameError::Empty)),
-                Some(got) if got > MAX_MESSAGE_LEN => Err(self.broken(FrameError::TooLong { got })),
+                Some(0) => Err(self.broken(FramingError::Empty)),
+                Some(got) if got > MAX_MESSAGE_LEN => Err(self.broken(FramingError::TooLong { got })),
                 _ => Ok(None),
             };
         };
@@ -98,7 +98,7 @@ impl FrameReader {
     }
 
     /// Forgets the frame, so that `wanted` is never 0.
-    fn broken(&mut self, error: FrameError) -> FrameError {
+    fn broken(&mut self, error: FramingError) -> FramingError {
         self.length.clear();
         error
     }
@@ -112,8 +112,8 @@ mod tests {
 
     #[test]
     fn an_empty_and_an_oversized_frame_are_refused() {
-        assert_eq!(FrameReader::new().push(&[0, 0]), Err(FrameError::Empty));
-        assert_eq!(FrameReader::new().push(&[0x05, 0xdd]), Err(FrameError::TooLong { got: 1501 }));
+        assert_eq!(FrameReader::new().push(&[0, 0]), Err(FramingError::Empty));
+        assert_eq!(FrameReader::new().push(&[0x05, 0xdd]), Err(FramingError::TooLong { got: 1501 }));
         assert_eq!(FrameReader::new().push(&[0x05, 0xdc]), Ok(None));
         assert_eq!(frame(&[]), None);
         assert_eq!(frame(&[0; MAX_MESSAGE_LEN + 1]), None);
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn more_than_was_wanted_is_refused() {
-        assert_eq!(FrameReader::new().push(&[0, 1, 7]), Err(FrameError::Overread { got: 3, wanted: 2 }));
+        assert_eq!(FrameReader::new().push(&[0, 1, 7]), Err(FramingError::Overread { got: 3, wanted: 2 }));
     }
 
     proptest! {

@@ -90,7 +90,7 @@
 //!
 //! Nothing that a peer sends makes the agent panic, and everything that a peer can make grow has a limit: pairs, connections, attempts,
 //! candidates and signals, in [`Config`] or named here; and the negotiation ends by its deadline. A message that is no
-//! STUN, or not authentic, costs its connection. [`SignalError`] says what a bad signal was; the negotiation goes on. [`FrameError`]
+//! STUN, or not authentic, costs its connection. [`SignalError`] says what a bad signal was; the negotiation goes on. [`FramingError`]
 //! says why the bytes of a connection are no frames: close it. [`AgentCounters`] counts all of it.
 
 mod agent;
@@ -126,7 +126,7 @@ pub use self::{
     config::Config,
     connect::{ConnId, ConnectFailure, ConnectMethod, Source, Strategy},
     credentials::{Credentials, CredentialsError, PASSWORD_LEN, UFRAG_LEN, check_credentials},
-    framing::{FrameError, FrameReader, MAX_MESSAGE_LEN, frame},
+    framing::{FrameReader, FramingError, MAX_MESSAGE_LEN, frame},
     messages::addressed_ufrag,
     outcome::{FailureReason, PairReport, PairState, Selected},
     output::{AgentCounters, Output},

@@ -50,7 +50,7 @@ pub(super) struct Check {
 
 /// Why a request is refused, with the code of the answer (RFC 8489 §6.3, §9.1.3; RFC 8445 §7.3.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum CheckRefusal {
     #[error("400 Bad Request")]
     BadRequest,
     #[error("401 Unauthenticated")]
@@ -61,7 +61,7 @@ pub(super) enum Refusal {
     RoleConflict,
 }
 
-impl Refusal {
+impl CheckRefusal {
     fn code(self) -> u16 {
         match self {
             Self::BadRequest => ErrorCode::BAD_REQUEST,
@@ -75,8 +75,8 @@ impl Refusal {
 /// A whole message that may belong to ICE.
 #[derive(Debug)]
 pub(super) enum Incoming<'a> {
-    /// A Binding request: see [`Request::check`].
-    Request(Request<'a>),
+    /// A Binding request: see [`BindingRequest::check`].
+    Request(BindingRequest<'a>),
     /// An answer to a Binding request: see [`Answer::outcome`].
     Answer(Answer<'a>),
     /// An indication, which needs no answer.
@@ -85,7 +85,7 @@ pub(super) enum Incoming<'a> {
 
 /// A Binding request whose sender is not proven yet.
 #[derive(Debug)]
-pub(super) struct Request<'a>(Message<'a>);
+pub(super) struct BindingRequest<'a>(Message<'a>);
 
 /// An answer whose sender is not proven yet.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ pub(super) enum AnswerOutcome {
 
 /// Bytes that are no STUN message of the Binding method, or an answer that is not authentic. The peer's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum MessageError {
+pub(super) enum BindingError {
     #[error("the peer sent something that is no Binding message")]
     Garbage,
     #[error("the peer's answer does not prove that it knows the password")]
@@ -124,23 +124,23 @@ pub fn addressed_ufrag(message: &[u8]) -> Option<String> {
 }
 
 /// Reads what a message is.
-pub(super) fn read(message: &[u8]) -> Result<Incoming<'_>, MessageError> {
+pub(super) fn read(message: &[u8]) -> Result<Incoming<'_>, BindingError> {
     let message = parse(message)?;
     Ok(match message.class() {
-        MessageClass::Request => Incoming::Request(Request(message)),
+        MessageClass::Request => Incoming::Request(BindingRequest(message)),
         MessageClass::Indication => Incoming::Indication,
         MessageClass::Success | MessageClass::Error => Incoming::Answer(Answer(message)),
     })
 }
 
 /// A Binding message that is exactly as long as it says.
-fn parse(message: &[u8]) -> Result<Message<'_>, MessageError> {
-    let header = MessageHeader::from_bytes(message).map_err(|_| MessageError::Garbage)?;
+fn parse(message: &[u8]) -> Result<Message<'_>, BindingError> {
+    let header = MessageHeader::from_bytes(message).map_err(|_| BindingError::Garbage)?;
     let is_whole = message.len() == MessageHeader::LENGTH + usize::from(header.data_length());
     if !is_whole || !message.len().is_multiple_of(4) || !header.get_type().has_method(BINDING) {
-        return Err(MessageError::Garbage);
+        return Err(BindingError::Garbage);
     }
-    Message::from_bytes(message).map_err(|_| MessageError::Garbage)
+    Message::from_bytes(message).map_err(|_| BindingError::Garbage)
 }
 
 /// Writes a check of this side.
@@ -159,24 +159,25 @@ pub(super) fn check(id: TransactionId, check: &Check, own: &Credentials, peer: &
     seal(message, Some(&peer.password))
 }
 
-impl Request<'_> {
+impl BindingRequest<'_> {
     /// What the request says, if it proves that its sender knows this side's password.
-    pub(super) fn check(&self, own: &Credentials) -> Result<Check, Refusal> {
-        let username = self.0.attribute::<Username>().map_err(|_| Refusal::BadRequest)?;
+    pub(super) fn check(&self, own: &Credentials) -> Result<Check, CheckRefusal> {
+        let username = self.0.attribute::<Username>().map_err(|_| CheckRefusal::BadRequest)?;
         if !has_integrity(&self.0) {
-            return Err(Refusal::BadRequest);
+            return Err(CheckRefusal::BadRequest);
         }
         let is_ours = username.username().split_once(':').is_some_and(|(ufrag, _)| ufrag == own.ufrag);
         if !is_ours || !is_authentic(&self.0, &own.password) {
-            return Err(Refusal::Unauthenticated);
+            return Err(CheckRefusal::Unauthenticated);
         }
         if self.unknown().next().is_some() {
-            return Err(Refusal::UnknownAttribute);
+            return Err(CheckRefusal::UnknownAttribute);
         }
         let priority = self.number(PRIORITY).ok().flatten().map(u32::from_be_bytes);
-        let priority = priority.filter(|priority| ALLOWED_PRIORITIES.contains(priority)).ok_or(Refusal::BadRequest)?;
+        let priority =
+            priority.filter(|priority| ALLOWED_PRIORITIES.contains(priority)).ok_or(CheckRefusal::BadRequest)?;
         let role = match (self.number(ICE_CONTROLLING)?, self.number(ICE_CONTROLLED)?) {
-            (Some(_), Some(_)) => return Err(Refusal::BadRequest),
+            (Some(_), Some(_)) => return Err(CheckRefusal::BadRequest),
             (Some(tie_breaker), None) => Some((Role::Controlling, u64::from_be_bytes(tie_breaker))),
             (None, Some(tie_breaker)) => Some((Role::Controlled, u64::from_be_bytes(tie_breaker))),
             (None, None) => None,
@@ -195,19 +196,19 @@ impl Request<'_> {
     }
 
     /// The answer that it is refused.
-    pub(super) fn refusal(&self, refusal: Refusal, own: &Credentials) -> Vec<u8> {
+    pub(super) fn refusal(&self, refusal: CheckRefusal, own: &Credentials) -> Vec<u8> {
         let mut message = Message::builder_error(&self.0, MessageWriteVec::new());
         let reason = ErrorCode::default_reason_for_code(refusal.code());
         if let Ok(code) = ErrorCode::new(refusal.code(), reason) {
             let added = message.add_attribute(&code);
             debug_assert!(added.is_ok(), "a short text fits: {added:?}");
         }
-        if refusal == Refusal::UnknownAttribute {
+        if refusal == CheckRefusal::UnknownAttribute {
             let unknown: Vec<AttributeType> = self.unknown().take(MAX_UNKNOWN_LISTED).collect();
             let added = message.add_attribute(&UnknownAttributes::new(&unknown));
             debug_assert!(added.is_ok(), "a short list fits: {added:?}");
         }
-        let is_unproven = matches!(refusal, Refusal::BadRequest | Refusal::Unauthenticated);
+        let is_unproven = matches!(refusal, CheckRefusal::BadRequest | CheckRefusal::Unauthenticated);
         seal(message, (!is_unproven).then_some(own.password.as_str()))
     }
 
@@ -217,9 +218,9 @@ impl Request<'_> {
     }
 
     /// The value of an attribute that has a fixed length, if it is there.
-    fn number<const N: usize>(&self, kind: AttributeType) -> Result<Option<[u8; N]>, Refusal> {
+    fn number<const N: usize>(&self, kind: AttributeType) -> Result<Option<[u8; N]>, CheckRefusal> {
         let Some(attribute) = self.0.raw_attribute(kind) else { return Ok(None) };
-        attribute.value.to_vec().try_into().map(Some).map_err(|_| Refusal::BadRequest)
+        attribute.value.to_vec().try_into().map(Some).map_err(|_| CheckRefusal::BadRequest)
     }
 }
 
@@ -230,15 +231,15 @@ impl Answer<'_> {
     }
 
     /// What the answer says, if it proves that its sender knows its own password.
-    pub(super) fn outcome(&self, peer: &Credentials) -> Result<AnswerOutcome, MessageError> {
+    pub(super) fn outcome(&self, peer: &Credentials) -> Result<AnswerOutcome, BindingError> {
         if !is_authentic(&self.0, &peer.password) {
-            return Err(MessageError::Unauthentic);
+            return Err(BindingError::Unauthentic);
         }
         if self.0.has_class(MessageClass::Success) {
-            let mapped = self.0.attribute::<XorMappedAddress>().map_err(|_| MessageError::Garbage)?;
+            let mapped = self.0.attribute::<XorMappedAddress>().map_err(|_| BindingError::Garbage)?;
             return Ok(AnswerOutcome::Success { mapped: mapped.addr(self.transaction_id()) });
         }
-        let error = self.0.attribute::<ErrorCode>().map_err(|_| MessageError::Garbage)?;
+        let error = self.0.attribute::<ErrorCode>().map_err(|_| BindingError::Garbage)?;
         Ok(match error.code() {
             ErrorCode::ROLE_CONFLICT => AnswerOutcome::RoleConflict,
             code => AnswerOutcome::Error { code },
@@ -299,7 +300,7 @@ mod tests {
         check(ID.into(), &a_check(), &credentials("own"), &credentials("peer"))
     }
 
-    fn request(bytes: &[u8]) -> Request<'_> {
+    fn request(bytes: &[u8]) -> BindingRequest<'_> {
         match read(bytes).unwrap() {
             Incoming::Request(request) => request,
             other => panic!("not a request: {other:?}"),
@@ -336,29 +337,29 @@ mod tests {
             let success = request(&bytes).success(from, &credentials("peer"));
             assert_eq!(answer(&success).transaction_id(), ID.into());
             assert_eq!(answer(&success).outcome(&credentials("peer")), Ok(AnswerOutcome::Success { mapped: from }));
-            assert_eq!(answer(&success).outcome(&credentials("own")), Err(MessageError::Unauthentic));
+            assert_eq!(answer(&success).outcome(&credentials("own")), Err(BindingError::Unauthentic));
         }
     }
 
     #[test]
     fn a_check_for_somebody_else_or_with_another_password_is_refused() {
         let bytes = check_bytes();
-        assert_eq!(request(&bytes).check(&credentials("own")), Err(Refusal::Unauthenticated));
+        assert_eq!(request(&bytes).check(&credentials("own")), Err(CheckRefusal::Unauthenticated));
         let other = Credentials { password: credentials("own").password, ..credentials("peer") };
-        assert_eq!(request(&bytes).check(&other), Err(Refusal::Unauthenticated));
+        assert_eq!(request(&bytes).check(&other), Err(CheckRefusal::Unauthenticated));
     }
 
     #[test]
     fn a_check_without_integrity_or_priority_is_a_bad_request() {
         let own = credentials("peer");
         let bytes = with_attributes("peerfrag:own", None, &[(0x24, &[0, 0, 0, 1])]);
-        assert_eq!(request(&bytes).check(&own), Err(Refusal::BadRequest));
+        assert_eq!(request(&bytes).check(&own), Err(CheckRefusal::BadRequest));
         let no_candidate_has_it: [&[(u16, &[u8])]; 3] =
             [&[(0x24, &[0; 4])], &[(0x24, &[0x80, 0, 0, 0])], &[(0x24, &[0xff; 4])]];
         let malformed: [&[(u16, &[u8])]; 3] = [&[], &[(0x24, &[0, 1])], &[(0x24, &[0, 0, 0, 1]), (0x8029, &[1])]];
         for attributes in malformed.into_iter().chain(no_candidate_has_it) {
             let bytes = with_attributes("peerfrag:own", Some(&own.password), attributes);
-            assert_eq!(request(&bytes).check(&own), Err(Refusal::BadRequest), "{attributes:?}");
+            assert_eq!(request(&bytes).check(&own), Err(CheckRefusal::BadRequest), "{attributes:?}");
         }
     }
 
@@ -369,8 +370,8 @@ mod tests {
             with_attributes("peerfrag:own", Some(&own.password), &[(0x24, &[0, 0, 0, 1]), (0xc001, b"gladly ignored")]);
         assert!(request(&bytes).check(&own).is_ok());
         let bytes = with_attributes("peerfrag:own", Some(&own.password), &[(0x24, &[0, 0, 0, 1]), (0x7ffe, b"vital")]);
-        assert_eq!(request(&bytes).check(&own), Err(Refusal::UnknownAttribute));
-        let refusal = request(&bytes).refusal(Refusal::UnknownAttribute, &own);
+        assert_eq!(request(&bytes).check(&own), Err(CheckRefusal::UnknownAttribute));
+        let refusal = request(&bytes).refusal(CheckRefusal::UnknownAttribute, &own);
         assert_eq!(answer(&refusal).outcome(&own), Ok(AnswerOutcome::Error { code: 420 }));
         let unknown = answer(&refusal).0.attribute::<UnknownAttributes>().unwrap();
         assert!(unknown.has_attribute(AttributeType::new(0x7ffe)));
@@ -379,20 +380,20 @@ mod tests {
     #[test]
     fn refusals_are_proven_as_soon_as_the_asker_is() {
         let (bytes, own) = (check_bytes(), credentials("peer"));
-        let conflict = request(&bytes).refusal(Refusal::RoleConflict, &own);
+        let conflict = request(&bytes).refusal(CheckRefusal::RoleConflict, &own);
         assert_eq!(answer(&conflict).outcome(&own), Ok(AnswerOutcome::RoleConflict));
-        for refusal in [Refusal::BadRequest, Refusal::Unauthenticated] {
+        for refusal in [CheckRefusal::BadRequest, CheckRefusal::Unauthenticated] {
             let refused = request(&bytes).refusal(refusal, &own);
-            assert_eq!(answer(&refused).outcome(&own), Err(MessageError::Unauthentic));
+            assert_eq!(answer(&refused).outcome(&own), Err(BindingError::Unauthentic));
         }
     }
 
     #[test]
     fn what_is_longer_or_shorter_than_it_says_is_garbage() {
         let bytes = check_bytes();
-        assert_eq!(read(&bytes[..bytes.len() - 4]).unwrap_err(), MessageError::Garbage);
-        assert_eq!(read(&[bytes.as_slice(), &[0; 4]].concat()).unwrap_err(), MessageError::Garbage);
-        assert_eq!(read(&[]).unwrap_err(), MessageError::Garbage);
+        assert_eq!(read(&bytes[..bytes.len() - 4]).unwrap_err(), BindingError::Garbage);
+        assert_eq!(read(&[bytes.as_slice(), &[0; 4]].concat()).unwrap_err(), BindingError::Garbage);
+        assert_eq!(read(&[]).unwrap_err(), BindingError::Garbage);
     }
 
     proptest! {
@@ -409,7 +410,7 @@ mod tests {
             bytes[index] ^= change;
             if let Ok(Incoming::Request(request)) = read(&bytes) {
                 prop_assert!(request.check(&credentials("peer")).is_err());
-                let _ = request.refusal(Refusal::UnknownAttribute, &credentials("peer"));
+                let _ = request.refusal(CheckRefusal::UnknownAttribute, &credentials("peer"));
             }
         }
     }

@@ -65,7 +65,7 @@ pub(super) struct Timing {
 
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum OpeningStep {
     /// Send an opening SYN, in place of the attempt that there is.
     Open { ttl: u8 },
     /// Connect as usual, in place of the attempt that there is.
@@ -180,7 +180,7 @@ impl Opening {
         now: Instant,
         timing: Timing,
         jittered: impl FnOnce(Duration) -> Duration,
-    ) -> Option<Step> {
+    ) -> Option<OpeningStep> {
         if let Phase::Connecting { ours, until, .. } = self.phase
             && now >= until
             && (ours || self.plan == Plan::There)
@@ -191,12 +191,12 @@ impl Opening {
             Phase::Left { round, ttl } => {
                 let until = now + self.answer_time(timing);
                 self.phase = Phase::Open { ttl, told_at: now, until };
-                Some(Step::TellOpened { round, ttl })
+                Some(OpeningStep::TellOpened { round, ttl })
             }
             Phase::CrossAt { at } if now >= at => {
                 let until = now + timing.round_trip + timing.patience;
                 self.phase = Phase::Connecting { how: How::Crossing, ours: true, until };
-                Some(Step::Connect)
+                Some(OpeningStep::Connect)
             }
             Phase::Due { at } if now >= at => Some(self.turn(now, timing, false, jittered)),
             Phase::Await { until } | Phase::Open { until, .. } if now >= until || self.peer_gone => {
@@ -269,7 +269,7 @@ impl Opening {
         round: u8,
         ttl: u8,
         yields: bool,
-    ) -> Result<Option<Step>, SignalError> {
+    ) -> Result<Option<OpeningStep>, SignalError> {
         let how = if ttl == PLAIN_TTL { How::Crossing } else { How::ByPeer { ttl } };
         self.peer_acts(now, timing, round, how, yields)
     }
@@ -281,7 +281,7 @@ impl Opening {
         timing: Timing,
         round: u8,
         yields: bool,
-    ) -> Result<Option<Step>, SignalError> {
+    ) -> Result<Option<OpeningStep>, SignalError> {
         self.peer_acts(now, timing, round, How::Crossing, yields)
     }
 
@@ -343,7 +343,7 @@ impl Opening {
         timing: Timing,
         is_under_way: bool,
         jittered: impl FnOnce(Duration) -> Duration,
-    ) -> Step {
+    ) -> OpeningStep {
         let round = self.next;
         if self.peer_gone
             || round >= self.rounds()
@@ -352,25 +352,25 @@ impl Opening {
             || self.is_all_quiet(round)
         {
             self.phase = Phase::Over;
-            return Step::GiveUp;
+            return OpeningStep::GiveUp;
         }
         self.next = round + 1;
         if self.can_open && self.greatest_ttl >= self.ladder.first_ttl && self.openings < self.ladder.len() {
             if is_under_way && !std::mem::replace(&mut self.has_kept_one, true) {
                 self.phase = Phase::Open { ttl: PLAIN_TTL, told_at: now, until: now + self.answer_time(timing) };
-                return Step::TellOpened { round, ttl: PLAIN_TTL };
+                return OpeningStep::TellOpened { round, ttl: PLAIN_TTL };
             }
             let ttl = self.ladder.first_ttl.saturating_add(self.openings).min(self.greatest_ttl);
             self.phase = Phase::Leaving { round, ttl };
-            return Step::Open { ttl };
+            return OpeningStep::Open { ttl };
         }
         if self.plan == Plan::Here {
             self.phase = Phase::Left { round, ttl: PLAIN_TTL };
-            return Step::Connect;
+            return OpeningStep::Connect;
         }
         let after = jittered(timing.round_trip / 2);
         self.phase = Phase::CrossAt { at: now + after };
-        Step::TellCross { round, after }
+        OpeningStep::TellCross { round, after }
     }
 
     fn is_all_quiet(&self, round: u8) -> bool {
@@ -384,7 +384,7 @@ impl Opening {
         round: u8,
         how: How,
         yields: bool,
-    ) -> Result<Option<Step>, SignalError> {
+    ) -> Result<Option<OpeningStep>, SignalError> {
         if round >= MAX_ROUNDS {
             return Err(SignalError::Round { got: round, limit: MAX_ROUNDS });
         }
@@ -400,7 +400,7 @@ impl Opening {
         }
         let until = now + timing.round_trip + timing.patience;
         self.phase = Phase::Connecting { how, ours: false, until };
-        Ok(Some(Step::Connect))
+        Ok(Some(OpeningStep::Connect))
     }
 
     fn is_own_round_under_way(&self) -> bool {

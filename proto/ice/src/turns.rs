@@ -10,7 +10,7 @@ use super::{
     ConnectMethod, LocalCandidate, OpenTurn, Output, Signal, SignalError,
     links::Links,
     means::Means,
-    opening::Step,
+    opening::OpeningStep,
     pair::{PairId, Way},
 };
 
@@ -50,7 +50,7 @@ pub(super) fn follow(
     Ok(())
 }
 
-fn next_step(now: Instant, means: &mut Means, links: &mut Links, id: PairId) -> Option<Step> {
+fn next_step(now: Instant, means: &mut Means, links: &mut Links, id: PairId) -> Option<OpeningStep> {
     let timing = means.timing();
     match &mut links.checklist.get_mut(id)?.way {
         Way::SimultaneousOpen(opening) => opening.step(now, timing, |around| means.random.jitter(around)),
@@ -58,15 +58,15 @@ fn next_step(now: Instant, means: &mut Means, links: &mut Links, id: PairId) -> 
     }
 }
 
-fn take_step(now: Instant, means: &mut Means, links: &mut Links, id: PairId, step: Step) {
+fn take_step(now: Instant, means: &mut Means, links: &mut Links, id: PairId, step: OpeningStep) {
     match step {
-        Step::Open { ttl } => connect(now, means, links, id, ConnectMethod::Opening { ttl }),
-        Step::Connect => connect(now, means, links, id, ConnectMethod::Plain),
-        Step::TellOpened { round, ttl } => tell(means, turn_of(links, id, round, ttl).map(Signal::Opened)),
-        Step::TellCross { round, after } => {
+        OpeningStep::Open { ttl } => connect(now, means, links, id, ConnectMethod::Opening { ttl }),
+        OpeningStep::Connect => connect(now, means, links, id, ConnectMethod::Plain),
+        OpeningStep::TellOpened { round, ttl } => tell(means, turn_of(links, id, round, ttl).map(Signal::Opened)),
+        OpeningStep::TellCross { round, after } => {
             tell(means, turn_of(links, id, round, 0).map(|turn| Signal::Cross { turn, after }));
         }
-        Step::GiveUp => links.fail(now, means, id),
+        OpeningStep::GiveUp => links.fail(now, means, id),
     }
 }
 

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use keyferry_ice::{FrameError, FrameReader, MAX_MESSAGE_LEN, addressed_ufrag, frame};
+use keyferry_ice::{FramingError, FrameReader, MAX_MESSAGE_LEN, addressed_ufrag, frame};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
@@ -21,7 +21,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
 });
 
 /// The messages in some bytes, the error that ended them, and the bytes that belong to none.
-fn messages(bytes: &[u8], pieces: &[u8]) -> (Vec<Vec<u8>>, Option<FrameError>, Vec<u8>) {
+fn messages(bytes: &[u8], pieces: &[u8]) -> (Vec<Vec<u8>>, Option<FramingError>, Vec<u8>) {
     let mut reader = FrameReader::new();
     let mut pieces = pieces.iter().cycle();
     let (mut found, mut read, mut complete) = (Vec::new(), 0, 0);

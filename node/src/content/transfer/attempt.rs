@@ -18,7 +18,9 @@ use keyferry_proto::{
     hash::ContentFormat,
     identity::NodeKey,
     transfer::{
-        schedule::{DropReason, Input, Output, ProviderId, RequestId, Schedule, ScheduleConfig, ScheduleError},
+        schedule::{
+            DropReason, ProviderId, RequestId, Schedule, ScheduleConfig, ScheduleError, ScheduleInput, ScheduleOutput,
+        },
         units::UnitRanges,
     },
 };
@@ -146,7 +148,7 @@ impl Attempt {
                     self.excuse_planner()?;
                     self.requests.end_left(Instant::now());
                 }
-                () = wake(wake_at) => self.input(Input::Timeout)?,
+                () = wake(wake_at) => self.input(ScheduleInput::Timeout)?,
                 () = sleep(patience) => {}
             }
         }
@@ -179,30 +181,30 @@ impl Attempt {
         (self.ledger, self.providers.into_sessions())
     }
 
-    fn input(&mut self, input: Input) -> Result<(), FetchError> {
+    fn input(&mut self, input: ScheduleInput) -> Result<(), FetchError> {
         self.input_at(Instant::now(), input)
     }
 
-    fn input_at(&mut self, now: Instant, input: Input) -> Result<(), FetchError> {
+    fn input_at(&mut self, now: Instant, input: ScheduleInput) -> Result<(), FetchError> {
         Ok(self.schedule.handle_input(now, input).map_err(InternalError::from)?)
     }
 
     fn drain_schedule(&mut self) -> ScheduleStep {
         loop {
             match self.schedule.poll_output() {
-                Output::Request { provider, request, ranges } => self.start_request(provider, request, ranges),
-                Output::Shorten { request, end_unit, .. } => self.requests.shorten(request, end_unit),
-                Output::Drop { provider, why: DropReason::Stalled } => {
+                ScheduleOutput::Request { provider, request, ranges } => self.start_request(provider, request, ranges),
+                ScheduleOutput::Shorten { request, end_unit, .. } => self.requests.shorten(request, end_unit),
+                ScheduleOutput::Drop { provider, why: DropReason::Stalled } => {
                     self.ledger.note(ProviderError::Silent);
                     self.requests.give_up(provider);
                 }
-                Output::Drop { provider, why: DropReason::Empty } => {
+                ScheduleOutput::Drop { provider, why: DropReason::Empty } => {
                     self.ledger.note_if_none(ProviderError::Useless);
                     self.requests.give_up(provider);
                 }
-                Output::Complete => return ScheduleStep::Complete,
-                Output::Stuck { .. } => self.stuck_since = Instant::now(),
-                Output::Timeout(at) => return ScheduleStep::WaitUntil(at),
+                ScheduleOutput::Complete => return ScheduleStep::Complete,
+                ScheduleOutput::Stuck { .. } => self.stuck_since = Instant::now(),
+                ScheduleOutput::Timeout(at) => return ScheduleStep::WaitUntil(at),
             }
         }
     }
@@ -210,7 +212,7 @@ impl Attempt {
     fn start_request(&mut self, provider: ProviderId, request: RequestId, ranges: UnitRanges) {
         let Some(session) = self.providers.session(provider).cloned() else {
             // Its session ended while it had nothing to do.
-            let lost = self.input(Input::ProviderLost(provider));
+            let lost = self.input(ScheduleInput::ProviderLost(provider));
             return lost.unwrap_or_else(|error| tracing::debug!(%error, "a provider that is gone is not given up"));
         };
         self.requests.start(provider, request, ranges, session, Arc::clone(&self.context));
@@ -229,10 +231,10 @@ impl Attempt {
                 return Ok(());
             }
             self.requests.leave(id, now);
-            return self.input_at(now, Input::ProviderMoved(id));
+            return self.input_at(now, ScheduleInput::ProviderMoved(id));
         }
         self.providers.forget_ended(&self.requests.busy());
-        match self.schedule.handle_input(now, Input::ProviderAdded(self.providers.next_id())) {
+        match self.schedule.handle_input(now, ScheduleInput::ProviderAdded(self.providers.next_id())) {
             Ok(()) => self.providers.add(session),
             Err(error @ ScheduleError::TooManyProviders { .. }) => {
                 tracing::debug!(%error, "one more provider is left alone");
@@ -249,7 +251,7 @@ impl Attempt {
             What::Ended(ended) => match self.requests.take_ended(provider, request) {
                 // The session that it left may have ended meanwhile: no reason to doubt the provider.
                 Some(running) if running.has_moved() && ended.as_ref().is_err_and(ReceiveError::is_interruption) => {
-                    Ok(self.input(Input::RequestEnded { provider, request })?)
+                    Ok(self.input(ScheduleInput::RequestEnded { provider, request })?)
                 }
                 Some(_) => self.on_ended(provider, request, ended),
                 None => Ok(()),
@@ -268,7 +270,7 @@ impl Attempt {
         match progress {
             RequestProgress::Alive => {
                 self.ledger.progressed(now);
-                self.input_at(now, Input::Alive(provider))
+                self.input_at(now, ScheduleInput::Alive(provider))
             }
             RequestProgress::Planning => {
                 self.requests.plans(provider, request);
@@ -278,15 +280,15 @@ impl Attempt {
                 self.requests.planned();
                 self.description.by = self.providers.node(provider);
                 self.on_planned(now, have)?;
-                self.input_at(now, Input::Alive(provider))
+                self.input_at(now, ScheduleInput::Alive(provider))
             }
             RequestProgress::Verified { units } => {
                 self.on_verified(now, provider, request, units.clone());
-                self.input_at(now, Input::Verified { provider, units })
+                self.input_at(now, ScheduleInput::Verified { provider, units })
             }
             RequestProgress::ItemRefused { units, refusal } => {
                 self.ledger.note(ProviderError::Refused(refusal));
-                self.input_at(now, Input::ItemRefused { provider, units })
+                self.input_at(now, ScheduleInput::ItemRefused { provider, units })
             }
         }
     }
@@ -295,7 +297,7 @@ impl Attempt {
         let plan = self.plan()?;
         self.ledger.found_here(self.tally.begin(&plan, &have));
         self.ledger.progressed(now);
-        self.input_at(now, Input::Planned { total_units: plan.layout.total_units(), have })
+        self.input_at(now, ScheduleInput::Planned { total_units: plan.layout.total_units(), have })
     }
 
     fn on_verified(&mut self, now: Instant, provider: ProviderId, request: RequestId, units: Range<u64>) {
@@ -314,7 +316,7 @@ impl Attempt {
         request: RequestId,
         ended: Result<(), ReceiveError>,
     ) -> Result<(), AttemptError> {
-        let ask_again = Input::RequestEnded { provider, request };
+        let ask_again = ScheduleInput::RequestEnded { provider, request };
         let node = self.providers.node(provider);
         let error = match ended {
             Ok(()) => return Ok(self.input(ask_again)?),
@@ -349,7 +351,7 @@ impl Attempt {
         }
         self.ledger.note(error);
         self.requests.give_up(provider);
-        Ok(self.input(Input::ProviderLost(provider))?)
+        Ok(self.input(ScheduleInput::ProviderLost(provider))?)
     }
 
     /// If no word comes from the provider whose answer makes the plan, that is because this side is busy with it.
@@ -357,7 +359,7 @@ impl Attempt {
         match self.requests.planner() {
             Some(provider) => {
                 self.ledger.progressed(Instant::now());
-                self.input(Input::Alive(provider))
+                self.input(ScheduleInput::Alive(provider))
             }
             None => Ok(()),
         }

@@ -25,7 +25,7 @@ impl Side {
         Self::new(Plan::Alternate { ours_first: false }, (true, true))
     }
 
-    fn step(&mut self) -> Option<Step> {
+    fn step(&mut self) -> Option<OpeningStep> {
         self.opening.step(self.now, TIMING, |around| around)
     }
 
@@ -35,9 +35,9 @@ impl Side {
     }
 
     fn opens(&mut self) -> (u8, u8) {
-        let Some(Step::Open { ttl }) = self.step() else { panic!("does not open: {:?}", self.opening) };
+        let Some(OpeningStep::Open { ttl }) = self.step() else { panic!("does not open: {:?}", self.opening) };
         self.opening.opened();
-        let Some(Step::TellOpened { round, ttl: told }) = self.step() else { panic!("does not tell") };
+        let Some(OpeningStep::TellOpened { round, ttl: told }) = self.step() else { panic!("does not tell") };
         assert_eq!((told, self.step()), (ttl, None));
         (round, ttl)
     }
@@ -47,7 +47,7 @@ impl Side {
         self
     }
 
-    fn hears(&mut self, round: u8, ttl: u8) -> Option<Step> {
+    fn hears(&mut self, round: u8, ttl: u8) -> Option<OpeningStep> {
         self.opening.peer_opened(self.now, TIMING, round, ttl, false).unwrap()
     }
 }
@@ -59,16 +59,16 @@ fn two_sides_open_in_turns_with_greater_and_greater_ttls_and_then_cross() {
     for _ in 0..8 {
         let (round, ttl) = side.opens();
         told.push((round, ttl));
-        assert_eq!(other.hears(round, ttl), Some(Step::Connect));
+        assert_eq!(other.hears(round, ttl), Some(OpeningStep::Connect));
         assert_eq!(other.opening.strategy(), Strategy::OpenedByPeer { ttl });
         assert_eq!(side.opening.strategy(), Strategy::OpenedHere { ttl });
         other.fails(ConnectFailure::Refused);
         std::mem::swap(&mut side, &mut other);
     }
     assert_eq!(told, [(0, 2), (1, 2), (2, 3), (3, 3), (4, 4), (5, 4), (6, 5), (7, 5)]);
-    assert_eq!(side.step(), Some(Step::TellCross { round: 8, after: TIMING.round_trip / 2 }));
+    assert_eq!(side.step(), Some(OpeningStep::TellCross { round: 8, after: TIMING.round_trip / 2 }));
     assert_eq!(side.step(), None);
-    assert_eq!(side.wait(TIMING.round_trip / 2).step(), Some(Step::Connect));
+    assert_eq!(side.wait(TIMING.round_trip / 2).step(), Some(OpeningStep::Connect));
     assert_eq!(side.opening.strategy(), Strategy::Crossing);
 }
 
@@ -77,34 +77,34 @@ fn sides_that_cannot_open_cross_a_few_times_and_give_up() {
     let mut side = Side::new(Plan::Alternate { ours_first: true }, (false, false));
     let mut other = Side::new(Plan::Alternate { ours_first: false }, (false, false));
     for _ in 0..Config::default().crossings {
-        let Some(Step::TellCross { round, .. }) = side.step() else { panic!("does not cross") };
-        assert_eq!(other.opening.peer_crosses(other.now, TIMING, round, false), Ok(Some(Step::Connect)));
+        let Some(OpeningStep::TellCross { round, .. }) = side.step() else { panic!("does not cross") };
+        assert_eq!(other.opening.peer_crosses(other.now, TIMING, round, false), Ok(Some(OpeningStep::Connect)));
         other.fails(ConnectFailure::Refused);
         std::mem::swap(&mut side, &mut other);
     }
-    assert_eq!(side.step(), Some(Step::GiveUp));
+    assert_eq!(side.step(), Some(OpeningStep::GiveUp));
 }
 
 #[test]
 fn a_plain_syn_that_nobody_answers_is_kept_as_an_opened_way() {
     let mut side = Side::second();
-    assert_eq!(side.hears(0, 2), Some(Step::Connect));
-    assert_eq!(side.wait(LONG).step(), Some(Step::TellOpened { round: 1, ttl: PLAIN_TTL }));
+    assert_eq!(side.hears(0, 2), Some(OpeningStep::Connect));
+    assert_eq!(side.wait(LONG).step(), Some(OpeningStep::TellOpened { round: 1, ttl: PLAIN_TTL }));
     assert_eq!(side.opening.strategy(), Strategy::Crossing);
     let mut other = Side::first();
     other.opens();
-    assert_eq!(other.hears(1, PLAIN_TTL), Some(Step::Connect));
+    assert_eq!(other.hears(1, PLAIN_TTL), Some(OpeningStep::Connect));
 }
 
 #[test]
 fn a_plain_syn_is_kept_once_and_costs_no_ttl() {
     let mut side = Side::second();
-    assert_eq!(side.hears(0, 2), Some(Step::Connect));
+    assert_eq!(side.hears(0, 2), Some(OpeningStep::Connect));
     assert_eq!(side.fails(ConnectFailure::Refused).opens(), (1, 2));
-    assert_eq!(side.hears(2, 3), Some(Step::Connect));
-    assert_eq!(side.wait(LONG).step(), Some(Step::TellOpened { round: 3, ttl: PLAIN_TTL }));
+    assert_eq!(side.hears(2, 3), Some(OpeningStep::Connect));
+    assert_eq!(side.wait(LONG).step(), Some(OpeningStep::TellOpened { round: 3, ttl: PLAIN_TTL }));
     for (heard, opened) in [(4, (5, 3)), (6, (7, 4)), (8, (9, 5))] {
-        assert_eq!(side.hears(heard, 3), Some(Step::Connect));
+        assert_eq!(side.hears(heard, 3), Some(OpeningStep::Connect));
         assert_eq!(side.wait(LONG).opens(), opened);
     }
 }
@@ -112,26 +112,26 @@ fn a_plain_syn_is_kept_once_and_costs_no_ttl() {
 #[test]
 fn where_nothing_is_ever_answered_greater_ttls_are_of_no_use() {
     let mut side = Side::second();
-    assert_eq!(side.hears(0, 2), Some(Step::Connect));
-    assert_eq!(side.wait(LONG).step(), Some(Step::TellOpened { round: 1, ttl: PLAIN_TTL }));
-    assert_eq!(side.hears(2, PLAIN_TTL), Some(Step::Connect));
+    assert_eq!(side.hears(0, 2), Some(OpeningStep::Connect));
+    assert_eq!(side.wait(LONG).step(), Some(OpeningStep::TellOpened { round: 1, ttl: PLAIN_TTL }));
+    assert_eq!(side.hears(2, PLAIN_TTL), Some(OpeningStep::Connect));
     assert_eq!(side.wait(LONG).opens(), (3, 2));
-    assert_eq!(side.hears(4, 2), Some(Step::Connect));
-    assert_eq!(side.wait(LONG).step(), Some(Step::GiveUp));
+    assert_eq!(side.hears(4, 2), Some(OpeningStep::Connect));
+    assert_eq!(side.wait(LONG).step(), Some(OpeningStep::GiveUp));
 }
 
 #[test]
 fn a_ttl_that_went_too_far_is_not_tried_again() {
     let mut side = Side::first();
     side.opens();
-    assert_eq!(side.hears(1, 2), Some(Step::Connect));
+    assert_eq!(side.hears(1, 2), Some(OpeningStep::Connect));
     assert_eq!(side.fails(ConnectFailure::Refused).opens(), (2, 3));
     side.fails(ConnectFailure::Refused);
-    assert_eq!(side.hears(3, 3), Some(Step::Connect));
+    assert_eq!(side.hears(3, 3), Some(OpeningStep::Connect));
     assert_eq!(side.fails(ConnectFailure::Refused).opens(), (4, 2));
     side.fails(ConnectFailure::Refused);
-    assert_eq!(side.hears(5, 4), Some(Step::Connect));
-    assert!(matches!(side.fails(ConnectFailure::Refused).step(), Some(Step::TellCross { round: 6, .. })));
+    assert_eq!(side.hears(5, 4), Some(OpeningStep::Connect));
+    assert!(matches!(side.fails(ConnectFailure::Refused).step(), Some(OpeningStep::TellCross { round: 6, .. })));
 }
 
 #[test]
@@ -139,28 +139,28 @@ fn a_repeated_syn_that_is_refused_says_nothing_about_the_ttl() {
     let mut side = Side::first();
     side.opens();
     side.wait(Duration::from_secs(1)).fails(ConnectFailure::Refused);
-    assert_eq!(side.hears(1, 2), Some(Step::Connect));
+    assert_eq!(side.hears(1, 2), Some(OpeningStep::Connect));
     assert_eq!(side.fails(ConnectFailure::Refused).opens(), (2, 3));
 }
 
 #[test]
 fn a_system_that_cannot_open_after_all_crosses_in_the_same_round() {
     let mut side = Side::first();
-    assert_eq!(side.step(), Some(Step::Open { ttl: 2 }));
+    assert_eq!(side.step(), Some(OpeningStep::Open { ttl: 2 }));
     side.fails(ConnectFailure::Unsupported);
-    assert!(matches!(side.step(), Some(Step::TellCross { round: 0, .. })));
+    assert!(matches!(side.step(), Some(OpeningStep::TellCross { round: 0, .. })));
 }
 
 #[test]
 fn a_port_that_is_in_use_is_waited_for() {
     let mut side = Side::first();
     for _ in 0..MAX_BUSY_TURNS {
-        assert_eq!(side.step(), Some(Step::Open { ttl: 2 }));
+        assert_eq!(side.step(), Some(OpeningStep::Open { ttl: 2 }));
         assert_eq!(side.fails(ConnectFailure::AddrInUse).step(), None);
         side.wait(TIMING.patience);
     }
-    assert_eq!(side.step(), Some(Step::Open { ttl: 2 }));
-    assert!(matches!(side.fails(ConnectFailure::AddrInUse).step(), Some(Step::TellCross { round: 0, .. })));
+    assert_eq!(side.step(), Some(OpeningStep::Open { ttl: 2 }));
+    assert!(matches!(side.fails(ConnectFailure::AddrInUse).step(), Some(OpeningStep::TellCross { round: 0, .. })));
 }
 
 #[test]
@@ -173,18 +173,18 @@ fn for_a_peer_whose_port_cannot_be_foretold_only_this_side_opens() {
         side.wait(LONG);
     }
     assert_eq!(told, [(0, 2), (1, 3), (2, 4), (3, 5)]);
-    assert_eq!(side.step(), Some(Step::GiveUp));
+    assert_eq!(side.step(), Some(OpeningStep::GiveUp));
 }
 
 #[test]
 fn a_side_whose_port_cannot_be_foretold_connects_when_told_and_gives_up_in_silence() {
     let mut side = Side::new(Plan::There, (true, true));
     assert_eq!(side.step(), None);
-    assert_eq!(side.hears(0, 2), Some(Step::Connect));
+    assert_eq!(side.hears(0, 2), Some(OpeningStep::Connect));
     assert_eq!(side.fails(ConnectFailure::Refused).step(), None);
-    assert_eq!(side.hears(1, 3), Some(Step::Connect));
+    assert_eq!(side.hears(1, 3), Some(OpeningStep::Connect));
     assert_eq!(side.wait(LONG).step(), None);
-    assert_eq!(side.wait(LONG).step(), Some(Step::GiveUp));
+    assert_eq!(side.wait(LONG).step(), Some(OpeningStep::GiveUp));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_silent_peer_is_waited_for_no_more_than_twice() {
     assert_eq!(side.opens(), (0, 2));
     assert_eq!(side.wait(LONG).opens(), (2, 3));
     assert_eq!(side.wait(LONG).opens(), (4, 4));
-    assert_eq!(side.wait(LONG).step(), Some(Step::GiveUp));
+    assert_eq!(side.wait(LONG).step(), Some(OpeningStep::GiveUp));
 }
 
 #[test]
@@ -201,14 +201,14 @@ fn an_exhausted_peer_is_not_waited_for_at_all() {
     let mut side = Side::first();
     side.opens();
     side.opening.peer_is_exhausted();
-    assert_eq!(side.step(), Some(Step::GiveUp));
+    assert_eq!(side.step(), Some(OpeningStep::GiveUp));
     assert_eq!(side.opening.due_at(), None);
 }
 
 #[test]
 fn rounds_only_grow_and_end() {
     let mut side = Side::second();
-    assert_eq!(side.hears(4, 4), Some(Step::Connect));
+    assert_eq!(side.hears(4, 4), Some(OpeningStep::Connect));
     assert_eq!((side.hears(4, 4), side.hears(0, 2)), (None, None));
     let beyond = side.opening.peer_opened(side.now, TIMING, MAX_ROUNDS, 2, false);
     assert_eq!(beyond, Err(SignalError::Round { got: MAX_ROUNDS, limit: MAX_ROUNDS }));
@@ -219,7 +219,7 @@ fn of_two_sides_that_take_the_same_round_one_gives_way() {
     let mut side = Side::first();
     side.opens();
     assert_eq!(side.opening.peer_opened(side.now, TIMING, 0, 2, false), Ok(None));
-    assert_eq!(side.opening.peer_opened(side.now, TIMING, 0, 2, true), Ok(Some(Step::Connect)));
+    assert_eq!(side.opening.peer_opened(side.now, TIMING, 0, 2, true), Ok(Some(OpeningStep::Connect)));
 }
 
 #[test]
@@ -235,9 +235,9 @@ fn a_connection_ends_the_turns_and_its_loss_resumes_them() {
 #[test]
 fn where_there_is_no_route_nothing_is_tried_for_long() {
     let mut side = Side::second();
-    assert_eq!(side.hears(0, 2), Some(Step::Connect));
+    assert_eq!(side.hears(0, 2), Some(OpeningStep::Connect));
     side.fails(ConnectFailure::Unreachable);
     side.opens();
-    assert_eq!(side.hears(2, 3), Some(Step::Connect));
-    assert_eq!(side.fails(ConnectFailure::Unreachable).step(), Some(Step::GiveUp));
+    assert_eq!(side.hears(2, 3), Some(OpeningStep::Connect));
+    assert_eq!(side.fails(ConnectFailure::Unreachable).step(), Some(OpeningStep::GiveUp));
 }

@@ -5,7 +5,7 @@ use data_encoding::HEXLOWER;
 use crate::{
     Credentials, Role, addressed_ufrag,
     candidate::{Candidate, CandidateKind, TcpType},
-    messages::{AnswerOutcome, Check, Incoming, MessageError, Refusal, read},
+    messages::{AnswerOutcome, BindingError, Check, CheckRefusal, Incoming, read},
 };
 
 /// RFC 5769 §2.1: the only password of the examples that is short-term.
@@ -49,7 +49,7 @@ fn the_sample_request_is_a_check_of_a_controlled_agent() {
     let Ok(Incoming::Request(request)) = read(&message) else { panic!("a request") };
     let role = Some((Role::Controlled, 0x932f_f9b1_5126_3b36));
     assert_eq!(request.check(&known(PASSWORD)), Ok(Check { priority: 0x6e00_01ff, role, nominates: false }));
-    assert_eq!(request.check(&known("another password of 22")), Err(Refusal::Unauthenticated));
+    assert_eq!(request.check(&known("another password of 22")), Err(CheckRefusal::Unauthenticated));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn the_sample_responses_are_authentic_and_tell_their_addresses() {
         let message = bytes(response);
         let Ok(Incoming::Answer(answer)) = read(&message) else { panic!("an answer") };
         assert_eq!(answer.outcome(&known(PASSWORD)), Ok(AnswerOutcome::Success { mapped: mapped.parse().unwrap() }));
-        assert_eq!(answer.outcome(&known("another password of 22")), Err(MessageError::Unauthentic));
+        assert_eq!(answer.outcome(&known("another password of 22")), Err(BindingError::Unauthentic));
     }
 }
 

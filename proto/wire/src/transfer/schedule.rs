@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::api::{DropReason, Input, Output, ProviderId, RequestId, ScheduleConfig, ScheduleError};
+pub use self::api::{DropReason, ProviderId, RequestId, ScheduleConfig, ScheduleError, ScheduleInput, ScheduleOutput};
 use crate::transfer::units::{MAX_WIRE_RANGES, OPEN_END, UnitRanges};
 
 /// How many requests in a row a provider may end early without bringing anything.
@@ -37,7 +37,7 @@ pub struct Schedule {
     /// None until the layout is known.
     total_units: Option<u64>,
     missing: UnitRanges,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<ScheduleOutput>,
     next_request: u64,
     /// When the split is thought over next, while there is somebody idle.
     recheck: Option<Instant>,
@@ -93,35 +93,35 @@ impl Schedule {
     }
 
     /// Takes in what happened. Reports about providers that are gone already are not errors: they cross on the way.
-    pub fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), ScheduleError> {
+    pub fn handle_input(&mut self, now: Instant, input: ScheduleInput) -> Result<(), ScheduleError> {
         match input {
-            Input::ProviderAdded(provider) => self.add_provider(provider)?,
-            Input::ProviderLost(provider) => drop(self.providers.remove(&provider)),
-            Input::ProviderMoved(provider) => self.move_provider(provider),
-            Input::Planned { total_units, have } => self.plan(total_units, &have)?,
-            Input::Verified { provider, units } => {
+            ScheduleInput::ProviderAdded(provider) => self.add_provider(provider)?,
+            ScheduleInput::ProviderLost(provider) => drop(self.providers.remove(&provider)),
+            ScheduleInput::ProviderMoved(provider) => self.move_provider(provider),
+            ScheduleInput::Planned { total_units, have } => self.plan(total_units, &have)?,
+            ScheduleInput::Verified { provider, units } => {
                 // The busiest input: while it goes as planned, nothing needs to be thought over.
                 if self.verify(now, provider, units)? {
                     return Ok(());
                 }
             }
-            Input::Alive(provider) => {
+            ScheduleInput::Alive(provider) => {
                 if let Some(active) = self.providers.get_mut(&provider).and_then(|provider| provider.active.as_mut()) {
                     active.last_progress = now;
                 }
                 return Ok(());
             }
-            Input::RequestEnded { provider, request } => self.end_request(now, provider, request),
-            Input::ItemRefused { provider, units } => self.refuse(now, provider, units),
-            Input::Timeout => {}
+            ScheduleInput::RequestEnded { provider, request } => self.end_request(now, provider, request),
+            ScheduleInput::ItemRefused { provider, units } => self.refuse(now, provider, units),
+            ScheduleInput::Timeout => {}
         }
         self.settle(now);
         Ok(())
     }
 
-    /// What to do next. Call until it returns [`Output::Timeout`].
-    pub fn poll_output(&mut self) -> Output {
-        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(self.deadline()))
+    /// What to do next. Call until it returns [`ScheduleOutput::Timeout`].
+    pub fn poll_output(&mut self) -> ScheduleOutput {
+        self.outputs.pop_front().unwrap_or_else(|| ScheduleOutput::Timeout(self.deadline()))
     }
 
     /// The units that are not there; before the layout is known, up to [`OPEN_END`].
@@ -159,7 +159,7 @@ impl Schedule {
         (provider.verified, provider.busy, provider.empty_requests) = (0, Duration::ZERO, 0);
         if let Some(active) = provider.active.as_mut().filter(|active| !active.moved) {
             active.moved = true;
-            self.outputs.push_back(Output::Shorten { provider: id, request: active.request, end_unit: 0 });
+            self.outputs.push_back(ScheduleOutput::Shorten { provider: id, request: active.request, end_unit: 0 });
         }
     }
 
@@ -225,7 +225,7 @@ impl Schedule {
 
     fn drop_provider(&mut self, id: ProviderId, why: DropReason) {
         self.providers.remove(&id);
-        self.outputs.push_back(Output::Drop { provider: id, why });
+        self.outputs.push_back(ScheduleOutput::Drop { provider: id, why });
     }
 
     /// Brings the requests in line with what is known now.
@@ -245,7 +245,7 @@ impl Schedule {
         }
         if !busy && self.had_provider && !self.stuck {
             self.stuck = true;
-            self.outputs.push_back(Output::Stuck { missing: self.missing.clone() });
+            self.outputs.push_back(ScheduleOutput::Stuck { missing: self.missing.clone() });
         }
     }
 
@@ -253,13 +253,13 @@ impl Schedule {
         for (&id, provider) in &mut self.providers {
             let Some(active) = &mut provider.active else { continue };
             if let Some(end_unit) = active.rest.first() {
-                self.outputs.push_back(Output::Shorten { provider: id, request: active.request, end_unit });
+                self.outputs.push_back(ScheduleOutput::Shorten { provider: id, request: active.request, end_unit });
                 active.rest = UnitRanges::empty();
             }
         }
         if !self.complete {
             self.complete = true;
-            self.outputs.push_back(Output::Complete);
+            self.outputs.push_back(ScheduleOutput::Complete);
         }
     }
 
@@ -278,7 +278,7 @@ impl Schedule {
             let cut = there.iter().find(|range| wasted || range.end - range.start >= self.config.min_split);
             if let Some(end_unit) = cut.map(|range| range.start) {
                 active.rest.remove(end_unit..OPEN_END);
-                self.outputs.push_back(Output::Shorten { provider: id, request: active.request, end_unit });
+                self.outputs.push_back(ScheduleOutput::Shorten { provider: id, request: active.request, end_unit });
             }
         }
     }
@@ -326,7 +326,7 @@ impl Schedule {
             taken_over: false,
             moved: false,
         });
-        self.outputs.push_back(Output::Request { provider: id, request, ranges });
+        self.outputs.push_back(ScheduleOutput::Request { provider: id, request, ranges });
     }
 }
 

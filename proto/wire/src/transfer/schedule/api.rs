@@ -47,7 +47,7 @@ pub enum DropReason {
 
 /// What the driver tells the schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub enum ScheduleInput {
     /// A provider can be asked: one that is not there.
     ProviderAdded(ProviderId),
     /// A provider can no longer be asked; its request has ended. It may be added again.
@@ -72,7 +72,7 @@ pub enum Input {
     /// The provider has brought something of use that is not kept yet, such as a part of a list of files, or is waiting
     /// for this side: it is not silent.
     Alive(ProviderId),
-    /// The stream of a request has ended, or was closed because of [`Output::Shorten`].
+    /// The stream of a request has ended, or was closed because of [`ScheduleOutput::Shorten`].
     RequestEnded {
         /// The provider.
         provider: ProviderId,
@@ -86,13 +86,13 @@ pub enum Input {
         /// The units.
         units: Range<u64>,
     },
-    /// The time of [`Output::Timeout`] has come.
+    /// The time of [`ScheduleOutput::Timeout`] has come.
     Timeout,
 }
 
 /// What the schedule tells the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
+pub enum ScheduleOutput {
     /// Ask this provider, which has no other request, for these units.
     Request {
         /// The provider.
@@ -125,7 +125,7 @@ pub enum Output {
         /// What is missing.
         missing: UnitRanges,
     },
-    /// Nothing else now: wait for an input, or until this time at most and then report [`Input::Timeout`].
+    /// Nothing else now: wait for an input, or until this time at most and then report [`ScheduleInput::Timeout`].
     Timeout(Option<Instant>),
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Active, Output, ProviderId, ProviderState, Schedule};
+use super::{Active, ProviderId, ProviderState, Schedule, ScheduleOutput};
 use crate::transfer::units::{MAX_WIRE_RANGES, OPEN_END, UnitRanges};
 
 /// Patience before a request is taken over whole doubles with each time, up to 2^this.
@@ -43,7 +43,7 @@ impl Schedule {
         let Some(end_unit) = tail.first() else { return };
         active.rest.remove(end_unit..OPEN_END);
         active.taken_over = split.whole;
-        self.outputs.push_back(Output::Shorten { provider: split.victim, request: active.request, end_unit });
+        self.outputs.push_back(ScheduleOutput::Shorten { provider: split.victim, request: active.request, end_unit });
         self.takeovers += u32::from(split.whole);
         // What does not fit into one request is free again, and found when this one has ended.
         let wanted = tail.intersection(&self.missing).first_ranges(MAX_WIRE_RANGES);

@@ -98,19 +98,19 @@ impl Simulation {
             dropped: false,
         };
         self.peers.insert(id, peer);
-        self.tell(Input::ProviderAdded(id));
+        self.tell(ScheduleInput::ProviderAdded(id));
     }
 
-    fn tell(&mut self, input: Input) {
+    fn tell(&mut self, input: ScheduleInput) {
         self.schedule.handle_input(self.now, input).unwrap();
         loop {
             match self.schedule.poll_output() {
-                Output::Timeout(_) => break,
-                Output::Request { provider, request, ranges } => self.open(provider, request, ranges),
-                Output::Shorten { provider, request, end_unit } => self.shorten(provider, request, end_unit),
-                Output::Drop { provider, .. } => self.drop_peer(provider),
-                Output::Complete => self.complete = true,
-                Output::Stuck { .. } => self.stuck = true,
+                ScheduleOutput::Timeout(_) => break,
+                ScheduleOutput::Request { provider, request, ranges } => self.open(provider, request, ranges),
+                ScheduleOutput::Shorten { provider, request, end_unit } => self.shorten(provider, request, end_unit),
+                ScheduleOutput::Drop { provider, .. } => self.drop_peer(provider),
+                ScheduleOutput::Complete => self.complete = true,
+                ScheduleOutput::Stuck { .. } => self.stuck = true,
             }
         }
     }
@@ -147,11 +147,11 @@ impl Simulation {
     fn step(&mut self) -> bool {
         if let Some(id) = self.ended() {
             let (request, ..) = self.peers.get_mut(&id).unwrap().stream.take().unwrap();
-            self.tell(Input::RequestEnded { provider: id, request });
+            self.tell(ScheduleInput::RequestEnded { provider: id, request });
             return true;
         }
         let deadline = match self.schedule.poll_output() {
-            Output::Timeout(deadline) => deadline,
+            ScheduleOutput::Timeout(deadline) => deadline,
             output => panic!("{output:?} was not drained"),
         };
         let arrival = self.peers.iter().filter_map(|(&id, peer)| Some((peer.next_at()?, id))).min();
@@ -162,7 +162,7 @@ impl Simulation {
             }
             (_, Some(deadline)) => {
                 self.now = self.now.max(deadline);
-                self.tell(Input::Timeout);
+                self.tell(ScheduleInput::Timeout);
             }
             (_, None) => return false,
         }
@@ -183,7 +183,7 @@ impl Simulation {
         let peer = self.peers.get_mut(&id).unwrap();
         if peer.comes_back.take().is_some() {
             peer.behaviour = Behaviour::Honest;
-            return self.tell(Input::ProviderAdded(id));
+            return self.tell(ScheduleInput::ProviderAdded(id));
         }
         let (_, ranges, next_at) = peer.stream.as_mut().unwrap();
         let unit = ranges.first().unwrap();
@@ -195,15 +195,15 @@ impl Simulation {
             Behaviour::Dies if is_bad => {
                 peer.stream = None;
                 peer.comes_back = Some(self.now + Duration::from_secs(5));
-                self.tell(Input::ProviderLost(id));
+                self.tell(ScheduleInput::ProviderLost(id));
             }
             Behaviour::Lies if is_bad => {
                 peer.stream = None;
-                self.tell(Input::ProviderLost(id));
+                self.tell(ScheduleInput::ProviderLost(id));
             }
             Behaviour::Refuses if unit < third => {
                 ranges.remove(0..third);
-                self.tell(Input::ItemRefused { provider: id, units: 0..third });
+                self.tell(ScheduleInput::ItemRefused { provider: id, units: 0..third });
             }
             _ => self.verify(id, unit),
         }
@@ -212,10 +212,10 @@ impl Simulation {
     fn verify(&mut self, id: ProviderId, unit: u64) {
         self.received += 1;
         self.have.insert(unit..unit + 1);
-        self.tell(Input::Verified { provider: id, units: unit..unit + 1 });
+        self.tell(ScheduleInput::Verified { provider: id, units: unit..unit + 1 });
         if !self.planned && self.received >= self.plan_after {
             self.planned = true;
-            self.tell(Input::Planned { total_units: self.total_units, have: UnitRanges::empty() });
+            self.tell(ScheduleInput::Planned { total_units: self.total_units, have: UnitRanges::empty() });
         }
     }
 
@@ -224,7 +224,7 @@ impl Simulation {
         let peer = self.peers.get_mut(&id).unwrap();
         peer.unit_time /= quicker;
         peer.behaviour = Behaviour::Honest;
-        self.tell(Input::ProviderMoved(id));
+        self.tell(ScheduleInput::ProviderMoved(id));
     }
 
     /// Runs to the end; how long it took.
