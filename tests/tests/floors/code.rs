@@ -113,6 +113,12 @@ impl Modules {
 }
 
 impl Module {
+    /// What is defined here and is no module.
+    pub(crate) fn defined(&self) -> impl Iterator<Item = &str> {
+        let is_item = |meanings: &Vec<Meaning>| meanings.iter().any(|meaning| matches!(meaning, Meaning::Item));
+        self.names.iter().filter(move |(_, meanings)| is_item(meanings)).map(|(name, _)| name.as_str())
+    }
+
     fn name(&mut self, name: String, meaning: Meaning) {
         self.names.entry(name).or_default().push(meaning);
     }
