@@ -12,7 +12,7 @@ use super::{
     answer::Ticket,
     quota::Holder,
     request::{self, TurnRefusal, TurnRequest},
-    state::{ClientConn, ClientStage, Server},
+    state::Server,
     users::{At, ProvenUser},
 };
 use crate::{
@@ -29,9 +29,9 @@ impl Server {
     /// Tells that a client has connected. Older connections that ask for nothing may have to give way.
     pub fn connected(&mut self, now: Instant, arrival: Arrival) -> ClientId {
         let client = ClientId(self.next_id());
-        let stage = ClientStage::HalfOpen { until: now + self.config.half_open_timeout };
-        self.clients.insert(client, ClientConn { arrival, stage, challenged: 0 });
-        self.enter_half_open(now, client);
+        self.make_room(arrival.remote);
+        let until = self.clients.insert(now, client, arrival);
+        self.due(until);
         client
     }
 
@@ -39,18 +39,18 @@ impl Server {
     /// [`ServerOutput::Join`] there are no messages any more.
     pub fn message(&mut self, now: Instant, unix: UnixTime, client: ClientId, bytes: &[u8]) {
         self.expire(now);
-        let Some(known) = self.clients.get(&client) else { return };
-        if matches!(known.stage, ClientStage::Data(_)) {
+        let Some(known) = self.clients.get(client) else { return };
+        let arrival = known.arrival;
+        if self.clients.is_joined(client) {
             return;
         }
-        let arrival = known.arrival;
         let Some(message) = whole(bytes) else { return self.close_malformed(client) };
         match message.class() {
             // The only one that a client may send here holds its NAT's mapping; all others are for UDP.
             MessageClass::Indication => {}
             MessageClass::Success | MessageClass::Error => self.close_malformed(client),
             MessageClass::Request if message.has_method(BINDING) => match binding::reply(bytes, arrival.remote) {
-                BindingReply::Answer(message) => self.outputs.push_back(ServerOutput::Send { client, message }),
+                BindingReply::Answer(message) => self.outputs.push(ServerOutput::Send { client, message }),
                 BindingReply::Nothing | BindingReply::NotBinding | BindingReply::Malformed => {
                     self.close_malformed(client)
                 }
@@ -68,10 +68,10 @@ impl Server {
     /// Tells how many bytes were relayed for somebody on a joined connection, in both directions together, even if it has ended since.
     /// Ends the connection if a quota is used up.
     pub fn relayed(&mut self, now: Instant, client: ClientId, holder: &Holder, bytes: u64) {
-        self.counters.bytes = self.counters.bytes.saturating_add(bytes);
+        self.outputs.counters.bytes = self.outputs.counters.bytes.saturating_add(bytes);
         let is_used_up = self.usage.charge(now, holder, bytes).is_err();
-        if is_used_up && self.clients.get(&client).is_some_and(|known| matches!(known.stage, ClientStage::Data(_))) {
-            self.counters.quota_bytes += 1;
+        if is_used_up && self.clients.is_joined(client) {
+            self.outputs.counters.quota_bytes += 1;
             self.close(client);
         }
     }
@@ -83,7 +83,7 @@ impl Server {
 
     /// What to do next; `None` until the next call.
     pub fn poll_output(&mut self) -> Option<ServerOutput> {
-        self.outputs.pop_front()
+        self.outputs.pop()
     }
 
     /// When to call [`Server::handle_timeout`].
@@ -94,12 +94,12 @@ impl Server {
     /// What has been counted.
     pub fn counters(&self) -> ServerCounters {
         let (allocations, connections) = self.usage.in_use();
-        ServerCounters { allocations: allocations as u64, connections: connections as u64, ..self.counters }
+        ServerCounters { allocations: allocations as u64, connections: connections as u64, ..self.outputs.counters }
     }
 
     fn request(&mut self, at: At, client: ClientId, message: &Message<'_>) {
         let ticket = Ticket::of(message);
-        let proven = match self.users.prove(message, &self.config.realm, &self.nonces, at) {
+        let proven = match self.authenticator.prove(message, at) {
             Ok(proven) => proven,
             Err(refusal) => return self.refuse_at(at, client, &ticket, &refusal),
         };
@@ -124,20 +124,17 @@ impl Server {
         if !refusal.challenges() {
             return self.refuse(client, ticket, refusal);
         }
-        self.counters.count(refusal);
-        let nonce = self.nonces.make(at.now, at.host);
-        let message = ticket.challenged(refusal, &self.config.realm, &nonce);
-        self.outputs.push_back(ServerOutput::Send { client, message });
-        let Some(known) = self.clients.get_mut(&client) else { return };
-        known.challenged = known.challenged.saturating_add(1);
-        if known.challenged >= self.config.limits.challenges {
-            self.counters.unproven += 1;
+        self.outputs.counters.count(refusal);
+        let message = ticket.challenged(refusal, self.authenticator.realm(), &self.authenticator.nonce(at));
+        self.outputs.push(ServerOutput::Send { client, message });
+        if self.clients.challenge(client) >= self.config.limits.challenges {
+            self.outputs.counters.unproven += 1;
             self.close(client);
         }
     }
 
     fn close_malformed(&mut self, client: ClientId) {
-        self.counters.malformed += 1;
+        self.outputs.counters.malformed += 1;
         self.close(client);
     }
 }

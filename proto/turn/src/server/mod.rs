@@ -14,8 +14,10 @@
 //! What it is not: a socket, or the bytes that are relayed; they never come here. UDP is not relayed (RFC 6062 §4.1 is the only
 //! kind of allocation), so there are no channels and no Send or Data indications.
 
-mod allocation;
+mod allocate;
+mod allocations;
 mod answer;
+mod clients;
 mod config;
 mod connect;
 mod counters;
@@ -23,6 +25,7 @@ mod dispatch;
 mod expiry;
 mod half_open;
 mod nonce;
+mod peers;
 mod quota;
 mod request;
 mod state;

@@ -68,30 +68,47 @@ pub(super) struct At {
     pub(super) host: IpAddr,
 }
 
-impl Users {
+/// Tells who has sent a request.
+#[derive(Debug)]
+pub(super) struct Authenticator {
+    users: Users,
+    nonces: Nonces,
+    realm: String,
+}
+
+impl Authenticator {
+    pub(super) fn new(users: Users, nonces: Nonces, realm: String) -> Self {
+        Self { users, nonces, realm }
+    }
+
+    pub(super) fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// A nonce for requests from this place from now on.
+    pub(super) fn nonce(&self, at: At) -> String {
+        self.nonces.make(at.now, at.host)
+    }
+
     /// Finds out who has sent a request, in the order of RFC 8489 §9.2.4.
-    pub(super) fn prove(
-        &self,
-        message: &Message<'_>,
-        realm: &str,
-        nonces: &Nonces,
-        at: At,
-    ) -> Result<ProvenUser, TurnRefusal> {
+    pub(super) fn prove(&self, message: &Message<'_>, at: At) -> Result<ProvenUser, TurnRefusal> {
         let claim = Claim::read(message, Some(&algorithms())).map_err(|_| TurnRefusal::BadRequest)?;
         let claim = claim.ok_or(TurnRefusal::Unauthenticated)?;
-        if !nonces.is_good(at.now, at.host, &claim.nonce) {
+        if !self.nonces.is_good(at.now, at.host, &claim.nonce) {
             return Err(TurnRefusal::StaleNonce);
         }
         // The challenge does not say that user names may be hashed.
         let ClaimedUser::Name(username) = &claim.user else { return Err(TurnRefusal::BadRequest) };
-        let (identity, password) = self.find(username, at.unix)?;
-        let key = Key::new(claim.protection, username, realm, &password);
+        let (identity, password) = self.users.find(username, at.unix)?;
+        let key = Key::new(claim.protection, username, &self.realm, &password);
         if !key.proves(message) {
             return Err(TurnRefusal::Forged);
         }
         Ok(ProvenUser { identity, key })
     }
+}
 
+impl Users {
     /// The identity and the password behind a username.
     fn find(&self, username: &str, now: UnixTime) -> Result<(UserIdentity, String), TurnRefusal> {
         if let Some(password) = self.named.get(username) {

@@ -291,7 +291,7 @@ fn who_gives_up_an_allocation_is_one_of_the_crowd_again() {
 
     assert_eq!(relay.refresh(control, &user, 0).code(), 0);
 
-    assert_eq!(relay.server.half_open.count(), 4);
+    assert_eq!(relay.server.clients.half_open_count(), 4);
     assert!(relay.closed(idle[0]) && !relay.closed(control), "the oldest of its host gives way");
 }
 

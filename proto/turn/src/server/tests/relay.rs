@@ -342,10 +342,10 @@ impl Relay {
     /// Everything that the server holds is accounted for.
     pub(super) fn assert_empty(&self) {
         let server = &self.server;
-        assert!(server.allocations.is_empty() && server.relayed.is_empty(), "{:?}", server.allocations);
-        assert!(server.peers.is_empty() && server.waiting.is_empty(), "{:?}", server.peers);
+        assert_eq!(server.allocations.counts(), (0, 0), "{:?}", server.allocations);
+        assert_eq!(server.peers.counts(), (0, 0), "{:?}", server.peers);
         assert_eq!(server.usage.in_use(), (0, 0));
-        assert_eq!(server.half_open.count(), server.clients.len());
+        assert_eq!(server.clients.half_open_count(), server.clients.len());
     }
 }
 

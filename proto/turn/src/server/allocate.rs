@@ -1,19 +1,21 @@
-//! Allocations and permissions (RFC 8656 §6 to §10, RFC 6062 §5.1).
+//! Requests for allocations and permissions (RFC 8656 §6 to §10, RFC 6062 §5.1).
 //!
 //! What it is not: connections with peers; see `connect`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use super::{
     AddressFamily, AllocationId, ClientId, ListenFailure, ServerOutput, UserIdentity,
+    allocations::{AllocationState, ServerAllocation},
     answer::Ticket,
+    clients::ClientStage,
     quota::{Holder, Thing},
     request::TurnRefusal,
-    state::{AllocationState, ClientStage, Server, ServerAllocation},
+    state::Server,
     users::At,
 };
 
@@ -27,38 +29,34 @@ impl Server {
         family: AddressFamily,
         lifetime: Option<Duration>,
     ) -> Result<(), TurnRefusal> {
-        let known = self.clients.get(&client).ok_or(TurnRefusal::Mismatch)?;
-        if !matches!(known.stage, ClientStage::HalfOpen { .. }) {
+        let arrival = self.clients.get(client).ok_or(TurnRefusal::Mismatch)?.arrival;
+        if !self.clients.is_half_open(client) {
             return Err(TurnRefusal::Mismatch);
         }
-        let arrival = known.arrival;
         let holder = Holder::new(identity, at.host);
         self.usage.take(at.now, &holder, Thing::Allocation).map_err(|_| TurnRefusal::Quota)?;
         let allocation = AllocationId(self.next_id());
         let lifetime = self.lifetime(lifetime);
-        self.set_stage(client, ClientStage::Control(allocation));
+        self.clients.settle(client, ClientStage::Control(allocation));
         let state = AllocationState::Opening { ticket: ticket.clone(), lifetime };
-        let new =
-            ServerAllocation { client, holder, family, state, permissions: BTreeMap::new(), peers: BTreeSet::new() };
-        self.allocations.insert(allocation, new);
-        self.outputs.push_back(ServerOutput::Listen { allocation, family, reached: arrival.local });
+        self.allocations.insert(allocation, ServerAllocation::new(client, holder, family, state));
+        self.outputs.push(ServerOutput::Listen { allocation, family, reached: arrival.local });
         Ok(())
     }
 
     /// Tells what became of [`ServerOutput::Listen`]: the relayed address, in the form that clients shall know.
     pub fn listening(&mut self, now: Instant, allocation: AllocationId, relayed: Result<SocketAddr, ListenFailure>) {
         self.expire(now);
-        let Some(known) = self.allocations.get_mut(&allocation) else { return };
+        let Some(known) = self.allocations.get(allocation) else { return };
         let AllocationState::Opening { ticket, lifetime } = &known.state else { return };
         let (ticket, lifetime, client) = (ticket.clone(), *lifetime, known.client);
         match relayed {
             Ok(relayed) => {
                 let expires = now + lifetime;
-                known.state = AllocationState::Standing { relayed, expires };
-                self.relayed.insert(relayed, allocation);
+                self.allocations.establish(allocation, relayed, expires);
                 self.due(expires);
-                self.counters.allocated += 1;
-                let Some(mapped) = self.clients.get(&client).map(|client| client.arrival.remote) else { return };
+                self.outputs.counters.allocated += 1;
+                let Some(mapped) = self.clients.mapped(client) else { return };
                 self.succeed(client, ticket.allocated(relayed, mapped, lifetime));
             }
             Err(failure) => {
@@ -67,7 +65,7 @@ impl Server {
                     ListenFailure::NoPort => TurnRefusal::Capacity,
                 };
                 self.delete(allocation);
-                self.enter_half_open(now, client);
+                self.reopen(now, client);
                 self.refuse(client, &ticket, &refusal);
             }
         }
@@ -84,15 +82,15 @@ impl Server {
     ) -> Result<(), TurnRefusal> {
         let allocation = self.standing(client, identity)?;
         let granted = if lifetime == Some(Duration::ZERO) { Duration::ZERO } else { self.lifetime(lifetime) };
-        let known = self.allocations.get_mut(&allocation).ok_or(TurnRefusal::Mismatch)?;
+        let known = self.allocations.get(allocation).ok_or(TurnRefusal::Mismatch)?;
         if family.is_some_and(|family| family != known.family) {
             return Err(TurnRefusal::PeerFamilyMismatch);
         }
         if granted.is_zero() {
             self.delete(allocation);
-            self.enter_half_open(at.now, client);
-        } else if let AllocationState::Standing { expires, .. } = &mut known.state {
-            *expires = at.now + granted;
+            self.reopen(at.now, client);
+        } else {
+            self.allocations.extend(allocation, at.now + granted);
             self.due(at.now + granted);
         }
         self.succeed(client, ticket.refreshed(granted));
@@ -110,19 +108,14 @@ impl Server {
         let allocation = self.standing(client, identity)?;
         for peer in peers {
             self.check_family(allocation, *peer)?;
-            if !self.is_relayed_host(peer.ip()) {
+            if !self.allocations.is_relayed_host(peer.ip()) {
                 self.policy.check_ip(peer.ip()).map_err(TurnRefusal::Peer)?;
             }
         }
         let until = at.now + self.config.permission_lifetime;
-        let known = self.allocations.get_mut(&allocation).ok_or(TurnRefusal::Mismatch)?;
-        known.permissions.retain(|_, until| at.now < *until);
-        let added: BTreeSet<IpAddr> = peers.iter().map(|peer| peer.ip().to_canonical()).collect();
-        let new = added.iter().filter(|ip| !known.permissions.contains_key(ip)).count();
-        if known.permissions.len() + new > self.config.limits.permissions {
-            return Err(TurnRefusal::Capacity);
-        }
-        known.permissions.extend(added.into_iter().map(|ip| (ip, until)));
+        let ips: BTreeSet<IpAddr> = peers.iter().map(|peer| peer.ip().to_canonical()).collect();
+        let most = self.config.limits.permissions;
+        self.allocations.permit(at.now, allocation, ips, until, most).map_err(|_| TurnRefusal::Capacity)?;
         self.succeed(client, ticket.done());
         Ok(())
     }
@@ -130,10 +123,10 @@ impl Server {
     /// The allocation that a client's connection controls, if it stands and is this identity's. Credentials that are issued anew
     /// have another username, and are still the same identity's.
     pub(super) fn standing(&self, client: ClientId, identity: &UserIdentity) -> Result<AllocationId, TurnRefusal> {
-        let Some(ClientStage::Control(allocation)) = self.clients.get(&client).map(|client| client.stage) else {
+        let Some(ClientStage::Control(allocation)) = self.clients.stage(client) else {
             return Err(TurnRefusal::Mismatch);
         };
-        let known = self.allocations.get(&allocation).ok_or(TurnRefusal::Mismatch)?;
+        let known = self.allocations.get(allocation).ok_or(TurnRefusal::Mismatch)?;
         match known.state {
             AllocationState::Standing { .. } if known.holder.identity == *identity => Ok(allocation),
             AllocationState::Standing { .. } => Err(TurnRefusal::WrongCredentials),
@@ -142,19 +135,13 @@ impl Server {
     }
 
     pub(super) fn check_family(&self, allocation: AllocationId, peer: SocketAddr) -> Result<(), TurnRefusal> {
-        let family = self.allocations.get(&allocation).map(|known| known.family);
+        let family = self.allocations.get(allocation).map(|known| known.family);
         if family == Some(AddressFamily::of(peer.ip())) { Ok(()) } else { Err(TurnRefusal::PeerFamilyMismatch) }
     }
 
     /// Whether a peer may connect to an allocation.
     pub(super) fn may_connect(&self, now: Instant, allocation: AllocationId, peer: SocketAddr) -> bool {
-        self.allocations.get(&allocation).is_some_and(|known| known.has_permission(now, peer.ip()))
-    }
-
-    /// Whether an address is one that this relay gives to its clients: those of one relay may reach each other.
-    fn is_relayed_host(&self, ip: IpAddr) -> bool {
-        let (from, to) = (SocketAddr::new(ip, 0), SocketAddr::new(ip, u16::MAX));
-        self.relayed.range(from..=to).next().is_some()
+        self.allocations.get(allocation).is_some_and(|known| known.has_permission(now, peer.ip()))
     }
 
     /// At least the default, at most the maximum (RFC 8656 §7.2).
