@@ -25,7 +25,7 @@ mod lookup;
 #[cfg(feature = "mdns")]
 mod multicast;
 #[cfg(not(feature = "mdns"))]
-#[path = "without_multicast.rs"]
+#[path = "rendezvous/without_multicast.rs"]
 mod multicast;
 mod observed;
 mod panic_guard;

@@ -9,6 +9,6 @@ pub mod turn_discovery;
 #[cfg(feature = "turn-server")]
 pub mod turn_server;
 #[cfg(not(feature = "turn-server"))]
-#[path = "without_turn_server.rs"]
+#[path = "reach/without_turn_server.rs"]
 pub mod turn_server;
 pub(crate) mod turn_service;
