@@ -48,7 +48,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use self::{
-    core::Way,
+    core::{Rate, Way},
     engine::Engine,
     image::Image,
     matrix::{Settings, Task},
@@ -113,6 +113,21 @@ pub(crate) struct Options {
     /// The part of the packets that the core loses, from 0 to 0.5.
     #[arg(long, default_value_t = 0.0)]
     loss: f64,
+    /// How many packets in a row the core loses on average [default: each by itself].
+    #[arg(long, value_name = "PACKETS", requires = "loss")]
+    burst: Option<f64>,
+    /// How much longer than half the round trip a packet takes at most, in milliseconds.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=2000))]
+    jitter_ms: u64,
+    /// The part of the packets that later ones overtake, from 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    reorder: f64,
+    /// What each line into the core carries in each direction, in kbit/s [default: without a limit].
+    #[arg(long, value_name = "KBIT", value_parser = clap::value_parser!(u64).range(8..=10_000_000))]
+    rate_kbit: Option<u64>,
+    /// How long a packet waits at most for its turn on such a line, in milliseconds.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    queue_ms: u64,
     /// How many cells run at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
@@ -155,6 +170,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     if options.self_test {
         return self_test::report(&self_test::run(dir)?, json);
     }
+    options.way(0).ensure_possible()?;
     let keyferry = keyferry_binary()?;
     // Removed after the containers: whoever has a world is done with it when this function returns.
     let image = (options.engine == EngineKind::Docker).then(|| Image::temporary(&keyferry)).transpose()?;
@@ -176,32 +192,29 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
         fetch: !options.ping_only && !options.latency,
     };
     if let Some(cell) = options.hold {
-        return hold(cell, options.rtt_ms.first().copied().unwrap_or(0), &plan, dir);
+        return hold(cell, options.way(0), &plan, dir);
     }
     if options.moving {
-        let round_trip = options.rtt_ms.first().copied().unwrap_or(latency::ROUND_TRIP_MS);
-        return moving::run(&plan, Duration::from_millis(round_trip), dir, json);
+        return moving::run(&plan, options.way(latency::ROUND_TRIP_MS), dir, json);
     }
     if options.losing {
-        let round_trip = Duration::from_millis(options.rtt_ms.first().copied().unwrap_or(latency::ROUND_TRIP_MS));
         let settings = losing::Settings {
             plan,
             relays: options.relays,
             bytes: options.size,
             runs: options.runs.unwrap_or(1),
-            way: Way { delay: round_trip / 2, loss: options.loss },
+            way: options.way(latency::ROUND_TRIP_MS),
         };
         return losing::run(&settings, dir, json);
     }
     if options.throughput {
-        let round_trip = Duration::from_millis(options.rtt_ms.first().copied().unwrap_or(0));
-        return speed::run(&plan, options.runs.unwrap_or(5), round_trip, dir, json);
+        return speed::run(&plan, options.runs.unwrap_or(5), options.way(0), dir, json);
     }
     let settings = Settings {
         plan,
         runs: options.runs.unwrap_or(if options.latency { 50 } else { 1 }),
         relay_runs: options.relay_runs,
-        loss: options.loss,
+        way: options.way(0),
         parallel: usize::from(options.parallel),
     };
     let reports = matrix::run(&options.tasks()?, &settings, dir)?;
@@ -214,12 +227,8 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     if options.latency { latency::print(&reports, json) } else { report::print(&reports, json) }
 }
 
-fn hold(cell: Cell, rtt_ms: u64, plan: &Plan, dir: &Path) -> Result<()> {
-    let world = World::build(
-        plan.engine.clone(),
-        Way { delay: Duration::from_millis(rtt_ms) / 2, loss: 0.0 },
-        dir.join("hold"),
-    )?;
+fn hold(cell: Cell, way: Way, plan: &Plan, dir: &Path) -> Result<()> {
+    let world = World::build(plan.engine.clone(), way, dir.join("hold"))?;
     let _public = plan.program.start_public(&world)?;
     world.plug(cell)?;
     println!(
@@ -250,6 +259,20 @@ const SMOKE: [Cell; 10] = [
 ];
 
 impl Options {
+    /// How the way between two hosts is; unless told, a round trip takes as long as is said here.
+    fn way(&self, round_trip_ms: u64) -> Way {
+        let round_trip = Duration::from_millis(self.rtt_ms.first().copied().unwrap_or(round_trip_ms));
+        let queue = Duration::from_millis(self.queue_ms);
+        Way {
+            jitter: Duration::from_millis(self.jitter_ms),
+            loss: self.loss,
+            burst: self.burst,
+            reorder: self.reorder,
+            rate: self.rate_kbit.map(|kbit| Rate { bytes_per_second: kbit * 125, queue }),
+            ..Way::taking(round_trip / 2)
+        }
+    }
+
     /// Programs besides those of all labs.
     fn programs(&self) -> Vec<&'static str> {
         let maps_ports = self.self_test
@@ -276,7 +299,6 @@ impl Options {
     }
 
     fn tasks(&self) -> Result<Vec<Task>> {
-        ensure!((0.0..=0.5).contains(&self.loss), "--loss takes a part from 0 to 0.5");
         let cells = self.chosen_cells();
         ensure!(!cells.is_empty(), "no cell has {:?} in its name", self.only.as_deref().unwrap_or_default());
         let round_trips = match &self.rtt_ms[..] {

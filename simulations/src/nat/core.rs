@@ -5,14 +5,16 @@
 //! ```
 //!
 //! Packets go by destination, over [`HOPS`] routers between any two attachments. Each router counts the hop limit down and answers
-//! when it runs out; the way takes time, and may lose packets. Segments stay together (GSO): a device gives and takes packets of up
-//! to 64 KiB with their virtio header, and the core hands both on as they are, so it carries more than the hosts behind it make.
+//! when it runs out; the way takes time, and may lose packets and more (`way`). Segments stay together (GSO): a device gives and takes
+//! packets of up to 64 KiB with their virtio header, and the core hands both on as they are, so it carries more than the hosts behind it
+//! make. Only on a rough way each goes by itself: whoever attaches a line has it segmented before (`world`).
 //!
 //! What it is not: a NAT or a firewall; those are the kernel's, in the namespaces (`rules`).
 
 mod delay;
 mod packet;
 mod port;
+mod way;
 
 use std::{
     io,
@@ -22,11 +24,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use rand::RngExt;
 use tokio::sync::oneshot;
 use tun_rs::{AsyncDevice, SyncDevice, VIRTIO_NET_HDR_LEN};
 
@@ -36,21 +37,13 @@ use self::{
     port::Port,
 };
 pub(crate) use packet::Router;
+pub(crate) use way::{Rate, Way};
 
 /// Routers between any two attachments: the sender's edge, the backbone, the receiver's edge.
 pub(crate) const HOPS: usize = 3;
 
 /// The longest packet of IP, with its virtio header.
 const LONGEST: usize = VIRTIO_NET_HDR_LEN + 65_535;
-
-/// How the way between two attachments is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Way {
-    /// From one attachment to another, one way.
-    pub(crate) delay: Duration,
-    /// The part of the packets that is lost, from 0 to 1.
-    pub(crate) loss: f64,
-}
 
 /// One line into the core.
 pub(crate) struct Attachment {
@@ -73,6 +66,8 @@ pub(crate) struct Counters {
     pub(crate) unroutable: AtomicU64,
     /// Lost on purpose.
     pub(crate) lost: AtomicU64,
+    /// Dropped because they would have waited too long for a slow line.
+    pub(crate) queued_too_long: AtomicU64,
     /// Dropped because a queue was full.
     pub(crate) overflown: AtomicU64,
 }
@@ -123,7 +118,7 @@ impl Core {
     pub(crate) fn attach(&self, attachment: Attachment) -> Result<()> {
         let _context = self.runtime.enter();
         let device = AsyncDevice::new(attachment.device).context("cannot watch a TUN device")?;
-        let port = Arc::new(Port { device, networks: attachment.networks, edge: attachment.edge });
+        let port = Arc::new(Port::new(device, attachment.networks, attachment.edge));
         if let Ok(mut ports) = self.shared.ports.write() {
             ports.push(port.clone());
         }
@@ -171,16 +166,13 @@ impl Shared {
         if to.is_multicast() || to.is_unspecified() {
             return;
         }
-        if self.way.loss > 0.0 && rand::rng().random_bool(self.way.loss) {
-            count(&self.counters.lost);
-            return;
-        }
         let Some(target) = self.port_to(to) else {
             count(&self.counters.unroutable);
             self.answer(sender, unreachable(packet, from.edge), 1);
             return;
         };
         match cross(packet, &[from.edge, self.backbone, target.edge]) {
+            Crossing::Passed if self.way.is_rough() => self.send_by_rough_way(from, target, buffer),
             Crossing::Passed => self.send(target, buffer, self.way.delay),
             Crossing::Expired { at, answer } => {
                 count(&self.counters.expired);
@@ -202,7 +194,27 @@ impl Shared {
     fn send(&self, target: Arc<Port>, buffer: &[u8], delay: Duration) {
         if delay.is_zero() {
             self.count_sent(target.device.try_send(buffer));
-        } else if !self.delay.push(target, buffer.to_vec(), delay) {
+        } else {
+            self.send_at(target, buffer, Instant::now() + delay);
+        }
+    }
+
+    fn send_by_rough_way(&self, from: &Port, target: Arc<Port>, buffer: &[u8]) {
+        let bytes = buffer.len() - VIRTIO_NET_HDR_LEN;
+        let Some(set_out) = from.carried_in(&self.way, Instant::now(), bytes) else {
+            return count(&self.counters.queued_too_long);
+        };
+        let Some(arrival) = from.arrival_at(&target, &self.way, set_out, &mut rand::rng()) else {
+            return count(&self.counters.lost);
+        };
+        match target.carried_out(&self.way, arrival, bytes) {
+            Some(at) => self.send_at(target, buffer, at),
+            None => count(&self.counters.queued_too_long),
+        }
+    }
+
+    fn send_at(&self, target: Arc<Port>, buffer: &[u8], at: Instant) {
+        if !self.delay.push(target, buffer.to_vec(), at) {
             count(&self.counters.overflown);
         }
     }

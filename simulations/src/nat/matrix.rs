@@ -46,8 +46,8 @@ pub(crate) struct Settings {
     pub(crate) runs: u32,
     /// How often where a relay is needed, if that differs.
     pub(crate) relay_runs: Option<u32>,
-    /// The fraction of packets that the core loses.
-    pub(crate) loss: f64,
+    /// How the way between two hosts is, but for its delay.
+    pub(crate) way: Way,
     /// How many cells run at once.
     pub(crate) parallel: usize,
 }
@@ -129,7 +129,7 @@ pub(crate) fn run(tasks: &[Task], settings: &Settings, dir: &Path) -> Result<Vec
 
 fn run_cell(task: Task, settings: &Settings, dir: &Path) -> Vec<Run> {
     let name = format!("{}-{}-{}", task.cell.a(), task.cell.b(), task.round_trip.as_millis());
-    let way = Way { delay: task.round_trip / 2, loss: settings.loss };
+    let way = Way { delay: task.round_trip / 2, ..settings.way };
     let failed = |error: anyhow::Error| Run { reason: Some(format!("the lab: {error:#}")), ..Run::default() };
     let world = match World::build(settings.plan.engine.clone(), way, dir.join(name)) {
         Ok(world) => world,

@@ -47,11 +47,11 @@ struct Report {
 }
 
 /// Runs it, prints, and fails if it is too slow or the bytes are not right.
-pub(crate) fn run(plan: &Plan, round_trip: Duration, dir: &Path, json: bool) -> Result<()> {
-    let world = World::build(plan.engine.clone(), Way { delay: round_trip / 2, loss: 0.0 }, dir.join("moving"))?;
+pub(crate) fn run(plan: &Plan, way: Way, dir: &Path, json: bool) -> Result<()> {
+    let world = World::build(plan.engine.clone(), way, dir.join("moving"))?;
     let _public = plan.program.start_public(&world)?;
     world.plug(CELL)?;
-    let result = fetch(&world, plan, round_trip);
+    let result = fetch(&world, plan, way.delay * 2);
     world.unplug();
     let report = result?;
     if json {

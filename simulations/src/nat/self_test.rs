@@ -47,7 +47,7 @@ pub(crate) struct Check {
 
 /// Looks at every site, and at two hosts behind one NAT.
 pub(crate) fn run(dir: &Path) -> Result<Vec<Check>> {
-    let world = World::build(Engine::Namespaces, Way { delay: Duration::ZERO, loss: 0.0 }, dir.join("self-test"))?;
+    let world = World::build(Engine::Namespaces, Way::taking(Duration::ZERO), dir.join("self-test"))?;
     let mut bench = Bench {
         near: Probe::listening(&world, &public_place(0), &[PUBLIC_PORT, OTHER_PORT])?,
         far: Probe::listening(&world, &public_place(1), &[PUBLIC_PORT])?,

@@ -5,7 +5,7 @@
 //!
 //! What it is not: the speed of a network; the core has no rate.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
@@ -43,8 +43,8 @@ struct PathSpeed {
 }
 
 /// Measures in turns, prints, and fails if the punched path carries too little.
-pub(crate) fn run(plan: &Plan, runs: u32, round_trip: Duration, dir: &Path, json: bool) -> Result<()> {
-    let world = World::build(plan.engine.clone(), Way { delay: round_trip / 2, loss: 0.0 }, dir.join("throughput"))?;
+pub(crate) fn run(plan: &Plan, runs: u32, way: Way, dir: &Path, json: bool) -> Result<()> {
+    let world = World::build(plan.engine.clone(), way, dir.join("throughput"))?;
     let _public = plan.program.start_public(&world)?;
     let (mut plain, mut punched) = (PathSpeed::default(), PathSpeed::default());
     for turn in 0..runs {
@@ -56,7 +56,7 @@ pub(crate) fn run(plan: &Plan, runs: u32, round_trip: Duration, dir: &Path, json
     }
     let report = Report {
         ratio: punched.median_mib_per_second / plain.median_mib_per_second,
-        rtt_ms: round_trip.as_millis() as u64,
+        rtt_ms: (way.delay * 2).as_millis() as u64,
         bytes: plan.bytes,
         plain,
         punched,

@@ -181,8 +181,8 @@ impl World {
 
     fn attach(&self, place: &str, line: &Line) -> Result<()> {
         let device = self.namespaces.tun(place)?;
-        if self.way.loss > 0.0 {
-            // Segments by the thousand in one packet would be lost together.
+        if self.way.is_rough() {
+            // Segments by the dozen in one packet would share one fate.
             self.namespaces.script(&format!("ip -n @{place} link set wan gso_max_segs 1\n"))?;
         }
         self.core.attach(Attachment { device, networks: line.networks(), edge: line.edge })

@@ -8,7 +8,7 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::port::Port;
@@ -40,15 +40,15 @@ struct Waiting {
 }
 
 impl DelayLine {
-    /// Takes a packet for `delay`; false if there is no room for it.
-    pub(super) fn push(&self, target: Arc<Port>, packet: Vec<u8>, delay: Duration) -> bool {
+    /// Takes a packet until it is due; false if there is no room for it.
+    pub(super) fn push(&self, target: Arc<Port>, packet: Vec<u8>, due: Instant) -> bool {
         let mut line = self.line();
         if line.bytes + packet.len() > MOST_BYTES {
             return false;
         }
         line.bytes += packet.len();
         line.count += 1;
-        let waiting = Waiting { due: Instant::now() + delay, turn: line.count, target, packet };
+        let waiting = Waiting { due, turn: line.count, target, packet };
         let first = line.waiting.peek().is_none_or(|next| waiting.due < next.0.due);
         line.waiting.push(Reverse(waiting));
         if first {

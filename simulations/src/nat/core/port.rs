@@ -1,23 +1,75 @@
 //! The end of one line into the core: its device, and what is reached over it.
 
-use std::net::IpAddr;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
+use rand::Rng;
 use tun_rs::AsyncDevice;
 
-use super::packet::Router;
+use super::{
+    packet::Router,
+    way::{LineState, Way, WayState},
+};
+
+/// Ports that this process has made.
+static PORTS: AtomicU64 = AtomicU64::new(0);
 
 pub(super) struct Port {
     pub(super) device: AsyncDevice,
     /// Networks with their prefix lengths.
-    pub(super) networks: Vec<(IpAddr, u8)>,
+    networks: Vec<(IpAddr, u8)>,
     /// The router at its end.
     pub(super) edge: Router,
+    id: u64,
+    traffic: Mutex<Traffic>,
+}
+
+/// What has come of its packets so far.
+#[derive(Default)]
+struct Traffic {
+    into_core: LineState,
+    out_of_core: LineState,
+    /// By the port at the other end. Those of ports that are gone stay as long as this one.
+    ways: HashMap<u64, WayState>,
 }
 
 impl Port {
+    pub(super) fn new(device: AsyncDevice, networks: Vec<(IpAddr, u8)>, edge: Router) -> Self {
+        let id = PORTS.fetch_add(1, Ordering::Relaxed);
+        Self { device, networks, edge, id, traffic: Mutex::default() }
+    }
+
     /// Whether an address is in one of its networks.
     pub(super) fn reaches(&self, to: IpAddr) -> bool {
         self.networks.iter().any(|network| contains(*network, to))
+    }
+
+    /// When the line has carried a packet into the core that comes to it now; none if it had to wait too long.
+    pub(super) fn carried_in(&self, way: &Way, now: Instant, bytes: usize) -> Option<Instant> {
+        let Some(rate) = &way.rate else { return Some(now) };
+        self.traffic().into_core.carried(rate, now, bytes)
+    }
+
+    /// The same, out of the core.
+    pub(super) fn carried_out(&self, way: &Way, now: Instant, bytes: usize) -> Option<Instant> {
+        let Some(rate) = &way.rate else { return Some(now) };
+        self.traffic().out_of_core.carried(rate, now, bytes)
+    }
+
+    /// When a packet reaches another port that sets out now; none if it is lost.
+    pub(super) fn arrival_at(&self, other: &Port, way: &Way, now: Instant, random: &mut impl Rng) -> Option<Instant> {
+        self.traffic().ways.entry(other.id).or_default().arrival(way, now, random)
+    }
+
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
