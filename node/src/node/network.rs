@@ -129,7 +129,7 @@ impl Online {
             host,
         };
         online.let_sessions_in(config, incoming.sessions);
-        online.until_stopped(end_dead_sessions(network, online.sessions.clone()).boxed());
+        online.until_stopped(follow_network(network, online.sessions.clone(), online.rendezvous.clone()).boxed());
         if let Some(finding) = turn_service::find(&online.relays, relay_mode, secret, home, &online.rendezvous) {
             online.until_stopped(finding);
         }
@@ -279,10 +279,12 @@ async fn bind(listen: &[SocketAddr]) -> Result<(Port, IncomingConnections), Port
     }
 }
 
-/// Ends sessions whose local address has gone: no packet arrives on them any more, and no error would tell.
-async fn end_dead_sessions(mut network: watch::Receiver<NetworkChange>, sessions: Sessions) {
+/// Ends sessions whose local address has gone, and lets the rendezvous do likewise: no packet arrives on them any more, and no error would
+/// tell.
+async fn follow_network(mut network: watch::Receiver<NetworkChange>, sessions: Sessions, rendezvous: Rendezvous) {
     while network.changed().await.is_ok() {
         let removed = network.borrow_and_update().removed.clone();
+        rendezvous.interfaces_changed();
         sessions.break_off_from(&removed);
     }
 }

@@ -87,11 +87,13 @@ impl Actor {
         port: Arc<Port>,
         incoming: mpsc::Receiver<Accepted>,
         commands: mpsc::Receiver<RendezvousCommand>,
+        interfaces_changed: mpsc::Receiver<()>,
     ) -> Result<(Self, watch::Receiver<RendezvousStatus>), RendezvousError> {
         let first = *port.local_addrs().first().ok_or(RendezvousError::NoAddress)?;
         let handshakes = Handshakes::default();
         let departures = Departures::default();
-        let mut swarm = behaviour::swarm(&config, port.clone(), incoming, handshakes.clone(), departures.clone())?;
+        let (guard, left) = (handshakes.clone(), departures.clone());
+        let mut swarm = behaviour::swarm(&config, port.clone(), incoming, guard, left, interfaces_changed)?;
         swarm.listen_on(multiaddr_of(first)).map_err(|error| RendezvousError::Setup(error.to_string()))?;
         let record_store = RecordStore::new(config.records);
         let loaded = record_store.load(swarm.behaviour_mut());

@@ -123,6 +123,7 @@ pub(super) fn swarm(
     incoming: mpsc::Receiver<Accepted>,
     handshakes: Handshakes,
     departures: Departures,
+    interfaces_changed: mpsc::Receiver<()>,
 ) -> Result<Swarm<Behaviour>, RendezvousError> {
     let setup = |error: &dyn std::fmt::Display| RendezvousError::Setup(error.to_string());
     let keys = Keypair::ed25519_from_bytes(*config.secret).map_err(|error| setup(&error))?;
@@ -130,7 +131,7 @@ pub(super) fn swarm(
     let mut streams = yamux::Config::default();
     streams.set_max_num_streams(MAX_STREAMS);
     let (circuits, relay_client) = relay::client::new(peer);
-    let direct = PortTransport::new(port.clone(), incoming, handshakes, departures);
+    let direct = PortTransport::new(port.clone(), incoming, handshakes, departures).looking_when(interfaces_changed);
     let transport = OrTransport::new(circuits, direct)
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&keys).map_err(|error| setup(&error))?)

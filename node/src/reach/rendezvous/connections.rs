@@ -5,12 +5,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
 
-use super::scope::{AddressScope, is_loopback, socket_addr_of};
+use super::scope::{is_loopback, socket_addr_of};
 
 /// All connections that stand.
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub(super) struct DirectConnection {
     pub(super) remote: Multiaddr,
     /// Whether this node has dialled it.
     pub(super) is_dialled: bool,
+    /// The address of this machine that it hangs on, if that is known.
+    local: Option<IpAddr>,
 }
 
 /// Whether this node is part of the network: whether a connected peer has said that it is one of ours.
@@ -48,10 +50,19 @@ pub(super) struct ConnectionLoss {
 }
 
 impl PeerConnections {
-    /// Notes a connection that is no circuit.
-    pub(super) fn opened(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
-        let connection =
-            DirectConnection { remote: endpoint.get_remote_address().clone(), is_dialled: endpoint.is_dialer() };
+    /// Notes a connection that is no circuit, and hangs on this address of this machine.
+    pub(super) fn opened(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+        local: Option<SocketAddr>,
+    ) {
+        let connection = DirectConnection {
+            remote: endpoint.get_remote_address().clone(),
+            is_dialled: endpoint.is_dialer(),
+            local: local.map(|local| local.ip().to_canonical()),
+        };
         self.by_peer.entry(peer).or_default().insert(id, connection);
     }
 
@@ -108,14 +119,17 @@ impl PeerConnections {
         remotes.filter_map(socket_addr_of).map(|addr| addr.ip()).collect()
     }
 
-    /// The connections that may hang on an address that this machine has lost: those over its family, to peers in its scope.
+    /// The connections that hang on an address that this machine has lost. Where it is not known on which one hangs, those count that
+    /// may: over the same family, to peers beyond this machine. A private address leads to the whole internet.
     pub(super) fn hanging_on(&self, lost: &Multiaddr) -> Vec<ConnectionId> {
         let family = |addr: &Multiaddr| addr.iter().next().map(|first| first.tag());
-        let hangs = |remote: &Multiaddr| {
-            AddressScope::of(remote) == AddressScope::of(lost) && family(remote) == family(lost) && !is_loopback(remote)
+        let lost_ip = socket_addr_of(lost).map(|addr| addr.ip().to_canonical());
+        let hangs = |connection: &DirectConnection| match connection.local {
+            Some(local) => Some(local) == lost_ip,
+            None => family(&connection.remote) == family(lost) && !is_loopback(&connection.remote),
         };
         let all = self.by_peer.values().flatten();
-        all.filter(|(_, connection)| hangs(&connection.remote)).map(|(id, _)| *id).collect()
+        all.filter(|(_, connection)| hangs(connection)).map(|(id, _)| *id).collect()
     }
 }
 
@@ -130,17 +144,42 @@ mod tests {
         let remote: Multiaddr = "/ip4/192.0.2.1/tcp/7".parse().unwrap();
         let endpoint = ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote };
 
-        connections.opened(peer, first, &endpoint);
+        connections.opened(peer, first, &endpoint, None);
         assert_eq!(
             connections.closed(&peer, first),
             Some(ConnectionLoss { peer: true, network: false }),
             "it had not joined"
         );
-        [first, second].into_iter().for_each(|id| connections.opened(peer, id, &endpoint));
+        [first, second].into_iter().for_each(|id| connections.opened(peer, id, &endpoint, None));
         assert_eq!(connections.join(), Membership::New);
         assert_eq!(connections.closed(&peer, first), Some(ConnectionLoss { peer: false, network: false }));
         assert_eq!(connections.closed(&peer, second), Some(ConnectionLoss { peer: true, network: true }));
         assert_eq!(connections.closed(&peer, second), None);
         assert_eq!(connections.join(), Membership::Lost);
+    }
+
+    #[test]
+    fn with_an_address_go_the_connections_that_hang_on_it_wherever_they_lead() {
+        let mut connections = PeerConnections::default();
+        let inner: SocketAddr = "192.168.1.10:4600".parse().unwrap();
+        let other: SocketAddr = "192.168.7.2:4600".parse().unwrap();
+        let cases = [
+            ("/ip4/203.0.113.1/tcp/443", Some(inner)),
+            ("/ip4/192.168.1.20/tcp/4600", Some(inner)),
+            ("/ip4/203.0.113.2/tcp/443", Some(other)),
+            ("/ip4/203.0.113.3/tcp/443", None),
+            ("/ip6/2001:db8::1/tcp/443", None),
+            ("/ip4/127.0.0.1/tcp/4600", None),
+        ];
+        for (number, (remote, local)) in cases.into_iter().enumerate() {
+            let remote: Multiaddr = remote.parse().unwrap();
+            let endpoint = ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote };
+            connections.opened(PeerId::random(), ConnectionId::new_unchecked(number), &endpoint, local);
+        }
+
+        let mut hanging = connections.hanging_on(&"/ip4/192.168.1.10/tcp/4600".parse().unwrap());
+
+        hanging.sort();
+        assert_eq!(hanging, [0, 1, 3].map(ConnectionId::new_unchecked));
     }
 }

@@ -41,6 +41,7 @@ const INCOMING_CALLS: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Rendezvous {
     pub(super) commands: mpsc::Sender<RendezvousCommand>,
+    interfaces_changed: mpsc::Sender<()>,
     status: watch::Receiver<RendezvousStatus>,
 }
 
@@ -52,9 +53,11 @@ impl Rendezvous {
         incoming: mpsc::Receiver<Accepted>,
     ) -> Result<(Rendezvous, JoinHandle<()>), RendezvousError> {
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
-        let (actor, status) = Actor::new(config, port, incoming, command_receiver)?;
+        // One word that waits stands for all.
+        let (interfaces_changed, changes) = mpsc::channel(1);
+        let (actor, status) = Actor::new(config, port, incoming, command_receiver, changes)?;
         let task = tokio::spawn(actor.run());
-        Ok((Rendezvous { commands, status }, task))
+        Ok((Rendezvous { commands, interfaces_changed, status }, task))
     }
 
     /// Publishes an offer in both DHTs, in place of any earlier one under its key, and keeps it published until it
@@ -96,6 +99,12 @@ impl Rendezvous {
     /// The state, as it changes.
     pub fn status(&self) -> watch::Receiver<RendezvousStatus> {
         self.status.clone()
+    }
+
+    /// Tells that addresses of this machine have come or gone, sooner than the rendezvous would see it: what hangs on those that are
+    /// gone is closed, and the way into the network is looked for anew.
+    pub fn interfaces_changed(&self) {
+        let _ = self.interfaces_changed.try_send(());
     }
 
     /// Adds an address where the DHT can be entered, such as a `?via=` hint, and dials it.

@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, core::ConnectedPoint};
 
 use super::{
     observed::{Departures, Observation, Observations},
@@ -81,6 +81,14 @@ impl NodeReachability {
         let is_from_port = local.port() == self.port && local.is_ipv4() == observed.is_ipv4();
         let is_new = is_from_port && self.observed.insert(Observation { observer, local, observed });
         is_new.then_some(observed)
+    }
+
+    /// The address of this machine that a new connection hangs on, if that is known.
+    pub(super) fn local_end_of(&self, endpoint: &ConnectedPoint) -> Option<SocketAddr> {
+        match endpoint {
+            ConnectedPoint::Listener { local_addr, .. } => socket_addr_of(local_addr),
+            ConnectedPoint::Dialer { address, .. } => self.departures.local_of(socket_addr_of(address)?),
+        }
     }
 
     /// Notes that the newest connection with `remote` has come in.

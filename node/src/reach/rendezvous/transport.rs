@@ -45,6 +45,8 @@ pub(super) struct PortTransport {
     announced: BTreeSet<SocketAddr>,
     events: VecDeque<Event>,
     look_at_interfaces: Interval,
+    /// Somebody else knows that they have changed.
+    interfaces_changed: Option<mpsc::Receiver<()>>,
 }
 
 impl PortTransport {
@@ -65,6 +67,21 @@ impl PortTransport {
             announced: BTreeSet::new(),
             events: VecDeque::new(),
             look_at_interfaces,
+            interfaces_changed: None,
+        }
+    }
+
+    /// Looks at the machine's addresses at each word of this channel, too.
+    pub(super) fn looking_when(self, interfaces_changed: mpsc::Receiver<()>) -> Self {
+        Self { interfaces_changed: Some(interfaces_changed), ..self }
+    }
+
+    fn poll_interfaces(&mut self, cx: &mut Context<'_>, listener_id: ListenerId) {
+        while self.look_at_interfaces.poll_tick(cx).is_ready() {
+            self.compare_interfaces(listener_id);
+        }
+        while let Some(Poll::Ready(Some(()))) = self.interfaces_changed.as_mut().map(|changed| changed.poll_recv(cx)) {
+            self.compare_interfaces(listener_id);
         }
     }
 
@@ -130,9 +147,7 @@ impl Transport for PortTransport {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Event> {
         let this = &mut *self;
         let Some(listener_id) = this.listener else { return Poll::Pending };
-        while this.look_at_interfaces.poll_tick(cx).is_ready() {
-            this.compare_interfaces(listener_id);
-        }
+        this.poll_interfaces(cx, listener_id);
         if let Some(event) = this.events.pop_front() {
             return Poll::Ready(event);
         }

@@ -103,6 +103,7 @@ impl Actor {
 
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let remote = endpoint.get_remote_address();
+        let local = self.reachability.local_end_of(endpoint);
         match socket_addr_of(remote) {
             Some(addr) if endpoint.is_listener() => {
                 self.handshakes.done(addr);
@@ -113,7 +114,7 @@ impl Actor {
             }
             _ => {}
         }
-        self.connections.opened(peer, id, endpoint);
+        self.connections.opened(peer, id, endpoint, local);
         if self.entry_points.on_connected(id, peer)
             && let Some(scope) = AddressScope::of(remote)
         {
@@ -209,7 +210,7 @@ impl Actor {
         self.status.changed();
     }
 
-    /// Closes what may hang on an address that this machine has no longer: such connections never say that they are dead,
+    /// Closes what hangs on an address that this machine has no longer: such connections never say that they are dead,
     /// and what is asked over them would wait for its time to run out.
     fn on_address_lost(&mut self, lost: &Multiaddr) {
         if let Some(lost) = socket_addr_of(lost) {

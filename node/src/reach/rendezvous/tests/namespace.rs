@@ -42,14 +42,33 @@ async fn connections_end_with_the_address_that_they_hung_on() {
     if !in_namespace("connections_end_with_the_address_that_they_hung_on") {
         return;
     }
+    leave_from("203.0.113.2");
     let steady =
         start_on("203.0.113.1:0".parse().unwrap(), RendezvousConfig { public: true, ..quiet_config(&[]) }).await;
     let moving = start_on("0.0.0.0:0".parse().unwrap(), quiet_config(&[&steady])).await;
     moving.until(|status| status.connected == 1).await;
-    let lost = Process::new("ip").args(["addr", "del", "203.0.113.2/24", "dev", "v0"]).status().unwrap();
-    assert!(lost.success());
+    let is_listening_on =
+        |status: &RendezvousStatus, ip: &str| status.listen.iter().any(|addr| addr.ip().to_string() == ip);
+
+    ip("addr del 203.0.113.3/24 dev v0");
+    moving.rendezvous.interfaces_changed();
+    let status = moving.until(|status| !is_listening_on(status, "203.0.113.3")).await;
+    assert!(!status.counters.contains_key("closed_with_address"), "nothing hung on it");
+
+    ip("addr del 203.0.113.2/24 dev v0");
+    leave_from("10.77.0.1");
+    moving.rendezvous.interfaces_changed();
     moving.until(|status| status.counters.get("closed_with_address").is_some_and(|count| *count == 1)).await;
     moving.until(|status| status.connected == 1).await;
+}
+
+/// Has connections to the first of the public addresses leave from another one of this machine.
+fn leave_from(source: &str) {
+    ip(&format!("route replace local 203.0.113.1 dev v0 table local scope host src {source}"));
+}
+
+fn ip(arguments: &str) {
+    assert!(Process::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
 }
 
 #[tokio::test]
