@@ -212,9 +212,10 @@ async fn relays_that_break_libp2p_or_make_work_without_end_are_left_for_others()
         return;
     }
     let sound = relay(1, &[]).await;
-    // Libp2p's relay client cannot set a timer to the first of these moments, and renews at once by the second.
-    let breaking = evil_relay::start(at(2), u64::MAX).await;
-    let hurried = evil_relay::start(at(3), clock::now().0).await;
+    // Libp2p's relay client cannot set a timer to the first of these moments, and renews every two seconds by the second. It takes
+    // none that is past when it reads the grant.
+    let breaking = evil_relay::start(at(2), || u64::MAX).await;
+    let hurried = evil_relay::start(at(3), || clock::now().0 + 2).await;
     let mut config = quiet_config(&[&sound]);
     config.bootstrap.extend([breaking, hurried].map(multiaddr_of));
     let callee = start_on(at(13), config).await;

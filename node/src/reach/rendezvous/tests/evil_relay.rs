@@ -35,11 +35,14 @@ struct Rules {
     relay: Evil,
 }
 
-/// Grants reservations that end at this moment, in seconds since 1970.
-struct Evil(u64);
+/// When a reservation ends that is granted now, in seconds since 1970.
+pub(super) type End = fn() -> u64;
+
+/// Grants reservations that end then.
+struct Evil(End);
 
 /// Starts such a relay, and lets it go on.
-pub(super) async fn start(listen: SocketAddr, expire: u64) -> SocketAddr {
+pub(super) async fn start(listen: SocketAddr, end: End) -> SocketAddr {
     let (port, incoming) = Port::bind(&[listen]).await.unwrap();
     let addr = port.local_addrs()[0];
     let keys = Keypair::generate_ed25519();
@@ -49,7 +52,7 @@ pub(super) async fn start(listen: SocketAddr, expire: u64) -> SocketAddr {
         .multiplex(yamux::Config::default())
         .boxed();
     let identify = identify::Behaviour::new(identify::Config::new(PROTOCOL_VERSION.to_owned(), keys.public()));
-    let rules = Rules { identify, relay: Evil(expire) };
+    let rules = Rules { identify, relay: Evil(end) };
     let own = keys.public().to_peer_id();
     let mut swarm = Swarm::new(transport, rules, own, swarm::Config::with_tokio_executor());
     swarm.listen_on(multiaddr_of(addr)).unwrap();
@@ -113,7 +116,7 @@ impl NetworkBehaviour for Evil {
     }
 }
 
-struct EvilHandler(u64);
+struct EvilHandler(End);
 
 impl ConnectionHandler for EvilHandler {
     type FromBehaviour = Infallible;
@@ -147,10 +150,10 @@ impl ConnectionHandler for EvilHandler {
         event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), ()>,
     ) {
         if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: mut stream, .. }) = event {
-            let answer = grant(self.0);
+            let end = self.0;
             tokio::spawn(async move {
                 let _ = stream.read(&mut [0; 64]).await;
-                let _ = stream.write_all(&answer).await;
+                let _ = stream.write_all(&grant(end())).await;
                 let _ = stream.close().await;
             });
         }
