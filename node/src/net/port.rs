@@ -28,7 +28,7 @@ use self::{
     classify::{PEEK_LEN, PortVerdict, classify},
     undecided::MAX_IN_ALL,
 };
-use crate::base::counters::counters;
+use crate::base::{counters::counters, traffic::Traffic};
 
 /// The port that a node listens on unless it is told otherwise, and where nodes of one machine look for each other.
 pub const DEFAULT_PORT: u16 = 41414;
@@ -103,6 +103,7 @@ pub struct IncomingConnections {
 pub struct Port {
     local_addrs: Vec<SocketAddr>,
     counters: Arc<PortCounters>,
+    traffic: Traffic,
     accept_loops: Vec<AbortHandle>,
 }
 
@@ -156,7 +157,7 @@ impl Port {
             .collect();
         let incoming =
             IncomingConnections { libp2p: libp2p_receiver, sessions: sessions_receiver, stun: stun_receiver };
-        Ok((Port { local_addrs, counters, accept_loops }, incoming))
+        Ok((Port { local_addrs, counters, traffic: Traffic::default(), accept_loops }, incoming))
     }
 
     /// The addresses that are listened on, as bound: with the real port, but unspecified addresses as they are.
@@ -185,6 +186,11 @@ impl Port {
     /// What the port has seen.
     pub fn counters(&self) -> &PortCounters {
         &self.counters
+    }
+
+    /// What the bytes of the port's connections were for, of those protocols that count them.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The local address from which `remote` can be reached: that of a listener of the same family.

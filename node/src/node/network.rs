@@ -98,7 +98,8 @@ impl Online {
         let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
         let answers_stun = config.announce || relay.is_some();
         let entrance = relay.as_ref().map(|relay| relay.entrance());
-        let stun = demux::stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance);
+        let stun =
+            demux::stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance, port.traffic().clone());
         let host = SessionHost::new(server.clone(), TaskTracker::new(), CancellationToken::new());
         let caller = Caller {
             rendezvous: rendezvous.clone(),

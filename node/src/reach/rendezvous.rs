@@ -22,6 +22,7 @@ mod handle;
 mod handshake;
 mod keep_alive;
 mod lookup;
+mod metered;
 #[cfg(feature = "mdns")]
 mod multicast;
 #[cfg(not(feature = "mdns"))]

@@ -90,7 +90,7 @@ impl Actor {
         interfaces_changed: mpsc::Receiver<()>,
     ) -> Result<(Self, watch::Receiver<RendezvousStatus>), RendezvousError> {
         let first = *port.local_addrs().first().ok_or(RendezvousError::NoAddress)?;
-        let handshakes = Handshakes::default();
+        let handshakes = Handshakes::new(port.traffic().clone());
         let departures = Departures::default();
         let (guard, left) = (handshakes.clone(), departures.clone());
         let mut swarm = behaviour::swarm(&config, port.clone(), incoming, guard, left, interfaces_changed)?;

@@ -23,6 +23,7 @@ use super::{
     config::{RendezvousConfig, RendezvousError},
     handshake::{Handshakes, MAX_HANDSHAKES},
     keep_alive::KeepAlive,
+    metered::metered,
     multicast::{self, Multicast},
     observed::Departures,
     panic_guard::PanicGuard,
@@ -131,13 +132,14 @@ pub(super) fn swarm(
     let mut streams = yamux::Config::default();
     streams.set_max_num_streams(MAX_STREAMS);
     let (circuits, relay_client) = relay::client::new(peer);
+    let traffic = port.traffic().clone();
     let direct = PortTransport::new(port.clone(), incoming, handshakes, departures).looking_when(interfaces_changed);
     let transport = OrTransport::new(circuits, direct)
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&keys).map_err(|error| setup(&error))?)
         .multiplex(streams)
         .timeout(UPGRADE_TIMEOUT)
-        .boxed();
+        .map(move |(peer, muxer), point| (peer, metered(muxer, &point, traffic.clone())));
     let mode = |serves| if serves { kad::Mode::Server } else { kad::Mode::Client };
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits()),
@@ -161,7 +163,7 @@ pub(super) fn swarm(
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         // Saves a round trip for each stream: the request goes out with the name of the protocol.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
-    Ok(Swarm::new(transport, behaviour, peer, settings))
+    Ok(Swarm::new(transport.boxed(), behaviour, peer, settings))
 }
 
 fn connection_limits() -> ConnectionLimits {

@@ -119,7 +119,7 @@ impl Transport for PortTransport {
 
     fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
         let target = DialTarget::of(&addr).ok_or(TransportError::MultiaddrNotSupported(addr))?;
-        let (port, departures) = (self.port.clone(), self.departures.clone());
+        let (port, handshakes, departures) = (self.port.clone(), self.handshakes.clone(), self.departures.clone());
         // libp2p asks for a new port only to call back a peer that wants to know whether it is reachable. That peer
         // names the address, so it must not be one inside our network.
         let called_back = opts.port_use == PortUse::New;
@@ -135,7 +135,7 @@ impl Transport for PortTransport {
                 match connected {
                     Ok(stream) => {
                         departures.note(remote, stream.local_addr()?);
-                        return Ok(Guarded::dialled(stream));
+                        return Ok(handshakes.dialled(stream));
                     }
                     Err(error) => last = error,
                 }
