@@ -21,6 +21,7 @@ mod entry_points;
 mod handle;
 mod handshake;
 mod keep_alive;
+mod liveness;
 mod lookup;
 mod metered;
 #[cfg(feature = "mdns")]
@@ -40,6 +41,7 @@ mod scope_filter;
 mod status;
 mod transport;
 mod turn;
+mod upkeep;
 
 pub use libp2p::{Multiaddr, PeerId};
 

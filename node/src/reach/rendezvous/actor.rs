@@ -35,6 +35,7 @@ use super::{
     status::{RendezvousStatus, StatusBoard},
     transport::listening_addrs,
     turn::{AskReply, CredentialRequests, RelayLink, RelayRequests},
+    upkeep::Upkeep,
 };
 use crate::{
     base::clock,
@@ -69,6 +70,7 @@ pub(super) struct Actor {
     status: StatusBoard,
     connections: PeerConnections,
     entry_points: EntryPoints,
+    upkeep: Upkeep,
     lookups: Lookups,
     announcer: RecordAnnouncer,
     record_store: RecordStore,
@@ -121,6 +123,7 @@ impl Actor {
             status,
             connections: PeerConnections::default(),
             entry_points,
+            upkeep: Upkeep::new(now),
             lookups: Lookups::default(),
             announcer: RecordAnnouncer::new(now),
             record_store,
@@ -212,12 +215,17 @@ impl Actor {
             self.entry_points.next_due(self.needs_peers()),
             self.reservations.next_due(Instant::now()),
         ];
-        due.into_iter().flatten().chain([self.announcer.next_due(), self.sweep_due]).min().unwrap_or(self.sweep_due)
+        due.into_iter()
+            .flatten()
+            .chain([self.announcer.next_due(), self.upkeep.next_due(), self.sweep_due])
+            .min()
+            .unwrap_or(self.sweep_due)
     }
 
     fn tick(&mut self, now: Instant) {
         let needs_peers = self.needs_peers();
         self.entry_points.tick(&mut self.swarm, needs_peers, now);
+        self.upkeep.tick(&mut self.swarm, &self.connections, now);
         self.reservations.tick(&mut self.swarm, &self.connections, now);
         let behaviour = self.swarm.behaviour_mut();
         self.lookups.tick(behaviour, now);

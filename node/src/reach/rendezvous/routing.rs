@@ -45,11 +45,9 @@ pub(super) fn add(behaviour: &mut Behaviour, peer: PeerId, addr: Multiaddr) {
     }
 }
 
-/// Takes a peer out of the tables of these scopes.
-pub(super) fn remove(behaviour: &mut Behaviour, peer: &PeerId, scopes: &[AddressScope]) {
-    for scope in scopes {
-        behaviour.kad(*scope).remove_peer(peer);
-    }
+/// Takes a peer out of the tables of these scopes. Returns whether it was in one.
+pub(super) fn remove(behaviour: &mut Behaviour, peer: &PeerId, scopes: &[AddressScope]) -> bool {
+    scopes.iter().filter(|scope| behaviour.kad(**scope).remove_peer(peer).is_some()).count() > 0
 }
 
 /// Looks which peers of the tables are still there.

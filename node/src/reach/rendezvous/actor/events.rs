@@ -10,7 +10,9 @@ use libp2p::{
     identify,
     kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult},
     ping, relay, request_response,
-    swarm::{ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate, SwarmEvent},
+    swarm::{
+        ConnectionError, ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate, SwarmEvent,
+    },
 };
 
 use super::Actor;
@@ -41,7 +43,10 @@ impl Actor {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => self.on_closed(peer_id, connection_id),
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let was_idle = matches!(cause, Some(ConnectionError::KeepAliveTimeout));
+                self.on_closed(peer_id, connection_id, was_idle);
+            }
             SwarmEvent::ListenerClosed { listener_id, .. } => {
                 self.reservations.on_listener_closed(listener_id, Instant::now());
                 self.status.changed();
@@ -126,11 +131,14 @@ impl Actor {
         self.status.changed();
     }
 
-    fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, was_idle: bool) {
         let Some(gone) = self.connections.closed(&peer, id) else { return };
         if gone.peer {
             self.entry_points.on_disconnected(peer);
             self.reservations.on_disconnected(&peer);
+            if !was_idle {
+                self.upkeep.on_broken(peer, Instant::now());
+            }
         }
         if gone.network {
             tracing::info!("all peers are gone");
@@ -147,7 +155,9 @@ impl Actor {
         if self.connections.is_empty() || self.connections.contains(&peer) || !routing::is_gone(error) {
             return;
         }
-        routing::remove(self.swarm.behaviour_mut(), &peer, &AddressScope::ALL);
+        if routing::remove(self.swarm.behaviour_mut(), &peer, &AddressScope::ALL) {
+            self.upkeep.on_lost(Instant::now());
+        }
         self.status.changed();
     }
 
@@ -185,6 +195,7 @@ impl Actor {
 
     /// The first peer after a time with none: what waited for one goes on.
     fn on_joined(&mut self) {
+        self.upkeep.on_joined(Instant::now());
         for scope in AddressScope::ALL {
             if self.swarm.behaviour_mut().peers(scope) > 0 {
                 self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
@@ -255,8 +266,12 @@ impl Actor {
             true => relay::Status::Enable,
             false => relay::Status::Disable,
         };
-        self.reservations.set_needed(!self.reachability.is_reachable(&own));
-        self.swarm.behaviour_mut().relay.inner.set_status(Some(status));
+        let is_reachable = self.reachability.is_reachable(&own);
+        self.reservations.set_needed(!is_reachable);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.keep_alive.set_reachable(is_reachable);
+        behaviour.ping.inner.set_reachable(is_reachable);
+        behaviour.relay.inner.set_status(Some(status));
     }
 
     fn on_relay_client(&mut self, event: relay::client::Event) {
