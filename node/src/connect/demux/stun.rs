@@ -31,7 +31,6 @@ use crate::{
     base::{
         counters::counters,
         rate_limit::{HostLimiter, Rate},
-        traffic::{ByteCount, Purpose, Traffic},
     },
     connect::ice::{IceHost, Inbound, Unclaimed},
     net::{
@@ -102,22 +101,20 @@ struct DemuxState {
     relay: Option<Entrance>,
     answers_left: Mutex<HostLimiter>,
     counters: Arc<StunCounters>,
-    traffic: Traffic,
 }
 
 impl Front {
     /// Takes the connections of `accepted`. ICE checks go to `ice`, TURN goes to `relay`, and `answers` says whether to answer
-    /// Binding requests. The bytes of those are counted in `traffic`.
+    /// Binding requests.
     pub fn spawn(
         accepted: mpsc::Receiver<Accepted>,
         ice: Arc<IceHost>,
         answers: bool,
         relay: Option<Entrance>,
-        traffic: Traffic,
     ) -> Self {
         let counters = Arc::new(StunCounters::default());
         let answers_left = Mutex::new(HostLimiter::new(HOST_RATE, RATE));
-        let shared = DemuxState { ice, answers, relay, answers_left, counters: counters.clone(), traffic };
+        let shared = DemuxState { ice, answers, relay, answers_left, counters: counters.clone() };
         let task = tokio::spawn(serve(accepted, Arc::new(shared))).abort_handle();
         Self { counters, task }
     }
@@ -208,8 +205,6 @@ async fn respond(
                     return ConnectionEnd::Closed;
                 }
                 shared.counters.answered.add_one();
-                shared.traffic.count(Purpose::Stun, ByteCount::received(message.len()));
-                shared.traffic.count(Purpose::Stun, ByteCount::sent(answer.len()));
             }
             BindingReply::Nothing => {}
             BindingReply::NotBinding => return hand_over(stream, (remote, local), message, shared),
