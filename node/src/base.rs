@@ -9,3 +9,4 @@ pub(crate) mod frame_io;
 #[cfg(test)]
 pub(crate) mod namespace;
 pub(crate) mod rate_limit;
+pub mod traffic;

@@ -144,7 +144,7 @@ pub mod control {
         api::{
             CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FilteringInfo,
             Finding, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
-            RelayInfo, RootInfo, SeenAddr, StageName, StunInfo, TurnInfo, Verdict,
+            RelayInfo, RootInfo, SeenAddr, StageName, StunInfo, TrafficInfo, TurnInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

@@ -6,4 +6,3 @@ pub mod path;
 pub mod port;
 pub mod session;
 pub mod stun;
-pub mod trouble;

@@ -97,33 +97,11 @@ impl Finder {
         trace: &Trace,
     ) -> Result<Session, FindError> {
         // Before anything else, so as not to miss one that the node makes meanwhile.
-        let arrival = self.sessions.arrival(node);
+        let mut arrival = pin!(self.sessions.arrival(node));
         if let Some(session) = self.sessions.alive(&node).await {
             trace.doing(|| format!("using a session with {} that stands already", node.short()));
             return Ok(session);
         }
-        self.connect_beside(arrival, node, hints, trace).await
-    }
-
-    /// Gives a new session with a node, whatever stands: what does may be dead.
-    pub(crate) async fn connect_anew(
-        &self,
-        node: NodeKey,
-        hints: &[Multiaddr],
-        trace: &Trace,
-    ) -> Result<Session, FindError> {
-        self.connect_beside(self.sessions.arrival(node), node, hints, trace).await
-    }
-
-    /// Makes a session with a node, unless one arrives.
-    async fn connect_beside(
-        &self,
-        arrival: impl Future<Output = Session>,
-        node: NodeKey,
-        hints: &[Multiaddr],
-        trace: &Trace,
-    ) -> Result<Session, FindError> {
-        let mut arrival = pin!(arrival);
         let began = Instant::now();
         loop {
             let mut tried = Tried::default();

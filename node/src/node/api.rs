@@ -24,7 +24,7 @@ pub use self::{
     },
     node_address::{NodeAddress, NodeAddressError},
     ping::{PairInfo, PingReply, PingStage, Pinged},
-    status::{RelayInfo, Status},
+    status::{RelayInfo, Status, TrafficInfo},
     turn::TurnInfo,
 };
 use crate::base::durations::seconds;

@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node,
-    api::{Command, Event, Failure, PingStage, RelayInfo, RootInfo, Shared, Status},
+    api::{Command, Event, Failure, PingStage, RelayInfo, RootInfo, Shared, Status, TrafficInfo},
     runner::Runner,
 };
 use crate::{
+    base::traffic::ByteCount,
     connect::trace::{PathSink, StepSink, TraceStep},
     content::store::{Damage, ImportMode, Root, RootOrigin, Store, UNFINISHED_GRACE, VerifyProgress},
     net::path::host_candidates,
@@ -349,6 +350,7 @@ fn with_network(mut own: Status, online: &Online) -> Status {
         paths: online.sessions.paths(),
         turn: online.turn_relays().map(|relays| relays.reports().into_iter().map(Into::into).collect()),
         relay: online.relay.as_deref().map(relay_info),
+        traffic: online.port.traffic().by_name().map(traffic_info).collect(),
         ..own
     }
 }
@@ -365,6 +367,10 @@ fn root_info(root: Root) -> RootInfo {
         RootOrigin::Copied => None,
     };
     RootInfo { name: root.name, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
+}
+
+fn traffic_info((name, bytes): (&'static str, ByteCount)) -> (String, TrafficInfo) {
+    (name.to_owned(), TrafficInfo { in_bytes: bytes.received, out_bytes: bytes.sent })
 }
 
 fn relay_info(relay: &Relay) -> RelayInfo {

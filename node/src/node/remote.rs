@@ -4,7 +4,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -38,10 +38,6 @@ use crate::{
 const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 /// Sessions that wait for a fetch to take them.
 const MAX_WAITING_PROVIDERS: usize = 4;
-
-/// What a fetch waits for that nobody serves at the moment, in words.
-const CALLING_AGAIN: &str = "no connection: calling again (the other side does not answer)";
-const NO_NETWORK: &str = "this machine has no network: waiting for it";
 
 /// What an address turned out to name.
 pub(super) struct Resolved {
@@ -78,13 +74,9 @@ impl Node {
             target: FetchTarget { out_dir, name: resolved.name, overwrite },
         };
         let (finding, providers) = self.find_providers(online, address, resolved.hash, resolved.session, events);
-        let interruption = Interruption::default();
-        let progress = |progress: FetchProgress| {
-            let has_network = || !online.gathered.borrow().is_cut_off();
-            if let Some(event) = interruption.event(progress, has_network) {
-                // A front end that is behind misses some progress, no more.
-                let _ = events.try_send(event);
-            }
+        let progress = |FetchProgress { done_bytes, total_bytes, done_files, total_files }| {
+            // A front end that is behind misses some progress, no more.
+            let _ = events.try_send(Event::Fetching { done_bytes, total_bytes, done_files, total_files });
         };
         let (outcome, ()) = tokio::join!(fetch(job, providers, progress, cancel.clone()), finding);
         let outcome = outcome?;
@@ -212,25 +204,6 @@ impl Node {
 
     pub(super) fn online(&self) -> Result<&Online, Error> {
         self.online.as_ref().ok_or(Error::Offline)
-    }
-}
-
-/// What is told of a fetch that nobody serves at the moment: once, what it waits for, instead of how far it is.
-#[derive(Default)]
-struct Interruption {
-    told: Mutex<Option<&'static str>>,
-}
-
-impl Interruption {
-    fn event(&self, progress: FetchProgress, has_network: impl FnOnce() -> bool) -> Option<Event> {
-        let FetchProgress { done_bytes, total_bytes, done_files, total_files, is_interrupted } = progress;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_interrupted {
-            *told = None;
-            return Some(Event::Fetching { done_bytes, total_bytes, done_files, total_files });
-        }
-        let waits = if has_network() { CALLING_AGAIN } else { NO_NETWORK };
-        (told.replace(waits) != Some(waits)).then(|| Event::Stage { message: waits.to_owned() })
     }
 }
 

@@ -6,12 +6,8 @@
 //! STUN servers ──────────┤                      ┌─▶ Gathered: candidates, mapping ─▶ ICE agents, the offer, `doctor`
 //! peers' observations ───┼─▶ one task (`task`) ─┤
 //! confirmed addresses ───┤                      └─▶ NetworkChange ─▶ whoever has connections to renew
-//! router (port mapping) ─┤
-//! signs of trouble ──────┘
+//! router (port mapping) ─┘
 //! ```
-//! After a change of this machine's addresses, and after a sign of trouble, connections leave from a fresh port, and everybody is
-//! asked anew from there, before anybody else is told: whatever is made anew then goes by addresses that are true.
-//!
 //! Whatever comes from outside is bounded, and one word of a stranger changes little: a wrong address costs one attempt,
 //! and the mapping counts as endpoint-independent only if two hosts agree.
 //!
@@ -30,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_ice::{CandidateKind, LocalCandidate, Mapping};
+use keyferry_ice::{LocalCandidate, Mapping};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -56,8 +52,6 @@ pub struct GatherConfig {
     pub port_mapping: bool,
     /// Whether to gather no candidates, because nobody may learn an address of this node.
     pub hidden: bool,
-    /// Whether connections leave from the node's port whatever happens, because its operator says that it can be reached there.
-    pub fixed_port: bool,
 }
 
 /// Why gathering could not be started. The fault is the caller's.
@@ -83,14 +77,6 @@ pub struct Gathered {
     pub stun: Vec<StunReport>,
     /// What the router does.
     pub port_mapping: PortMapping,
-}
-
-impl Gathered {
-    /// Whether this machine has no address but those that lead nowhere else.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        let mut hosts = self.candidates.iter().filter(|own| own.candidate.kind == CandidateKind::Host).peekable();
-        hosts.peek().is_some() && hosts.all(|own| own.base.ip().is_loopback())
-    }
 }
 
 /// What became of a STUN server.
@@ -125,11 +111,11 @@ pub enum StunState {
     },
 }
 
-/// The addresses of this machine have changed, or there was a sign of trouble. Connections that hung on an address that is gone are
-/// dead, even if nobody has said so; any other may be.
+/// The addresses of this machine have changed. Connections that hung on one that is gone are dead, even if nobody has
+/// said so.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkChange {
-    /// How often that was so since the start; 0 before the first time.
+    /// How often they have changed since the start; 0 before the first change.
     pub generation: u64,
     /// The addresses that came with the last change.
     pub added: Vec<IpAddr>,
@@ -153,7 +139,7 @@ impl Gatherer {
         self.gathered.clone()
     }
 
-    /// Changes of this machine's addresses, after those at the start, and signs of trouble.
+    /// Changes of this machine's addresses, after those at the start.
     pub fn network(&self) -> watch::Receiver<NetworkChange> {
         self.network.clone()
     }

@@ -17,12 +17,13 @@ mod circuit_relay;
 mod config;
 mod connections;
 mod counters;
-mod doubts;
 mod entry_points;
 mod handle;
 mod handshake;
 mod keep_alive;
+mod liveness;
 mod lookup;
+mod metered;
 #[cfg(feature = "mdns")]
 mod multicast;
 #[cfg(not(feature = "mdns"))]
@@ -30,7 +31,6 @@ mod multicast;
 mod multicast;
 mod observed;
 mod panic_guard;
-mod probe;
 mod reachability;
 mod record_store;
 mod records;
@@ -41,6 +41,7 @@ mod scope_filter;
 mod status;
 mod transport;
 mod turn;
+mod upkeep;
 
 pub use libp2p::{Multiaddr, PeerId};
 

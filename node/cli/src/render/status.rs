@@ -69,6 +69,9 @@ pub(super) fn status_text(status: &Status) -> String {
     }
     row("sent", size(status.sent_bytes));
     row("received", size(status.received_bytes));
+    for (name, bytes) in &status.traffic {
+        row("traffic", format!("{}: {} in, {} out", safe(name), size(bytes.in_bytes), size(bytes.out_bytes)));
+    }
     let nonzero = status.counters.iter().filter(|(_, value)| **value > 0);
     nonzero.for_each(|(name, value)| row("counter", format!("{} {}", safe(name), count(*value))));
     text

@@ -6,7 +6,10 @@ use super::{path::turn_text, *};
 use crate::pace::Pace;
 use keyferry::{
     PathClass, PathStrategy, SourceInfo, Status,
-    control::{CandidateInfo, FailureKind, MappingInfo, PairInfo, PingReply, PingStage, Pinged, StageName, TurnInfo},
+    control::{
+        CandidateInfo, FailureKind, MappingInfo, PairInfo, PingReply, PingStage, Pinged, StageName, TrafficInfo,
+        TurnInfo,
+    },
 };
 
 const NODE: &str = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
@@ -275,6 +278,7 @@ fn status() -> Status {
         relay: None,
         sent_bytes: 1 << 20,
         received_bytes: 0,
+        traffic: [("ping".to_owned(), TrafficInfo { in_bytes: 2048, out_bytes: 100 })].into(),
         counters: [("refused_offers".to_owned(), 7), ("refused_manifests".to_owned(), 0)].into(),
     }
 }
@@ -301,6 +305,7 @@ session     12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X at 192.0.2.1:46
 may relay   turn:203.0.113.1:3478 gave an address after 34 ms; 1 address now
 sent        1.00 MiB
 received    0 bytes
+traffic     ping: 2.00 KiB in, 100 bytes out
 counter     refused_offers 7
 "
     );

@@ -31,6 +31,7 @@ use crate::{
     base::{
         counters::counters,
         rate_limit::{HostLimiter, Rate},
+        traffic::{ByteCount, Purpose, Traffic},
     },
     connect::ice::{IceHost, Inbound, Unclaimed},
     net::{
@@ -101,20 +102,22 @@ struct DemuxState {
     relay: Option<Entrance>,
     answers_left: Mutex<HostLimiter>,
     counters: Arc<StunCounters>,
+    traffic: Traffic,
 }
 
 impl Front {
     /// Takes the connections of `accepted`. ICE checks go to `ice`, TURN goes to `relay`, and `answers` says whether to answer
-    /// Binding requests.
+    /// Binding requests. The bytes of those are counted in `traffic`.
     pub fn spawn(
         accepted: mpsc::Receiver<Accepted>,
         ice: Arc<IceHost>,
         answers: bool,
         relay: Option<Entrance>,
+        traffic: Traffic,
     ) -> Self {
         let counters = Arc::new(StunCounters::default());
         let answers_left = Mutex::new(HostLimiter::new(HOST_RATE, RATE));
-        let shared = DemuxState { ice, answers, relay, answers_left, counters: counters.clone() };
+        let shared = DemuxState { ice, answers, relay, answers_left, counters: counters.clone(), traffic };
         let task = tokio::spawn(serve(accepted, Arc::new(shared))).abort_handle();
         Self { counters, task }
     }
@@ -205,6 +208,8 @@ async fn respond(
                     return ConnectionEnd::Closed;
                 }
                 shared.counters.answered.add_one();
+                shared.traffic.count(Purpose::Stun, ByteCount::received(message.len()));
+                shared.traffic.count(Purpose::Stun, ByteCount::sent(answer.len()));
             }
             BindingReply::Nothing => {}
             BindingReply::NotBinding => return hand_over(stream, (remote, local), message, shared),

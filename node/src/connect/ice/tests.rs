@@ -11,6 +11,7 @@ use super::*;
 mod relayed;
 
 use crate::{
+    base::traffic::Traffic,
     connect::demux::stun::Front,
     net::{
         path::{AddressPolicy, Path, PathKind},
@@ -32,7 +33,7 @@ impl Side {
         let (port, incoming) = Port::bind(listen).await.unwrap();
         let (gathered, receiver) = watch::channel(gathered);
         let ice = IceHost::new(receiver, Config::default());
-        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, None);
+        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, None, Traffic::default());
         Self { port, ice, gathered, _front: front }
     }
 

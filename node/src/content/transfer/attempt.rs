@@ -129,7 +129,7 @@ impl Attempt {
         loop {
             let wake_at = match self.drain_schedule() {
                 ScheduleStep::Complete => {
-                    tell(self.progress());
+                    tell(self.tally.progress());
                     return Ok(());
                 }
                 ScheduleStep::WaitUntil(at) => at,
@@ -144,7 +144,7 @@ impl Attempt {
                     None => more_may_come = false,
                 },
                 _ = tick.tick() => {
-                    tell(self.progress());
+                    tell(self.tally.progress());
                     self.excuse_planner()?;
                     self.requests.end_left(Instant::now());
                 }
@@ -152,10 +152,6 @@ impl Attempt {
                 () = sleep(patience) => {}
             }
         }
-    }
-
-    fn progress(&self) -> FetchProgress {
-        FetchProgress { is_interrupted: self.providers.are_all_lost(), ..self.tally.progress() }
     }
 
     /// Ends all requests, and waits until none writes any more.
@@ -231,14 +227,10 @@ impl Attempt {
         }
         let known = self.schedule.providers().find(|id| self.providers.node(*id) == Some(peer));
         if let Some(id) = known {
-            let was_alive = self.providers.is_alive(id);
             if !self.providers.move_to(id, session) {
                 return Ok(());
             }
             self.requests.leave(id, now);
-            if !was_alive {
-                self.requests.end_of(id);
-            }
             return self.input_at(now, ScheduleInput::ProviderMoved(id));
         }
         self.providers.forget_ended(&self.requests.busy());

@@ -320,7 +320,6 @@ async fn a_folder_with_copies_and_empty_files_counts_right_at_first_and_resumed(
         total_bytes: 20 * GROUP + 2 + 16,
         done_files: 6,
         total_files: 6,
-        is_interrupted: false,
     };
     // Slow enough to be counted while it comes.
     let slow = source.provider(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(300) }).await;

@@ -13,7 +13,10 @@ use stun_types::{
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use super::read;
-use crate::net::port::{Connecting, Port};
+use crate::{
+    base::traffic::{ByteCount, Purpose, Traffic},
+    net::port::{Connecting, Port},
+};
 
 /// How long a server may take to accept the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +53,7 @@ pub struct StunClient {
     local: SocketAddr,
     server: SocketAddr,
     mapped: SocketAddr,
+    traffic: Traffic,
 }
 
 /// Connects to `server` from the node's own port, and asks.
@@ -58,17 +62,21 @@ pub struct StunClient {
 /// [`ConnectFailure::AddrInUse`].
 pub async fn ask(port: &Port, server: SocketAddr) -> Result<StunClient, StunAskError> {
     let source = port.source_for(server).ok_or(StunAskError::NoSource)?;
-    StunClient::connect(Source::Port(source), server).await
+    StunClient::connect_counted(Source::Port(source), server, port.traffic().clone()).await
 }
 
 impl StunClient {
     /// Connects to `server` from `source`, and asks.
     pub async fn connect(source: Source, server: SocketAddr) -> Result<Self, StunAskError> {
+        Self::connect_counted(source, server, Traffic::default()).await
+    }
+
+    async fn connect_counted(source: Source, server: SocketAddr, traffic: Traffic) -> Result<Self, StunAskError> {
         let connecting = Connecting::start(source, server, ConnectMethod::Plain)?;
         let connected = timeout(CONNECT_TIMEOUT, connecting.established()).await;
         let stream = connected.unwrap_or(Err(ConnectFailure::TimedOut))?;
         let local = stream.local_addr()?;
-        let mut client = Self { stream, local, server, mapped: local };
+        let mut client = Self { stream, local, server, mapped: local, traffic };
         client.repeat().await?;
         Ok(client)
     }
@@ -122,7 +130,9 @@ impl StunClient {
     async fn exchange(&mut self) -> Result<SocketAddr, StunAskError> {
         let request = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
         self.stream.write_all(&request).await?;
+        self.traffic.count(Purpose::Stun, ByteCount::sent(request.len()));
         let answer = read::plain(&mut self.stream).await?;
+        self.traffic.count(Purpose::Stun, ByteCount::received(answer.len()));
         let address = mapped_address(&request, &answer)?;
         if address.is_ipv4() != self.local.is_ipv4() {
             return Err(StunAskError::Malformed("an address of another family"));

@@ -53,8 +53,20 @@ pub struct Status {
     pub sent_bytes: u64,
     /// Bytes received from peers since the start.
     pub received_bytes: u64,
+    /// Bytes of the rendezvous and of STUN since the start, by what they were for; those purposes alone for which there were some.
+    #[serde(default)]
+    pub traffic: BTreeMap<String, TrafficInfo>,
     /// Counters of bad input and of limits reached, by name.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// Bytes since the start, without what TCP and IP put around them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficInfo {
+    /// Received.
+    pub in_bytes: u64,
+    /// Sent.
+    pub out_bytes: u64,
 }
 
 /// What a node relays for others.

@@ -153,11 +153,10 @@ impl Observers {
         }
     }
 
-    /// Ends the connections that did not leave from one of these addresses, and asks anew where there is no answer.
-    pub(super) fn network_changed(&mut self, departures: &[SocketAddr]) {
+    /// Ends the connections that hung on an address that is gone, and asks anew where there is no answer.
+    pub(super) fn network_changed(&mut self, hosts: &[SocketAddr]) {
         self.tried.clear();
-        let stands =
-            |state: &StunState| matches!(state, StunState::Answered { local, .. } if departures.contains(local));
+        let stands = |state: &StunState| matches!(state, StunState::Answered { local, .. } if hosts.contains(local));
         self.targets.retain(|_, target| stands(&target.state));
         let mut lost: Vec<StunServer> = Vec::new();
         for (name, named) in &self.named {
@@ -286,6 +285,7 @@ async fn keep_asking(port: Arc<Port>, addr: SocketAddr, again: bool, words: mpsc
 mod tests {
     use super::*;
     use crate::{
+        base::traffic::Traffic,
         connect::{demux::stun::Front, ice::IceHost},
         net::port::IncomingConnections,
         reach::gather::Gathered,
@@ -300,7 +300,8 @@ mod tests {
     async fn peer() -> (Arc<Port>, Front) {
         let (port, incoming) = loopback().await;
         let (_, gathered) = tokio::sync::watch::channel(Gathered::default());
-        let front = Front::spawn(incoming.stun, IceHost::new(gathered, Default::default()), true, None);
+        let front =
+            Front::spawn(incoming.stun, IceHost::new(gathered, Default::default()), true, None, Traffic::default());
         (port, front)
     }
 

@@ -13,10 +13,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    net::{
-        port::{IncomingConnections, Port},
-        trouble::{Trouble, Troubles},
-    },
+    net::port::{IncomingConnections, Port},
     reach::rendezvous::{Rendezvous, RendezvousConfig},
 };
 
@@ -26,7 +23,6 @@ struct Node {
     sessions: tokio::sync::mpsc::Receiver<crate::net::port::Accepted>,
     _rendezvous: Rendezvous,
     gatherer: Gatherer,
-    troubles: Troubles,
 }
 
 impl Node {
@@ -40,9 +36,8 @@ impl Node {
         };
         let IncomingConnections { libp2p, sessions, .. } = incoming;
         let (rendezvous, _) = Rendezvous::spawn(quiet, port.clone(), libp2p).unwrap();
-        let troubles = Troubles::default();
-        let gatherer = spawn(config, port.clone(), rendezvous.status(), &troubles).unwrap();
-        Self { port, sessions, _rendezvous: rendezvous, gatherer, troubles }
+        let gatherer = spawn(config, port.clone(), rendezvous.status()).unwrap();
+        Self { port, sessions, _rendezvous: rendezvous, gatherer }
     }
 
     /// Waits until what is gathered fulfils a condition.

@@ -2,7 +2,6 @@
 //!
 //! What it is not: the logic of the parts, each of which has a file of its own.
 
-mod doubting;
 mod events;
 
 use std::{
@@ -24,7 +23,6 @@ use super::{
     config::{RendezvousConfig, RendezvousError},
     connections::PeerConnections,
     counters::WhichCounter,
-    doubts::Doubts,
     entry_points::EntryPoints,
     handshake::Handshakes,
     lookup::{LookupKind, Lookups, Provider},
@@ -37,6 +35,7 @@ use super::{
     status::{RendezvousStatus, StatusBoard},
     transport::listening_addrs,
     turn::{AskReply, CredentialRequests, RelayLink, RelayRequests},
+    upkeep::Upkeep,
 };
 use crate::{
     base::clock,
@@ -60,7 +59,6 @@ pub(super) enum RendezvousCommand {
     OpenCall { circuit: Multiaddr, over: CallOver, reply: oneshot::Sender<Result<CallStream, OpenCallError>> },
     TakeCalls { calls: mpsc::Sender<CallStream> },
     AskRelay { relay: PeerId, addrs: Vec<SocketAddr>, message: Vec<u8>, reply: AskReply },
-    Doubt,
     Count { counter: WhichCounter },
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -71,8 +69,8 @@ pub(super) struct Actor {
     commands: mpsc::Receiver<RendezvousCommand>,
     status: StatusBoard,
     connections: PeerConnections,
-    doubts: Doubts,
     entry_points: EntryPoints,
+    upkeep: Upkeep,
     lookups: Lookups,
     announcer: RecordAnnouncer,
     record_store: RecordStore,
@@ -94,7 +92,7 @@ impl Actor {
         interfaces_changed: mpsc::Receiver<()>,
     ) -> Result<(Self, watch::Receiver<RendezvousStatus>), RendezvousError> {
         let first = *port.local_addrs().first().ok_or(RendezvousError::NoAddress)?;
-        let handshakes = Handshakes::default();
+        let handshakes = Handshakes::new(port.traffic().clone());
         let departures = Departures::default();
         let (guard, left) = (handshakes.clone(), departures.clone());
         let mut swarm = behaviour::swarm(&config, port.clone(), incoming, guard, left, interfaces_changed)?;
@@ -124,13 +122,13 @@ impl Actor {
             commands,
             status,
             connections: PeerConnections::default(),
-            doubts: Doubts::default(),
             entry_points,
+            upkeep: Upkeep::new(now),
             lookups: Lookups::default(),
             announcer: RecordAnnouncer::new(now),
             record_store,
             handshakes,
-            reachability: NodeReachability::new(config.public, config.hidden, port, departures),
+            reachability: NodeReachability::new(config.public, config.hidden, port.number(), departures),
             reservations,
             credential_requests: CredentialRequests::default(),
             relay_requests: RelayRequests::new(config.turn),
@@ -197,7 +195,6 @@ impl Actor {
                 let exchange = &mut self.swarm.behaviour_mut().turn.inner;
                 self.credential_requests.ask(exchange, (relay, link), &addrs, message, reply);
             }
-            RendezvousCommand::Doubt => self.doubt_connections(),
             RendezvousCommand::Count { counter } => self.status.count(counter),
             RendezvousCommand::Shutdown { .. } => {}
         }
@@ -218,12 +215,17 @@ impl Actor {
             self.entry_points.next_due(self.needs_peers()),
             self.reservations.next_due(Instant::now()),
         ];
-        due.into_iter().flatten().chain([self.announcer.next_due(), self.sweep_due]).min().unwrap_or(self.sweep_due)
+        due.into_iter()
+            .flatten()
+            .chain([self.announcer.next_due(), self.upkeep.next_due(), self.sweep_due])
+            .min()
+            .unwrap_or(self.sweep_due)
     }
 
     fn tick(&mut self, now: Instant) {
         let needs_peers = self.needs_peers();
         self.entry_points.tick(&mut self.swarm, needs_peers, now);
+        self.upkeep.tick(&mut self.swarm, &self.connections, now);
         self.reservations.tick(&mut self.swarm, &self.connections, now);
         let behaviour = self.swarm.behaviour_mut();
         self.lookups.tick(behaviour, now);
@@ -268,7 +270,6 @@ impl Actor {
     fn current_status(&mut self) -> RendezvousStatus {
         let listen = self.own_addrs();
         let own = *self.swarm.local_peer_id();
-        let witnesses = self.connections.hosts_of(|connection| self.reachability.is_witnessed_by(connection));
         let behaviour = self.swarm.behaviour_mut();
         let records = AddressScope::ALL.into_iter().map(|scope| behaviour.kad(scope).store_mut().len()).sum();
         RendezvousStatus {
@@ -281,7 +282,7 @@ impl Actor {
             circuits: self.reservations.circuits(),
             observed: self.reachability.observed(),
             unreachable: self.reachability.unreachable(),
-            unconnected: routing::unconnected(behaviour, &witnesses),
+            unconnected: routing::unconnected(behaviour, &self.connections.hosts()),
             ..RendezvousStatus::empty(own, records)
         }
     }

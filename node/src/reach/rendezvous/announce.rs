@@ -4,7 +4,11 @@
 //! Each offer keeps a time of its own, and one that is not of today is in no hurry: whoever saw two offers put at one moment
 //! would know that they are of one node.
 //!
+//! Whoever took an offer gets it again without being looked for, as long as no peer has come or failed that could change who is closest.
+//!
 //! What it is not: the choice of what to announce.
+
+mod takers;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -20,6 +24,7 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
+use self::takers::Takers;
 use super::{
     behaviour::{Behaviour, copies},
     records::{MAX_PROVIDED, kad_key_of},
@@ -102,8 +107,10 @@ struct Published {
 enum RunningQuery {
     /// Looks for the peers that are to take the offer with this sequence number.
     Finding(RecordKey, u64),
-    /// Puts that offer to so many peers.
+    /// Puts that offer to so many peers that were just found.
     Putting(RecordKey, u64, usize),
+    /// Puts that offer to so many peers that took an earlier one.
+    PuttingAgain(RecordKey, u64, usize),
     Providing(Announcement),
 }
 
@@ -120,6 +127,7 @@ pub(super) struct RecordAnnouncer {
     running: HashMap<(AddressScope, QueryId), RunningQuery>,
     /// What at least one peer of a scope has taken.
     taken: HashSet<(Announcement, AddressScope)>,
+    takers: Takers,
     /// When to announce what nobody in a scope has taken.
     settle_at: HashMap<AddressScope, Instant>,
     /// When to put each offer again.
@@ -137,6 +145,7 @@ impl RecordAnnouncer {
             queued: HashSet::new(),
             running: HashMap::new(),
             taken: HashSet::new(),
+            takers: Takers::default(),
             settle_at: HashMap::new(),
             offers_due: HashMap::new(),
             republish_at: now + REPUBLISH_INTERVAL,
@@ -206,14 +215,16 @@ impl RecordAnnouncer {
         self.pump(behaviour);
     }
 
-    /// Notes that a scope has a peer to announce to.
+    /// Notes that a scope has a new peer to announce to.
     pub(super) fn on_peer(&mut self, scope: AddressScope) {
+        self.takers.forget_all_of(scope);
         self.settle_at.entry(scope).or_insert_with(|| Instant::now() + SETTLE);
     }
 
     /// Notes that all peers are gone: whoever comes next may not know what those knew.
     pub(super) fn on_all_lost(&mut self) {
         self.taken.clear();
+        AddressScope::ALL.into_iter().for_each(|scope| self.takers.forget_all_of(scope));
     }
 
     /// Puts an offer to the peers that a query has found for it. libp2p can find and put in one step, but it would name this node
@@ -230,10 +241,9 @@ impl RecordAnnouncer {
         match self.offers.get(&key).filter(|own| own.offer.sequence() == sequence && !peers.is_empty()) {
             Some(published) => {
                 self.running.remove(&query);
-                let (scope, asked) = (query.0, peers.len());
-                let record = record(&key, &published.offer);
-                let put = behaviour.kad(scope).put_record_to(record, peers.into_iter(), Quorum::All);
-                self.running.insert((scope, put), RunningQuery::Putting(key, sequence, asked));
+                self.takers.found(key, query.0, &peers, Instant::now());
+                let put = put(behaviour, query.0, &published.offer, &peers);
+                self.running.insert(put, RunningQuery::Putting(key, sequence, peers.len()));
             }
             None => self.ended(behaviour, query, 0),
         }
@@ -246,14 +256,27 @@ impl RecordAnnouncer {
         query: (AddressScope, QueryId),
         result: &PutRecordResult,
     ) {
-        let takers = match (result, self.running.get(&query)) {
-            (Ok(_), Some(RunningQuery::Putting(_, _, asked))) => *asked,
-            (Ok(_), _) => 0,
-            (Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }), _) => {
+        let (key, asked, is_again) = match self.running.get(&query) {
+            Some(RunningQuery::Putting(key, _, asked)) => (*key, *asked, false),
+            Some(RunningQuery::PuttingAgain(key, _, asked)) => (*key, *asked, true),
+            _ => return,
+        };
+        let takers = match result {
+            Ok(_) => asked,
+            Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }) => {
                 success.len()
             }
         };
-        self.ended(behaviour, query, takers);
+        if takers < asked {
+            self.takers.forget(key, query.0);
+        }
+        if takers < asked && is_again {
+            // Others are closest by now.
+            self.running.remove(&query);
+            self.start(behaviour, Announcement::Offer(key), query.0);
+        } else {
+            self.ended(behaviour, query, takers);
+        }
     }
 
     /// Takes the outcome of announcing a content.
@@ -307,6 +330,7 @@ impl RecordAnnouncer {
         let clock = clock::now();
         self.offers.retain(|_, published| published.offer.expires() > clock);
         self.offers_due.retain(|(key, _), _| self.offers.contains_key(key));
+        self.takers.keep(|key| self.offers.contains_key(key));
         for (key, scope) in due {
             if let Some(at) = self.offers_due.get_mut(&(key, scope)) {
                 *at = now + own_interval();
@@ -370,9 +394,15 @@ impl RecordAnnouncer {
                     published.scope_answered(scope, 0);
                     return;
                 }
+                let sequence = published.offer.sequence();
+                if let Some(peers) = self.takers.of(key, scope, Instant::now()) {
+                    let put = put(behaviour, scope, &published.offer, &peers);
+                    self.running.insert(put, RunningQuery::PuttingAgain(key, sequence, peers.len()));
+                    return;
+                }
                 let target = key.as_bytes().to_vec();
                 let query = behaviour.kad(scope).get_n_closest_peers(target, copies(scope));
-                self.running.insert((scope, query), RunningQuery::Finding(key, published.offer.sequence()));
+                self.running.insert((scope, query), RunningQuery::Finding(key, sequence));
             }
             Announcement::Content(key) | Announcement::Relay(key) if self.provides(item) => {
                 // Even without peers, so that those who come later can ask us.
@@ -399,7 +429,9 @@ impl RecordAnnouncer {
         let Some(running) = self.running.remove(&query) else { return };
         let scope = query.0;
         let (item, is_current) = match running {
-            RunningQuery::Finding(key, sequence) | RunningQuery::Putting(key, sequence, _) => {
+            RunningQuery::Finding(key, sequence)
+            | RunningQuery::Putting(key, sequence, _)
+            | RunningQuery::PuttingAgain(key, sequence, _) => {
                 let is_current = self.offers.get(&key).is_some_and(|own| own.offer.sequence() == sequence);
                 (Announcement::Offer(key), is_current)
             }
@@ -449,8 +481,19 @@ fn own_interval() -> Duration {
     REPUBLISH_INTERVAL.mul_f64(1.0 + rand::random::<f64>() / 4.0)
 }
 
-fn record(key: &RecordKey, offer: &SealedOffer) -> Record {
-    let mut record = Record::new(kad_key_of(key), offer.as_bytes().to_vec());
+/// Begins to put an offer to these peers.
+fn put(
+    behaviour: &mut Behaviour,
+    scope: AddressScope,
+    offer: &SealedOffer,
+    peers: &[PeerId],
+) -> (AddressScope, QueryId) {
+    let query = behaviour.kad(scope).put_record_to(record(offer), peers.iter().copied(), Quorum::All);
+    (scope, query)
+}
+
+fn record(offer: &SealedOffer) -> Record {
+    let mut record = Record::new(kad_key_of(&offer.key()), offer.as_bytes().to_vec());
     record.expires = Some(Instant::now() + offer.expires().since(clock::now()));
     record
 }

@@ -11,7 +11,7 @@ use libp2p::{
     core::{transport::OrTransport, upgrade::Version},
     identify,
     identity::Keypair,
-    kad, memory_connection_limits, noise, ping, relay,
+    kad, memory_connection_limits, noise, relay,
     swarm::{self, NetworkBehaviour},
     yamux,
 };
@@ -23,10 +23,11 @@ use super::{
     config::{RendezvousConfig, RendezvousError},
     handshake::{Handshakes, MAX_HANDSHAKES},
     keep_alive::KeepAlive,
+    liveness::Liveness,
+    metered::metered,
     multicast::{self, Multicast},
     observed::Departures,
     panic_guard::PanicGuard,
-    probe::Prober,
     records::Table,
     scope::AddressScope,
     scope_filter::ScopeFilter,
@@ -50,8 +51,8 @@ pub(super) const LAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/l
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection stays, unless it is one of those that are kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connected peer is asked again what it is; it tells by itself when its addresses change.
+const IDENTIFY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// More than [`Handshakes`] lets wait, so that this limit never keeps a peer out.
 const MAX_PENDING_INCOMING: u32 = 2 * MAX_HANDSHAKES as u32;
 const MAX_PENDING_OUTGOING: u32 = 96;
@@ -65,8 +66,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The greatest Kademlia message, in bytes: a record and twenty peers with their addresses.
 const MAX_PACKET: usize = 16 * 1024;
-/// How often those who store records of others pass them on to nodes that have come closer.
-const REPLICATION_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// How often those who store records of others pass on to the nodes that are closest by now what its owner has not put again since:
+/// longer than owners take to do that, and not at one moment everywhere.
+const REPLICATION_INTERVAL: Duration = Duration::from_secs(30 * 60);
 /// How long a provider record holds; providers announce themselves again every [`super::announce::REPUBLISH_INTERVAL`].
 const PROVIDER_TTL: Duration = Duration::from_secs(60 * 60);
 /// How often others are asked to test addresses that may be reachable.
@@ -81,10 +83,9 @@ pub(super) type Kademlia = kad::Behaviour<Table>;
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    keep_alive: KeepAlive,
+    pub(super) keep_alive: KeepAlive,
     identify: ScopeFilter<identify::Behaviour>,
-    ping: ScopeFilter<ping::Behaviour>,
-    pub(super) prober: ScopeFilter<Prober>,
+    pub(super) ping: ScopeFilter<Liveness>,
     multicast: Multicast,
     pub(super) lan: ScopeFilter<Kademlia>,
     pub(super) wan: ScopeFilter<Kademlia>,
@@ -133,23 +134,21 @@ pub(super) fn swarm(
     let mut streams = yamux::Config::default();
     streams.set_max_num_streams(MAX_STREAMS);
     let (circuits, relay_client) = relay::client::new(peer);
+    let traffic = port.traffic().clone();
     let direct = PortTransport::new(port.clone(), incoming, handshakes, departures).looking_when(interfaces_changed);
     let transport = OrTransport::new(circuits, direct)
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&keys).map_err(|error| setup(&error))?)
         .multiplex(streams)
         .timeout(UPGRADE_TIMEOUT)
-        .boxed();
+        .map(move |(peer, muxer), point| (peer, metered(muxer, &point, traffic.clone())));
     let mode = |serves| if serves { kad::Mode::Server } else { kad::Mode::Client };
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits()),
         memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_limit),
-        keep_alive: KeepAlive::default(),
+        keep_alive: KeepAlive::new(peer),
         identify: ScopeFilter::direct(identify_behaviour(&keys)),
-        ping: ScopeFilter::direct(ping::Behaviour::new(
-            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
-        )),
-        prober: ScopeFilter::direct(Prober::default()),
+        ping: ScopeFilter::direct(Liveness::new()),
         multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
         lan: ScopeFilter::new(AddressScope::Lan, kademlia(peer, AddressScope::Lan, mode(!config.hidden))),
         wan: ScopeFilter::new(AddressScope::Wan, kademlia(peer, AddressScope::Wan, mode(config.public))),
@@ -164,7 +163,7 @@ pub(super) fn swarm(
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         // Saves a round trip for each stream: the request goes out with the name of the protocol.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
-    Ok(Swarm::new(transport, behaviour, peer, settings))
+    Ok(Swarm::new(transport.boxed(), behaviour, peer, settings))
 }
 
 fn connection_limits() -> ConnectionLimits {
@@ -180,6 +179,7 @@ fn identify_behaviour(keys: &Keypair) -> identify::Behaviour {
     let config = identify::Config::new(PROTOCOL_VERSION.to_owned(), keys.public())
         .with_agent_version(concat!("keyferry/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_push_listen_addr_updates(true)
+        .with_interval(IDENTIFY_INTERVAL)
         // libp2p would dial addresses from this cache, which knows no scopes.
         .with_cache_size(0);
     identify::Behaviour::new(config)
@@ -220,7 +220,9 @@ fn kademlia(peer: PeerId, scope: AddressScope, mode: kad::Mode) -> Kademlia {
         .set_substreams_timeout(REQUEST_TIMEOUT)
         .set_max_packet_size(MAX_PACKET)
         .set_record_ttl(Some(MAX_LIFETIME))
-        .set_replication_interval(Some(REPLICATION_INTERVAL))
+        .set_replication_interval(Some(REPLICATION_INTERVAL.mul_f64(1.0 + rand::random::<f64>() / 4.0)))
+        // `upkeep` looks after the tables.
+        .set_periodic_bootstrap_interval(None)
         // `announce` publishes again, at its own pace.
         .set_publication_interval(None)
         .set_provider_publication_interval(None)

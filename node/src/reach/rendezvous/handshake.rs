@@ -14,14 +14,18 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use crate::net::port::{Undecided, UndecidedPlace};
+use super::metered::ConnectionMeter;
+use crate::{
+    base::traffic::Traffic,
+    net::port::{Undecided, UndecidedPlace},
+};
 
 /// Incoming handshakes that may be under way at a time.
 pub(super) const MAX_HANDSHAKES: usize = 256;
@@ -31,12 +35,14 @@ pub(super) const MAX_HANDSHAKES: usize = 256;
 pub(super) struct Handshakes {
     places: Undecided,
     under_way: Arc<Mutex<HashMap<SocketAddr, Weak<AtomicBool>>>>,
+    traffic: Traffic,
 }
 
 /// A connection that can be cut off until its handshake is done.
 pub(super) struct Guarded {
     stream: Compat<TcpStream>,
     guard: Option<Guard>,
+    meter: ConnectionMeter,
 }
 
 struct Guard {
@@ -46,19 +52,26 @@ struct Guard {
     handshakes: Handshakes,
 }
 
-impl Default for Handshakes {
-    fn default() -> Self {
-        Self { places: Undecided::new(MAX_HANDSHAKES), under_way: Arc::default() }
-    }
-}
-
 impl Handshakes {
+    /// None is under way yet. The bytes of each connection are counted in `traffic`.
+    pub(super) fn new(traffic: Traffic) -> Self {
+        Self { places: Undecided::new(MAX_HANDSHAKES), under_way: Arc::default(), traffic }
+    }
+
     /// Lets an incoming connection begin its handshake.
     pub(super) fn guard(&self, stream: TcpStream, remote: SocketAddr) -> Guarded {
         let done = Arc::new(AtomicBool::new(false));
         self.lock().insert(remote, Arc::downgrade(&done));
         let place = self.places.enter(remote.ip());
-        Guarded { stream: stream.compat(), guard: Some(Guard { place, done, remote, handshakes: self.clone() }) }
+        let meter = ConnectionMeter::new(false, self.traffic.clone());
+        let guard = Some(Guard { place, done, remote, handshakes: self.clone() });
+        Guarded { stream: stream.compat(), guard, meter }
+    }
+
+    /// Wraps a connection that this node dialled: nobody can make it do that too often.
+    pub(super) fn dialled(&self, stream: TcpStream) -> Guarded {
+        let meter = ConnectionMeter::new(true, self.traffic.clone());
+        Guarded { stream: stream.compat(), guard: None, meter }
     }
 
     /// Notes that the handshake with a remote address is done.
@@ -74,11 +87,6 @@ impl Handshakes {
 }
 
 impl Guarded {
-    /// A connection that this node dialled: nobody can make it do that too often.
-    pub(super) fn dialled(stream: TcpStream) -> Self {
-        Self { stream: stream.compat(), guard: None }
-    }
-
     /// Fails when the connection has been cut off; forgets about it when the handshake is done.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(guard) = &mut self.guard else { return Ok(()) };
@@ -104,13 +112,17 @@ impl Drop for Guard {
 impl AsyncRead for Guarded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let got = ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.meter.received(&buf[..got]);
+        Poll::Ready(Ok(got))
     }
 }
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let taken = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.meter.sent(&buf[..taken]);
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -45,11 +45,9 @@ pub(super) fn add(behaviour: &mut Behaviour, peer: PeerId, addr: Multiaddr) {
     }
 }
 
-/// Takes a peer out of the tables of these scopes.
-pub(super) fn remove(behaviour: &mut Behaviour, peer: &PeerId, scopes: &[AddressScope]) {
-    for scope in scopes {
-        behaviour.kad(*scope).remove_peer(peer);
-    }
+/// Takes a peer out of the tables of these scopes. Returns whether it was in one.
+pub(super) fn remove(behaviour: &mut Behaviour, peer: &PeerId, scopes: &[AddressScope]) -> bool {
+    scopes.iter().filter(|scope| behaviour.kad(**scope).remove_peer(peer).is_some()).count() > 0
 }
 
 /// Looks which peers of the tables are still there.
@@ -76,12 +74,12 @@ pub(super) fn add_provider(
     is_sound && behaviour.kad(scope).store_mut().add_provider(record).is_ok()
 }
 
-/// Addresses of peers of the wide-area DHT on hosts other than these.
-pub(super) fn unconnected(behaviour: &mut Behaviour, others: &HashSet<IpAddr>) -> Vec<SocketAddr> {
+/// Addresses of peers of the wide-area DHT on hosts other than those that are connected.
+pub(super) fn unconnected(behaviour: &mut Behaviour, connected: &HashSet<IpAddr>) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for bucket in behaviour.kad(AddressScope::Wan).kbuckets() {
         let addrs = bucket.iter().filter_map(|peer| socket_addr_of(peer.node.value.first())).collect::<Vec<_>>();
-        found.extend(addrs.into_iter().filter(|addr| !others.contains(&addr.ip())));
+        found.extend(addrs.into_iter().filter(|addr| !connected.contains(&addr.ip())));
     }
     found.truncate(MAX_UNCONNECTED);
     found

@@ -30,7 +30,7 @@ async fn server(answers: bool) -> Server {
     let (port, incoming) = Port::bind(&["0.0.0.0:0".parse().unwrap()]).await.unwrap();
     let addr = SocketAddr::from(([127, 0, 0, 1], port.number()));
     let ice = IceHost::new(watch::channel(Gathered::default()).1, Config::default());
-    let front = Front::spawn(incoming.stun, Arc::clone(&ice), answers, None);
+    let front = Front::spawn(incoming.stun, Arc::clone(&ice), answers, None, Traffic::default());
     Server { _port: port, front, ice, addr }
 }
 

@@ -19,8 +19,6 @@ pub struct FetchProgress {
     pub done_files: u64,
     /// Files in all; 0 until known.
     pub total_files: u64,
-    /// Whether everybody who was asked is gone, or does not answer, and nobody else is there.
-    pub is_interrupted: bool,
 }
 
 /// The verified units.

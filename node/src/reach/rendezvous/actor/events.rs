@@ -10,7 +10,9 @@ use libp2p::{
     identify,
     kad::{self, GetProvidersOk, GetRecordOk, InboundRequest, QueryResult},
     ping, relay, request_response,
-    swarm::{ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate, SwarmEvent},
+    swarm::{
+        ConnectionError, ConnectionId, DialError, FromSwarm, NetworkBehaviour, NewExternalAddrCandidate, SwarmEvent,
+    },
 };
 
 use super::Actor;
@@ -41,14 +43,15 @@ impl Actor {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => self.on_closed(peer_id, connection_id),
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let was_idle = matches!(cause, Some(ConnectionError::KeepAliveTimeout));
+                self.on_closed(peer_id, connection_id, was_idle);
+            }
             SwarmEvent::ListenerClosed { listener_id, .. } => {
                 self.reservations.on_listener_closed(listener_id, Instant::now());
                 self.status.changed();
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
-                self.doubts.on_gone(connection_id);
-                self.reachability.on_dial_failed(&error);
                 self.entry_points.on_failed(connection_id, &error);
                 if let Some(peer) = peer_id {
                     self.on_dial_failed(peer, &error);
@@ -90,10 +93,6 @@ impl Actor {
                 tracing::debug!(%error, "a peer does not answer pings");
                 self.swarm.close_connection(connection);
             }
-            BehaviourEvent::Ping(ping::Event { connection, peer, result: Ok(round_trip) }) => {
-                self.connections.measured(&peer, connection, round_trip);
-            }
-            BehaviourEvent::Prober(probed) => self.on_probed(probed),
             BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
             BehaviourEvent::Calls(CallsEvent::Dropped(counter)) => self.status.count(counter),
             BehaviourEvent::Turn(event) => self.on_turn(event),
@@ -113,6 +112,7 @@ impl Actor {
         match socket_addr_of(remote) {
             Some(addr) if endpoint.is_listener() => {
                 self.handshakes.done(addr);
+                self.reachability.on_incoming(addr);
             }
             Some(addr) if AddressScope::of(remote) == Some(AddressScope::Wan) => {
                 self.reservations.on_connected(peer, addr)
@@ -120,7 +120,6 @@ impl Actor {
             _ => {}
         }
         self.connections.opened(peer, id, endpoint, local);
-        self.on_connected_again(peer, id);
         if self.entry_points.on_connected(id, peer)
             && let Some(scope) = AddressScope::of(remote)
         {
@@ -132,14 +131,14 @@ impl Actor {
         self.status.changed();
     }
 
-    fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
-        if self.doubts.on_gone(id) {
-            self.lookups.ask_anew(self.swarm.behaviour_mut());
-        }
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId, was_idle: bool) {
         let Some(gone) = self.connections.closed(&peer, id) else { return };
         if gone.peer {
             self.entry_points.on_disconnected(peer);
             self.reservations.on_disconnected(&peer);
+            if !was_idle {
+                self.upkeep.on_broken(peer, Instant::now());
+            }
         }
         if gone.network {
             tracing::info!("all peers are gone");
@@ -156,7 +155,9 @@ impl Actor {
         if self.connections.is_empty() || self.connections.contains(&peer) || !routing::is_gone(error) {
             return;
         }
-        routing::remove(self.swarm.behaviour_mut(), &peer, &AddressScope::ALL);
+        if routing::remove(self.swarm.behaviour_mut(), &peer, &AddressScope::ALL) {
+            self.upkeep.on_lost(Instant::now());
+        }
         self.status.changed();
     }
 
@@ -172,7 +173,7 @@ impl Actor {
         }
         let Some(connection) = self.connections.get(&peer, id) else { return };
         let remote = &connection.remote;
-        if let Some(observed) = self.reachability.on_observed(&info.observed_addr, connection) {
+        if let Some(observed) = self.reachability.on_observed(&info.observed_addr, remote) {
             // What identify itself proposes to test has the port of the listener in place of that of the NAT.
             let addr = multiaddr_of(observed);
             let candidate = FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr: &addr });
@@ -194,6 +195,7 @@ impl Actor {
 
     /// The first peer after a time with none: what waited for one goes on.
     fn on_joined(&mut self) {
+        self.upkeep.on_joined(Instant::now());
         for scope in AddressScope::ALL {
             if self.swarm.behaviour_mut().peers(scope) > 0 {
                 self.lookups.on_peer(self.swarm.behaviour_mut(), scope);
@@ -264,8 +266,12 @@ impl Actor {
             true => relay::Status::Enable,
             false => relay::Status::Disable,
         };
-        self.reservations.set_needed(!self.reachability.is_reachable(&own));
-        self.swarm.behaviour_mut().relay.inner.set_status(Some(status));
+        let is_reachable = self.reachability.is_reachable(&own);
+        self.reservations.set_needed(!is_reachable);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.keep_alive.set_reachable(is_reachable);
+        behaviour.ping.inner.set_reachable(is_reachable);
+        behaviour.relay.inner.set_status(Some(status));
     }
 
     fn on_relay_client(&mut self, event: relay::client::Event) {

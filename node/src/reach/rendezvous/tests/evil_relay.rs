@@ -25,6 +25,7 @@ use libp2p::{
 };
 
 use super::*;
+use crate::base::traffic::Traffic;
 use crate::reach::rendezvous::{
     behaviour::PROTOCOL_VERSION, handshake::Handshakes, observed::Departures, transport::PortTransport,
 };
@@ -46,11 +47,12 @@ pub(super) async fn start(listen: SocketAddr, end: End) -> SocketAddr {
     let (port, incoming) = Port::bind(&[listen]).await.unwrap();
     let addr = port.local_addrs()[0];
     let keys = Keypair::generate_ed25519();
-    let transport = PortTransport::new(Arc::new(port), incoming.libp2p, Handshakes::default(), Departures::default())
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(&keys).unwrap())
-        .multiplex(yamux::Config::default())
-        .boxed();
+    let transport =
+        PortTransport::new(Arc::new(port), incoming.libp2p, Handshakes::new(Traffic::default()), Departures::default())
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(&keys).unwrap())
+            .multiplex(yamux::Config::default())
+            .boxed();
     let identify = identify::Behaviour::new(identify::Config::new(PROTOCOL_VERSION.to_owned(), keys.public()));
     let rules = Rules { identify, relay: Evil(end) };
     let own = keys.public().to_peer_id();

@@ -14,6 +14,7 @@ use libp2p::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::base::traffic::Traffic;
 use crate::reach::rendezvous::{
     behaviour::{LAN_PROTOCOL, PROTOCOL_FAMILY, PROTOCOL_VERSION},
     handshake::Handshakes,
@@ -46,12 +47,16 @@ impl Hostile {
         let addr = port.local_addrs()[0];
         let keys = Keypair::generate_ed25519();
         let own = keys.public().to_peer_id();
-        let transport =
-            PortTransport::new(Arc::new(port), incoming.libp2p, Handshakes::default(), Departures::default())
-                .upgrade(Version::V1Lazy)
-                .authenticate(noise::Config::new(&keys).unwrap())
-                .multiplex(yamux::Config::default())
-                .boxed();
+        let transport = PortTransport::new(
+            Arc::new(port),
+            incoming.libp2p,
+            Handshakes::new(Traffic::default()),
+            Departures::default(),
+        )
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(&keys).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
         let mut kad = kad::Behaviour::with_config(own, MemoryStore::new(own), kad::Config::new(protocol));
         kad.set_mode(Some(kad::Mode::Server));
         let identify = identify::Behaviour::new(identify::Config::new(version.to_owned(), keys.public()));

@@ -17,6 +17,7 @@ use libp2p::{
 };
 
 use super::*;
+use crate::base::traffic::Traffic;
 use crate::reach::rendezvous::{
     handshake::Handshakes, observed::Departures, transport::PortTransport, turn::RelayAnswer,
 };
@@ -290,11 +291,12 @@ async fn streams_that_stall_keep_nobody_else_waiting() {
     let (relay, issuer) = relay(|_| Ok(())).await;
     let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
     let keys = libp2p::identity::Keypair::generate_ed25519();
-    let transport = PortTransport::new(Arc::new(port), incoming.libp2p, Handshakes::default(), Departures::default())
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(&keys).unwrap())
-        .multiplex(yamux::Config::default())
-        .boxed();
+    let transport =
+        PortTransport::new(Arc::new(port), incoming.libp2p, Handshakes::new(Traffic::default()), Departures::default())
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(&keys).unwrap())
+            .multiplex(yamux::Config::default())
+            .boxed();
     let protocol = [(StreamProtocol::new(PROTOCOL), ProtocolSupport::Outbound)];
     let config = request_response::Config::default().with_max_concurrent_streams(1000);
     let stalling = request_response::Behaviour::with_codec(Stalling, protocol, config);

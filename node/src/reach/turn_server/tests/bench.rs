@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    base::traffic::Traffic,
     connect::{demux::stun::Front, ice::IceHost},
     net::{path::PathStream, port::Port},
     reach::{
@@ -60,7 +61,7 @@ impl Bench {
         let addr = port.local_addrs()[0];
         let relay = Relay::start_with(config, timers, port.local_addrs(), home.path().to_owned()).unwrap();
         let ice = IceHost::new(watch::channel(Gathered::default()).1, Default::default());
-        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, Some(relay.entrance()));
+        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, Some(relay.entrance()), Traffic::default());
         let entrance = relay.entrance();
         let mut sessions = incoming.sessions;
         let tls = tokio::spawn(async move {
