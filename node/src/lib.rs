@@ -21,6 +21,7 @@
 //! | a node with other than default options | [`Node::builder`], [`config`]                                    |
 //! | progress, and the path that was taken  | [`Share::updates`], [`GetTo::updates`]                           |
 //! | bytes rather than files                | [`Get::bytes`], [`Get::reader`]                                  |
+//! | to wait for a node that is away, or not | [`Get::wait`], [`Wait`]                                        |
 //! | connections of a protocol of your own  | [`Node::listen`], [`Node::connect`]                              |
 //! | to stop something                      | drop its future or stream: what is verified stays                |
 //! | what went wrong                        | [`Error`]: matchable, and whose fault it is                      |
@@ -85,7 +86,8 @@ pub use self::connect::protocols::{Connection, Listener, MAX_CONNECTIONS_OF_SESS
 pub use self::node::{
     ContentReader, Error, Get, GetTo, MAX_BYTES, Node, NodeBuilder, NodeConfig, Offence, Progress, Share, Update,
     api::{
-        Entry, Fetched, NodeAddress, NodeAddressError, PathClass, PathInfo, PathStrategy, Shared, SourceInfo, Status,
+        DEFAULT_WAIT, Entry, Fetched, LOOK_FOR, NodeAddress, NodeAddressError, PathClass, PathInfo, PathStrategy,
+        Shared, SourceInfo, Status, Wait, Waiting,
     },
 };
 
@@ -105,6 +107,7 @@ pub mod error {
             port::PortError,
             session::{ReadError, SessionError},
         },
+        node::{NobodyThere, api::WaitOver},
         reach::{
             gather::GatherError,
             rendezvous::RendezvousError,

@@ -19,11 +19,12 @@ mod reader;
 mod remote;
 pub mod runner;
 mod running;
+mod waiting;
 
 pub use self::{
     builder::NodeBuilder,
     config::NodeConfig,
-    error::{Error, Offence},
+    error::{Error, NobodyThere, Offence},
     operations::{Get, GetTo, Share},
     ping::MAX_PINGS,
     progress::{Progress, Update},

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
-use keyferry::NodeKey;
+use keyferry::{NodeKey, Wait};
 
 pub use self::network::NetworkOptions;
 use self::relay::RelayOptions;
@@ -75,7 +75,8 @@ pub enum Action {
     },
     /// Fetch a file or a folder by its address.
     ///
-    /// Every 64 KiB is checked before it is kept. If it is interrupted, the same command goes on where it stopped.
+    /// Every 64 KiB is checked before it is kept. If it is interrupted, the same command goes on where it stopped. If whoever has it is
+    /// away, it waits for them, and goes on when they are back: see --wait.
     #[command(after_help = "Example:\n  keyferry get keyferry:12D3KooW…/holiday-2026 -o ~/Downloads")]
     Get(GetArgs),
     /// List what a node shares.
@@ -207,6 +208,10 @@ pub struct GetArgs {
     /// Replace files that exist already.
     #[arg(long)]
     pub overwrite: bool,
+    /// How long to wait for a node that is away: a duration such as 90s, 10m or 2h, forever, or none [default: 10m for one that was
+    /// reached before, has an offer in the DHT or is a contact; a few seconds for others].
+    #[arg(long, value_name = "TIME", default_value_t, hide_default_value = true)]
+    pub wait: Wait,
     /// How to take part in the network.
     #[command(flatten)]
     pub network: NetworkOptions,
@@ -329,6 +334,25 @@ mod tests {
         assert!(parse("keyferry relay --relay-cert x.pem").is_err(), "a certificate needs its key");
         assert!(parse("keyferry relay --relay-ports 80-90").is_err());
         assert!(parse("keyferry relay --relay-allow-peer ten/8").is_err());
+    }
+
+    #[test]
+    fn how_long_to_wait_is_a_duration_or_a_word() {
+        use std::time::Duration;
+        let wait = |line: &str| match parse(line) {
+            Ok(Cli { action: Action::Get(get), .. }) => Ok(get.wait),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(wait("keyferry get X"), Ok(Wait::Known));
+        assert_eq!(wait("keyferry get X --wait none"), Ok(Wait::None));
+        assert_eq!(wait("keyferry get X --wait forever"), Ok(Wait::Forever));
+        assert_eq!(wait("keyferry get X --wait 2m"), Ok(Wait::For(Duration::from_secs(120))));
+        assert_eq!(wait("keyferry get X --wait 1h30m"), Ok(Wait::For(Duration::from_secs(5400))));
+        for bad in ["10", "-5s", "soon", "5 minutes ago"] {
+            let error = wait(&format!("keyferry get X --wait={}", bad.replace(' ', ""))).unwrap_err();
+            assert!(error.contains("90s, 10m or 2h") && error.contains("forever, none"), "{error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! What it is not: where and when it is shown (`screen.rs`). Text that came from a peer is made safe here.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 mod doctor;
 mod path;
@@ -22,7 +22,7 @@ pub use self::{
 };
 use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
-    ContentFormat, Entry, Fetched, PathInfo, ShareName, Shared,
+    ContentFormat, Entry, Fetched, NodeKey, PathInfo, ShareName, Shared, Waiting,
     control::{Event, Failure, RootInfo},
 };
 
@@ -57,6 +57,8 @@ pub enum Shown {
     Notice(String),
     /// What is being done now, in words; replaced by what comes next.
     Stage(String),
+    /// Who is waited for; replaced by what comes next, such as the same some seconds later.
+    Waiting(String),
     /// How far it has come; replaced by what comes next.
     Progress(ProgressLine),
     /// Nothing: failures are shown once, at the end.
@@ -84,6 +86,7 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
             total_bytes: *total_bytes,
             files: Some((*done_files, *total_files)),
         }),
+        Event::Waiting(waiting) => Shown::Waiting(waiting_text(waiting)),
         Event::Verifying { done_bytes, total_bytes } => Shown::Progress(ProgressLine {
             what: "Verifying",
             done_bytes: *done_bytes,
@@ -181,6 +184,35 @@ fn fetched_text(fetched: &Fetched) -> String {
         let _ = writeln!(text, "  nothing had to be fetched; done in {}", span(*took));
     }
     text
+}
+
+/// What matters most comes first: of a long line, a narrow terminal shows the beginning.
+fn waiting_text(waiting: &Waiting) -> String {
+    let Waiting { whom, contact, reason, waited, left, next_try, .. } = waiting;
+    let whom = match (contact, whom.parse::<NodeKey>()) {
+        (Some(name), _) => name.clone(),
+        (None, Ok(node)) => node.short(),
+        (None, Err(_)) => format!("a provider of {}…", whom.chars().take(10).collect::<String>()),
+    };
+    let mut text = format!("waiting for {} for {}", safe(&whom), whole_seconds(*waited));
+    text.push_str(&match left {
+        Some(left) => format!(", {} left", whole_seconds(*left)),
+        None => ", for as long as it takes".to_owned(),
+    });
+    text.push_str(&match next_try.is_zero() {
+        true => "; trying now".to_owned(),
+        false => format!("; next try in {}", whole_seconds(*next_try)),
+    });
+    let _ = write!(text, " ({})", safe(reason));
+    text
+}
+
+/// A duration of which tenths do not matter.
+fn whole_seconds(duration: Duration) -> String {
+    match duration.as_secs_f64().round() as u64 {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => span(Duration::from_secs(seconds)),
+    }
 }
 
 /// A node that is connected already is there by another path now, or the same one is better known.

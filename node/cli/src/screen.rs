@@ -21,6 +21,8 @@ use keyferry::control::{Event, Failure};
 
 /// How often progress is told where there is no terminal to draw a bar on.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a wait is told of there.
+const PLAIN_WAIT_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a bar moves when nothing happens.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -85,6 +87,7 @@ pub struct Screen {
 enum Live {
     Nothing,
     Stage { bar: ProgressBar },
+    Wait { told: Instant },
     Progress { what: &'static str, size_known: bool, bar: ProgressBar, pace: Pace, told: Instant },
 }
 
@@ -126,6 +129,7 @@ impl Screen {
             }
             Shown::Notice(text) => self.notice(&text),
             Shown::Stage(text) => self.stage(&text),
+            Shown::Waiting(text) => self.waiting(now, &text),
             Shown::Progress(progress) => self.progress(now, &progress),
             Shown::Nothing => {}
         }
@@ -177,6 +181,20 @@ impl Screen {
         self.live = Live::Stage { bar };
     }
 
+    fn waiting(&mut self, now: Instant, text: &str) {
+        if self.is_live() {
+            return self.stage(text);
+        }
+        match &self.live {
+            Live::Wait { told } if now.saturating_duration_since(*told) < PLAIN_WAIT_INTERVAL => {}
+            _ => {
+                self.clear();
+                self.live = Live::Wait { told: now };
+                self.notice(text);
+            }
+        }
+    }
+
     /// Shows how a command failed.
     ///
     /// # Errors
@@ -194,7 +212,7 @@ impl Screen {
     /// Takes away the bar.
     pub fn clear(&mut self) {
         match std::mem::replace(&mut self.live, Live::Nothing) {
-            Live::Nothing => {}
+            Live::Nothing | Live::Wait { .. } => {}
             Live::Stage { bar } | Live::Progress { bar, .. } => bar.finish_and_clear(),
         }
     }
@@ -306,7 +324,7 @@ impl Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyferry::control::FailureKind;
+    use keyferry::{Waiting, control::FailureKind};
 
     fn fetching(done_bytes: u64) -> Event {
         Event::Fetching { done_bytes, total_bytes: 1000, done_files: 0, total_files: 1 }
@@ -374,6 +392,33 @@ mod tests {
             "Fetching: 50 %, 500 bytes of 1000 bytes, 100 bytes/s, 5.0 s left\n\
              Fetching: 100 %, 1000 bytes of 1000 bytes, 100 bytes/s\n"
         );
+    }
+
+    #[test]
+    fn without_a_terminal_a_wait_is_a_line_now_and_then_until_it_is_over() {
+        let (mut screen, _, err) = Screen::kept(Style::default());
+        let start = Instant::now();
+        let waiting = |seconds: u64| {
+            Event::Waiting(Waiting {
+                whom: "12D3".to_owned(),
+                contact: Some("Ada".to_owned()),
+                reason: "the connection was lost".to_owned(),
+                since: 0,
+                until: None,
+                waited: Duration::from_secs(seconds),
+                left: None,
+                next_try: Duration::ZERO,
+            })
+        };
+        for second in 0..=31 {
+            screen.show(start + Duration::from_secs(second), &waiting(second)).unwrap();
+        }
+        screen.show(start + Duration::from_secs(32), &fetching(100)).unwrap();
+        screen.show(start + Duration::from_secs(33), &waiting(0)).unwrap();
+        let line = |time: &str| {
+            format!("waiting for Ada for {time}, for as long as it takes; trying now (the connection was lost)\n")
+        };
+        assert_eq!(err.text(), [line("0 s"), line("30 s"), line("0 s")].concat());
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod directly;
 mod error;
 mod offers;
 mod providers;
+mod reaching;
+mod search;
 
 use std::{
     collections::HashSet,
@@ -25,6 +27,7 @@ use tokio::{
 };
 
 pub use self::error::FindError;
+pub(crate) use self::search::{MissedTry, SearchBoard, SearchState, SearchTries, SoughtProviders};
 use self::{
     error::Tried,
     offers::{FoundOffer, Ways, ways_to},
@@ -96,20 +99,10 @@ impl Finder {
         hints: &[Multiaddr],
         trace: &Trace,
     ) -> Result<Session, FindError> {
-        // Before anything else, so as not to miss one that the node makes meanwhile.
-        let mut arrival = pin!(self.sessions.arrival(node));
-        if let Some(session) = self.sessions.alive(&node).await {
-            trace.doing(|| format!("using a session with {} that stands already", node.short()));
-            return Ok(session);
-        }
-        let began = Instant::now();
+        let (began, board) = (Instant::now(), SearchBoard::default());
         loop {
             let mut tried = Tried::default();
-            let raced = tokio::select! {
-                raced = timeout(CONNECT_DEADLINE, self.race_to(node, hints, Goal::Any, trace, &mut tried)) => raced,
-                session = &mut arrival => return Ok(session),
-            };
-            match raced.unwrap_or(Ok(None))? {
+            match self.try_once(node, hints, trace, &board, &mut tried).await? {
                 Some(session) => return Ok(session),
                 None if tried.may_be_outdated() && began.elapsed() < OUTDATED_PATIENCE => {
                     tracing::debug!("looking for a newer offer");
@@ -120,6 +113,30 @@ impl Finder {
         }
     }
 
+    /// Gives a session that stands, or tries all ways once. None if nobody was reached; then `tried` has the reasons, if anything
+    /// was tried.
+    async fn try_once(
+        &self,
+        node: NodeKey,
+        hints: &[Multiaddr],
+        trace: &Trace,
+        board: &SearchBoard,
+        tried: &mut Tried,
+    ) -> Result<Option<Session>, FindError> {
+        // Before anything else, so as not to miss one that the node makes meanwhile.
+        let arrival = pin!(self.sessions.arrival(node));
+        if let Some(session) = self.sessions.alive(&node).await {
+            trace.doing(|| format!("using a session with {} that stands already", node.short()));
+            return Ok(Some(session));
+        }
+        tokio::select! {
+            raced = timeout(CONNECT_DEADLINE, self.race_to(node, hints, Goal::Any, trace, board, tried)) => {
+                raced.unwrap_or(Ok(None))
+            }
+            session = arrival => Ok(Some(session)),
+        }
+    }
+
     /// None if nobody was reached; then `tried` has the reasons, if anything was tried.
     async fn race_to(
         &self,
@@ -127,6 +144,7 @@ impl Finder {
         hints: &[Multiaddr],
         goal: Goal,
         trace: &Trace,
+        board: &SearchBoard,
         tried: &mut Tried,
     ) -> Result<Option<Session>, FindError> {
         let began = Instant::now();
@@ -153,6 +171,7 @@ impl Finder {
                     (Some(FoundOffer::OtherVersion(got)), _) => tried.other_version = Some(got),
                     (Some(FoundOffer::Ways(ways)), Some(circuits)) => {
                         tried.had_offer = true;
+                        board.opened_offer(ways.sequence);
                         let (fresh, near) = race.take_new(ways, &policy);
                         if let Some(detail) = fresh.in_words() {
                             trace.stage(StageName::Offer, began.elapsed(), detail);

@@ -8,6 +8,7 @@ mod node_address;
 mod ping;
 mod status;
 mod turn;
+mod wait;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -26,6 +27,7 @@ pub use self::{
     ping::{PairInfo, PingReply, PingStage, Pinged},
     status::{RelayInfo, Status, TrafficInfo},
     turn::TurnInfo,
+    wait::{DEFAULT_WAIT, LOOK_FOR, Wait, WaitOver},
 };
 use crate::base::durations::seconds;
 pub use crate::connect::trace::StageName;
@@ -57,6 +59,9 @@ pub enum Command {
         out_dir: PathBuf,
         /// Whether existing files may be replaced.
         overwrite: bool,
+        /// How long to wait for whoever has it, if they are away.
+        #[serde(default)]
+        wait: Wait,
     },
     /// List the catalogue of a node.
     List {
@@ -137,6 +142,8 @@ pub enum Event {
         /// Files in all, once known.
         total_files: u64,
     },
+    /// A fetch has nobody to ask, and waits: told when that begins, and after each try that led to nobody.
+    Waiting(Waiting),
     /// A fetch is complete.
     Fetched(Fetched),
     /// One entry of a catalogue.
@@ -248,6 +255,7 @@ impl Event {
             | Event::Stage { .. }
             | Event::Connected(_)
             | Event::Fetching { .. }
+            | Event::Waiting(_)
             | Event::Entry(_)
             | Event::PingStage(_)
             | Event::PingReply(_)
@@ -276,6 +284,31 @@ pub struct Shared {
     pub address: Address,
     /// The same with `?via=` hints, which works without a DHT.
     pub address_with_hints: Address,
+}
+
+/// Whom a fetch waits for, and how long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The key of the node, or the hash of the content if any provider will do, as text.
+    #[serde(rename = "for")]
+    pub whom: String,
+    /// The node's name, if it is a contact.
+    pub contact: Option<String>,
+    /// Why nobody is there, in words.
+    pub reason: String,
+    /// Since when: seconds since 1970 (UTC).
+    pub since: u64,
+    /// When the fetch gives up: seconds since 1970 (UTC); none if never.
+    pub until: Option<u64>,
+    /// How long it has waited so far.
+    #[serde(rename = "waited_seconds", with = "seconds")]
+    pub waited: Duration,
+    /// How long it will still wait; none for ever.
+    #[serde(rename = "left_seconds", with = "seconds::optional")]
+    pub left: Option<Duration>,
+    /// From now until the next try; zero if one is under way.
+    #[serde(rename = "next_try_seconds", with = "seconds")]
+    pub next_try: Duration,
 }
 
 /// The result of a fetch.

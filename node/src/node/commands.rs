@@ -86,8 +86,8 @@ impl Node {
                 tell(events, Event::Unshared { name }).await;
                 Ok(())
             }
-            Command::Get { address, out_dir, overwrite } => {
-                let fetched = self.fetch_to(&address, out_dir, overwrite, events, cancel).await?;
+            Command::Get { address, out_dir, overwrite, wait } => {
+                let fetched = self.fetch_to(&address, out_dir, overwrite, wait, events, cancel).await?;
                 tell(events, Event::Fetched(fetched)).await;
                 Ok(())
             }

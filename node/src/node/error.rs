@@ -11,7 +11,7 @@ use keyferry_proto::{
     message::{ProtocolName, Refusal},
 };
 
-use super::api::NodeAddressError;
+use super::api::{NodeAddressError, WaitOver};
 use crate::{
     base::data_dir::{ContactsError, HomeError},
     connect::connector::FindError,
@@ -147,6 +147,15 @@ pub enum Error {
     /// The network or the peer: the content did not come.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// The network or the peer: nobody who has the content came in the time that they were given.
+    #[error("{why}{over}")]
+    NobodyCame {
+        /// Why nobody is there.
+        #[source]
+        why: Box<NobodyThere>,
+        /// How long they were waited for.
+        over: WaitOver,
+    },
     /// The network or the peer: the session is over.
     #[error("the connection was lost: {0}")]
     Lost(#[from] SessionError),
@@ -213,6 +222,17 @@ pub enum Error {
         /// What it said.
         source: Offence,
     },
+}
+
+/// Why a fetch has nobody to ask.
+#[derive(Debug, thiserror::Error)]
+pub enum NobodyThere {
+    /// The node was not reached.
+    #[error(transparent)]
+    NotReached(#[from] FindError),
+    /// No provider was found, or those that were are gone.
+    #[error(transparent)]
+    NoProvider(#[from] FetchError),
 }
 
 /// What a peer said that it should not.

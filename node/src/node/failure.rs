@@ -9,8 +9,8 @@ use keyferry_proto::{
 };
 
 use super::{
-    Error,
-    api::{Command, Failure, FailureKind, NodeAddressError},
+    Error, NobodyThere,
+    api::{Command, Failure, FailureKind, NodeAddressError, Wait, WaitOver},
 };
 use crate::{
     base::data_dir::{ContactsError, HomeError},
@@ -73,6 +73,7 @@ impl From<Error> for Failure {
             Error::Store(error) => error.into(),
             Error::Connect(error) => error.into(),
             Error::Fetch(error) => error.into(),
+            Error::NobodyCame { why, over } => nobody_came(message, *why, &over),
             Error::NamesNothing { address } => {
                 Self::usage(message).try_to(format!("`keyferry ls {address}` lists what it shares"))
             }
@@ -106,6 +107,21 @@ impl From<Error> for Failure {
             | Error::Broken { .. } => Self::network(message),
         }
     }
+}
+
+/// What to do is what the cause says, and to wait, or to wait longer.
+fn nobody_came(message: String, why: NobodyThere, over: &WaitOver) -> Failure {
+    let cause = match why {
+        NobodyThere::NotReached(error) => Failure::from(error),
+        NobodyThere::NoProvider(error) => error.into(),
+    };
+    let wait = match (over.wait, over.is_known) {
+        (Wait::None, _) => "without --wait none, it is waited for".to_owned(),
+        (Wait::Known, false) => "with --wait 10m, also a node that was never there is waited for".to_owned(),
+        _ => "--wait forever waits until somebody is there".to_owned(),
+    };
+    let advice = cause.advice.map_or_else(|| wait.clone(), |advice| format!("{advice}; {wait}"));
+    Failure { message, advice: Some(advice), ..cause }
 }
 
 impl From<NodeAddressError> for Failure {
@@ -200,7 +216,7 @@ impl From<FindError> for Failure {
             FindError::Unreachable { why: SessionError::NothingToDial { .. }, .. } => failure.try_to(
                 "if you can reach that network, use the longer address with ?via= that `keyferry share` prints there",
             ),
-            FindError::Unreachable { .. } => failure.try_to("check that the node is running and its port is open"),
+            FindError::Unreachable { .. } | FindError::Unanswered { .. } => failure.try_to("check that the node is running and its port is open"),
             FindError::NotCalled { why: CallError::Refused(Refused::Policy), .. } => failure.try_to(
                 "its owner can take you into the contacts there: `keyferry contacts add`, with the key that \
                  `keyferry id` shows here",

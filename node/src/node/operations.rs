@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node,
-    api::{Entry, Event, Fetched, NodeAddress, PathInfo, Shared},
+    api::{Entry, Event, Fetched, NodeAddress, PathInfo, Shared, Wait},
     commands::Events,
     progress::{self, Update},
     remote::{ask, reply},
@@ -39,7 +39,7 @@ impl Node {
 
     /// Fetches what an address names: say where to by [`Get::to`].
     pub fn get(&self, address: &Address) -> Get<'_> {
-        Get { node: self, address: address.clone() }
+        Get { node: self, address: address.clone(), wait: Wait::default() }
     }
 
     /// Lists the catalogue of a node. Dropping the future stops it.
@@ -164,9 +164,17 @@ impl<'a> IntoFuture for Share<'a> {
 pub struct Get<'a> {
     pub(super) node: &'a Node,
     pub(super) address: Address,
+    pub(super) wait: Wait,
 }
 
 impl<'a> Get<'a> {
+    /// Waits so long for whoever has the content, where they are away: at first, and when the connection with them is lost. A
+    /// [`Duration`](std::time::Duration) will do, too. By default, it is ten minutes for a node that is known, and some seconds for others
+    /// ([`Wait::Known`]).
+    pub fn wait(self, wait: impl Into<Wait>) -> Self {
+        Self { wait: wait.into(), ..self }
+    }
+
     /// Fetches it into a folder, which is made if need be. The node goes on to give it to others from there.
     pub fn to(self, folder: impl Into<PathBuf>) -> GetTo<'a> {
         GetTo { get: self, folder: folder.into(), overwrite: false }
@@ -195,11 +203,11 @@ impl<'a> GetTo<'a> {
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
         async move {
-            let Self { get: Get { node, address }, folder, overwrite } = self;
+            let Self { get: Get { node, address, wait }, folder, overwrite } = self;
             let folder = absolute(folder)?;
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
-            node.fetch_to(&address, folder, overwrite, &events, &cancel).await
+            node.fetch_to(&address, folder, overwrite, wait, &events, &cancel).await
         }
         .boxed()
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Error,
-    api::{Event, PathInfo},
+    api::{Event, PathInfo, Waiting},
     commands::Events,
     runner::EVENT_QUEUE,
 };
@@ -28,6 +28,8 @@ pub enum Update<T> {
     Connected(PathInfo),
     /// How far it has come.
     Progress(Progress),
+    /// Nobody is there to fetch from, and it waits: told when that begins, and after each try that led to nobody.
+    Waiting(Waiting),
     /// The result.
     Done(T),
 }
@@ -73,6 +75,7 @@ fn update<T>(event: Event) -> Option<Update<T>> {
         Event::Stage { message } => Update::Stage(message),
         Event::Notice { message } => Update::Notice(message),
         Event::Connected(path) => Update::Connected(path),
+        Event::Waiting(waiting) => Update::Waiting(waiting),
         Event::Importing { done_bytes, total_bytes, done_files, total_files }
         | Event::Fetching { done_bytes, total_bytes, done_files, total_files } => {
             Update::Progress(Progress { done_bytes, total_bytes, done_files, total_files })

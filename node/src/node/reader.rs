@@ -12,13 +12,14 @@ use bytes::{Buf, Bytes};
 use keyferry_proto::hash::ContentFormat;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, ReadBuf},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 
-use super::{Error, Get};
+use super::{Error, Get, remote::FoundProviders};
 use crate::content::transfer::{
     FetchError,
+    fetch::FetchProgress,
     reading::{FilePiece, PIECES_AHEAD, Reading},
 };
 
@@ -55,22 +56,24 @@ impl Get<'_> {
     /// If no provider can be reached or has it, or it is a folder. What happens later, reading tells: an error whose
     /// inner error is an [`error::FetchError`](crate::error::FetchError).
     pub async fn reader(self) -> Result<ContentReader, Error> {
-        let Self { node, address } = self;
+        let Self { node, address, wait } = self;
         // Nobody listens to events here.
         let (events, _) = mpsc::channel(1);
         let online = node.online()?;
-        let resolved = node.resolve(online, &address, &events).await?;
+        let resolved = node.resolve(&address, wait, &events).await?;
         if resolved.format == Some(ContentFormat::Collection) {
             return Err(Error::IsAFolder { address });
         }
         let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
-        let reading = Reading::new(resolved.hash, resolved.format, sender);
+        let (progress, told) = watch::channel(FetchProgress::default());
+        let reading = Reading::new(resolved.hash, resolved.format, sender, progress);
         let here = node.quick(move |store| store.blob(&resolved.hash)).await?;
         let mut task = match here {
             Some(blob) => tokio::spawn(reading.read_here(blob)),
             None => {
-                let (finding, providers) =
-                    node.find_providers(online, &address, resolved.hash, resolved.session, &events);
+                let sought = node.sought(&address, resolved.hash, resolved.session);
+                let found = node.find_providers(&online.finder, sought, wait, told, &events).await;
+                let FoundProviders { finding, providers } = found;
                 tokio::spawn(async move { tokio::join!(reading.read_from_all(providers), finding).0 })
             }
         };

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     address::{Address, AddressTarget, ShareName},
     catalogue::{CatalogueEntry, SignedEntry},
@@ -16,17 +17,27 @@ use keyferry_proto::{
     message::{CatalogueReply, MAX_CATALOGUE_ENTRIES, Message, Request, ResolveReply},
 };
 use libp2p::Multiaddr;
-use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node, Offence,
-    api::{Entry, Event, Fetched, NodeAddress, PathInfo, SourceInfo},
+    api::{Entry, Event, Fetched, NodeAddress, PathInfo, SourceInfo, Wait, WaitOver},
     commands::{Events, paths_to, steps_to, tell},
+    waiting::{FetchWait, WaitedFor},
 };
 use crate::{
-    connect::trace::Trace,
+    base::data_dir::ContactsFile,
+    connect::{
+        connector::{Finder, SearchBoard, SearchTries, SoughtProviders},
+        trace::Trace,
+    },
     content::transfer::{
+        FetchError,
         fetch::{FetchProgress, Given, Job, fetch},
         staging::FetchTarget,
     },
@@ -38,6 +49,13 @@ use crate::{
 const REPLY_DEADLINE: Duration = Duration::from_secs(20);
 /// Sessions that wait for a fetch to take them.
 const MAX_WAITING_PROVIDERS: usize = 4;
+
+/// Sessions with nodes that may have some content, and what finds them.
+pub(super) struct FoundProviders {
+    /// Ends when nobody takes any more sessions, or when the wait for somebody is over, which it tells.
+    pub(super) finding: BoxFuture<'static, Option<WaitOver>>,
+    pub(super) providers: mpsc::Receiver<Session>,
+}
 
 /// What an address turned out to name.
 pub(super) struct Resolved {
@@ -57,13 +75,14 @@ impl Node {
         address: &Address,
         out_dir: PathBuf,
         overwrite: bool,
+        wait: Wait,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Fetched, Error> {
         let started = Instant::now();
         let online = self.online()?;
         let resolved = tokio::select! {
-            resolved = self.resolve(online, address, events) => resolved?,
+            resolved = self.resolve(address, wait, events) => resolved?,
             () = cancel.cancelled() => return Err(Error::Interrupted),
         };
         let job = Job {
@@ -73,13 +92,20 @@ impl Node {
             root_size: resolved.root_size,
             target: FetchTarget { out_dir, name: resolved.name, overwrite },
         };
-        let (finding, providers) = self.find_providers(online, address, resolved.hash, resolved.session, events);
-        let progress = |FetchProgress { done_bytes, total_bytes, done_files, total_files }| {
-            // A front end that is behind misses some progress, no more.
-            let _ = events.try_send(Event::Fetching { done_bytes, total_bytes, done_files, total_files });
-        };
-        let (outcome, ()) = tokio::join!(fetch(job, providers, progress, cancel.clone()), finding);
-        let outcome = outcome?;
+        let (progress, told) = watch::channel(FetchProgress::default());
+        let sought = self.sought(address, resolved.hash, resolved.session);
+        let found = self.find_providers(&online.finder, sought, wait, told, events).await;
+        let FoundProviders { finding, providers } = found;
+        let fetching = fetch(
+            job,
+            providers,
+            |now| {
+                progress.send_replace(now);
+            },
+            cancel.clone(),
+        );
+        let (outcome, over) = tokio::join!(fetching, finding);
+        let outcome = outcome.map_err(|error| nobody_came(error, over))?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.roots_changed.notify_one();
         Ok(Fetched {
@@ -96,22 +122,80 @@ impl Node {
         })
     }
 
-    /// Sessions with nodes that may have the content, and the task that finds them; it ends when nobody takes any more sessions.
-    pub(super) fn find_providers(
-        &self,
-        online: &Online,
-        address: &Address,
-        hash: ContentHash,
-        session: Option<Session>,
-        events: &Events,
-    ) -> (impl Future<Output = ()> + Send + 'static, mpsc::Receiver<Session>) {
-        let (found, providers) = mpsc::channel(MAX_WAITING_PROVIDERS);
+    /// Who may have the content of an address, given the session that told what it names.
+    pub(super) fn sought(&self, address: &Address, root: ContentHash, first: Option<Session>) -> SoughtProviders {
         let node = address.node().filter(|node| *node != self.key());
-        let (finder, hints, paths) = (online.finder.clone(), address.hints().to_vec(), paths_to(events));
-        (finder.find_providers(hash, node, hints, session, found, paths), providers)
+        SoughtProviders { root, node, hints: address.hints().to_vec(), first }
     }
 
-    pub(super) async fn resolve(&self, online: &Online, address: &Address, events: &Events) -> Result<Resolved, Error> {
+    /// Looks for nodes that have the content, for as long as somebody takes their sessions, and the fetch whose `progress` this is waits
+    /// for them.
+    pub(super) async fn find_providers(
+        &self,
+        finder: &Finder,
+        sought: SoughtProviders,
+        wait: Wait,
+        progress: watch::Receiver<FetchProgress>,
+        events: &Events,
+    ) -> FoundProviders {
+        let (found, providers) = mpsc::channel(MAX_WAITING_PROVIDERS);
+        let board = SearchBoard::default();
+        if sought.first.is_some() {
+            board.found();
+        }
+        let awaited = match sought.node {
+            Some(node) => self.awaited(node).await,
+            None => WaitedFor { whom: sought.root.to_string(), contact: None },
+        };
+        let mut waiting = FetchWait::of_fetch(wait, awaited, &board, progress, events);
+        let (finder, paths) = (finder.clone(), paths_to(events));
+        let finding = async move {
+            // With it goes the channel, which ends a fetch that has nobody.
+            tokio::select! {
+                () = finder.find_providers(sought, found, paths, board) => {}
+                () = waiting.until_over() => {}
+            }
+            waiting.over()
+        };
+        FoundProviders { finding: finding.boxed(), providers }
+    }
+
+    /// Reaches a node that may be away, again if `was_reached`.
+    async fn reach(
+        &self,
+        node: NodeKey,
+        hints: &[Multiaddr],
+        wait: Wait,
+        was_reached: bool,
+        events: &Events,
+    ) -> Result<Session, Error> {
+        let online = self.online()?;
+        let (board, mut tries) = (SearchBoard::default(), SearchTries::default());
+        if was_reached {
+            board.found();
+        }
+        let mut waiting = FetchWait::of_search(wait, self.awaited(node).await, &board, events);
+        let trace = Trace::Words(steps_to(events));
+        tokio::select! {
+            session = online.finder.reach(node, hints, &trace, &board, &mut tries) => return Ok(session),
+            () = waiting.until_over() => {}
+        }
+        let why = online.finder.why_not_reached(node, tries);
+        Err(match waiting.over() {
+            Some(over) if !over.is_final => Error::NobodyCame { why: Box::new(why.into()), over },
+            _ => why.into(),
+        })
+    }
+
+    /// A node as somebody to wait for. A list of contacts that cannot be read knows nobody.
+    async fn awaited(&self, node: NodeKey) -> WaitedFor {
+        let file = ContactsFile::of(self.home.root());
+        let name = move || Some(file.read().ok()?.name_of(&node)?.as_str().to_owned());
+        let contact = tokio::task::spawn_blocking(name).await.unwrap_or_default();
+        WaitedFor { whom: node.to_string(), contact }
+    }
+
+    pub(super) async fn resolve(&self, address: &Address, wait: Wait, events: &Events) -> Result<Resolved, Error> {
         let name = match address.target() {
             AddressTarget::Content(hash) => {
                 let name = hash.to_string();
@@ -126,11 +210,20 @@ impl Node {
             return self.resolve_here(name);
         }
         tell(events, Event::Stage { message: format!("looking for {}", node.short()) }).await;
-        let trace = Trace::Words(steps_to(events));
-        let session = online.finder.connect(node, address.hints(), &trace).await?;
-        tell(events, Event::Stage { message: format!("asking {} for {name}", node.short()) }).await;
-        let mut stream = ask(&session, &Request::Resolve(name.clone())).await?;
-        let entry = match reply(&session, &mut stream).await? {
+        let mut was_reached = false;
+        let (session, answer) = loop {
+            let session = self.reach(node, address.hints(), wait, was_reached, events).await?;
+            tell(events, Event::Stage { message: format!("asking {} for {name}", node.short()) }).await;
+            match resolve_name(&session, name).await {
+                // It went away just then, and may be back.
+                Err(error) if session.end().is_some() && !was_reached => {
+                    tracing::debug!(%error, "asking again");
+                    was_reached = true;
+                }
+                answered => break (session, answered?),
+            }
+        };
+        let entry = match answer {
             ResolveReply::Found(entry) => verified(&entry, &node)?,
             ResolveReply::NotFound => return Err(Error::NotSharedThere { node, name: name.clone() }),
         };
@@ -222,6 +315,21 @@ pub(super) async fn reply<M: Message>(session: &Session, stream: &mut SessionStr
         Ok(Err(error)) => Err(broken(session, error)),
         Err(_) => Err(Error::NoAnswer { within: REPLY_DEADLINE }),
     }
+}
+
+/// The error of a fetch, which may have ended because nobody came.
+pub(super) fn nobody_came(error: FetchError, over: Option<WaitOver>) -> Error {
+    match (error, over) {
+        (error @ (FetchError::NotFound { .. } | FetchError::NoProvider { .. }), Some(over)) => {
+            Error::NobodyCame { why: Box::new(error.into()), over }
+        }
+        (error, _) => error.into(),
+    }
+}
+
+async fn resolve_name(session: &Session, name: &ShareName) -> Result<ResolveReply, Error> {
+    let mut stream = ask(session, &Request::Resolve(name.clone())).await?;
+    reply(session, &mut stream).await
 }
 
 fn verified(entry: &SignedEntry, node: &NodeKey) -> Result<CatalogueEntry, Error> {

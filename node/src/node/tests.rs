@@ -4,6 +4,7 @@ mod switching;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use keyferry_proto::{
     address::Address,
     message::{ProtocolName, Refusal},
@@ -13,11 +14,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api::{Command, Event, Failure, FailureKind, Fetched, NodeAddress, Shared},
+    api::{Command, Event, Failure, FailureKind, Fetched, NodeAddress, Shared, Wait},
     runner::Runner,
     *,
 };
-use crate::net::path::RelayMode;
+use crate::{
+    connect::connector::{SearchBoard, SoughtProviders},
+    net::path::RelayMode,
+};
 
 struct Peer {
     home: TempDir,
@@ -89,7 +93,11 @@ impl Peer {
     }
 
     async fn get(&self, address: &Address, out: &Path) -> Result<Fetched, Failure> {
-        let command = Command::Get { address: address.clone(), out_dir: out.to_owned(), overwrite: false };
+        self.get_waiting(address, out, Wait::default()).await
+    }
+
+    async fn get_waiting(&self, address: &Address, out: &Path, wait: Wait) -> Result<Fetched, Failure> {
+        let command = Command::Get { address: address.clone(), out_dir: out.to_owned(), overwrite: false, wait };
         match self.run(command).await?.pop() {
             Some(Event::Fetched(fetched)) => Ok(fetched),
             other => panic!("{other:?}"),
@@ -172,8 +180,12 @@ async fn an_existing_target_is_not_replaced_unasked() {
     fs::write(out.path().join(shared.name.as_str()), b"mine").unwrap();
 
     let failed = getter.get(&shared.address_with_hints, out.path()).await.unwrap_err();
-    let command =
-        Command::Get { address: shared.address_with_hints.clone(), out_dir: out.path().to_owned(), overwrite: true };
+    let command = Command::Get {
+        address: shared.address_with_hints.clone(),
+        out_dir: out.path().to_owned(),
+        overwrite: true,
+        wait: Wait::default(),
+    };
     fs::remove_file(&file).unwrap();
 
     assert_eq!(failed.kind, FailureKind::Usage);
@@ -213,10 +225,11 @@ async fn a_node_that_is_gone_is_a_clear_failure_and_leaves_no_session() {
     tokio::time::timeout(Duration::from_secs(5), sharer.node.shutdown()).await.expect("the node stops in time");
     drop(sharer);
 
-    let failed = getter.get(&shared.address_with_hints, &out.path().join("2")).await.unwrap_err();
+    let failed = getter.get_waiting(&shared.address_with_hints, &out.path().join("2"), Wait::None).await.unwrap_err();
 
     assert_eq!(failed.kind, FailureKind::Network);
     assert!(failed.message.contains("was not reached"), "{failed:?}");
+    assert!(failed.advice.unwrap().contains("--wait"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +241,9 @@ async fn a_provider_that_comes_back_elsewhere_is_found_again() {
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let finder = getter.node.online.as_ref().unwrap().finder.clone();
     let (found, mut providers) = mpsc::channel(4);
-    tokio::spawn(finder.find_providers(root, Some(key), sharer.addrs(), None, found, Arc::new(|_| Box::pin(async {}))));
+    let sought = SoughtProviders { root, node: Some(key), hints: sharer.addrs(), first: None };
+    let paths = Arc::new(|_| async {}.boxed());
+    tokio::spawn(finder.find_providers(sought, found, paths, SearchBoard::default()));
     let first = providers.recv().await.unwrap();
     let before = first.path().remote;
     drop(first);
@@ -280,14 +295,9 @@ async fn a_provider_is_connected_to_again_when_the_address_of_its_session_goes_a
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let online = getter.node.online.as_ref().unwrap();
     let (found, mut providers) = mpsc::channel(4);
-    tokio::spawn(online.finder.clone().find_providers(
-        root,
-        Some(sharer.node.key()),
-        sharer.addrs(),
-        None,
-        found,
-        Arc::new(|_| Box::pin(async {})),
-    ));
+    let sought = SoughtProviders { root, node: Some(sharer.node.key()), hints: sharer.addrs(), first: None };
+    let paths = Arc::new(|_| async {}.boxed());
+    tokio::spawn(online.finder.clone().find_providers(sought, found, paths, SearchBoard::default()));
     let first = providers.recv().await.unwrap();
 
     online.sessions.break_off_from(&["192.0.2.1".parse().unwrap()]);
@@ -314,7 +324,12 @@ fn what_a_node_does_can_be_awaited_on_any_thread() {
 
 #[test]
 fn what_makes_no_sense_is_refused_before_a_node_is_started_for_it() {
-    let get = |address: &str| Command::Get { address: address.parse().unwrap(), out_dir: "/".into(), overwrite: false };
+    let get = |address: &str| Command::Get {
+        address: address.parse().unwrap(),
+        out_dir: "/".into(),
+        overwrite: false,
+        wait: Wait::default(),
+    };
     let key = keyferry_proto::identity::NodeSecret::from_bytes(&[1; 32]).public();
 
     assert!(get(&format!("keyferry:{key}")).check().unwrap_err().message.contains("nothing that it shares"));

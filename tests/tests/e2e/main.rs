@@ -11,3 +11,4 @@ mod sharing;
 mod sources;
 mod store;
 mod targets;
+mod waiting;

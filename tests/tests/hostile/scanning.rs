@@ -132,7 +132,8 @@ fn forbidden_addresses_of_an_offer_are_not_connected_to() -> Result<()> {
         let secret = NodeSecret::from_bytes(&[66; 32]);
         let _publisher = runtime.block_on(publish_a_lie(&secret, &bootstrap))?;
 
-        let mut getter = lab.command("getter", ["get", &format!("keyferry:{}/file", secret.public())])?;
+        let address = format!("keyferry:{}/file", secret.public());
+        let mut getter = lab.command("getter", ["get", &address, "--wait", "none"])?;
         getter.env("KEYFERRY_LISTEN", "203.0.113.1:0").env("KEYFERRY_BOOTSTRAP", bootstrap.join(","));
         let outcome = Keyferry::start(getter)?.finish(TRANSFER)?;
 

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
-use keyferry::ContentHash;
+use keyferry::{ContentHash, Wait};
 
 use super::*;
 use crate::screen::{Kept, Screen, Style};
@@ -49,7 +49,7 @@ impl Runner for Replay {
 
 fn get() -> Command {
     let address = keyferry::Address::content(None, ContentHash::EMPTY);
-    Command::Get { address, out_dir: PathBuf::from("/tmp"), overwrite: false }
+    Command::Get { address, out_dir: PathBuf::from("/tmp"), overwrite: false, wait: Wait::default() }
 }
 
 fn notices(count: usize) -> Vec<Event> {

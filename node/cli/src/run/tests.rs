@@ -5,7 +5,7 @@ use std::sync::{
 
 use clap::Parser;
 use futures::{FutureExt, future::BoxFuture};
-use keyferry::{Address, ContentFormat, ContentHash};
+use keyferry::{Address, ContentFormat, ContentHash, Wait};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -263,8 +263,12 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
             }
         };
         let (events, _pending) = mpsc::channel(8);
-        let get =
-            Command::Get { address: Address::content(None, ContentHash::EMPTY), out_dir: "/".into(), overwrite: false };
+        let get = Command::Get {
+            address: Address::content(None, ContentHash::EMPTY),
+            out_dir: "/".into(),
+            overwrite: false,
+            wait: Wait::default(),
+        };
         client.run(get, events, others_cancel.clone()).await.unwrap_err()
     };
     let order = async {

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     super::{sessions::PathRank, trace::Trace},
-    Finder, Goal,
+    Finder, Goal, SearchBoard,
     error::Tried,
 };
 use crate::net::session::Session;
@@ -44,7 +44,8 @@ impl Finder {
             let Try { pause, deadline } = schedule.next(Instant::now());
             sleep(pause).await;
             let mut tried = Tried::default();
-            let race = self.race_to(node, hints, Goal::Direct, &Trace::Silent, &mut tried);
+            let board = SearchBoard::default();
+            let race = self.race_to(node, hints, Goal::Direct, &Trace::Silent, &board, &mut tried);
             match timeout(deadline, race).await {
                 Ok(Ok(Some(session))) if PathRank::of(&session) == PathRank::Direct => return session,
                 Ok(Ok(Some(_))) => tracing::debug!("another relayed path was found"),

@@ -3,7 +3,7 @@
 //! What it is not: what to do about it (`node::failure`).
 
 use keyferry_ice::{FailureReason, PairReport};
-use keyferry_proto::{identity::NodeKey, offer::OFFER_VERSION};
+use keyferry_proto::{identity::NodeKey, offer::OFFER_VERSION, signalling::CallRefusal};
 
 use crate::{
     connect::{
@@ -53,6 +53,12 @@ pub enum FindError {
         #[source]
         why: CallError,
     },
+    /// The node's addresses are known, and it has not answered at any of them so far.
+    #[error("{node} has not answered so far")]
+    Unanswered {
+        /// The node.
+        node: NodeKey,
+    },
     /// The node answered the call, and no direct path was found, and none through a relay. Nobody's fault but the NATs'.
     #[error("{node} was not reached directly: {reason}{}", nor_by_relay(relayed.as_ref()))]
     NotDirect {
@@ -87,6 +93,27 @@ pub enum FindError {
     /// The interfaces of this machine could not be read.
     #[error("the network interfaces cannot be read: {0}")]
     Interfaces(#[from] std::io::Error),
+}
+
+impl FindError {
+    /// Whether it will be no different in some minutes: the node is there and takes no call, or no path leads there, or it speaks another
+    /// version, or this machine cannot even try.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::OtherVersion { .. } | Self::NotDirect { .. } | Self::NotRelayed { .. } | Self::Interfaces(_) => true,
+            Self::NotCalled { why: CallError::Refused(why), .. } => *why != CallRefusal::Busy,
+            Self::NoOffer { .. }
+            | Self::Unreachable { .. }
+            | Self::Unanswered { .. }
+            | Self::NotCalled { .. }
+            | Self::Busy { .. } => false,
+        }
+    }
+
+    /// Whether another node answers at the address.
+    pub(crate) fn is_of_another_node(&self) -> bool {
+        matches!(self, Self::Unreachable { why, .. } if why.other_node().is_some())
+    }
 }
 
 /// What was tried to reach a node, and what went wrong. The user hears the most telling of it.
@@ -168,7 +195,7 @@ fn nor_by_relay(relayed: Option<&IceFailure>) -> String {
 #[cfg(test)]
 mod tests {
     use keyferry_ice::Stream;
-    use keyferry_proto::{identity::NodeSecret, signalling::CallRefusal};
+    use keyferry_proto::identity::NodeSecret;
 
     use super::*;
 

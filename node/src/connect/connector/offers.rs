@@ -25,6 +25,8 @@ pub(crate) struct Ways {
     pub(crate) passive: Vec<SocketAddr>,
     /// Circuits at which the node can be called.
     pub(crate) circuits: Vec<Multiaddr>,
+    /// The sequence number of the offer.
+    pub(crate) sequence: u64,
 }
 
 /// What a record of the node turned out to be.
@@ -94,7 +96,7 @@ fn ways_of(offer: &Offer, relay_mode: RelayMode) -> Ways {
     });
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.priority));
     let passive = candidates.into_iter().map(|candidate| candidate.addr).collect();
-    Ways { passive, circuits: offer.signalling.clone() }
+    Ways { passive, circuits: offer.signalling.clone(), sequence: offer.sequence }
 }
 
 #[cfg(test)]

@@ -14,10 +14,7 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use keyferry_proto::{hash::ContentHash, identity::NodeKey, offer::content_record_key};
 use libp2p::Multiaddr;
-use tokio::{
-    sync::{mpsc, watch},
-    time::MissedTickBehavior,
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     super::{
@@ -25,16 +22,17 @@ use super::{
         trace::{PathSink, Trace},
     },
     Finder, resolve_hints,
+    search::{MissedTry, SearchBoard, SearchPauses, SearchTries, SoughtProviders},
 };
 use crate::net::{
     path::{AddressPolicy, PathReport, info::PathInfo},
     session::Session,
 };
 
-/// Pause before a lost or unreachable node is tried again; doubled up to [`RETRY_PAUSE_MAX`].
+/// Pause before a node is connected to again that has ended its session soon; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How often providers of content are looked up while a fetch runs.
+/// How often providers of content are looked up while a fetch has some.
 const LOOK_FOR_PROVIDERS_EVERY: Duration = Duration::from_secs(15);
 /// Sessions to providers that one fetch keeps.
 const MAX_PROVIDERS: usize = 8;
@@ -42,28 +40,28 @@ const MAX_PROVIDERS: usize = 8;
 const MAX_ATTEMPTS: usize = 8;
 
 impl Finder {
-    /// Brings sessions with providers of `root` to `found`, now and until it is closed: `node` (with `first`, if there is
-    /// a session already), made again whenever it is lost, and whoever else the DHT knows. `hints` lead to the node, or,
-    /// without one, each to a provider of its own. `paths` hears of the path of each session before it is brought, and again
-    /// when more is known of it.
+    /// Brings sessions with providers to `found`, now and until it is closed: the node that is named, and whoever else the DHT knows.
+    /// `paths` hears of the path of each session before it is brought, and again when more is known of it. `board` hears how the search
+    /// stands while nobody is there.
     pub(crate) async fn find_providers(
         self,
-        root: ContentHash,
-        node: Option<NodeKey>,
-        hints: Vec<Multiaddr>,
-        first: Option<Session>,
+        sought: SoughtProviders,
         found: mpsc::Sender<Session>,
         paths: PathSink,
+        board: SearchBoard,
     ) {
+        let SoughtProviders { root, node, hints, first } = sought;
         let found = FoundSessions { sessions: found, paths };
         let connected = ConnectedProviders::default();
         let by_key = async {
             if let Some(node) = node {
-                self.keep_connected(node, &hints, first, &connected, &found).await;
+                self.keep_connected(node, &hints, first, &connected, &found, &board).await;
             }
         };
         let hinted = if node.is_none() { &hints[..] } else { &[] };
-        let by_content = self.look_for_providers(root, hinted, &connected, &found);
+        // With a node to be reached, the tries to reach it are what is told.
+        let content_board = node.is_none().then_some(&board);
+        let by_content = self.look_for_providers(root, hinted, &connected, &found, content_board);
         tokio::select! {
             () = async { tokio::join!(by_key, by_content); } => {}
             () = found.sessions.closed() => {}
@@ -77,29 +75,29 @@ impl Finder {
         mut next: Option<Session>,
         connected: &ConnectedProviders,
         found: &FoundSessions,
+        board: &SearchBoard,
     ) {
         let mut pause = RETRY_PAUSE;
         loop {
             let session = match next.take().filter(|session| session.end().is_none()) {
-                Some(session) => Ok(session),
-                None => self.connect(node, hints, &Trace::Silent).await,
+                Some(session) => session,
+                None => self.reach(node, hints, &Trace::Silent, board, &mut SearchTries::default()).await,
             };
-            match session {
-                Ok(session) if connected.enter(&session) => {
-                    let since = Instant::now();
-                    if !self.use_best(node, hints, session, connected, found).await {
-                        return;
-                    }
-                    connected.leave(&node);
-                    // A node that takes connections and ends them at once is tried less and less often.
-                    if since.elapsed() > RETRY_PAUSE_MAX {
-                        pause = RETRY_PAUSE;
-                        continue;
-                    }
+            if connected.enter(&session) {
+                let since = Instant::now();
+                if !self.use_best(node, hints, session, connected, found).await {
+                    return;
                 }
+                connected.leave(&node);
+                // A node that takes connections and ends them at once is tried less and less often.
+                if since.elapsed() > RETRY_PAUSE_MAX {
+                    pause = RETRY_PAUSE;
+                    continue;
+                }
+            } else {
                 // Its provider record was quicker.
-                Ok(_) => connected.left(&node).await,
-                Err(error) => tracing::debug!(%error, "the node is not reached yet"),
+                drop(session);
+                connected.left(&node).await;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
@@ -142,11 +140,10 @@ impl Finder {
         hints: &[Multiaddr],
         connected: &ConnectedProviders,
         found: &FoundSessions,
+        board: Option<&SearchBoard>,
     ) {
-        let mut tick = tokio::time::interval(LOOK_FOR_PROVIDERS_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pauses = None;
         loop {
-            tick.tick().await;
             let mut providers = self.rendezvous.providers(content_record_key(&root));
             let mut attempts = FuturesUnordered::new();
             for hint in resolve_hints(hints).await {
@@ -171,6 +168,7 @@ impl Finder {
                         Ok(session) if self.may_enter(&session, connected) => {
                             let (closed, peer, connected) = (session.closed(), session.peer(), connected.clone());
                             let mut path = session.watch_path();
+                            board.inspect(|board| board.found());
                             if !found.send(session, &mut path).await {
                                 return;
                             }
@@ -184,6 +182,18 @@ impl Finder {
                     },
                 }
             }
+            if connected.count() > 0 {
+                pauses = None;
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_FOR_PROVIDERS_EVERY) => {}
+                    () = connected.all_left() => {}
+                }
+                continue;
+            }
+            let now = Instant::now();
+            let pause = pauses.get_or_insert_with(|| SearchPauses::new(now)).next(now);
+            board.inspect(|board| board.missed(MissedTry::of_providers(now + pause)));
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -239,6 +249,11 @@ impl ConnectedProviders {
         self.0.send_modify(|nodes| {
             nodes.insert(session.peer(), session.path().remote);
         });
+    }
+
+    /// Waits until nobody is there.
+    async fn all_left(&self) {
+        let _ = self.0.subscribe().wait_for(HashMap::is_empty).await;
     }
 
     /// Waits until the node is not there.

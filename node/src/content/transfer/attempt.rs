@@ -144,7 +144,7 @@ impl Attempt {
                     None => more_may_come = false,
                 },
                 _ = tick.tick() => {
-                    tell(self.tally.progress());
+                    tell(self.progress());
                     self.excuse_planner()?;
                     self.requests.end_left(Instant::now());
                 }
@@ -365,23 +365,28 @@ impl Attempt {
         }
     }
 
-    /// How long the fetch may still wait for a provider; an error once it is over.
+    /// How long the fetch may still go on without progress; an error once it is over.
     fn patience_left(&mut self, more_may_come: bool) -> Result<Duration, AttemptError> {
-        let for_return = self.patience.for_return.saturating_sub(self.ledger.fruitless());
+        let when_silent = self.patience.when_silent.saturating_sub(self.ledger.fruitless());
         if !self.requests.is_empty() {
-            return if for_return.is_zero() { Err(self.in_the_end().into()) } else { Ok(for_return) };
+            return if when_silent.is_zero() { Err(self.in_the_end().into()) } else { Ok(when_silent) };
         }
-        if self.description.is_disputed && !for_return.is_zero() && self.unproven_describer().is_some() {
+        if self.description.is_disputed && !when_silent.is_zero() && self.unproven_describer().is_some() {
             self.doubt_describer();
             return Err(AttemptError::PlanWasWrong);
         }
-        let stuck = self.stuck_since.elapsed();
-        let left = match self.ledger.has_setback() {
-            true if self.providers.may_return() => for_return,
-            true => self.patience.when_refused.saturating_sub(stuck),
-            false => self.patience.to_find.saturating_sub(stuck),
+        // Somebody who is away may be back, and somebody may still be found; who waits for them, and how long, is not known here.
+        let waits = !self.ledger.has_setback() || self.providers.may_return();
+        let left = match waits {
+            true => Duration::MAX,
+            false => self.patience.when_refused.saturating_sub(self.stuck_since.elapsed()),
         };
         if left.is_zero() || !more_may_come { Err(self.in_the_end().into()) } else { Ok(left) }
+    }
+
+    /// How far it has come, while it runs.
+    fn progress(&self) -> FetchProgress {
+        FetchProgress { is_stuck: self.requests.is_empty(), ..self.tally.progress() }
     }
 
     /// Why it was all in vain.

@@ -57,8 +57,8 @@ pub struct FetchOutcome {
 
 /// Fetches until everything is in its final place.
 ///
-/// `providers` brings sessions to nodes that may have the content, now and while the fetch runs; `progress` is called
-/// several times a second.
+/// `providers` brings sessions to nodes that may have the content, now and while the fetch runs. A fetch with nobody to ask
+/// waits for as long as `providers` is open. `progress` is called several times a second.
 pub async fn fetch(
     job: Job,
     providers: mpsc::Receiver<Session>,

@@ -1,23 +1,21 @@
-//! How long to wait for somebody who has the content.
+//! How long to go on with providers that give nothing.
 //!
-//! What it is not: patience with a single provider; that is the schedule's.
+//! What it is not: patience with a single provider, which is the schedule's, or the wait for somebody who is away: a fetch
+//! waits for as long as more providers may come.
 
 use std::time::Duration;
 
-/// How long an attempt with nobody to ask waits for somebody.
+/// How long a fetch goes on with those who are there and give nothing.
 #[derive(Debug, Clone)]
 pub(super) struct Patience {
-    /// If nobody was ever found.
-    pub(super) to_find: Duration,
-    /// If all who were found are there, and give nothing.
+    /// If all who were found are there, and none is left to be asked.
     pub(super) when_refused: Duration,
-    /// If somebody was lost who may be back: so long after there was last any progress.
-    pub(super) for_return: Duration,
+    /// If some are asked: so long after there was last any progress.
+    pub(super) when_silent: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        let (to_find, when_refused) = (Duration::from_secs(30), Duration::from_secs(4));
-        Self { to_find, when_refused, for_return: Duration::from_secs(60) }
+        Self { when_refused: Duration::from_secs(4), when_silent: Duration::from_secs(60) }
     }
 }

@@ -17,12 +17,13 @@ use keyferry_proto::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     FetchError, InternalError, Lie, ProviderError,
+    attempt::FetchProgress,
     patience::Patience,
     receive::{ReceiveError, ask},
 };
@@ -55,6 +56,7 @@ pub struct Reading {
     /// Bytes that were handed on: whole groups, but for the last.
     offset: u64,
     pieces: mpsc::Sender<FilePiece>,
+    progress: watch::Sender<FetchProgress>,
 }
 
 /// Why the reading ends.
@@ -72,9 +74,14 @@ impl<E: Into<ReceiveError>> From<E> for Stop {
 }
 
 impl Reading {
-    /// What is to be read, and where its bytes go.
-    pub fn new(root: ContentHash, format: Option<ContentFormat>, pieces: mpsc::Sender<FilePiece>) -> Self {
-        Self { root, format, size: None, offset: 0, pieces }
+    /// What is to be read, where its bytes go, and who is told how far it has come.
+    pub fn new(
+        root: ContentHash,
+        format: Option<ContentFormat>,
+        pieces: mpsc::Sender<FilePiece>,
+        progress: watch::Sender<FetchProgress>,
+    ) -> Self {
+        Self { root, format, size: None, offset: 0, pieces, progress }
     }
 
     /// Reads what this machine has, from its file.
@@ -100,24 +107,27 @@ impl Reading {
         read.await.map_err(InternalError::from)?
     }
 
-    /// Reads from the providers that come, one at a time, until the file is whole or nobody reads any more.
+    /// Reads from the providers that come, one at a time, until the file is whole or nobody reads any more. Without one, it waits for
+    /// as long as `providers` is open.
     ///
     /// # Errors
     ///
-    /// If none came, or the last one that came has failed and no other follows in time.
+    /// If none came, or the last one that came has failed and no other follows, or it refuses and no other follows soon.
     pub async fn read_from_all(mut self, mut providers: mpsc::Receiver<Session>) -> Result<(), FetchError> {
         if self.root == ContentHash::EMPTY {
             let _ = self.pieces.send(FilePiece::Size(0)).await;
             return Ok(());
         }
         let patience = Patience::default();
-        let (mut left, mut last) = (patience.to_find, None);
+        let (mut left, mut last) = (Duration::MAX, None);
         loop {
+            self.progress.send_modify(|progress| progress.is_stuck = true);
             let provider = tokio::select! {
                 provider = timeout(left, providers.recv()) => provider.ok().flatten(),
                 () = self.pieces.closed() => return Ok(()),
             };
             let Some(session) = provider else { return Err(FetchError::in_vain(self.root, last)) };
+            self.progress.send_modify(|progress| progress.is_stuck = false);
             match self.read_from(&session).await {
                 Ok(()) | Err(Stop::NobodyReads) => return Ok(()),
                 Err(Stop::Provider(ReceiveError::Local(error))) => return Err(error),
@@ -125,7 +135,7 @@ impl Reading {
                     tracing::debug!(%error, offset = self.offset, "a provider does not go on; another may");
                     left = match &error {
                         ProviderError::Refused(_) => patience.when_refused,
-                        _ => patience.for_return,
+                        _ => Duration::MAX,
                     };
                     last = Some(error);
                 }
@@ -203,6 +213,7 @@ impl Reading {
             self.pieces.send(FilePiece::Size(size)).await.map_err(|_| Stop::NobodyReads)?;
         }
         self.offset += bytes.len() as u64;
+        self.progress.send_modify(|progress| progress.done_bytes = self.offset);
         self.pieces.send(FilePiece::Bytes(bytes.into())).await.map_err(|_| Stop::NobodyReads)
     }
 }

@@ -95,11 +95,7 @@ impl Getter {
     fn new() -> Self {
         let (home, out) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let (store, _) = Store::open(home.path()).unwrap();
-        let patience = Patience {
-            to_find: Duration::from_secs(1),
-            when_refused: Duration::from_secs(1),
-            for_return: Duration::from_secs(5),
-        };
+        let patience = Patience { when_refused: Duration::from_secs(1), when_silent: Duration::from_secs(5) };
         let (progress, cancel) = (Mutex::default(), CancellationToken::new());
         Self { store, _home: home, out, format: None, patience, progress, cancel }
     }
@@ -320,6 +316,7 @@ async fn a_folder_with_copies_and_empty_files_counts_right_at_first_and_resumed(
         total_bytes: 20 * GROUP + 2 + 16,
         done_files: 6,
         total_files: 6,
+        is_stuck: false,
     };
     // Slow enough to be counted while it comes.
     let slow = source.provider(1, Behaviour::Drip { groups: 1, pause: Duration::from_millis(300) }).await;
@@ -375,12 +372,18 @@ async fn empty_files_and_folders_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_that_finds_nobody_or_is_refused_by_all_ends_soon() {
+async fn a_fetch_waits_until_nobody_comes_any_more_and_one_that_is_refused_by_all_ends_soon() {
     let source = Source::file(GROUP);
     let getter = Getter::new();
-    let begin = Instant::now();
-    let alone = getter.fetch_from(source.root, Vec::new()).await;
+    let (found, providers) = mpsc::channel(1);
+    let told = &getter.progress;
+    let (open, _) = mpsc::channel(1);
+    let (alone, ()) = tokio::join!(getter.fetch(source.root, providers, open), async move {
+        until(|| told.lock().unwrap().is_stuck).await;
+        drop(found);
+    });
     assert!(matches!(alone, Err(FetchError::NotFound { .. })), "{alone:?}");
+    let begin = Instant::now();
 
     let refuses = source.provider(1, Behaviour::Refuse(Refusal::Changed)).await;
     let refused = getter.fetch_from(source.root, vec![refuses.session().await]).await;
@@ -390,27 +393,6 @@ async fn a_fetch_that_finds_nobody_or_is_refused_by_all_ends_soon() {
     let lied = getter.fetch_from(source.root, vec![liar.session().await]).await;
     assert!(matches!(lied, Err(FetchError::NoProvider { .. })), "{lied:?}");
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_comes_and_goes_without_giving_anything_is_not_waited_for_forever() {
-    let source = Source::file(40 * GROUP);
-    let getter = Getter::new();
-    let breaks = source.provider(1, Behaviour::HangAfter { groups: 0 }).await;
-    breaks.cut();
-    let (found, providers) = mpsc::channel(4);
-    let again = async {
-        while found.send(breaks.session().await).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-    };
-
-    let ended = tokio::select! {
-        ended = getter.fetch(source.root, providers, found.clone()) => ended,
-        () = again => unreachable!("the fetch is over first"),
-    };
-
-    assert!(matches!(ended, Err(FetchError::NoProvider { .. })), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,8 @@ pub struct FetchProgress {
     pub done_files: u64,
     /// Files in all; 0 until known.
     pub total_files: u64,
+    /// Whether there is nobody to ask now.
+    pub is_stuck: bool,
 }
 
 /// The verified units.

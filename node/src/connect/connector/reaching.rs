@@ -1,0 +1,91 @@
+//! Trying to reach a node for as long as somebody wants it.
+//!
+//! What it is not: one try ([`Finder::try_once`]), or the decision about when it has been long enough (`node::waiting`).
+
+use std::time::{Duration, Instant};
+
+use keyferry_proto::identity::NodeKey;
+use libp2p::Multiaddr;
+use tokio::time::sleep;
+
+use super::{
+    super::trace::Trace,
+    Finder,
+    error::{FindError, Tried},
+    offers::{FoundOffer, ways_to},
+    search::{MissedTry, SearchBoard, SearchPauses, SearchTries},
+};
+use crate::net::session::Session;
+
+/// How often a newer offer is looked for while a try takes long: its addresses may be those of before.
+const LOOK_FOR_OFFER_EVERY: Duration = Duration::from_secs(3);
+
+impl Finder {
+    /// Tries again and again until there is a session with a node, and tells how that stands. Dropping the future gives it up.
+    /// The steps of the first try are told, those of later ones are not.
+    pub(crate) async fn reach(
+        &self,
+        node: NodeKey,
+        hints: &[Multiaddr],
+        trace: &Trace,
+        board: &SearchBoard,
+        tries: &mut SearchTries,
+    ) -> Session {
+        let mut pauses = SearchPauses::new(Instant::now());
+        let mut trace = trace;
+        loop {
+            tries.present = Tried::default();
+            let tried = tokio::select! {
+                tried = self.try_once(node, hints, trace, board, &mut tries.present) => tried,
+                () = self.newer_offer(node, board) => {
+                    tracing::debug!("a newer offer is tried at once");
+                    continue;
+                }
+            };
+            let error = match tried {
+                Ok(Some(session)) => {
+                    board.found();
+                    return session;
+                }
+                Ok(None) => std::mem::take(&mut tries.present).into_error(node).unwrap_or_else(|| self.no_offer(node)),
+                Err(error) => error,
+            };
+            tracing::debug!(%error, "the node is not reached yet");
+            let now = Instant::now();
+            let pause = pauses.next(now);
+            board.missed(MissedTry {
+                why: error.to_string(),
+                is_final: error.is_final(),
+                is_of_another: error.is_of_another_node(),
+                next: now + pause,
+            });
+            tries.last = Some(error);
+            sleep(pause).await;
+            trace = &Trace::Silent;
+        }
+    }
+
+    /// Why all these tries to reach a node were in vain.
+    pub(crate) fn why_not_reached(&self, node: NodeKey, tries: SearchTries) -> FindError {
+        let SearchTries { present, last } = tries;
+        let has_offer = present.had_offer;
+        let unanswered = || if has_offer { FindError::Unanswered { node } } else { self.no_offer(node) };
+        present.into_error(node).or(last).unwrap_or_else(unanswered)
+    }
+
+    /// Returns when the DHT has a newer offer of a node than the newest that was opened: it has moved, or was started again.
+    async fn newer_offer(&self, node: NodeKey, board: &SearchBoard) {
+        loop {
+            sleep(LOOK_FOR_OFFER_EVERY).await;
+            let before = board.newest_offer();
+            let mut offers = ways_to(&self.rendezvous, node, self.relay_mode);
+            while let Some(offer) = offers.recv().await {
+                if let FoundOffer::Ways(ways) = offer
+                    && Some(ways.sequence) > before
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
