@@ -10,6 +10,7 @@ mod measure;
 mod nat;
 mod plain;
 mod relay;
+mod scenario;
 mod small_files;
 mod throughput;
 mod ttfb;
@@ -43,6 +44,10 @@ enum Action {
     Relay(relay::Options),
     /// Runs real nodes behind every two kinds of NAT and firewall, in network namespaces (Linux, root).
     NatMatrix(nat::Options),
+    /// Sets the results of two runs of scenarios side by side.
+    Compare(scenario::compare::Options),
+    /// Writes the page of a result again, as this version draws it.
+    Report(scenario::report::Options),
     /// Makes the Docker image that simulations/compose/nat.yml wants, of the binary beside this one.
     LabImage(nat::ImageOptions),
     /// Listens and connects as it is told by `nat-matrix --self-test`.
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
         Action::EndToEnd(options) => end_to_end::run(&options, cli.json),
         Action::Relay(options) => relay::run(&options, cli.json),
         Action::NatMatrix(options) => nat::run(&options, cli.json),
+        Action::Compare(options) => scenario::compare::run(&options, cli.json),
+        Action::Report(options) => scenario::report::run(&options, cli.json),
         Action::LabImage(options) => nat::make_image(&options),
         Action::NatProbe => nat::run_probe(),
         Action::PlainServe(options) => plain::serve(&options),
@@ -79,7 +86,8 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("keyferry-sim: {error:#}");
             // What could not start is told from what went wrong.
-            if error.is::<nat::Lacking>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            let cannot_start = error.is::<nat::Lacking>() || error.is::<scenario::FolderError>();
+            if cannot_start { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
