@@ -72,7 +72,7 @@ function eventsCard(report) {
   const missing = report.events_in_all - entries.length;
   const head = element("tr", null, ["s", "process", "event", "what"].map((title, index) => element("th", { scope: "col", class: index === 0 ? "right" : null }, title)));
   return card("Events", null,
-    missing > 0 ? element("p", { class: "note" }, `${missing.toLocaleString("en")} of ${plural(report.events_in_all, "event", "events")} are not in this page (mostly such as say how far a fetch has come); all are in events.jsonl.`) : null,
+    missing > 0 ? element("p", { class: "note" }, `${missing.toLocaleString("en")} of ${plural(report.events_in_all, "event", "events")} are not in this page (first such as only say how far something has come); all are in events.jsonl.`) : null,
     element("div", { class: "bar screen-only" }, byProcess, byKind, search, count),
     element("div", { class: "scroll" }, element("table", { class: "events stack", "aria-label": "Events" }, element("thead", null, head), body)), more);
 }
