@@ -8,6 +8,7 @@ mod kill;
 mod lab;
 mod measure;
 mod nat;
+mod network;
 mod plain;
 mod relay;
 mod scenario;
@@ -44,12 +45,20 @@ enum Action {
     Relay(relay::Options),
     /// Runs real nodes behind every two kinds of NAT and firewall, in network namespaces (Linux, root).
     NatMatrix(nat::Options),
+    /// Runs a scenario: many nodes, what happens to them, and whether all is as expected (Linux, root).
+    Run(scenario::RunOptions),
+    /// Says whether files of scenarios hold together, and if not, what is wrong, and where.
+    Check(scenario::CheckOptions),
+    /// Lists the scenarios that come with the program, each with its question.
+    Scenarios,
+    /// Writes a scenario to begin with.
+    New(scenario::NewOptions),
     /// Sets the results of two runs of scenarios side by side.
     Compare(scenario::compare::Options),
     /// Writes the page of a result again, as this version draws it.
     Report(scenario::report::Options),
     /// Makes the Docker image that simulations/compose/nat.yml wants, of the binary beside this one.
-    LabImage(nat::ImageOptions),
+    LabImage(network::ImageOptions),
     /// Listens and connects as it is told by `nat-matrix --self-test`.
     #[command(hide = true)]
     NatProbe,
@@ -73,9 +82,18 @@ fn main() -> ExitCode {
         Action::EndToEnd(options) => end_to_end::run(&options, cli.json),
         Action::Relay(options) => relay::run(&options, cli.json),
         Action::NatMatrix(options) => nat::run(&options, cli.json),
+        Action::Run(options) => match scenario::run(&options, cli.json) {
+            Ok(true) => Ok(()),
+            // What did not hold has been told.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        Action::Check(options) => scenario::check(&options, cli.json),
+        Action::Scenarios => scenario::list(cli.json),
+        Action::New(options) => scenario::new(&options),
+        Action::LabImage(options) => network::make_image(&options),
         Action::Compare(options) => scenario::compare::run(&options, cli.json),
         Action::Report(options) => scenario::report::run(&options, cli.json),
-        Action::LabImage(options) => nat::make_image(&options),
         Action::NatProbe => nat::run_probe(),
         Action::PlainServe(options) => plain::serve(&options),
         Action::PlainFetch(options) => plain::fetch(&options),
@@ -84,9 +102,15 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("keyferry-sim: {error:#}");
+            // What is wrong with a file has lines of its own.
+            match error.downcast_ref::<scenario::Refused>() {
+                Some(refused) => eprintln!("{refused}"),
+                None => eprintln!("keyferry-sim: {error:#}"),
+            }
             // What could not start is told from what went wrong.
-            let cannot_start = error.is::<nat::Lacking>() || error.is::<scenario::FolderError>();
+            let cannot_start = error.is::<network::Lacking>()
+                || error.is::<scenario::Refused>()
+                || error.is::<scenario::FolderError>();
             if cannot_start { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -1,11 +1,9 @@
-//! `nat-matrix`: real nodes behind every two kinds of NAT and firewall, in network namespaces around a core of routers.
+//! `nat-matrix`: real nodes behind every two kinds of NAT and firewall, in a [`crate::network`].
 //!
 //! ```text
-//! scenario     sites, cells and addresses          ─┐
-//! rules        what routers do, for nftables        ├─ the same for any engine
-//! expectation  what theory says                    ─┘
-//! world        builds it on `core` (routers on TUN devices) and `namespaces`, each of an `engine`: bare, or in a container
-//! image        what containers are made of
+//! scenario     sites, cells and addresses
+//! expectation  what theory says
+//! world        the network of it
 //! self_test    proves it with `probe`s, without Keyferry
 //! nodes, pair  real nodes in it: one run of one cell; relays: who relays for them
 //! matrix       all cells; `report` and `picture` show them
@@ -15,23 +13,18 @@
 //!
 //! What it is not: the internet. Routers here are Linux, with what nftables can do.
 
-mod core;
-mod engine;
 mod expectation;
 mod following;
-mod image;
 mod latency;
 mod losing;
 mod matrix;
 mod moving;
-mod namespaces;
 mod nodes;
 mod pair;
 mod picture;
 mod probe;
 mod relays;
 mod report;
-mod rules;
 mod scenario;
 mod self_test;
 mod speed;
@@ -40,7 +33,7 @@ mod world;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process, thread,
+    thread,
     time::Duration,
 };
 
@@ -48,9 +41,6 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use self::{
-    core::{Rate, Way},
-    engine::Engine,
-    image::Image,
     matrix::{Settings, Task},
     nodes::Program,
     pair::Plan,
@@ -58,10 +48,15 @@ use self::{
     scenario::{Cell, Site},
     world::World,
 };
-use crate::{lab::keyferry_binary, measure::parse_size};
+use crate::{
+    lab::keyferry_binary,
+    measure::parse_size,
+    network::{
+        self, Engine, Image, KEYFERRY_IN_IMAGE,
+        core::{Rate, Way},
+    },
+};
 
-pub(crate) use image::{Options as ImageOptions, make as make_image};
-pub(crate) use namespaces::Lacking;
 pub(crate) use probe::obey as run_probe;
 
 /// What to run.
@@ -159,9 +154,9 @@ enum EngineKind {
 
 /// Runs the lab and prints what came of it.
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
-    namespaces::ensure_possible(&options.programs())?;
-    end_tidily_on_signals()?;
-    let left = namespaces::sweep_dead();
+    network::ensure_possible(&options.programs())?;
+    network::end_tidily_on_signals(|| ())?;
+    let left = network::sweep_dead();
     if left > 0 {
         eprintln!("removed {left} namespaces that an earlier run has left");
     }
@@ -180,7 +175,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
             None => Engine::Namespaces,
         },
         program: Program {
-            keyferry: if image.is_some() { image::KEYFERRY.into() } else { keyferry },
+            keyferry: if image.is_some() { KEYFERRY_IN_IMAGE.into() } else { keyferry },
             logs: options.keep.is_some(),
             relays: if options.moving { Relays::Slow } else { options.relays },
         },
@@ -232,7 +227,7 @@ fn hold(cell: Cell, way: Way, plan: &Plan, dir: &Path) -> Result<()> {
     let _public = plan.program.start_public(&world)?;
     world.plug(cell)?;
     println!(
-        "{cell} is up. The sharer's host is a, the caller's b, their routers ar, ac, br, bc; public nodes are p0, p1, p2."
+        "{cell} is up. The sharer's host is a, the caller's b, their routers a.router, a.carrier, b.router, b.carrier; public nodes are p0, p1, p2."
     );
     println!("  export KEYFERRY_NO_MDNS=1 KEYFERRY_BOOTSTRAP={}", nodes::bootstrap());
     if let Some(relays) = plan.program.relays.configured() {
@@ -313,32 +308,6 @@ impl Options {
         };
         Ok(round_trips.iter().flat_map(at).collect())
     }
-}
-
-/// Has Ctrl-C and SIGTERM remove all namespaces, with what runs in them, before this process ends.
-fn end_tidily_on_signals() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name("lab-signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            let code = tokio::select! {
-                _ = interrupt.recv() => 130,
-                _ = terminate.recv() => 143,
-            };
-            eprintln!("keyferry-sim: stopping; removing the namespaces");
-            namespaces::sweep_own();
-            if engine::makes_containers() {
-                image::remove_own();
-            }
-            process::exit(code);
-        });
-    })?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub fn document(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All commands of this program in blocks of code of the README and of `docs`.
+/// All commands of this program in blocks of code of the README and of `docs`. Blocks of TOML have keys, and no commands.
 ///
 /// # Panics
 /// Panics if a document cannot be read.
@@ -36,12 +36,13 @@ pub fn documented_commands(program: &str) -> Vec<Documented> {
 }
 
 fn commands_in(name: &str, text: &str, program: &str) -> Vec<Documented> {
-    let mut is_fenced = false;
+    // The language of the block of code that a line is in.
+    let mut fence: Option<&str> = None;
     let mut commands = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        if line.starts_with("```") {
-            is_fenced = !is_fenced;
-        } else if is_fenced || line.starts_with("    ") {
+        if let Some(language) = line.strip_prefix("```") {
+            fence = if fence.is_some() { None } else { Some(language) };
+        } else if fence.map_or(line.starts_with("    "), |language| language != "toml") {
             let place = format!("{name}:{}", number + 1);
             commands.extend(arguments(line, program).map(|arguments| Documented { place, arguments }));
         }
@@ -74,7 +75,8 @@ mod tests {
     #[test]
     fn commands_are_found_however_they_are_called() {
         let text = "keyferry prose\n```sh\n$ keyferry get X -o Y   # and so on\nsudo target/release/keyferry ls\n```\n\n    \
-                    cargo run --release -p keyferry -- id --new\n    KEYFERRY_HOME=a keyferry status\n    cargo build -p keyferry\n";
+                    cargo run --release -p keyferry -- id --new\n    KEYFERRY_HOME=a keyferry status\n    cargo build -p keyferry\n\
+                    ```toml\nkeyferry = [\"share\"]\n```\n";
         let found: Vec<_> =
             commands_in("a.md", text, "keyferry").into_iter().map(|it| it.arguments.join(" ")).collect();
         assert_eq!(found, ["get X -o Y", "ls", "id --new", "status"]);

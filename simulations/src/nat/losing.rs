@@ -16,7 +16,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    core::Way,
     following::Sharing,
     nodes::{Program, PublicHosts},
     pair::Plan,
@@ -24,7 +23,7 @@ use super::{
     scenario::{Cell, Site},
     world::World,
 };
-use crate::measure::MIB;
+use crate::{measure::MIB, network::core::Way};
 
 /// No direct path is possible there.
 const CELL: Cell = Cell::Apart(Site::Symmetric, Site::SymmetricRst);

@@ -16,12 +16,12 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{
-    core::Way,
     expectation::{Expected, PathKind},
     pair::{self, Plan, Run},
     scenario::Cell,
     world::World,
 };
+use crate::network::core::Way;
 
 /// The longest time to the first byte through a relay or, where there is none, to the message that one is needed.
 pub(crate) const RELAYED_WITHIN: Duration = Duration::from_secs(3);

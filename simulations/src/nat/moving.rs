@@ -13,13 +13,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    core::Way,
     following::Sharing,
     pair::Plan,
-    scenario::{Cell, Line, Side, Site},
+    scenario::{Cell, Side, Site, line_of_site},
     world::World,
 };
-use crate::measure::MIB;
+use crate::{
+    measure::MIB,
+    network::{core::Way, router_of},
+};
 
 const CELL: Cell = Cell::Apart(Site::PortDependentRst, Site::PortDependent);
 
@@ -105,7 +107,7 @@ fn over(path: &str) -> impl Fn(&Value) -> bool + '_ {
 
 /// Has the sharer's router drop what goes straight from site to site. What goes to relays passes.
 fn block(world: &World) -> Result<()> {
-    let other = Line::of_site(Side::B, Site::PortDependent).v4;
+    let other = line_of_site(Side::B, Site::PortDependent).v4;
     nft(
         world,
         &format!(
@@ -120,7 +122,7 @@ fn unblock(world: &World) -> Result<()> {
 }
 
 fn nft(world: &World, rules: &str) -> Result<()> {
-    let status = world.command("ar", "nft").arg(rules).status()?;
+    let status = world.command(&router_of(Side::A.name()), "nft").arg(rules).status()?;
     ensure!(status.success(), "nft {rules}: {status}");
     Ok(())
 }

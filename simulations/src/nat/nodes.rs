@@ -19,9 +19,10 @@ use serde_json::Value;
 
 use super::{
     relays::{Coturn, Relays, coturn_line},
-    scenario::{Line, PUBLIC_NODES, PUBLIC_PORT},
+    scenario::{PUBLIC_NODES, PUBLIC_PORT, line_of_public_node},
     world::{World, public_addrs, public_place},
 };
+use crate::network::Line;
 
 /// How long a node may take to come up, or to share something.
 const START: Duration = Duration::from_secs(40);
@@ -128,7 +129,7 @@ impl PublicHosts {
     /// Kills what runs on the host with this address, which must still run, without a chance to tidy up.
     pub(super) fn kill_at(&mut self, ip: IpAddr) -> Result<()> {
         let has = |line: Line| [IpAddr::from(line.v4), line.v6.into()].contains(&ip);
-        let nodes = self.nodes.iter_mut().enumerate().map(|(at, node)| (Line::of_public_node(at), &mut node.child));
+        let nodes = self.nodes.iter_mut().enumerate().map(|(at, node)| (line_of_public_node(at), &mut node.child));
         let coturns = self.coturns.iter_mut().enumerate().map(|(at, coturn)| (coturn_line(at), coturn.process()));
         let (_, process) =
             nodes.chain(coturns).find(|(line, _)| has(*line)).with_context(|| format!("nobody is at {ip}"))?;

@@ -14,13 +14,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    engine::Engine,
     expectation::PathKind,
     nodes::{Program, forget},
     scenario::{Cell, PUBLIC_PORT, Site},
     world::World,
 };
-use crate::measure::MIB;
+use crate::{measure::MIB, network::Engine};
 
 /// How long a `ping` may take until it has a session or says why not.
 const PING: Duration = Duration::from_secs(60);

@@ -25,7 +25,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{scenario::lan, world::World};
+use super::world::World;
+use crate::network::lan;
 
 /// How long a listener may take to tell what it saw.
 const TELL: Duration = Duration::from_secs(2);

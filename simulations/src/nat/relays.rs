@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::{
-    scenario::{Line, PUBLIC_NODES, PUBLIC_PORT},
+    scenario::{PUBLIC_NODES, PUBLIC_PORT, line_of_public_node},
     world::{World, public_addrs},
 };
+use crate::network::Line;
 
 /// The user and the password of relays that want one.
 const USER: &str = "lab";
@@ -109,7 +110,7 @@ fn user() -> String {
 
 /// The line of a host that coturn runs on.
 pub(super) fn coturn_line(index: usize) -> Line {
-    Line::of_public_node(PUBLIC_NODES + index)
+    line_of_public_node(PUBLIC_NODES + index)
 }
 
 fn coturn_addrs(line: &Line) -> [SocketAddr; 2] {
@@ -123,7 +124,7 @@ impl Coturn {
     /// Starts one on a host of its own and waits until it takes connections.
     pub(super) fn start(world: &World, index: usize) -> Result<Self> {
         let (place, line) = (format!("t{index}"), coturn_line(index));
-        world.add_public_host(&place, &line)?;
+        world.add_public_host(&place, line)?;
         let file = |extension: &str| world.dir().join(&place).with_extension(extension);
         let log = std::fs::File::create(file("log"))?;
         let mut command = world.command(&place, "turnserver");

@@ -1,15 +1,10 @@
 //! What the lab is made of: the sites that people have, which two of them meet, and their addresses.
 //!
-//! What it is not: how it is built (`world`, by namespaces), how routers are set up (`rules`) or what should come of it
-//! (`expectation`).
+//! What it is not: how it is built (`network`), or what should come of it (`expectation`).
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
-use super::core::Router;
+use crate::network::{Filtering, Ipv4, Line, Mapping, Properties, Refusal};
 
 /// Public nodes that everybody enters the network through: DHT, STUN and signalling.
 pub(crate) const PUBLIC_NODES: usize = 3;
@@ -143,9 +138,27 @@ impl Site {
         matches!(self, Site::V6Drop | Site::V6Rst | Site::V6Prohibited)
     }
 
-    /// Whether there are two NATs, one behind the other.
-    pub(crate) fn is_double(self) -> bool {
-        matches!(self, Site::CarrierGrade | Site::CarrierGradeRst)
+    /// What it is built as.
+    pub(crate) fn properties(self) -> Properties {
+        let (home, v6_only) = (Properties::home(), Properties::v6_only());
+        match self {
+            Site::Public | Site::Public443 => Properties::public(),
+            Site::EndpointIndependent => Properties { filtering: Filtering::EndpointIndependent, ..home },
+            Site::AddressDependent => Properties { filtering: Filtering::AddressDependent, ..home },
+            Site::PortDependent => home,
+            Site::PortDependentRst => Properties { refusal: Refusal::Reset, ..home },
+            Site::Symmetric => Properties { mapping: Mapping::AddressAndPortDependent, ..home },
+            Site::SymmetricRst => {
+                Properties { mapping: Mapping::AddressAndPortDependent, refusal: Refusal::Reset, ..home }
+            }
+            Site::CarrierGrade => Properties { ipv4: Ipv4::CarrierNat, ..home },
+            Site::CarrierGradeRst => Properties { ipv4: Ipv4::CarrierNat, refusal: Refusal::Reset, ..home },
+            Site::PortMapping => Properties { upnp: true, ..home },
+            Site::Only443 => Properties { outward_ports: vec![443], ..home },
+            Site::V6Drop => v6_only,
+            Site::V6Rst => Properties { refusal: Refusal::Reset, ..v6_only },
+            Site::V6Prohibited => Properties { refusal: Refusal::Prohibited, ..v6_only },
+        }
     }
 }
 
@@ -242,87 +255,31 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// The letter that names of places begin with.
-    pub(crate) fn letter(self) -> char {
+    /// The name of its host, and of its site.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Side::A => 'a',
-            Side::B => 'b',
+            Side::A => "a",
+            Side::B => "b",
         }
     }
 }
 
-/// One line into the core, with its addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// The address of the host or router at its end.
-    pub(crate) v4: Ipv4Addr,
-    /// How many bits of it are the network's.
-    pub(crate) v4_prefix: u8,
-    /// The IPv6 address at its end; the /48 around it is reached over the line.
-    pub(crate) v6: Ipv6Addr,
-    /// The router that it ends at.
-    pub(crate) edge: Router,
+/// The line of a public node.
+pub(crate) fn line_of_public_node(index: usize) -> Line {
+    let base = 16 * (index as u8 + 1);
+    Line::new(Ipv4Addr::new(192, 0, 2, base), 28, 0x10 + index as u16)
 }
 
-impl Line {
-    /// The line of a public node.
-    pub(crate) fn of_public_node(index: usize) -> Line {
-        let base = 16 * (index as u8 + 1);
-        Self::new(Ipv4Addr::new(192, 0, 2, base), 28, 0x10 + index as u16)
-    }
-
-    /// The line of one side.
-    pub(crate) fn of_site(side: Side, site: Site) -> Line {
-        let network = match (side, site) {
-            // miniupnpd maps no port while its own address is out of a documentation range; nobody is at these here.
-            (Side::A, Site::PortMapping) => Ipv4Addr::new(100, 128, 10, 0),
-            (Side::B, Site::PortMapping) => Ipv4Addr::new(100, 128, 11, 0),
-            (Side::A, _) => Ipv4Addr::new(198, 51, 100, 0),
-            (Side::B, _) => Ipv4Addr::new(203, 0, 113, 0),
-        };
-        Self::new(network, 24, if side == Side::A { 0xa } else { 0xb })
-    }
-
-    fn new(v4_network: Ipv4Addr, v4_prefix: u8, v6_network: u16) -> Self {
-        let v4 = |host: u32| Ipv4Addr::from_bits(v4_network.to_bits() + host);
-        let v6 = |host: u16| Ipv6Addr::new(0x2001, 0xdb8, v6_network, 0, 0, 0, 0, host);
-        Self { v4: v4(2), v4_prefix, v6: v6(2), edge: Router { v4: v4(1), v6: v6(1) } }
-    }
-
-    /// What the core sends over it.
-    pub(crate) fn networks(&self) -> Vec<(IpAddr, u8)> {
-        vec![(self.v4.into(), self.v4_prefix), (self.v6.into(), 48)]
-    }
-}
-
-/// The router in the middle of the core.
-pub(crate) const BACKBONE: Router =
-    Router { v4: Ipv4Addr::new(192, 0, 2, 254), v6: Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1) };
-
-/// The network behind a home router. Every home has the same, as people have.
-pub(crate) mod lan {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
-    use super::Side;
-
-    /// The home router, seen from inside.
-    pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
-    /// The carrier's router, seen from the home.
-    pub(crate) const CARRIER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
-    /// The home router, seen from the carrier.
-    pub(crate) const SUBSCRIBER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 2);
-
-    /// A host; two that are behind one router differ.
-    pub(crate) fn host(second: bool) -> Ipv4Addr {
-        Ipv4Addr::new(192, 168, 1, if second { 11 } else { 10 })
-    }
-
-    /// The router and a host of the IPv6 network inside a site.
-    pub(crate) fn v6(side: Side) -> (Ipv6Addr, Ipv6Addr) {
-        let network = if side == Side::A { 0xa } else { 0xb };
-        let at = |host: u16| Ipv6Addr::new(0x2001, 0xdb8, network, 1, 0, 0, 0, host);
-        (at(1), at(0x10))
-    }
+/// The line of one side.
+pub(crate) fn line_of_site(side: Side, site: Site) -> Line {
+    let network = match (side, site) {
+        // miniupnpd maps no port while its own address is out of a documentation range; nobody is at these here.
+        (Side::A, Site::PortMapping) => Ipv4Addr::new(100, 128, 10, 0),
+        (Side::B, Site::PortMapping) => Ipv4Addr::new(100, 128, 11, 0),
+        (Side::A, _) => Ipv4Addr::new(198, 51, 100, 0),
+        (Side::B, _) => Ipv4Addr::new(203, 0, 113, 0),
+    };
+    Line::new(network, 24, if side == Side::A { 0xa } else { 0xb })
 }
 
 #[cfg(test)]
@@ -350,9 +307,9 @@ mod tests {
 
     #[test]
     fn lines_do_not_overlap() {
-        let mut lines: Vec<Line> = (0..PUBLIC_NODES).map(Line::of_public_node).collect();
+        let mut lines: Vec<Line> = (0..PUBLIC_NODES).map(line_of_public_node).collect();
         for site in [Site::Public, Site::PortMapping] {
-            lines.extend([Side::A, Side::B].map(|side| Line::of_site(side, site)));
+            lines.extend([Side::A, Side::B].map(|side| line_of_site(side, site)));
         }
         lines.dedup_by_key(|line| line.v6);
         let v4: std::collections::HashSet<u32> = lines.iter().map(|line| line.v4.to_bits() >> 4).collect();

@@ -13,12 +13,14 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::{
-    core::{HOPS, Way},
-    engine::Engine,
     probe::{Failed, Order, Probe, Said},
-    rules::{Filtering, Mapping, Refusal},
-    scenario::{Cell, Line, PUBLIC_PORT, Side, Site, lan},
-    world::{World, home_of, public_place},
+    scenario::{Cell, PUBLIC_PORT, Side, Site, line_of_public_node, line_of_site},
+    world::{World, public_place},
+};
+use crate::network::{
+    Engine, Filtering, Mapping, Refusal,
+    core::{HOPS, Way},
+    lan,
 };
 
 /// How long a probe waits for what should be answered at once, and for what should not be answered.
@@ -83,7 +85,7 @@ impl Bench {
         let near = |port| public_addr(0, site, port);
         let first = seen(host.connect(HOST_PORT, near(PUBLIC_PORT), WAIT)?)?;
         let second = seen(host.connect(HOST_PORT, public_addr(1, site, PUBLIC_PORT), WAIT)?)?;
-        let nat = home_of(site);
+        let nat = site.properties();
         let keeps = nat.mapping == Mapping::EndpointIndependent;
         self.check(site, "maps independently of the endpoint", keeps, first == second);
         self.check(site, "is seen by its public address", public_ip(site), first.ip());
@@ -107,7 +109,7 @@ impl Bench {
 
     /// A packet has to die at each router of the core, and to pass with one hop more.
     fn look_at_hops(&mut self, host: &mut Probe, site: Site) -> Result<()> {
-        let own = if site.is_public() { 0 } else { 1 + u32::from(site.is_double()) };
+        let own = if site.is_public() { 0 } else { 1 + u32::from(site.properties().routers() == 2) };
         for (what, hops, expected) in [
             ("a connection dies at the first router of the core", own + 1, Verdict::Unreachable),
             ("a connection dies at the last router of the core", own + HOPS as u32, Verdict::Unreachable),
@@ -128,7 +130,7 @@ impl Bench {
     fn look_at_one_nat(&mut self, world: &World, cell: Cell) -> Result<()> {
         let mut a = Probe::listening(world, "a", &[HOST_PORT])?;
         let mut b = Probe::listening(world, "b", &[HOST_PORT + 1])?;
-        let to_a = SocketAddr::new(lan::host(false).into(), HOST_PORT);
+        let to_a = SocketAddr::new(lan::host(0).into(), HOST_PORT);
         let inside = b.connect(0, to_a, WAIT)?;
         self.check(cell, "hosts reach each other inside", Verdict::In, Verdict::of(&inside));
         let outside_of_a = seen(a.connect(HOST_PORT, public_addr(0, Site::Public, PUBLIC_PORT), WAIT)?)?;
@@ -192,14 +194,14 @@ impl Verdict {
 }
 
 fn known_address(site: Site) -> Verdict {
-    match home_of(site).filtering {
+    match site.properties().filtering {
         Filtering::AddressDependent | Filtering::EndpointIndependent => Verdict::In,
         Filtering::AddressAndPortDependent => strangers(site),
     }
 }
 
 fn strangers(site: Site) -> Verdict {
-    let nat = home_of(site);
+    let nat = site.properties();
     match site {
         Site::Public | Site::Public443 => Verdict::In,
         Site::V6Drop => Verdict::Silence,
@@ -212,11 +214,12 @@ fn strangers(site: Site) -> Verdict {
 }
 
 fn public_ip(site: Site) -> IpAddr {
-    if site.is_v6_only() { lan::v6(Side::A).1.into() } else { Line::of_site(Side::A, site).v4.into() }
+    let line = line_of_site(Side::A, site);
+    if site.is_v6_only() { lan::host_v6(&line, 0).into() } else { line.v4.into() }
 }
 
 fn public_addr(index: usize, from: Site, port: u16) -> SocketAddr {
-    let line = Line::of_public_node(index);
+    let line = line_of_public_node(index);
     let ip: IpAddr = if from.has_v4() { line.v4.into() } else { line.v6.into() };
     SocketAddr::new(ip, port)
 }

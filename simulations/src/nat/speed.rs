@@ -12,12 +12,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    core::Way,
     pair::{self, Plan, Run},
     scenario::{Cell, Site},
     world::World,
 };
-use crate::measure::median;
+use crate::{measure::median, network::core::Way};
 
 /// The least part of the plain path's speed that the punched one has to reach.
 const REQUIRED: f64 = 0.95;

@@ -89,6 +89,15 @@ pub fn ensure(programs: &[&str]) -> Result<(), String> {
     if missing.is_empty() { Ok(()) } else { Err(sentence(&missing)) }
 }
 
+/// Whether a program, by its name or path, is on this machine.
+pub fn is_here(program: &str) -> bool {
+    if program.contains('/') {
+        return PathBuf::from(program).is_file();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|folder| folder.join(program).is_file())
+}
+
 /// A program that is not here, and the Debian package that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Missing {
@@ -98,9 +107,6 @@ struct Missing {
 
 /// Those of the programs that are neither in `PATH` nor where Debian has root's.
 fn missing(programs: &[&str]) -> Vec<Missing> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
-    let is_here = |program: &str| folders.iter().any(|folder| folder.join(program).is_file());
     let missing = programs.iter().filter(|program| !is_here(program));
     missing.map(|program| Missing { program: (*program).to_owned(), package: package(program) }).collect()
 }

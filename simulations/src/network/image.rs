@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -16,16 +16,39 @@ use clap::Args;
 use crate::lab::keyferry_binary;
 
 /// Where the binary is in the image.
-pub(crate) const KEYFERRY: &str = "/usr/local/bin/keyferry";
+pub(crate) const KEYFERRY: &str = "/keyferry/keyferry";
+
+/// Where this program is in the image.
+pub(crate) const KEYFERRY_SIM: &str = "/keyferry/keyferry-sim";
 
 /// The name of the lab's images.
 const REPOSITORY: &str = "keyferry-lab";
 
 /// What scripts in containers use. The last is for the site whose router maps ports.
-const TOOLS: [&str; 10] = ["sh", "sleep", "ip", "nft", "sysctl", "ls", "cat", "ping", "cmp", "miniupnpd"];
+const TOOLS: &[&str] = &[
+    "sh",
+    "sleep",
+    "ip",
+    "nft",
+    "sysctl",
+    "nsenter",
+    "mount",
+    "ls",
+    "cat",
+    "kill",
+    "cp",
+    "dd",
+    "rm",
+    "umount",
+    "conntrack",
+    "ping",
+    "cmp",
+    "curl",
+    "miniupnpd",
+];
 
-/// Those that may be missing.
-const OPTIONAL: [&str; 4] = ["ping", "cmp", "ls", "miniupnpd"];
+/// How many of them, from the first on, the lab itself cannot do without.
+const NEEDED: usize = 7;
 
 /// Where to look for tools.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -106,21 +129,23 @@ fn import(keyferry: &Path, name: &str) -> Result<()> {
     );
     let dir = tempfile::Builder::new().prefix("keyferry-image-").tempdir()?;
     let root = dir.path();
-    for folder in ["tmp", "run", "proc", "sys", "dev", "etc", "usr/bin", "usr/local/bin", "root"] {
+    for folder in ["tmp", "run", "proc", "sys", "dev", "etc", "usr/bin", "keyferry", "root"] {
         fs::create_dir_all(root.join(folder))?;
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/usr/bin/sh\n")?;
-    copy_with_libraries(keyferry, &root.join(KEYFERRY.trim_start_matches('/')), root)?;
-    for tool in TOOLS {
+    let (this, inside) = (env::current_exe()?, |path: &str| root.join(path.trim_start_matches('/')));
+    copy_with_libraries(keyferry, &inside(KEYFERRY), root)?;
+    copy_with_libraries(&this, &inside(KEYFERRY_SIM), root)?;
+    for &tool in TOOLS {
         match FOLDERS.iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.is_file()) {
             Some(path) => copy_with_libraries(&path, &root.join("usr/bin").join(tool), root)?,
-            None if OPTIONAL.contains(&tool) => {}
+            None if !TOOLS[..NEEDED].contains(&tool) => {}
             None => bail!("the image needs `{tool}`, which is not here"),
         }
     }
     let mut tar = Command::new("tar").arg("-C").arg(root).args(["-c", "."]).stdout(Stdio::piped()).spawn()?;
     let packed = tar.stdout.take().context("standard output was piped")?;
-    let path = "ENV PATH=/usr/local/bin:/usr/bin";
+    let path = "ENV PATH=/keyferry:/usr/sbin:/usr/bin";
     let imported = Command::new("docker").args(["import", "--change", path, "-", name]).stdin(packed).output()?;
     ensure!(tar.wait()?.success(), "tar failed");
     ensure!(imported.status.success(), "docker import: {}", String::from_utf8_lossy(&imported.stderr).trim());

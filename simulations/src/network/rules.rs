@@ -9,12 +9,9 @@
 //! | address-dependent filtering           | the same, for addresses that the port has sent to                               |
 //! | hairpinning                           | the same map for what comes from inside, with the public address as its source  |
 //!
-//! What it is not: addresses or interfaces; those are of `scenario` and `world`.
+//! What it is not: addresses or interfaces; those are of `line` and `Network`.
 
 use std::net::Ipv4Addr;
-
-/// How long a mapping without packets is kept. RFC 5382 asks for more; no run lasts as long.
-const MAPPING_LIFETIME: &str = "10m";
 
 /// How a NAT chooses the port of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +46,7 @@ pub(crate) enum Refusal {
 
 /// A NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nat {
+pub(super) struct Nat<'a> {
     /// How it chooses ports.
     pub(crate) mapping: Mapping,
     /// Whom it lets in.
@@ -57,27 +54,19 @@ pub(crate) struct Nat {
     /// How it answers those whom it does not let in.
     pub(crate) refusal: Refusal,
     /// Whether hosts inside reach each other by the public address, given here.
-    pub(crate) hairpin: Option<Ipv4Addr>,
-    /// Whether only connections to port 443 may go out.
-    pub(crate) only_443: bool,
+    pub(super) hairpin: Option<Ipv4Addr>,
+    /// The ports that connections may go out to; empty where all may.
+    pub(crate) outward_ports: &'a [u16],
+    /// How long a mapping without packets is kept, in seconds.
+    pub(crate) lifetime_seconds: u64,
     /// Whether miniupnpd keeps chains in it.
     pub(crate) upnp: bool,
 }
 
-impl Nat {
-    /// The NAT of most homes.
-    pub(crate) const HOME: Nat = Nat {
-        mapping: Mapping::EndpointIndependent,
-        filtering: Filtering::AddressAndPortDependent,
-        refusal: Refusal::Drop,
-        hairpin: None,
-        only_443: false,
-        upnp: false,
-    };
-
+impl Nat<'_> {
     /// The rules for `nft -f`.
-    pub(crate) fn rules(&self) -> String {
-        let mut rules = firewall(self.refusal, self.only_443);
+    pub(super) fn rules(&self) -> String {
+        let mut rules = firewall(self.refusal, self.outward_ports);
         rules += &self.translation();
         if self.upnp {
             rules += CHAINS_OF_MINIUPNPD;
@@ -108,10 +97,11 @@ impl Nat {
                 ),
             ),
         };
+        let lifetime = self.lifetime_seconds;
         format!(
             "table ip nat {{
-  map mappings {{ type inet_service : ipv4_addr . inet_service; size 65536; flags dynamic,timeout; timeout {MAPPING_LIFETIME}; }}
-  set contacted {{ type inet_service . ipv4_addr; size 65536; flags dynamic,timeout; timeout {MAPPING_LIFETIME}; }}
+  map mappings {{ type inet_service : ipv4_addr . inet_service; size 65536; flags dynamic,timeout; timeout {lifetime}s; }}
+  set contacted {{ type inet_service . ipv4_addr; size 65536; flags dynamic,timeout; timeout {lifetime}s; }}
   chain learn {{
     type filter hook postrouting priority srcnat - 10;
     iifname != \"wan\" oifname \"wan\" meta l4proto tcp update @mappings {{ tcp sport : ip saddr . tcp sport }}{learned}
@@ -128,13 +118,17 @@ impl Nat {
 }
 
 /// The rules of a firewall that lets in only what was asked for from inside.
-pub(crate) fn firewall(refusal: Refusal, only_443: bool) -> String {
+pub(super) fn firewall(refusal: Refusal, outward_ports: &[u16]) -> String {
     let refuse = match refusal {
         Refusal::Drop => "drop",
         Refusal::Reset => "meta l4proto tcp reject with tcp reset",
         Refusal::Prohibited => "reject with icmpv6 type admin-prohibited",
     };
-    let outward = if only_443 { "    oifname \"wan\" ct state new tcp dport != 443 drop\n" } else { "" };
+    let ports: Vec<String> = outward_ports.iter().map(u16::to_string).collect();
+    let outward = match ports.is_empty() {
+        true => String::new(),
+        false => format!("    oifname \"wan\" ct state new tcp dport != {{ {} }} drop\n", ports.join(", ")),
+    };
     // Neighbour discovery and errors of IPv6 have to pass (RFC 4890); TUN devices need no more of it.
     format!(
         "table inet firewall {{
@@ -178,7 +172,7 @@ const CHAINS_OF_MINIUPNPD: &str = "table inet filter {
 ";
 
 /// The settings of miniupnpd for a router whose inside is `lan`.
-pub(crate) fn miniupnpd_conf() -> &'static str {
+pub(super) fn miniupnpd_conf() -> &'static str {
     "ext_ifname=wan
 listening_ip=lan
 enable_natpmp=yes
@@ -201,24 +195,34 @@ deny 0-65535 0.0.0.0/0 0-65535
 mod tests {
     use super::*;
 
+    const HOME: Nat<'_> = Nat {
+        mapping: Mapping::EndpointIndependent,
+        filtering: Filtering::AddressAndPortDependent,
+        refusal: Refusal::Drop,
+        hairpin: None,
+        outward_ports: &[],
+        lifetime_seconds: 600,
+        upnp: false,
+    };
+
     #[test]
     fn a_plain_home_keeps_ports_and_relies_on_connection_tracking() {
-        let rules = Nat::HOME.rules();
+        let rules = HOME.rules();
         assert!(rules.contains("    oifname \"wan\" masquerade\n"), "{rules}");
         assert!(!rules.contains("dnat ip to") && !rules.contains("reset") && !rules.contains("443"), "{rules}");
     }
 
     #[test]
     fn each_behaviour_has_its_rule() {
-        let symmetric = Nat { mapping: Mapping::AddressAndPortDependent, refusal: Refusal::Reset, ..Nat::HOME };
+        let symmetric = Nat { mapping: Mapping::AddressAndPortDependent, refusal: Refusal::Reset, ..HOME };
         assert!(symmetric.rules().contains("masquerade random,fully-random"));
         assert_eq!(symmetric.rules().matches("reject with tcp reset").count(), 2);
-        let adf = Nat { filtering: Filtering::AddressDependent, ..Nat::HOME }.rules();
+        let adf = Nat { filtering: Filtering::AddressDependent, ..HOME }.rules();
         assert!(adf.contains("tcp dport . ip saddr @contacted dnat"), "{adf}");
-        let eif = Nat { filtering: Filtering::EndpointIndependent, ..Nat::HOME }.rules();
+        let eif = Nat { filtering: Filtering::EndpointIndependent, ..HOME }.rules();
         assert!(eif.contains("iifname \"wan\" dnat ip to tcp dport map @mappings"), "{eif}");
-        assert!(Nat { only_443: true, ..Nat::HOME }.rules().contains("tcp dport != 443 drop"));
-        assert!(Nat { upnp: true, ..Nat::HOME }.rules().contains("chain prerouting_miniupnpd"));
+        assert!(Nat { outward_ports: &[80, 443], ..HOME }.rules().contains("tcp dport != { 80, 443 } drop"));
+        assert!(Nat { upnp: true, ..HOME }.rules().contains("chain prerouting_miniupnpd"));
     }
 
     #[test]
@@ -226,11 +230,11 @@ mod tests {
         let all = Nat {
             filtering: Filtering::AddressDependent,
             hairpin: Some(Ipv4Addr::new(198, 51, 100, 2)),
-            only_443: true,
+            outward_ports: &[443],
             upnp: true,
-            ..Nat::HOME
+            ..HOME
         };
-        for rules in [all.rules(), firewall(Refusal::Prohibited, false)] {
+        for rules in [all.rules(), firewall(Refusal::Prohibited, &[])] {
             assert_eq!(rules.matches('{').count(), rules.matches('}').count(), "{rules}");
         }
     }

@@ -8,8 +8,8 @@ use std::{
     ffi::OsStr,
     fmt, fs,
     io::Write,
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
@@ -18,7 +18,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::engine::{Engine, containers, remove_containers};
+use super::{
+    engine::{Engine, containers, makes_containers, remove_containers},
+    image::remove_own as remove_own_images,
+};
 
 /// Where iproute2 keeps the namespaces that have names.
 const NAMED: &str = "/run/netns";
@@ -43,6 +46,13 @@ pub(crate) struct Namespaces {
 #[derive(Debug)]
 pub(crate) struct Lacking(String);
 
+impl Lacking {
+    /// What is lacking, and where it comes from.
+    pub(crate) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
+
 impl fmt::Display for Lacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the lab cannot start: {}", self.0)
@@ -55,7 +65,7 @@ impl std::error::Error for Lacking {}
 pub(crate) fn ensure_possible(programs: &[&str]) -> Result<(), Lacking> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if !status.lines().any(|line| line.starts_with("Uid:\t0\t")) {
-        return Err(Lacking("it makes network namespaces; run it as root (sudo keyferry-sim nat-matrix …)".to_owned()));
+        return Err(Lacking("it makes network namespaces; run it as root (sudo keyferry-sim …)".to_owned()));
     }
     if !Path::new("/dev/net/tun").exists() {
         return Err(Lacking("there is no /dev/net/tun; load the module tun".to_owned()));
@@ -88,7 +98,7 @@ impl Namespaces {
 
     /// Runs a script by `sh`, in which `@place` stands for the full name of a place, and `add_place @place` makes it.
     pub(crate) fn script(&self, text: &str) -> Result<()> {
-        let text = self.engine.prelude() + &text.replace('@', &self.prefix);
+        let text = self.engine.prelude(&self.prefix) + &text.replace('@', &self.prefix);
         let mut shell = Command::new("sh")
             .args(["-eu", "-s"])
             .stdin(Stdio::piped())
@@ -106,9 +116,23 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Whether the kernel has switches for namespaces.
+    pub(crate) fn has_switches(&self) -> bool {
+        let device = format!("kf{}b", std::process::id());
+        let ip = |args: &[&str]| {
+            Command::new("ip").args(args).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        ip(&["link", "add", &device, "type", "bridge"]) && ip(&["link", "del", &device])
+    }
+
     /// A command in a place.
     pub(crate) fn command(&self, place: &str, program: impl AsRef<OsStr>) -> Command {
-        self.engine.command(&self.name(place), program)
+        self.engine.command(&self.name(place), place, program)
+    }
+
+    /// Where this process sees the files of a place.
+    pub(crate) fn root(&self, place: &str) -> PathBuf {
+        self.engine.root(place)
     }
 
     /// A TUN device that is `wan` in a place; this process holds its other end.
@@ -135,6 +159,33 @@ impl Drop for Namespaces {
     fn drop(&mut self) {
         sweep(|name| name.starts_with(&self.prefix));
     }
+}
+
+/// Has Ctrl-C and SIGTERM remove all namespaces, with what runs in them, and more, before this process ends.
+pub(crate) fn end_tidily_on_signals(more: fn()) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("lab-signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            let code = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            eprintln!("keyferry-sim: stopping; removing the namespaces");
+            more();
+            sweep_own();
+            if makes_containers() {
+                remove_own_images();
+            }
+            process::exit(code);
+        });
+    })?;
+    Ok(())
 }
 
 /// The process that has made a namespace, if it is one of a lab.

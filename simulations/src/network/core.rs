@@ -5,22 +5,27 @@
 //! ```
 //!
 //! Packets go by destination, over [`HOPS`] routers between any two attachments. Each router counts the hop limit down and answers
-//! when it runs out; the way takes time, and may lose packets and more (`way`). Segments stay together (GSO): a device gives and takes
-//! packets of up to 64 KiB with their virtio header, and the core hands both on as they are, so it carries more than the hosts behind it
-//! make. Only on a rough way each goes by itself: whoever attaches a line has it segmented before (`world`).
+//! when it runs out; the way takes time, and may lose packets and more (`way`), for each two lines differently (`ways`). Segments stay
+//! together (GSO): a device gives and takes packets of up to 64 KiB with their virtio header, and the core hands both on as they are, so
+//! it carries more than the hosts behind it make. Only on a rough way each goes by itself: whoever attaches a line has it segmented
+//! before (`Network`).
 //!
 //! What it is not: a NAT or a firewall; those are the kernel's, in the namespaces (`rules`).
 
+mod capture;
+mod crossings;
 mod delay;
 mod packet;
 mod port;
 mod way;
+mod ways;
 
 use std::{
     io,
     net::IpAddr,
+    path::Path,
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -32,9 +37,12 @@ use tokio::sync::oneshot;
 use tun_rs::{AsyncDevice, SyncDevice, VIRTIO_NET_HDR_LEN};
 
 use self::{
+    capture::Capture,
+    crossings::Crossings,
     delay::DelayLine,
     packet::{Crossing, cross, endpoints, unreachable},
     port::Port,
+    ways::Ways,
 };
 pub(crate) use packet::Router;
 pub(crate) use way::{Rate, Way};
@@ -53,6 +61,23 @@ pub(crate) struct Attachment {
     pub(crate) networks: Vec<(IpAddr, u8)>,
     /// The router at its end.
     pub(crate) edge: Router,
+    /// What it carries into the core, where that is less than the usual way says.
+    pub(crate) up: Option<Rate>,
+    /// What it carries out of the core, where that is less than the usual way says.
+    pub(crate) down: Option<Rate>,
+}
+
+/// One line into the core, from when it was attached until its device is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LineId(u64);
+
+/// What a line has carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Carried {
+    /// Bytes of IP packets into the core.
+    pub(crate) up_bytes: u64,
+    /// Bytes of IP packets out of the core.
+    pub(crate) down_bytes: u64,
 }
 
 /// What the core has done.
@@ -66,6 +91,8 @@ pub(crate) struct Counters {
     pub(crate) unroutable: AtomicU64,
     /// Lost on purpose.
     pub(crate) lost: AtomicU64,
+    /// Not let through between lines that are cut off from each other.
+    pub(crate) cut: AtomicU64,
     /// Dropped because they would have waited too long for a slow line.
     pub(crate) queued_too_long: AtomicU64,
     /// Dropped because a queue was full.
@@ -81,7 +108,9 @@ pub(crate) struct Core {
 }
 
 struct Shared {
-    way: Way,
+    began: Instant,
+    ways: RwLock<Ways>,
+    crossings: Mutex<Crossings>,
     backbone: Router,
     ports: RwLock<Vec<Arc<Port>>>,
     delay: DelayLine,
@@ -89,11 +118,13 @@ struct Shared {
 }
 
 impl Core {
-    /// Starts a core with nothing attached.
+    /// Starts a core with nothing attached. A way is that between any two lines which have none of their own.
     pub(crate) fn start(way: Way, backbone: Router) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared {
-            way,
+            began: Instant::now(),
+            ways: RwLock::new(Ways::all(way)),
+            crossings: Mutex::default(),
             backbone,
             ports: RwLock::default(),
             delay: DelayLine::default(),
@@ -108,17 +139,19 @@ impl Core {
         let delivered = shared.clone();
         let deliverer = thread::Builder::new().name("lab-delay".to_owned()).spawn(move || {
             while let Some((target, packet)) = delivered.delay.next() {
-                delivered.count_sent(target.device.try_send(&packet));
+                delivered.count_sent(target.send(&packet));
             }
         })?;
         Ok(Self { runtime: handle, shared, stop: Some(stop), threads: vec![carrier, deliverer] })
     }
 
     /// Attaches a line. It goes away with its device, when the namespace that holds it is removed.
-    pub(crate) fn attach(&self, attachment: Attachment) -> Result<()> {
+    pub(crate) fn attach(&self, attachment: Attachment) -> Result<LineId> {
         let _context = self.runtime.enter();
-        let device = AsyncDevice::new(attachment.device).context("cannot watch a TUN device")?;
-        let port = Arc::new(Port::new(device, attachment.networks, attachment.edge));
+        let Attachment { device, networks, edge, up, down } = attachment;
+        let device = AsyncDevice::new(device).context("cannot watch a TUN device")?;
+        let port = Arc::new(Port::new(device, networks, edge, up, down));
+        let line = port.id;
         if let Ok(mut ports) = self.shared.ports.write() {
             ports.push(port.clone());
         }
@@ -129,7 +162,55 @@ impl Core {
                 ports.retain(|other| !Arc::ptr_eq(other, &port));
             }
         });
+        Ok(line)
+    }
+
+    /// Has packets between two lines, or any two that have no way of their own, go by this way from now on.
+    pub(crate) fn set_way(&self, between: Option<(LineId, LineId)>, way: Way) {
+        self.shared.ways.write().unwrap_or_else(PoisonError::into_inner).set(between, way);
+    }
+
+    /// Lets nothing pass between two lines any more.
+    pub(crate) fn cut(&self, a: LineId, b: LineId) {
+        self.shared.ways.write().unwrap_or_else(PoisonError::into_inner).cut(a, b);
+    }
+
+    /// Undoes [`Self::cut`].
+    pub(crate) fn heal(&self, a: LineId, b: LineId) {
+        self.shared.ways.write().unwrap_or_else(PoisonError::into_inner).heal(a, b);
+    }
+
+    /// Changes what a line carries.
+    pub(crate) fn set_rates(&self, line: LineId, up: Option<Rate>, down: Option<Rate>) {
+        if let Some(port) = self.port(line) {
+            port.set_rates(up, down);
+        }
+    }
+
+    /// Writes the packets of a line to a file, those that come to it and those that reach its end.
+    pub(crate) fn capture(&self, line: LineId, file: &Path) -> Result<()> {
+        let capture = Capture::create(file).with_context(|| file.display().to_string())?;
+        if let Some(port) = self.port(line) {
+            port.capture_to(capture);
+        }
         Ok(())
+    }
+
+    /// What a line has carried so far; nothing if it is gone.
+    pub(crate) fn carried(&self, line: LineId) -> Carried {
+        self.port(line).map(|port| port.carried()).unwrap_or_default()
+    }
+
+    /// How many packets one line has sent to another within a time (see [`crossings::GRAIN`]).
+    pub(crate) fn packets(&self, from: LineId, to: LineId, begin: Instant, end: Instant) -> u64 {
+        let since = |at: Instant| at.saturating_duration_since(self.shared.began);
+        let crossings = self.shared.crossings.lock().unwrap_or_else(PoisonError::into_inner);
+        crossings.between(from, to, since(begin), since(end))
+    }
+
+    fn port(&self, line: LineId) -> Option<Arc<Port>> {
+        let ports = self.shared.ports.read().unwrap_or_else(PoisonError::into_inner);
+        ports.iter().find(|port| port.id == line).cloned()
     }
 
     /// What it has done so far.
@@ -166,14 +247,23 @@ impl Shared {
         if to.is_multicast() || to.is_unspecified() {
             return;
         }
+        from.count_up(packet);
         let Some(target) = self.port_to(to) else {
             count(&self.counters.unroutable);
             self.answer(sender, unreachable(packet, from.edge), 1);
             return;
         };
+        self.crossings.lock().unwrap_or_else(PoisonError::into_inner).count(from.id, target.id, self.began.elapsed());
+        let (way, is_usual) = {
+            let ways = self.ways.read().unwrap_or_else(PoisonError::into_inner);
+            (ways.between(from.id, target.id), ways.is_usual(from.id, target.id))
+        };
+        let Some(way) = way else { return count(&self.counters.cut) };
         match cross(packet, &[from.edge, self.backbone, target.edge]) {
-            Crossing::Passed if self.way.is_rough() => self.send_by_rough_way(from, target, buffer),
-            Crossing::Passed => self.send(target, buffer, self.way.delay),
+            Crossing::Passed if way.is_rough() || from.is_slow() || target.is_slow() => {
+                self.send_by_rough_way(from, target, buffer, (&way, is_usual));
+            }
+            Crossing::Passed => self.send(target, buffer, way.delay),
             Crossing::Expired { at, answer } => {
                 count(&self.counters.expired);
                 self.answer(sender, answer, at + 1);
@@ -188,26 +278,29 @@ impl Shared {
         buffer.extend(answer);
         // Between two attachments there is one link more than there are routers; all take the same time.
         let there_and_back = 2 * links as u32;
-        self.send(target, &buffer, self.way.delay * there_and_back / (HOPS as u32 + 1));
+        let delay = self.ways.read().unwrap_or_else(PoisonError::into_inner).usual().delay;
+        self.send(target, &buffer, delay * there_and_back / (HOPS as u32 + 1));
     }
 
     fn send(&self, target: Arc<Port>, buffer: &[u8], delay: Duration) {
         if delay.is_zero() {
-            self.count_sent(target.device.try_send(buffer));
+            self.count_sent(target.send(buffer));
         } else {
             self.send_at(target, buffer, Instant::now() + delay);
         }
     }
 
-    fn send_by_rough_way(&self, from: &Port, target: Arc<Port>, buffer: &[u8]) {
+    /// The rate of the usual way is that of each line, the rate of another way that of all between its two lines.
+    fn send_by_rough_way(&self, from: &Port, target: Arc<Port>, buffer: &[u8], (way, is_usual): (&Way, bool)) {
         let bytes = buffer.len() - VIRTIO_NET_HDR_LEN;
-        let Some(set_out) = from.carried_in(&self.way, Instant::now(), bytes) else {
-            return count(&self.counters.queued_too_long);
-        };
-        let Some(arrival) = from.arrival_at(&target, &self.way, set_out, &mut rand::rng()) else {
+        let (of_line, of_way) = if is_usual { (way.rate, None) } else { (None, way.rate) };
+        let queued =
+            from.carried_in(of_line, Instant::now(), bytes).and_then(|at| from.carried_to(&target, of_way, at, bytes));
+        let Some(set_out) = queued else { return count(&self.counters.queued_too_long) };
+        let Some(arrival) = from.arrival_at(&target, way, set_out, &mut rand::rng()) else {
             return count(&self.counters.lost);
         };
-        match target.carried_out(&self.way, arrival, bytes) {
+        match target.carried_out(of_line, arrival, bytes) {
             Some(at) => self.send_at(target, buffer, at),
             None => count(&self.counters.queued_too_long),
         }
