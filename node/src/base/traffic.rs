@@ -12,7 +12,7 @@ use std::sync::{
 
 /// What bytes were for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Purpose {
+pub enum TrafficPurpose {
     /// Agreeing on keys at the beginning of a connection of the rendezvous.
     Handshake,
     /// All else on connections of the rendezvous: what is in streams, with the encryption and multiplexing around it.
@@ -47,7 +47,7 @@ pub enum Purpose {
     Stun,
 }
 
-impl Purpose {
+impl TrafficPurpose {
     const COUNT: usize = Self::ALL.len();
     /// All purposes.
     const ALL: [Self; 16] = [
@@ -127,11 +127,11 @@ impl ByteCount {
 
 /// What several tasks count up; clones are one.
 #[derive(Debug, Clone, Default)]
-pub struct Traffic(Arc<[[AtomicU64; 2]; Purpose::COUNT]>);
+pub struct Traffic(Arc<[[AtomicU64; 2]; TrafficPurpose::COUNT]>);
 
 impl Traffic {
     /// Counts bytes.
-    pub(crate) fn count(&self, purpose: Purpose, bytes: ByteCount) {
+    pub(crate) fn count(&self, purpose: TrafficPurpose, bytes: ByteCount) {
         let [received, sent] = &self.0[purpose as usize];
         received.fetch_add(bytes.received, Ordering::Relaxed);
         sent.fetch_add(bytes.sent, Ordering::Relaxed);
@@ -139,17 +139,19 @@ impl Traffic {
 
     /// Returns the bytes so far, for those purposes alone for which there were some, by name.
     pub fn by_name(&self) -> impl Iterator<Item = (&'static str, ByteCount)> {
-        let in_streams =
-            Purpose::ALL.into_iter().filter(|purpose| purpose.is_in_connection()).map(|purpose| self.get(purpose));
+        let in_streams = TrafficPurpose::ALL
+            .into_iter()
+            .filter(|purpose| purpose.is_in_connection())
+            .map(|purpose| self.get(purpose));
         let in_streams = in_streams.fold(ByteCount::default(), |mut sum, bytes| {
             sum += bytes;
             sum
         });
-        let shown = Purpose::ALL.into_iter().map(move |purpose| {
+        let shown = TrafficPurpose::ALL.into_iter().map(move |purpose| {
             let bytes = self.get(purpose);
             let shown = match purpose {
                 // What a stream has taken and the connection has yet to send can make the difference negative for a moment.
-                Purpose::Connection => ByteCount {
+                TrafficPurpose::Connection => ByteCount {
                     received: bytes.received.saturating_sub(in_streams.received),
                     sent: bytes.sent.saturating_sub(in_streams.sent),
                 },
@@ -160,7 +162,7 @@ impl Traffic {
         shown.filter(|(_, bytes)| *bytes != ByteCount::default())
     }
 
-    fn get(&self, purpose: Purpose) -> ByteCount {
+    fn get(&self, purpose: TrafficPurpose) -> ByteCount {
         let [received, sent] = &self.0[purpose as usize];
         ByteCount { received: received.load(Ordering::Relaxed), sent: sent.load(Ordering::Relaxed) }
     }
@@ -175,10 +177,10 @@ mod tests {
     #[test]
     fn what_is_around_streams_is_told_apart_from_what_is_in_them() {
         let traffic = Traffic::default();
-        traffic.count(Purpose::Handshake, ByteCount { received: 7, sent: 8 });
-        traffic.count(Purpose::Connection, ByteCount { received: 100, sent: 200 });
-        traffic.count(Purpose::Ping, ByteCount::received(60));
-        traffic.clone().count(Purpose::Identify, ByteCount::sent(201));
+        traffic.count(TrafficPurpose::Handshake, ByteCount { received: 7, sent: 8 });
+        traffic.count(TrafficPurpose::Connection, ByteCount { received: 100, sent: 200 });
+        traffic.count(TrafficPurpose::Ping, ByteCount::received(60));
+        traffic.clone().count(TrafficPurpose::Identify, ByteCount::sent(201));
         let shown: Vec<_> = traffic.by_name().collect();
         let expected = [
             ("handshake", ByteCount { received: 7, sent: 8 }),
@@ -191,8 +193,8 @@ mod tests {
 
     #[test]
     fn each_purpose_has_a_place_and_a_name_of_its_own() {
-        let names: HashSet<_> = Purpose::ALL.iter().map(|purpose| purpose.name()).collect();
-        assert_eq!(names.len(), Purpose::COUNT);
-        assert!(Purpose::ALL.iter().enumerate().all(|(place, purpose)| *purpose as usize == place));
+        let names: HashSet<_> = TrafficPurpose::ALL.iter().map(|purpose| purpose.name()).collect();
+        assert_eq!(names.len(), TrafficPurpose::COUNT);
+        assert!(TrafficPurpose::ALL.iter().enumerate().all(|(place, purpose)| *purpose as usize == place));
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     base::{
         counters::counters,
         rate_limit::{HostLimiter, Rate},
-        traffic::{ByteCount, Purpose, Traffic},
+        traffic::{ByteCount, Traffic, TrafficPurpose},
     },
     connect::ice::{IceHost, Inbound, Unclaimed},
     net::{
@@ -208,8 +208,8 @@ async fn respond(
                     return ConnectionEnd::Closed;
                 }
                 shared.counters.answered.add_one();
-                shared.traffic.count(Purpose::Stun, ByteCount::received(message.len()));
-                shared.traffic.count(Purpose::Stun, ByteCount::sent(answer.len()));
+                shared.traffic.count(TrafficPurpose::Stun, ByteCount::received(message.len()));
+                shared.traffic.count(TrafficPurpose::Stun, ByteCount::sent(answer.len()));
             }
             BindingReply::Nothing => {}
             BindingReply::NotBinding => return hand_over(stream, (remote, local), message, shared),

@@ -14,7 +14,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use super::read;
 use crate::{
-    base::traffic::{ByteCount, Purpose, Traffic},
+    base::traffic::{ByteCount, Traffic, TrafficPurpose},
     net::port::{Connecting, Port},
 };
 
@@ -130,9 +130,9 @@ impl StunClient {
     async fn exchange(&mut self) -> Result<SocketAddr, StunAskError> {
         let request = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
         self.stream.write_all(&request).await?;
-        self.traffic.count(Purpose::Stun, ByteCount::sent(request.len()));
+        self.traffic.count(TrafficPurpose::Stun, ByteCount::sent(request.len()));
         let answer = read::plain(&mut self.stream).await?;
-        self.traffic.count(Purpose::Stun, ByteCount::received(answer.len()));
+        self.traffic.count(TrafficPurpose::Stun, ByteCount::received(answer.len()));
         let address = mapped_address(&request, &answer)?;
         if address.is_ipv4() != self.local.is_ipv4() {
             return Err(StunAskError::Malformed("an address of another family"));

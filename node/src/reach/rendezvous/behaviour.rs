@@ -29,7 +29,7 @@ use super::{
     observed::Departures,
     panic_guard::PanicGuard,
     records::Table,
-    scope::AddressScope,
+    scope::{AddressScope, LAN_PROTOCOL, WAN_PROTOCOL},
     scope_filter::ScopeFilter,
     transport::PortTransport,
     turn::{self, TurnExchange},
@@ -42,10 +42,6 @@ pub const VERSION: u32 = RECORD_VERSION as u32;
 pub(super) const PROTOCOL_VERSION: &str = "/keyferry/2";
 /// What the [`PROTOCOL_VERSION`] of any version begins with.
 pub(super) const PROTOCOL_FAMILY: &str = "/keyferry/";
-/// The Kademlia protocol of the wide area.
-pub(super) const WAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/kad/1");
-/// The Kademlia protocol of the local network.
-pub(super) const LAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/lan/kad/1");
 
 /// How long a connection may take to be encrypted and multiplexed.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -65,7 +65,7 @@ pub(super) struct Liveness {
 
 /// When a connection is to be asked.
 #[derive(Debug)]
-struct Pace {
+struct PingPace {
     is_reachable: Arc<AtomicBool>,
     is_watched: bool,
     is_dialler: bool,
@@ -91,11 +91,11 @@ impl Liveness {
             self.watched.insert(id);
         }
         let is_reachable = Arc::clone(&self.is_reachable);
-        LivenessHandler::new(Pace { is_reachable, is_watched, is_dialler, asked_at: None, asked_every: None })
+        LivenessHandler::new(PingPace { is_reachable, is_watched, is_dialler, asked_at: None, asked_every: None })
     }
 }
 
-impl Pace {
+impl PingPace {
     fn rhythm(&self) -> Rhythm {
         match (self.is_reachable.load(Ordering::Relaxed), self.is_watched) {
             (false, _) => HOLDING,
@@ -170,7 +170,7 @@ impl NetworkBehaviour for Liveness {
 
 /// The handler of a connection.
 pub(super) struct LivenessHandler {
-    pace: Pace,
+    pace: PingPace,
     /// When to ask; while a stream is being opened, how long that may take.
     timer: Pin<Box<Sleep>>,
     asking: Asking,
@@ -188,7 +188,7 @@ enum Asking {
 }
 
 impl LivenessHandler {
-    fn new(pace: Pace) -> Self {
+    fn new(pace: PingPace) -> Self {
         // The dialler measures the round trip at once.
         let first = if pace.is_dialler { Duration::ZERO } else { pace.next().every };
         Self { pace, timer: Box::pin(sleep(first)), asking: Asking::Resting(None), has_failed: false, answering: None }
@@ -332,9 +332,9 @@ async fn answer(mut stream: Stream) -> io::Result<Stream> {
 mod tests {
     use super::*;
 
-    fn pace(is_reachable: bool, is_watched: bool, is_dialler: bool) -> Pace {
+    fn pace(is_reachable: bool, is_watched: bool, is_dialler: bool) -> PingPace {
         let is_reachable = Arc::new(AtomicBool::new(is_reachable));
-        Pace { is_reachable, is_watched, is_dialler, asked_at: None, asked_every: None }
+        PingPace { is_reachable, is_watched, is_dialler, asked_at: None, asked_every: None }
     }
 
     #[test]

@@ -5,7 +5,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use keyferry_net::ip::Class;
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use libp2p::{Multiaddr, StreamProtocol, multiaddr::Protocol};
+
+/// The Kademlia protocol of the wide area.
+pub(super) const WAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/kad/1");
+/// The Kademlia protocol of the local network.
+pub(super) const LAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/lan/kad/1");
 
 /// How far an address reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,7 +9,7 @@
 //!
 //! What it is not: a check. Whatever else the bytes are, they count as one or the other.
 
-use crate::base::traffic::{ByteCount, Purpose, Traffic};
+use crate::base::traffic::{ByteCount, Traffic, TrafficPurpose};
 
 /// Lines of multistream-select that each side sends before Noise begins.
 const LINES: u8 = 2;
@@ -42,15 +42,15 @@ impl ConnectionMeter {
     /// Counts bytes that were received.
     pub(in crate::reach::rendezvous) fn received(&mut self, bytes: &[u8]) {
         let handshake = self.received.share_of(bytes);
-        self.traffic.count(Purpose::Handshake, ByteCount::received(handshake));
-        self.traffic.count(Purpose::Connection, ByteCount::received(bytes.len() - handshake));
+        self.traffic.count(TrafficPurpose::Handshake, ByteCount::received(handshake));
+        self.traffic.count(TrafficPurpose::Connection, ByteCount::received(bytes.len() - handshake));
     }
 
     /// Counts bytes that were sent.
     pub(in crate::reach::rendezvous) fn sent(&mut self, bytes: &[u8]) {
         let handshake = self.sent.share_of(bytes);
-        self.traffic.count(Purpose::Handshake, ByteCount::sent(handshake));
-        self.traffic.count(Purpose::Connection, ByteCount::sent(bytes.len() - handshake));
+        self.traffic.count(TrafficPurpose::Handshake, ByteCount::sent(handshake));
+        self.traffic.count(TrafficPurpose::Connection, ByteCount::sent(bytes.len() - handshake));
     }
 }
 

@@ -19,8 +19,8 @@ use keyferry_proto::{relaying, signalling};
 use libp2p::{StreamProtocol, identify, ping, relay};
 
 use crate::{
-    base::traffic::{ByteCount, Purpose, Traffic},
-    reach::rendezvous::behaviour::{LAN_PROTOCOL, WAN_PROTOCOL},
+    base::traffic::{ByteCount, Traffic, TrafficPurpose},
+    reach::rendezvous::scope::{LAN_PROTOCOL, WAN_PROTOCOL},
 };
 
 /// First bytes that are looked at: enough for each protocol that is spoken here.
@@ -28,14 +28,14 @@ const MAX_HEAD: usize = 96;
 /// What the protocols of AutoNAT begin with; libp2p keeps their names to itself.
 const AUTONAT_FAMILY: &str = "/libp2p/autonat/";
 /// The other protocols, each of which has one purpose.
-const SPOKEN: [(StreamProtocol, Purpose); 7] = [
-    (identify::PROTOCOL_NAME, Purpose::Identify),
-    (identify::PUSH_PROTOCOL_NAME, Purpose::IdentifyPush),
-    (ping::PROTOCOL_NAME, Purpose::Ping),
-    (relay::HOP_PROTOCOL_NAME, Purpose::Circuit),
-    (relay::STOP_PROTOCOL_NAME, Purpose::Circuit),
-    (StreamProtocol::new(signalling::PROTOCOL), Purpose::Call),
-    (StreamProtocol::new(relaying::PROTOCOL), Purpose::Credentials),
+const SPOKEN: [(StreamProtocol, TrafficPurpose); 7] = [
+    (identify::PROTOCOL_NAME, TrafficPurpose::Identify),
+    (identify::PUSH_PROTOCOL_NAME, TrafficPurpose::IdentifyPush),
+    (ping::PROTOCOL_NAME, TrafficPurpose::Ping),
+    (relay::HOP_PROTOCOL_NAME, TrafficPurpose::Circuit),
+    (relay::STOP_PROTOCOL_NAME, TrafficPurpose::Circuit),
+    (StreamProtocol::new(signalling::PROTOCOL), TrafficPurpose::Call),
+    (StreamProtocol::new(relaying::PROTOCOL), TrafficPurpose::Credentials),
 ];
 
 /// The stream.
@@ -91,7 +91,7 @@ enum MeterState {
         head: Vec<u8>,
         so_far: ByteCount,
     },
-    Known(Purpose),
+    Known(TrafficPurpose),
 }
 
 impl StreamMeter {
@@ -125,14 +125,14 @@ impl StreamMeter {
 impl Drop for StreamMeter {
     fn drop(&mut self) {
         if let MeterState::Unknown { so_far, .. } = self.state {
-            self.traffic.count(Purpose::OtherStream, so_far);
+            self.traffic.count(TrafficPurpose::OtherStream, so_far);
         }
     }
 }
 
 /// What a stream is for, by its opener's first bytes; none if more of them are needed.
-fn purpose_of(head: &[u8]) -> Option<Purpose> {
-    let undecided = (head.len() >= MAX_HEAD).then_some(Purpose::OtherStream);
+fn purpose_of(head: &[u8]) -> Option<TrafficPurpose> {
+    let undecided = (head.len() >= MAX_HEAD).then_some(TrafficPurpose::OtherStream);
     let Some((_, after_header)) = line(head) else { return undecided };
     let Some((protocol, request)) = line(after_header) else { return undecided };
     if protocol != WAN_PROTOCOL.as_ref() && protocol != LAN_PROTOCOL.as_ref() {
@@ -142,7 +142,7 @@ fn purpose_of(head: &[u8]) -> Option<Purpose> {
     match length.map(|last| &request[last + 1..]) {
         Some([0x08, kind, ..]) => Some(purpose_of_request(*kind)),
         None | Some([] | [0x08]) => undecided,
-        Some(_) => Some(Purpose::PutRecord),
+        Some(_) => Some(TrafficPurpose::PutRecord),
     }
 }
 
@@ -154,22 +154,22 @@ fn line(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(line).unwrap_or_default().trim_end_matches('\n'), rest))
 }
 
-fn purpose_of_protocol(protocol: &str) -> Purpose {
+fn purpose_of_protocol(protocol: &str) -> TrafficPurpose {
     match SPOKEN.iter().find(|(name, _)| name.as_ref() == protocol) {
         Some((_, purpose)) => *purpose,
-        None if protocol.starts_with(AUTONAT_FAMILY) => Purpose::AutoNat,
-        None => Purpose::OtherStream,
+        None if protocol.starts_with(AUTONAT_FAMILY) => TrafficPurpose::AutoNat,
+        None => TrafficPurpose::OtherStream,
     }
 }
 
-fn purpose_of_request(kind: u8) -> Purpose {
+fn purpose_of_request(kind: u8) -> TrafficPurpose {
     match kind {
-        0 => Purpose::PutRecord,
-        1 => Purpose::GetRecord,
-        2 => Purpose::AddProvider,
-        3 => Purpose::GetProviders,
-        4 => Purpose::FindNode,
-        _ => Purpose::OtherStream,
+        0 => TrafficPurpose::PutRecord,
+        1 => TrafficPurpose::GetRecord,
+        2 => TrafficPurpose::AddProvider,
+        3 => TrafficPurpose::GetProviders,
+        4 => TrafficPurpose::FindNode,
+        _ => TrafficPurpose::OtherStream,
     }
 }
 

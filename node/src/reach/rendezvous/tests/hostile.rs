@@ -16,10 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::base::traffic::Traffic;
 use crate::reach::rendezvous::{
-    behaviour::{LAN_PROTOCOL, PROTOCOL_FAMILY, PROTOCOL_VERSION},
+    behaviour::{PROTOCOL_FAMILY, PROTOCOL_VERSION},
     handshake::Handshakes,
     observed::Departures,
     records::kad_key_of,
+    scope::LAN_PROTOCOL,
     transport::PortTransport,
 };
 
