@@ -6,3 +6,4 @@ pub mod path;
 pub mod port;
 pub mod session;
 pub mod stun;
+pub mod trouble;

@@ -32,6 +32,7 @@ use crate::{
     net::{
         path::AddressPolicy,
         session::{InboundStreams, Session, SessionTls},
+        trouble::{self, Trouble},
     },
     reach::{
         gather::Gathered,
@@ -41,10 +42,13 @@ use crate::{
 
 /// Circuits that are tried to reach one node: those of two offers.
 pub(crate) const MAX_CIRCUITS: usize = 8;
-/// How long to wait for one circuit before trying the next one beside it.
-const NEXT_CIRCUIT_AFTER: Duration = Duration::from_millis(1500);
+/// How long to wait for one circuit before trying the next one beside it, and after the last one the first again: if the node has
+/// lost its connection to a relay without a word, a call waits there for nothing, and a later one arrives.
+const NEXT_CIRCUIT_AFTER: Duration = trouble::LEAST_PATIENCE;
+/// Lines that are being opened, or are open and wait for an answer, while a circuit is tried again.
+const MAX_LINES: usize = 6;
 /// How long a line that is open waits for this side to learn what its NAT does.
-const MAPPING_PATIENCE: Duration = Duration::from_millis(150);
+const MAPPING_PATIENCE: Duration = Duration::from_millis(300);
 /// Negotiations to try with one node, if the first ends for a reason that may not hold for the next.
 const MAX_NEGOTIATIONS: usize = 2;
 
@@ -222,17 +226,23 @@ impl Caller {
                     Ok((call, direct)) => return Ok(Rung { call, direct, relayed: relayed.take() }),
                     Err(error) if error.is_unanswered() => {
                         tracing::debug!(%error, "a call was not answered");
+                        if matches!(error, CallError::TimedOut) {
+                            self.tls.troubles().tell(Trouble::UnansweredCall);
+                        }
                         // A node that hides its address takes no call over a connection that shows it.
                         if let Some(circuit) = circuit {
                             lines.push(self.open_line(circuit, CallOver::Circuit));
                         }
                         last_error = error;
-                        next_at = Instant::now();
+                        if next < circuits.known.len() {
+                            next_at = Instant::now();
+                        }
                     }
                     Err(error) => return Err(error),
                 },
-                () = sleep_until(next_at.into()), if next < circuits.known.len() => {
-                    let circuit = circuits.known[next].clone();
+                () = sleep_until(next_at.into()),
+                    if next < circuits.known.len() || (1..MAX_LINES).contains(&lines.len()) => {
+                    let circuit = circuits.known[next % circuits.known.len()].clone();
                     lines.push(self.open_line(circuit, CallOver::Any));
                     next += 1;
                     next_at = Instant::now() + NEXT_CIRCUIT_AFTER;
@@ -243,7 +253,7 @@ impl Caller {
                 },
             }
             let may_come = more_to_come && circuits.known.len() < MAX_CIRCUITS;
-            if lines.is_empty() && next == circuits.known.len() && !may_come {
+            if lines.is_empty() && next >= circuits.known.len() && !may_come {
                 return Err(last_error);
             }
         }

@@ -183,11 +183,14 @@ impl Sessions {
 }
 
 impl StandingSessions {
-    /// The best session with a node, of those that fulfil a condition.
+    /// The best session with a node, of those that fulfil a condition and are not doubted.
     fn best(&self, node: &NodeKey, which: impl Fn(u64, &SessionEntry) -> bool) -> Option<Session> {
         let wanted = |(number, entry): &(&u64, &SessionEntry)| entry.peer == *node && which(**number, entry);
         let alive = |(number, entry): (&u64, &SessionEntry)| {
-            let session = entry.session.upgrade().filter(|session| session.end().is_none())?;
+            let session = entry.session.upgrade()?;
+            if session.end().is_some() || session.is_doubted() {
+                return None;
+            }
             Some((entry.rank(), *number, session))
         };
         let found =

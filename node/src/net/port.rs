@@ -3,6 +3,9 @@
 //! A person forwards one port, so libp2p, sessions (TLS) and STUN share it; the first bytes tell them apart
 //! (`classify`). Nothing is consumed from a stream before its owner has it.
 //!
+//! Connections leave from the same port, so that a NAT shows others the mapping that leads back to it, until there is a sign that
+//! NATs on the way hold something dead: from then on they leave from a fresh one ([`Port::depart_afresh`]).
+//!
 //! What it is not: any of these protocols.
 
 mod classify;
@@ -14,7 +17,12 @@ pub(crate) mod nat_lab;
 pub(crate) mod socket;
 mod undecided;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -102,8 +110,18 @@ pub struct IncomingConnections {
 #[derive(Debug)]
 pub struct Port {
     local_addrs: Vec<SocketAddr>,
-    counters: Arc<PortCounters>,
+    owners: Owners,
+    undecided: Undecided,
     traffic: Traffic,
+    accept_loops: Vec<AbortHandle>,
+    /// From where connections leave if not from `local_addrs`.
+    departure: RwLock<Option<Departure>>,
+}
+
+/// A port of its own for connections that leave, which are let in there as well.
+#[derive(Debug)]
+struct Departure {
+    addrs: Vec<SocketAddr>,
     accept_loops: Vec<AbortHandle>,
 }
 
@@ -127,7 +145,7 @@ counters! {
     }
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Owners {
     libp2p: mpsc::Sender<Accepted>,
     sessions: mpsc::Sender<Accepted>,
@@ -148,16 +166,48 @@ impl Port {
         let (libp2p, libp2p_receiver) = mpsc::channel(MAX_WAITING);
         let (sessions, sessions_receiver) = mpsc::channel(MAX_WAITING);
         let (stun, stun_receiver) = mpsc::channel(MAX_WAITING);
-        let counters = Arc::new(PortCounters::default());
-        let owners = Owners { libp2p, sessions, stun, counters: counters.clone() };
+        let owners = Owners { libp2p, sessions, stun, counters: Arc::default() };
         let undecided = Undecided::new(MAX_IN_ALL);
-        let accept_loops = listeners
-            .into_iter()
-            .map(|listener| tokio::spawn(accept_loop(listener, owners.clone(), undecided.clone())).abort_handle())
-            .collect();
+        let accept_loops = accept_on(listeners, &owners, &undecided);
         let incoming =
             IncomingConnections { libp2p: libp2p_receiver, sessions: sessions_receiver, stun: stun_receiver };
-        Ok((Port { local_addrs, counters, traffic: Traffic::default(), accept_loops }, incoming))
+        Ok((
+            Port {
+                local_addrs,
+                owners,
+                undecided,
+                traffic: Traffic::default(),
+                accept_loops,
+                departure: RwLock::default(),
+            },
+            incoming,
+        ))
+    }
+
+    /// Has all connections leave from another port from now on, at which the node listens as well, until the next call.
+    ///
+    /// What NATs, firewalls and other hosts still hold of connections that are dead is in the way of new ones with the same
+    /// port: a NAT that has not forgotten them gives these another outer port for each destination, and a host that takes them
+    /// for alive answers a SYN with nothing that helps.
+    pub fn depart_afresh(&self) -> Result<(), PortError> {
+        let fresh: Vec<SocketAddr> = self.local_addrs.iter().map(|addr| SocketAddr::new(addr.ip(), 0)).collect();
+        let listeners = bind_all(&fresh)?;
+        let addrs = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let accept_loops = accept_on(listeners, &self.owners, &self.undecided);
+        *self.departure.write().unwrap_or_else(PoisonError::into_inner) = Some(Departure { addrs, accept_loops });
+        Ok(())
+    }
+
+    /// The addresses from which connections leave, as bound.
+    pub fn departing_addrs(&self) -> Vec<SocketAddr> {
+        let departure = self.departure.read().unwrap_or_else(PoisonError::into_inner);
+        departure.as_ref().map_or(&self.local_addrs, |departure| &departure.addrs).clone()
+    }
+
+    /// Whether connections from this local address have left as those of now do.
+    pub fn departs_from(&self, local: SocketAddr) -> bool {
+        let same = |addr: &SocketAddr| addr.port() == local.port() && addr.is_ipv4() == local.is_ipv4();
+        self.departing_addrs().iter().any(same)
     }
 
     /// The addresses that are listened on, as bound: with the real port, but unspecified addresses as they are.
@@ -185,7 +235,7 @@ impl Port {
 
     /// What the port has seen.
     pub fn counters(&self) -> &PortCounters {
-        &self.counters
+        &self.owners.counters
     }
 
     /// What the bytes of the port's connections were for, of those protocols that count them.
@@ -199,11 +249,17 @@ impl Port {
             local.is_ipv4() == remote.is_ipv4()
                 && (local.ip().is_unspecified() || local.ip().is_loopback() == remote.ip().is_loopback())
         };
-        self.local_addrs.iter().find(fits).copied()
+        self.departing_addrs().iter().find(fits).copied()
     }
 }
 
 impl Drop for Port {
+    fn drop(&mut self) {
+        self.accept_loops.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Drop for Departure {
     fn drop(&mut self) {
         self.accept_loops.iter().for_each(AbortHandle::abort);
     }
@@ -253,6 +309,11 @@ fn bind_once(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
 fn lacks_family(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::Unsupported
+}
+
+fn accept_on(listeners: Vec<TcpListener>, owners: &Owners, undecided: &Undecided) -> Vec<AbortHandle> {
+    let start = |listener| tokio::spawn(accept_loop(listener, owners.clone(), undecided.clone())).abort_handle();
+    listeners.into_iter().map(start).collect()
 }
 
 async fn accept_loop(listener: TcpListener, owners: Owners, undecided: Undecided) {

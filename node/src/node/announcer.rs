@@ -36,9 +36,9 @@ use crate::{
 
 /// How long to wait for further changes of the node's addresses after the first.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long the first offer waits for a way in from outside. A peer that looks at that moment would find and believe an offer
+/// How long an offer waits for a way in from outside, after the start or when the last one is lost. A peer that looks at that moment would find and believe an offer
 /// without one, and DHTs forget slowly.
-const FIRST_OFFER_PATIENCE: Duration = Duration::from_secs(2);
+const OFFER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an offer is good for; a little more than [`REPUBLISH_EVERY`] would do, but a node may sleep. Its record expires up to
 /// [`keyferry_proto::offer::MAX_EARLY`] before it.
 const OFFER_LIFETIME: Duration = Duration::from_secs(90 * 60);
@@ -66,26 +66,42 @@ pub(crate) struct Announcer {
     pub(super) sequence: Sequence,
 }
 
+/// Since when there is no way in from outside although one is expected: when the node has just started, or has lost its relays and
+/// asks them anew.
+#[derive(Debug, Default)]
+struct WayIn {
+    missing_since: Option<Instant>,
+}
+
+impl WayIn {
+    /// For how long it is too early to publish an offer, if it is.
+    fn early_for(&mut self, now: Instant, is_expected: bool) -> Option<Duration> {
+        if !is_expected {
+            self.missing_since = None;
+            return None;
+        }
+        let late_at = *self.missing_since.get_or_insert(now) + OFFER_PATIENCE;
+        late_at.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+}
+
 impl Announcer {
     /// Announces until it is dropped.
     pub(crate) async fn run(mut self) {
         let mut announced = HashSet::new();
         let mut schedule = OfferSchedule::default();
-        let mut is_first = true;
+        let mut way_in = WayIn::default();
         let mut status = self.rendezvous.status();
-        let may_be_late = Instant::now() + FIRST_OFFER_PATIENCE;
         loop {
-            let (reachability, is_early) = {
+            let (reachability, early_for) = {
                 let (gathered, status) = (self.gathered.borrow_and_update(), status.borrow_and_update());
                 let reachability = Reachability::new(&gathered, &status.circuits, self.relay_mode);
-                let is_early = is_first
-                    && Instant::now() < may_be_late
-                    && reachability.expects_more(status.public, status.connected, status.wan_peers);
-                (reachability, is_early)
+                let expects_more = reachability.expects_more(status.public, status.connected, status.wan_peers);
+                (reachability, way_in.early_for(Instant::now(), expects_more))
             };
             let mut pause = REPUBLISH_EVERY;
-            if is_early {
-                pause = may_be_late.saturating_duration_since(Instant::now());
+            if let Some(early_for) = early_for {
+                pause = early_for;
             } else if reachability != Reachability::default() {
                 schedule.update(Instant::now(), clock::now(), &reachability, rand::random);
                 if let Some((day, due)) = schedule.next()
@@ -93,9 +109,8 @@ impl Announcer {
                 {
                     let published = self.publish(&reachability, day).await;
                     schedule.done(Instant::now(), day, published.is_ok(), rand::random());
-                    match published {
-                        Ok(()) => is_first = false,
-                        Err(error) => tracing::debug!(%error, "the offer was not published"),
+                    if let Err(error) = published {
+                        tracing::debug!(%error, "the offer was not published");
                     }
                 }
                 let due = schedule.next().map(|(_, due)| due.saturating_duration_since(Instant::now()));
@@ -147,6 +162,23 @@ impl Announcer {
         for key in announced.difference(&wanted).copied().collect::<Vec<_>>() {
             self.rendezvous.stop_providing(key).await;
             announced.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_waits_for_a_way_in_each_time_that_one_is_lost_and_for_so_long_only() {
+        let (mut way_in, start) = (WayIn::default(), Instant::now());
+        for start in [start, start + Duration::from_secs(100)] {
+            assert_eq!(way_in.early_for(start, true), Some(OFFER_PATIENCE));
+            assert_eq!(way_in.early_for(start + OFFER_PATIENCE / 2, true), Some(OFFER_PATIENCE / 2));
+            assert_eq!(way_in.early_for(start + OFFER_PATIENCE, true), None);
+            assert_eq!(way_in.early_for(start + OFFER_PATIENCE * 9, true), None);
+            assert_eq!(way_in.early_for(start + OFFER_PATIENCE * 9, false), None);
         }
     }
 }

@@ -18,14 +18,17 @@ use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::identity::NodeSecret;
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
 
 use super::{Error, NodeConfig};
 use crate::{
-    base::data_dir::{Admission, ContactsFile, Home},
+    base::{
+        clock,
+        data_dir::{Admission, ContactsFile, Home},
+    },
     connect::{
         acceptor::SessionHost,
         call_arbiter::Turns,
@@ -45,6 +48,7 @@ use crate::{
         path::RelayMode,
         port::{Accepted, DEFAULT_PORT, IncomingConnections, Port, PortError},
         session::SessionTls,
+        trouble::{Trouble, Troubles},
     },
     node::announcer::{Announcer, Sequence},
     reach::{
@@ -55,6 +59,11 @@ use crate::{
         turn_service,
     },
 };
+
+/// How often to look whether this machine has slept.
+const LOOK_FOR_SLEEP_EVERY: Duration = Duration::from_secs(2);
+/// What counts as sleep: NATs on the way may have forgotten what they have not seen for so long.
+const LEAST_SLEEP: Duration = Duration::from_secs(5);
 
 /// How long the router may take to release the mapped port when the node stops.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
@@ -93,7 +102,8 @@ impl Online {
         let turn = relay.as_ref().and_then(|relay| turn_service::service(relay, secret));
         let (rendezvous, _) =
             Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)?;
-        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status())?;
+        let troubles = tls.troubles();
+        let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status(), troubles)?;
         let (gathered, network) = (gatherer.gathered(), gatherer.network());
         let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
         let answers_stun = config.announce || relay.is_some();
@@ -130,6 +140,7 @@ impl Online {
             host,
         };
         online.let_sessions_in(config, incoming.sessions);
+        online.until_stopped(notice_sleep(online.tls.troubles().clone()).boxed());
         online.until_stopped(follow_network(network, online.sessions.clone(), online.rendezvous.clone()).boxed());
         if let Some(finding) = turn_service::find(&online.relays, relay_mode, secret, home, &online.rendezvous) {
             online.until_stopped(finding);
@@ -237,7 +248,12 @@ fn rendezvous_config(config: &NodeConfig, store: &Store, turn: Option<TurnServic
 
 fn gather_config(config: &NodeConfig) -> GatherConfig {
     let hidden = !config.relay_mode.allows_direct();
-    GatherConfig { stun: config.stun.clone(), port_mapping: config.port_mapping && !hidden, hidden }
+    GatherConfig {
+        stun: config.stun.clone(),
+        port_mapping: config.port_mapping && !hidden,
+        hidden,
+        fixed_port: config.public,
+    }
 }
 
 fn finder(relay_mode: RelayMode, port: Arc<Port>, relays: &Relays, caller: Caller) -> Finder {
@@ -281,11 +297,28 @@ async fn bind(listen: &[SocketAddr]) -> Result<(Port, IncomingConnections), Port
 }
 
 /// Ends sessions whose local address has gone, and lets the rendezvous do likewise: no packet arrives on them any more, and no error would
-/// tell.
+/// tell. Whatever else stands is doubted.
 async fn follow_network(mut network: watch::Receiver<NetworkChange>, sessions: Sessions, rendezvous: Rendezvous) {
     while network.changed().await.is_ok() {
-        let removed = network.borrow_and_update().removed.clone();
-        rendezvous.interfaces_changed();
+        let NetworkChange { added, removed, .. } = network.borrow_and_update().clone();
+        if !(added.is_empty() && removed.is_empty()) {
+            rendezvous.interfaces_changed();
+        }
         sessions.break_off_from(&removed);
+        rendezvous.doubt();
+    }
+}
+
+/// Tells of trouble when this machine has slept: then the wall clock has gone on and the other one, which tasks wait by, has not.
+async fn notice_sleep(troubles: Troubles) {
+    let mut before = (clock::now_ms(), Instant::now());
+    loop {
+        sleep(LOOK_FOR_SLEEP_EVERY).await;
+        let now = (clock::now_ms(), Instant::now());
+        let by_wall = Duration::from_millis(now.0.saturating_sub(before.0));
+        if by_wall.saturating_sub(now.1.duration_since(before.1)) >= LEAST_SLEEP {
+            troubles.tell(Trouble::Awoken);
+        }
+        before = now;
     }
 }

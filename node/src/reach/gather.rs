@@ -6,8 +6,12 @@
 //! STUN servers ──────────┤                      ┌─▶ Gathered: candidates, mapping ─▶ ICE agents, the offer, `doctor`
 //! peers' observations ───┼─▶ one task (`task`) ─┤
 //! confirmed addresses ───┤                      └─▶ NetworkChange ─▶ whoever has connections to renew
-//! router (port mapping) ─┘
+//! router (port mapping) ─┤
+//! signs of trouble ──────┘
 //! ```
+//! After a change of this machine's addresses, and after a sign of trouble, connections leave from a fresh port, and everybody is
+//! asked anew from there, before anybody else is told: whatever is made anew then goes by addresses that are true.
+//!
 //! Whatever comes from outside is bounded, and one word of a stranger changes little: a wrong address costs one attempt,
 //! and the mapping counts as endpoint-independent only if two hosts agree.
 //!
@@ -52,6 +56,8 @@ pub struct GatherConfig {
     pub port_mapping: bool,
     /// Whether to gather no candidates, because nobody may learn an address of this node.
     pub hidden: bool,
+    /// Whether connections leave from the node's port whatever happens, because its operator says that it can be reached there.
+    pub fixed_port: bool,
 }
 
 /// Why gathering could not be started. The fault is the caller's.
@@ -111,11 +117,11 @@ pub enum StunState {
     },
 }
 
-/// The addresses of this machine have changed. Connections that hung on one that is gone are dead, even if nobody has
-/// said so.
+/// The addresses of this machine have changed, or there was a sign of trouble. Connections that hung on an address that is gone are
+/// dead, even if nobody has said so; any other may be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkChange {
-    /// How often they have changed since the start; 0 before the first change.
+    /// How often that was so since the start; 0 before the first time.
     pub generation: u64,
     /// The addresses that came with the last change.
     pub added: Vec<IpAddr>,
@@ -139,7 +145,7 @@ impl Gatherer {
         self.gathered.clone()
     }
 
-    /// Changes of this machine's addresses, after those at the start.
+    /// Changes of this machine's addresses, after those at the start, and signs of trouble.
     pub fn network(&self) -> watch::Receiver<NetworkChange> {
         self.network.clone()
     }

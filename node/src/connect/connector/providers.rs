@@ -5,13 +5,14 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    future::pending,
     net::SocketAddr,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use keyferry_proto::{hash::ContentHash, identity::NodeKey, offer::content_record_key};
 use libp2p::Multiaddr;
 use tokio::sync::{mpsc, watch};
@@ -21,7 +22,7 @@ use super::{
         sessions::PathRank,
         trace::{PathSink, Trace},
     },
-    Finder, resolve_hints,
+    FindError, Finder, resolve_hints,
     search::{MissedTry, SearchBoard, SearchPauses, SearchTries, SoughtProviders},
 };
 use crate::net::{
@@ -32,6 +33,8 @@ use crate::net::{
 /// Pause before a node is connected to again that has ended its session soon; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A session that has stood for so long shows that the next one is worth trying at once.
+const STOOD_FOR: Duration = Duration::from_secs(2);
 /// How often providers of content are looked up while a fetch has some.
 const LOOK_FOR_PROVIDERS_EVERY: Duration = Duration::from_secs(15);
 /// Sessions to providers that one fetch keeps.
@@ -90,7 +93,7 @@ impl Finder {
                 }
                 connected.leave(&node);
                 // A node that takes connections and ends them at once is tried less and less often.
-                if since.elapsed() > RETRY_PAUSE_MAX {
+                if since.elapsed() > STOOD_FOR {
                     pause = RETRY_PAUSE;
                     continue;
                 }
@@ -117,21 +120,45 @@ impl Finder {
         let mut present = session;
         loop {
             let (mut closed, mut path) = (pin!(present.closed()), present.watch_path());
+            let mut doubt = present.watch_doubt();
             let may_improve = PathRank::of(&present) == PathRank::Relayed && self.relay_mode.allows_direct();
             let mut direct = pin!(self.go_direct(node, hints));
+            let mut anew: Option<BoxFuture<'_, Result<Session, FindError>>> = None;
+            let mut is_closed = false;
             // This keeps no handle of it: the fetch decides when its use ends.
             if !found.send(present, &mut path).await {
                 return false;
             }
             present = loop {
                 tokio::select! {
-                    _ = &mut closed => return true,
-                    better = &mut direct, if may_improve => break better,
+                    _ = &mut closed, if !is_closed => match anew {
+                        Some(_) => is_closed = true,
+                        None => return true,
+                    },
+                    // It may be dead: a new one is made at once, beside it.
+                    Ok(()) = doubt.changed(), if !is_closed => {
+                        let is_doubted = *doubt.borrow_and_update();
+                        anew = is_doubted.then(|| self.connect(node, hints, &Trace::Silent).boxed());
+                    }
+                    made = attempted(&mut anew) => match made {
+                        Ok(session) => break session,
+                        Err(_) if is_closed => return true,
+                        Err(error) => {
+                            tracing::debug!(%error, "the node is not reached anew yet");
+                            anew = Some(self.connect_later(node, hints).boxed());
+                        }
+                    },
+                    better = &mut direct, if may_improve && anew.is_none() => break better,
                     Ok(()) = path.changed() => found.tell_path(node, &mut path).await,
                 }
             };
             connected.moved(&present);
         }
+    }
+
+    async fn connect_later(&self, node: NodeKey, hints: &[Multiaddr]) -> Result<Session, FindError> {
+        tokio::time::sleep(RETRY_PAUSE).await;
+        self.connect(node, hints, &Trace::Silent).await
     }
 
     async fn look_for_providers(
@@ -268,6 +295,14 @@ impl ConnectedProviders {
 
     fn count(&self) -> usize {
         self.0.borrow().len()
+    }
+}
+
+/// Waits for what is being attempted; for ever if nothing is.
+async fn attempted<T>(attempt: &mut Option<BoxFuture<'_, T>>) -> T {
+    match attempt {
+        Some(running) => running.await,
+        None => pending().await,
     }
 }
 

@@ -129,7 +129,7 @@ impl Attempt {
         loop {
             let wake_at = match self.drain_schedule() {
                 ScheduleStep::Complete => {
-                    tell(self.tally.progress());
+                    tell(self.progress());
                     return Ok(());
                 }
                 ScheduleStep::WaitUntil(at) => at,
@@ -227,10 +227,14 @@ impl Attempt {
         }
         let known = self.schedule.providers().find(|id| self.providers.node(*id) == Some(peer));
         if let Some(id) = known {
+            let was_alive = self.providers.is_alive(id);
             if !self.providers.move_to(id, session) {
                 return Ok(());
             }
             self.requests.leave(id, now);
+            if !was_alive {
+                self.requests.end_of(id);
+            }
             return self.input_at(now, ScheduleInput::ProviderMoved(id));
         }
         self.providers.forget_ended(&self.requests.busy());
@@ -386,7 +390,7 @@ impl Attempt {
 
     /// How far it has come, while it runs.
     fn progress(&self) -> FetchProgress {
-        FetchProgress { is_stuck: self.requests.is_empty(), ..self.tally.progress() }
+        FetchProgress { is_stuck: self.requests.is_empty() || self.providers.are_all_lost(), ..self.tally.progress() }
     }
 
     /// Why it was all in vain.

@@ -39,6 +39,28 @@ async fn each_protocol_reaches_its_owner_with_all_of_its_bytes() {
 }
 
 #[tokio::test]
+async fn connections_leave_from_a_fresh_port_on_demand_and_the_node_listens_at_both() {
+    let (port, mut incoming, addr) = loopback_port().await;
+    assert!(port.departs_from(addr));
+    let (mut before, server) = (addr, std::net::TcpListener::bind(LOOPBACK).unwrap());
+    for _ in 0..3 {
+        port.depart_afresh().unwrap();
+        let departing = port.departing_addrs()[0];
+        assert!(port.departs_from(departing) && !port.departs_from(before));
+        let left = port.connect(server.local_addr().unwrap()).await.unwrap();
+        assert_eq!(left.local_addr().unwrap(), departing);
+
+        for listening in [addr, departing] {
+            let mut client = TcpStream::connect(listening).await.unwrap();
+            client.write_all(STUN).await.unwrap();
+            assert_eq!(soon(incoming.stun.recv()).await.unwrap().local, listening);
+        }
+        before = departing;
+    }
+    assert_eq!(port.number(), addr.port(), "others still find it there");
+}
+
+#[tokio::test]
 async fn first_bytes_that_trickle_in_are_waited_for() {
     let (_port, mut incoming, addr) = loopback_port().await;
     let mut client = TcpStream::connect(addr).await.unwrap();

@@ -2,13 +2,13 @@
 //!
 //! What it is not: the file transfers beside it.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use keyferry_proto::message::{ControlMessage, FEATURE_PROTOCOLS, Goodbye, Hello, Request, VERSION};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf, split},
     sync::{Semaphore, mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, interval_at, sleep_until, timeout},
 };
 
 use super::{
@@ -16,8 +16,9 @@ use super::{
     driver::MAX_OUTBOUND_STREAMS,
     error::{Breakage, ProtocolError, SessionEnd, SessionError},
     messages::{ReadError, StreamMessageReader, read_message, write_message},
-    silence::{HURRIED_LOOKS, Hurry, Look, MAX_HURRIED_MISSES, MAX_MISSED_PINGS, Pings},
+    silence::{Look, MAX_MISSED_PINGS, MovedBytes, Pings, Silence},
 };
+use crate::net::trouble::{Trouble, Troubles};
 
 /// Round trips that may be measured at once; whoever asks for one more waits.
 pub(super) const MAX_MEASURED: usize = 4;
@@ -110,6 +111,9 @@ pub(super) struct ControlLinks {
     pub(super) ping_interval: Duration,
     pub(super) traffic: Arc<SessionTraffic>,
     pub(super) counters: Arc<SessionCounters>,
+    /// Told when the path may be dead, and when it is not after all.
+    pub(super) doubted: watch::Sender<bool>,
+    pub(super) troubles: Troubles,
 }
 
 /// Runs the control stream after this side's hello: waits for the peer's, no longer than `limit`, and goes on as [`run`].
@@ -133,9 +137,12 @@ async fn run_after<S: AsyncRead + AsyncWrite>(
     awaited: Option<(watch::Sender<Option<Hello>>, Duration)>,
 ) {
     let (reader, writer) = split(stream);
-    let ControlLinks { mut close_asked, measure, places, end, ping_interval, traffic, counters } = links;
+    let silence = Silence::new(Instant::now());
+    let ControlLinks { mut close_asked, measure, places, end, ping_interval, traffic, counters, doubted, troubles } =
+        links;
+    let watch = SilenceWatch { silence, traffic, places, doubted, troubles };
     let mut control =
-        Control { reader, writer, messages: StreamMessageReader::new::<ControlMessage>(), measure, places };
+        Control { reader, writer, messages: StreamMessageReader::new::<ControlMessage>(), measure, watch };
     let why = tokio::select! {
         biased;
         why = asked(&mut close_asked) => match why {
@@ -154,7 +161,7 @@ async fn run_after<S: AsyncRead + AsyncWrite>(
             {
                 return why;
             }
-            control.talk(ping_interval, &traffic).await
+            control.talk(ping_interval).await
         } => {
             match &why {
                 SessionEnd::Silent(_) => counters.silent_peers.add_one(),
@@ -183,7 +190,16 @@ struct Control<S> {
     writer: WriteHalf<S>,
     messages: StreamMessageReader,
     measure: mpsc::Receiver<oneshot::Sender<Duration>>,
+    watch: SilenceWatch,
+}
+
+/// Looks for silence while something is under way.
+struct SilenceWatch {
+    silence: Silence,
+    traffic: Arc<SessionTraffic>,
     places: Arc<Semaphore>,
+    doubted: watch::Sender<bool>,
+    troubles: Troubles,
 }
 
 impl<S: AsyncRead + AsyncWrite> Control<S> {
@@ -205,21 +221,19 @@ impl<S: AsyncRead + AsyncWrite> Control<S> {
     }
 
     /// Answers pings and sends some, until the peer says goodbye, goes silent or says something wrong.
-    async fn talk(&mut self, ping_interval: Duration, traffic: &SessionTraffic) -> SessionEnd {
+    async fn talk(&mut self, ping_interval: Duration) -> SessionEnd {
         let mut ticks = interval_at(Instant::now() + ping_interval, ping_interval);
-        let hurried = ping_interval / HURRIED_LOOKS;
-        let mut looks = interval_at(Instant::now() + hurried, hurried);
-        // Ticks that this process has slept through say nothing about the peer.
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let silence = ping_interval * (MAX_MISSED_PINGS + 1);
-        let (mut pings, mut hurry) = (Pings::default(), Hurry::default());
+        let limit = ping_interval * (MAX_MISSED_PINGS + 1);
+        let mut pings = Pings::default();
         let mut measured: Vec<Measured> = Vec::new();
         loop {
             let answer = tokio::select! {
                 message = self.messages.next(&mut self.reader) => match message {
                     Ok(Some(ControlMessage::Ping(number))) => ControlMessage::Pong(number),
                     Ok(Some(ControlMessage::Pong(number))) => {
-                        pings.answered(number);
+                        if let Some(round_trip) = pings.answered(number) {
+                            self.watch.silence.measured(round_trip);
+                        }
                         answer_measured(&mut measured, number);
                         continue;
                     }
@@ -229,14 +243,14 @@ impl<S: AsyncRead + AsyncWrite> Control<S> {
                     Err(ReadError::Frame(error)) => return end_of(error),
                     Err(ReadError::Message(error)) => return end_of(error),
                 },
-                _ = ticks.tick() => match pings.next(traffic.received()) {
+                _ = ticks.tick() => match pings.next(self.watch.traffic.received()) {
                     Some(number) => ControlMessage::Ping(number),
-                    None => return SessionEnd::Silent(silence),
+                    None => return SessionEnd::Silent(limit),
                 },
-                _ = looks.tick() => match hurry.look(self.is_waiting(), traffic.received()) {
-                    Look::Well => continue,
-                    Look::Silent => ControlMessage::Ping(pings.extra()),
-                    Look::Dead => return SessionEnd::Silent(hurried * (MAX_HURRIED_MISSES + 1)),
+                () = self.watch.until_next_look() => match self.watch.look() {
+                    Look::Ask => ControlMessage::Ping(pings.extra()),
+                    Look::Well | Look::Doubt => continue,
+                    Look::Dead => return self.watch.found_dead(),
                 },
                 Some(reply) = self.measure.recv(), if measured.len() < MAX_MEASURED => {
                     let number = pings.extra();
@@ -244,13 +258,53 @@ impl<S: AsyncRead + AsyncWrite> Control<S> {
                     ControlMessage::Ping(number)
                 }
             };
-            match timeout(silence, write_message(&mut self.writer, &answer)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return SessionEnd::ClosedByPeer { reason: None },
-                Err(_) => return SessionEnd::Silent(silence),
+            if let Err(end) = self.say(&answer, limit).await {
+                return end;
             }
             measured.retain(|one| !one.reply.is_closed());
         }
+    }
+
+    /// Writes a message, and goes on looking for silence: if the path is dead, the message waits behind what was sent before.
+    async fn say(&mut self, message: &ControlMessage, limit: Duration) -> Result<(), SessionEnd> {
+        let Self { writer, watch, .. } = self;
+        let mut written = pin!(timeout(limit, write_message(writer, message)));
+        loop {
+            tokio::select! {
+                written = &mut written => return match written {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_)) => Err(SessionEnd::ClosedByPeer { reason: None }),
+                    Err(_) => Err(SessionEnd::Silent(limit)),
+                },
+                () = watch.until_next_look() => if watch.look() == Look::Dead {
+                    return Err(watch.found_dead());
+                },
+            }
+        }
+    }
+}
+
+impl SilenceWatch {
+    fn until_next_look(&self) -> impl Future<Output = ()> + use<> {
+        sleep_until(self.silence.next_look(self.is_waiting()))
+    }
+
+    /// Looks for silence. Those who hold the session are told whether the path is doubted, and those who hold anything else that may
+    /// be dead then.
+    fn look(&mut self) -> Look {
+        let (received, sent) = (self.traffic.received(), self.traffic.sent());
+        let moved = MovedBytes { received, sent, is_blocked: self.traffic.is_blocked() };
+        let look = self.silence.look(Instant::now(), self.is_waiting(), moved);
+        let is_doubted = self.silence.is_doubted();
+        let is_new = self.doubted.send_if_modified(|before| std::mem::replace(before, is_doubted) != is_doubted);
+        if is_new && is_doubted {
+            self.troubles.tell(Trouble::SilentSession);
+        }
+        look
+    }
+
+    fn found_dead(&self) -> SessionEnd {
+        SessionEnd::Silent(self.silence.patience() * 2)
     }
 
     /// Whether this side has a request open.
@@ -279,7 +333,11 @@ mod tests {
     use keyferry_proto::message::Message;
     use tokio::io::{AsyncWriteExt, duplex};
 
-    use super::{super::PING_INTERVAL, *};
+    use super::{
+        super::{PING_INTERVAL, silence::LOOK_EVERY},
+        *,
+    };
+    use crate::net::trouble::LEAST_PATIENCE;
 
     struct RunningControl {
         peer: tokio::io::DuplexStream,
@@ -287,6 +345,8 @@ mod tests {
         measure: mpsc::Sender<oneshot::Sender<Duration>>,
         places: Arc<Semaphore>,
         end: watch::Receiver<Option<SessionEnd>>,
+        doubted: watch::Receiver<bool>,
+        troubles: watch::Receiver<Option<Trouble>>,
     }
 
     const SHORT: Duration = Duration::from_millis(20);
@@ -301,6 +361,9 @@ mod tests {
         let (end_sender, end) = watch::channel(None);
         let (measure, measure_asked) = mpsc::channel(MAX_MEASURED);
         let places = Arc::new(Semaphore::new(MAX_OUTBOUND_STREAMS));
+        let (doubted_sender, doubted) = watch::channel(false);
+        let troubles = Troubles::default();
+        let told = troubles.hear();
         let links = ControlLinks {
             close_asked,
             measure: measure_asked,
@@ -309,20 +372,29 @@ mod tests {
             ping_interval,
             traffic: Arc::default(),
             counters: Arc::default(),
+            doubted: doubted_sender,
+            troubles,
         };
         tokio::spawn(run_after(ours, links, awaited));
-        RunningControl { peer, close, measure, places, end }
+        RunningControl { peer, close, measure, places, end, doubted, troubles: told }
     }
 
     async fn ended(running: &mut RunningControl) -> SessionEnd {
         running.end.wait_for(Option::is_some).await.expect("a reason").clone().expect("a reason")
     }
 
-    #[tokio::test]
-    async fn a_peer_that_goes_silent_in_the_middle_of_an_answer_is_found_dead_early() {
-        let mut running = start(SHORT * HURRIED_LOOKS);
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_goes_silent_in_the_middle_of_an_answer_is_doubted_and_then_found_dead_early() {
+        let mut running = start(PING_INTERVAL);
         let _waiting = running.places.clone().try_acquire_owned().expect("a place");
-        assert!(matches!(ended(&mut running).await, SessionEnd::Silent(after) if after == SHORT * 4));
+        let Ok(Some(ControlMessage::Ping(number))) = read_message(&mut running.peer).await else { panic!("no ping") };
+        write_message(&mut running.peer, &ControlMessage::Pong(number)).await.expect("written");
+        let answered = Instant::now();
+
+        let told = running.troubles.changed().await;
+        assert!(told.is_ok() && *running.doubted.borrow());
+        assert!(matches!(ended(&mut running).await, SessionEnd::Silent(after) if after == LEAST_PATIENCE * 2));
+        assert!(answered.elapsed() <= LEAST_PATIENCE * 2 + LOOK_EVERY * 2, "{:?}", answered.elapsed());
     }
 
     #[tokio::test]

@@ -4,7 +4,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -56,6 +59,8 @@ impl SessionCounters {
 pub struct SessionTraffic {
     sent: Counter,
     received: Counter,
+    /// Whether the socket has taken nothing when it was last written to.
+    is_blocked: AtomicBool,
 }
 
 impl SessionTraffic {
@@ -67,6 +72,11 @@ impl SessionTraffic {
     /// Bytes read from the socket so far.
     pub fn received(&self) -> u64 {
         self.received.get()
+    }
+
+    /// Whether bytes wait for the socket to take them.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked.load(Ordering::Relaxed)
     }
 
     pub(super) fn count_received(&self, bytes: usize) {
@@ -97,6 +107,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
 
 impl<T: AsyncWrite + Unpin> Metered<T> {
     fn count_sent(&self, result: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
+        self.traffic.is_blocked.store(result.is_pending(), Ordering::Relaxed);
         if let Poll::Ready(Ok(n)) = &result {
             self.traffic.sent.add(*n as u64);
         }

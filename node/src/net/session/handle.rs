@@ -48,6 +48,7 @@ pub(super) struct SessionState {
     pub(super) places: Arc<Semaphore>,
     pub(super) close: watch::Sender<Option<Closing>>,
     pub(super) measure: mpsc::Sender<oneshot::Sender<Duration>>,
+    pub(super) doubted: watch::Receiver<bool>,
     pub(super) ended: watch::Receiver<Option<SessionEnd>>,
 }
 
@@ -113,6 +114,16 @@ impl Session {
                 Err(_) => Breakage::TaskGone.into(),
             }
         }
+    }
+
+    /// Whether the path may be dead: something is under way, and nothing comes. It ends soon then, or goes on.
+    pub fn is_doubted(&self) -> bool {
+        *self.shared.doubted.borrow()
+    }
+
+    /// The same, for whoever waits for it to change. It does not keep the session up, and ends with it.
+    pub fn watch_doubt(&self) -> watch::Receiver<bool> {
+        self.shared.doubted.clone()
     }
 
     /// Why the session has ended; none while it is up.

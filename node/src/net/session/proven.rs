@@ -132,6 +132,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
         let (measure, measure_asked) = mpsc::channel(MAX_MEASURED);
         let places = Arc::new(Semaphore::new(MAX_OUTBOUND_STREAMS));
         let mut inbound = InboundStreams::new(inbound_streams);
+        let (doubted_sender, doubted) = watch::channel(false);
         let ping_interval = PING_INTERVAL;
         let links = ControlLinks {
             close_asked,
@@ -141,6 +142,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
             ping_interval,
             traffic: self.traffic.clone(),
             counters: tls.counters.clone(),
+            doubted: doubted_sender,
+            troubles: tls.troubles.clone(),
         };
         let (heard, hello) = watch::channel(None);
         match mode {
@@ -166,6 +169,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
             places,
             close,
             measure,
+            doubted,
             ended,
         };
         Ok((Session::new(shared), inbound))

@@ -1,8 +1,12 @@
 //! When a peer counts as dead: pings that bring nothing back, and closer looks while this side waits for something.
 //!
-//! What it is not: the sending of pings, or a clock (`control`).
+//! What it is not: the sending of pings (`control`).
 
 use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::net::trouble;
 
 /// From one ping to the next. It also keeps the mappings of NATs.
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -10,39 +14,127 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How many pings in a row may bring nothing back.
 pub const MAX_MISSED_PINGS: u32 = 2;
 
-/// How many times in a [`PING_INTERVAL`] to look for silence while this side waits for answers.
-pub(super) const HURRIED_LOOKS: u32 = 12;
+/// From one look to the next while something is under way.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The same while nothing is.
+pub(super) const IDLE_LOOK_EVERY: Duration = Duration::from_millis(1250);
 
-/// How many of those looks in a row may find nothing new; each of them sends a ping.
-pub(super) const MAX_HURRIED_MISSES: u32 = 3;
+/// A round trip that is not known yet counts as this long.
+const ASSUMED_ROUND_TRIP: Duration = Duration::from_secs(1);
+/// Fewer bytes than this between two looks are pings, and none of them says that what was sent before has arrived.
+const FEW_BYTES: u64 = 4096;
 
-/// Looks for silence while this side waits for answers, closer than pings do: the path may have died without a word.
-#[derive(Debug, Default)]
-pub(super) struct Hurry {
-    missed: u32,
-    received: u64,
+/// Looks for silence while something is under way, closer than pings do: the path may have died without a word.
+#[derive(Debug)]
+pub(super) struct Silence {
+    last: MovedBytes,
+    looked_at: Instant,
+    /// Since when nothing has moved.
+    since: Instant,
+    /// The bytes sent at the look before something last came: it may answer no more than those.
+    sent_when_heard: u64,
+    has_asked: bool,
+    is_doubted: bool,
+    round_trip: Option<Duration>,
+    /// Whether a ping is out that will tell the round trip.
+    is_measuring: bool,
+}
+
+/// How many bytes a session has moved so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct MovedBytes {
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    /// Whether more wait for the socket to take them.
+    pub(super) is_blocked: bool,
 }
 
 /// What a look found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Something has come, or this side waits for nothing.
+    /// Something moves, or nothing is under way.
     Well,
-    /// Nothing has come since the last look.
-    Silent,
-    /// Nothing has come for too long.
+    /// It is time to ask whether the peer is there.
+    Ask,
+    /// Nothing has come for so long that the path may be dead.
+    Doubt,
+    /// What was asked then was not answered either, and this side waits for something.
     Dead,
 }
 
-impl Hurry {
-    /// Looks once more: whether this side waits, and how many bytes have come so far.
-    pub(super) fn look(&mut self, is_waiting: bool, received: u64) -> Look {
-        if !is_waiting || received != self.received {
-            (self.missed, self.received) = (0, received);
+impl Silence {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            last: MovedBytes::default(),
+            looked_at: now,
+            since: now,
+            sent_when_heard: 0,
+            has_asked: false,
+            is_doubted: false,
+            round_trip: None,
+            is_measuring: false,
+        }
+    }
+
+    /// Notes how long a ping took to the peer and back.
+    pub(super) fn measured(&mut self, round_trip: Duration) {
+        self.is_measuring = true;
+        self.round_trip = Some(self.round_trip.map_or(round_trip, |known| (known * 3 + round_trip) / 4));
+    }
+
+    /// How long nothing may come before the path is doubted.
+    pub(super) fn patience(&self) -> Duration {
+        trouble::patience(self.round_trip.unwrap_or(ASSUMED_ROUND_TRIP))
+    }
+
+    /// When to look next.
+    pub(super) fn next_look(&self, is_waiting: bool) -> Instant {
+        self.looked_at + if self.is_busy(is_waiting) { LOOK_EVERY } else { IDLE_LOOK_EVERY }
+    }
+
+    /// Whether the peer has something to say: this side waits for an answer, or has sent so much that the peer has to say
+    /// that it has arrived.
+    fn is_busy(&self, is_waiting: bool) -> bool {
+        is_waiting || self.last.is_blocked || self.last.sent - self.sent_when_heard > FEW_BYTES
+    }
+
+    /// Looks once more: whether this side waits, and how many bytes were moved so far.
+    pub(super) fn look(&mut self, now: Instant, is_waiting: bool, bytes: MovedBytes) -> Look {
+        let has_heard = bytes.received != self.last.received;
+        // What the socket takes in while the peer waits for it shows that earlier bytes have arrived.
+        let has_gone_on = !is_waiting && bytes.sent - self.last.sent > FEW_BYTES;
+        // Looks that this process has slept through say nothing about the peer.
+        let has_slept = now.duration_since(self.looked_at) > IDLE_LOOK_EVERY * 2;
+        if has_heard {
+            self.sent_when_heard = self.last.sent;
+        }
+        (self.last, self.looked_at) = (bytes, now);
+        if self.is_busy(is_waiting) && !self.is_measuring {
+            self.is_measuring = true;
+            return Look::Ask;
+        }
+        if has_heard || has_gone_on || has_slept || !self.is_busy(is_waiting) {
+            (self.since, self.has_asked, self.is_doubted) = (now, false, false);
             return Look::Well;
         }
-        self.missed += 1;
-        if self.missed > MAX_HURRIED_MISSES { Look::Dead } else { Look::Silent }
+        let (silent_for, patience) = (now.duration_since(self.since), self.patience());
+        if silent_for >= patience * 2 && is_waiting {
+            return Look::Dead;
+        }
+        if silent_for >= patience && !self.is_doubted {
+            self.is_doubted = true;
+            return Look::Doubt;
+        }
+        if silent_for >= patience / 2 && !self.has_asked {
+            self.has_asked = true;
+            return Look::Ask;
+        }
+        Look::Well
+    }
+
+    /// Whether the path is doubted.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.is_doubted
     }
 }
 
@@ -56,6 +148,8 @@ pub(super) struct Pings {
     waiting: bool,
     missed: u32,
     received: u64,
+    /// The ping whose way is timed.
+    timed: Option<(u64, Instant)>,
 }
 
 impl Pings {
@@ -76,14 +170,16 @@ impl Pings {
     /// The number of a ping beside the regular ones.
     pub(super) fn extra(&mut self) -> u64 {
         self.last += 1;
+        self.timed.get_or_insert((self.last, Instant::now()));
         self.last
     }
 
-    /// The pong of a ping has come.
-    pub(super) fn answered(&mut self, number: u64) {
+    /// The pong of a ping has come. Returns how long that took, if it was timed.
+    pub(super) fn answered(&mut self, number: u64) -> Option<Duration> {
         if number == self.number {
             self.waiting = false;
         }
+        self.timed.take_if(|(timed, _)| *timed <= number).map(|(_, since)| since.elapsed())
     }
 }
 
@@ -111,12 +207,83 @@ mod tests {
         assert_eq!([pings.next(19), pings.next(19)], [Some(20), None]);
     }
 
-    #[test]
-    fn silence_counts_early_only_while_this_side_waits_for_something() {
-        let mut hurry = Hurry::default();
-        assert_eq!([hurry.look(false, 0), hurry.look(false, 0)], [Look::Well, Look::Well]);
-        assert_eq!([hurry.look(true, 7), hurry.look(true, 8)], [Look::Well, Look::Well]);
-        let looks = [(); 4].map(|()| hurry.look(true, 8));
-        assert_eq!(looks, [Look::Silent, Look::Silent, Look::Silent, Look::Dead]);
+    /// Looks every [`LOOK_EVERY`] at bytes that do not move, `round_trip` being known, and tells after how many milliseconds
+    /// something was found.
+    fn looks(is_waiting: bool, bytes: MovedBytes, round_trip_ms: u64) -> Vec<(u128, Look)> {
+        let began = Instant::now();
+        let mut silence = Silence::new(began);
+        silence.measured(Duration::from_millis(round_trip_ms));
+        let mut found = Vec::new();
+        for look in 0..60 {
+            let now = began + LOOK_EVERY * look;
+            match silence.look(now, is_waiting, bytes) {
+                Look::Well => {}
+                one => found.push((now.duration_since(began).as_millis(), one)),
+            }
+            if matches!(found.last(), Some((_, Look::Dead))) {
+                break;
+            }
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_asks_then_doubts_then_takes_the_peer_for_dead() {
+        let bytes = MovedBytes { received: 7, sent: 7, is_blocked: false };
+        assert_eq!(looks(true, bytes, 40), [(500, Look::Ask), (1000, Look::Doubt), (2000, Look::Dead)]);
+        assert_eq!(looks(true, bytes, 500), [(1000, Look::Ask), (2000, Look::Doubt), (4000, Look::Dead)]);
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_doubts_when_nothing_more_leaves_and_nothing_comes_but_leaves_the_end_to_pings() {
+        let much = MovedBytes { received: 0, sent: 1 << 20, is_blocked: false };
+        assert_eq!(looks(false, much, 40), [(500, Look::Ask), (1000, Look::Doubt)]);
+        let blocked = MovedBytes { received: 0, sent: 100, is_blocked: true };
+        assert_eq!(looks(false, blocked, 40), [(500, Look::Ask), (1000, Look::Doubt)]);
+        assert_eq!(looks(false, MovedBytes { is_blocked: false, ..blocked }, 40), [], "nothing is under way");
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_in_answer_to_the_last_word_has_to_be_answered_too() {
+        let began = Instant::now();
+        let mut silence = Silence::new(began);
+        silence.measured(Duration::from_millis(40));
+        let at = |look: u32| began + LOOK_EVERY * look;
+        let moved = |received, sent| MovedBytes { received, sent, is_blocked: false };
+        assert_eq!(silence.look(at(1), false, moved(100, 1 << 20)), Look::Well);
+        assert_eq!(silence.look(at(2), false, moved(200, 2 << 20)), Look::Well);
+        let found: Vec<Look> = (3..=6).map(|look| silence.look(at(look), false, moved(200, 2 << 20))).collect();
+        assert_eq!(found, [Look::Well, Look::Ask, Look::Well, Look::Doubt]);
+
+        // A pong.
+        assert_eq!(silence.look(at(7), false, moved(210, 2 << 20)), Look::Well);
+        assert_eq!(silence.next_look(false), at(7) + IDLE_LOOK_EVERY, "all has arrived");
+    }
+
+    #[tokio::test]
+    async fn a_byte_ends_the_doubt_and_so_does_a_sleep_of_this_process() {
+        let began = Instant::now();
+        let (mut silence, mut now, mut bytes) = (Silence::new(began), began, MovedBytes::default());
+        silence.measured(Duration::from_millis(40));
+        let until_doubted = |silence: &mut Silence, now: &mut Instant, bytes| {
+            while silence.look(*now, true, bytes) != Look::Doubt {
+                *now += LOOK_EVERY;
+            }
+            assert!(silence.is_doubted());
+        };
+        until_doubted(&mut silence, &mut now, bytes);
+        bytes.received += 1;
+        assert_eq!((silence.look(now + LOOK_EVERY, true, bytes), silence.is_doubted()), (Look::Well, false));
+
+        now += LOOK_EVERY;
+        until_doubted(&mut silence, &mut now, bytes);
+        assert_eq!(silence.look(now + IDLE_LOOK_EVERY * 3, true, bytes), Look::Well);
+    }
+
+    #[tokio::test]
+    async fn until_a_round_trip_is_known_one_is_asked_for_and_much_patience_is_had() {
+        let mut silence = Silence::new(Instant::now());
+        assert_eq!(silence.look(Instant::now(), true, MovedBytes::default()), Look::Ask);
+        assert_eq!(silence.patience(), Duration::from_secs(4));
     }
 }

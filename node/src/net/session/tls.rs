@@ -39,7 +39,7 @@ use super::{
     counters::SessionCounters,
     error::{IdentityRefused, SessionError},
 };
-use crate::net::port::Undecided;
+use crate::net::{port::Undecided, trouble::Troubles};
 
 /// The protocol name in ALPN.
 pub const ALPN: &[u8] = b"keyferry/1";
@@ -67,6 +67,7 @@ pub struct SessionTls {
     pub(super) handshake_timeout: Duration,
     pub(super) handshakes: Undecided,
     pub(super) counters: Arc<SessionCounters>,
+    pub(super) troubles: Troubles,
 }
 
 impl SessionTls {
@@ -83,12 +84,23 @@ impl SessionTls {
         keep_freed_memory();
         let identity = TlsIdentity::new(secret).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
         let handshakes = Undecided::new(max_handshakes);
-        Ok(Arc::new(Self { identity, handshake_timeout, handshakes, counters: Arc::default() }))
+        Ok(Arc::new(Self {
+            identity,
+            handshake_timeout,
+            handshakes,
+            counters: Arc::default(),
+            troubles: Troubles::default(),
+        }))
     }
 
     /// The node that this identity proves.
     pub fn node(&self) -> NodeKey {
         self.identity.node()
+    }
+
+    /// Where it is told that a session may be dead.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
     }
 
     /// Counts over all sessions of this node.

@@ -20,13 +20,16 @@ pub(super) fn addrs(listeners: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
     Ok(addrs)
 }
 
-/// The candidates of the first [`MAX_HOSTS`] of these addresses, in their order.
-pub(super) fn candidates(addrs: &[SocketAddr]) -> Vec<LocalCandidate> {
+/// The candidates of the first [`MAX_HOSTS`] of these addresses, in their order. Those that open simultaneously do so from where
+/// connections leave.
+pub(super) fn candidates(addrs: &[SocketAddr], departures: &[SocketAddr]) -> Vec<LocalCandidate> {
     let types = [TcpType::Active, TcpType::Passive, TcpType::SimultaneousOpen];
     let ranked = addrs.iter().zip((0..u16::try_from(MAX_HOSTS).unwrap_or(u16::MAX)).rev());
     ranked
         .flat_map(|(base, preference)| {
             types.map(|tcp_type| {
+                let departure = departures.iter().find(|departure| departure.ip() == base.ip()).unwrap_or(base);
+                let base = if tcp_type == TcpType::SimultaneousOpen { departure } else { base };
                 let port = if tcp_type == TcpType::Active { DISCARD } else { base.port() };
                 let addr = SocketAddr::new(base.ip(), port);
                 let candidate = Candidate::new(CandidateKind::Host, tcp_type, addr, preference);
@@ -43,16 +46,25 @@ mod tests {
     #[test]
     fn each_address_is_a_candidate_in_three_roles() {
         let addr: SocketAddr = "192.168.7.20:4600".parse().unwrap();
-        let candidates = candidates(&[addr]);
+        let candidates = candidates(&[addr], &[addr]);
         let found: Vec<_> = candidates.iter().map(|own| (own.candidate.tcp_type, own.candidate.addr.port())).collect();
         assert_eq!(found, [(TcpType::Active, DISCARD), (TcpType::Passive, 4600), (TcpType::SimultaneousOpen, 4600)]);
         assert!(candidates.iter().all(|own| own.base == addr));
     }
 
     #[test]
+    fn one_that_opens_simultaneously_is_where_connections_leave() {
+        let addr = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let candidates = candidates(&[addr("192.168.7.20:4600")], &[addr("192.168.7.20:50000")]);
+        let bases: Vec<_> = candidates.iter().map(|own| (own.candidate.tcp_type, own.base.port())).collect();
+        assert_eq!(bases, [(TcpType::Active, 4600), (TcpType::Passive, 4600), (TcpType::SimultaneousOpen, 50000)]);
+        assert_eq!(candidates[2].candidate.addr.port(), 50000);
+    }
+
+    #[test]
     fn an_earlier_address_has_a_greater_priority_in_each_role() {
         let addrs = ["[2001:db8::1]:1".parse().unwrap(), "10.0.0.1:1".parse().unwrap()];
-        let candidates = candidates(&addrs);
+        let candidates = candidates(&addrs, &addrs);
         for (first, second) in candidates[..3].iter().zip(&candidates[3..]) {
             assert!(first.candidate.priority > second.candidate.priority);
         }

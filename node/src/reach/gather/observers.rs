@@ -153,10 +153,11 @@ impl Observers {
         }
     }
 
-    /// Ends the connections that hung on an address that is gone, and asks anew where there is no answer.
-    pub(super) fn network_changed(&mut self, hosts: &[SocketAddr]) {
+    /// Ends the connections that did not leave from one of these addresses, and asks anew where there is no answer.
+    pub(super) fn network_changed(&mut self, departures: &[SocketAddr]) {
         self.tried.clear();
-        let stands = |state: &StunState| matches!(state, StunState::Answered { local, .. } if hosts.contains(local));
+        let stands =
+            |state: &StunState| matches!(state, StunState::Answered { local, .. } if departures.contains(local));
         self.targets.retain(|_, target| stands(&target.state));
         let mut lost: Vec<StunServer> = Vec::new();
         for (name, named) in &self.named {

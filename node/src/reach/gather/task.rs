@@ -19,7 +19,10 @@ use super::{
     interfaces::Interfaces, observers::Observers, port_mapping::MappedPort, reflexive,
 };
 use crate::{
-    net::port::Port,
+    net::{
+        port::Port,
+        trouble::{Trouble, Troubles},
+    },
     reach::rendezvous::{AddressScope, RendezvousStatus},
 };
 
@@ -28,11 +31,15 @@ const GATHER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How many hosts are to say from where this node comes; as long as fewer have, peers are asked by STUN.
 const WANTED_OBSERVERS: usize = 3;
 
-/// Starts to gather for a port. `status` is that of the rendezvous on the same port.
+/// How long after a sign of trouble, or a change of addresses, further signs say nothing new: what they tell of is being made anew.
+const DOUBT_PAUSE: Duration = Duration::from_secs(4);
+
+/// Starts to gather for a port. `status` is that of the rendezvous on the same port; `troubles` are those of the whole node.
 pub fn spawn(
     config: GatherConfig,
     port: Arc<Port>,
     status: watch::Receiver<RendezvousStatus>,
+    troubles: &Troubles,
 ) -> Result<Gatherer, GatherError> {
     let hosts = hosts::addrs(port.local_addrs()).unwrap_or_default();
     let (gathered, gathered_receiver) = watch::channel(Gathered::default());
@@ -42,8 +49,11 @@ pub fn spawn(
         observers: Observers::new(port.clone(), config.stun),
         mapping,
         hidden: config.hidden,
+        fixed_port: config.fixed_port,
         port,
+        departures: hosts.clone(),
         hosts,
+        doubted_at: None,
         status,
         gathered,
         changes,
@@ -51,7 +61,7 @@ pub fn spawn(
     };
     task.publish();
     let (end, ended) = oneshot::channel();
-    let task = tokio::spawn(task.run(ended));
+    let task = tokio::spawn(task.run(troubles.hear(), ended));
     Ok(Gatherer { gathered: gathered_receiver, network, end, task })
 }
 
@@ -59,25 +69,34 @@ struct GatherTask {
     port: Arc<Port>,
     /// The addresses at which the node listens.
     hosts: Vec<SocketAddr>,
+    /// The addresses from which connections leave.
+    departures: Vec<SocketAddr>,
     status: watch::Receiver<RendezvousStatus>,
     observers: Observers,
     mapping: Option<MappedPort>,
     hidden: bool,
+    fixed_port: bool,
+    /// When a sign of trouble was last acted upon.
+    doubted_at: Option<Instant>,
     gathered: watch::Sender<Gathered>,
     changes: watch::Sender<NetworkChange>,
     complete_at: Instant,
 }
 
 impl GatherTask {
-    async fn run(mut self, mut ended: oneshot::Receiver<()>) {
+    async fn run(mut self, mut troubles: watch::Receiver<Option<Trouble>>, mut ended: oneshot::Receiver<()>) {
         let mut interfaces = Interfaces::new();
-        let mut has_rendezvous = true;
+        let (mut has_rendezvous, mut has_troubles) = (true, true);
         loop {
             let is_complete = self.gathered.borrow().complete;
             tokio::select! {
                 word = self.observers.next() => if let Some(word) = word { self.observers.take(word) },
                 changed = self.status.changed(), if has_rendezvous => has_rendezvous = changed.is_ok(),
                 () = interfaces.changed() => self.look_at_hosts(),
+                told = troubles.changed(), if has_troubles => match told {
+                    Ok(()) => self.on_trouble(),
+                    Err(_) => has_troubles = false,
+                },
                 () = mapping_changed(self.mapping.as_mut()) => {}
                 () = sleep_until(self.complete_at), if !is_complete => {}
                 _ = &mut ended => break,
@@ -101,10 +120,40 @@ impl GatherTask {
         }
         tracing::info!(added = added.len(), removed = removed.len(), "this machine's addresses have changed");
         tracing::debug!(?added, ?removed, "the addresses");
-        self.observers.network_changed(&self.hosts);
+        self.begin_anew(!removed.is_empty(), added, removed);
+    }
+
+    /// Doubts the NATs on the way, and has others doubt what they hold, unless that was so a moment ago.
+    fn on_trouble(&mut self) {
+        let now = Instant::now();
+        if self.doubted_at.is_some_and(|last| now.duration_since(last) < DOUBT_PAUSE) {
+            return;
+        }
+        tracing::info!("what leads out of this machine may be dead; it is made anew");
+        self.begin_anew(true, Vec::new(), Vec::new());
+    }
+
+    /// Asks all anew who have seen connections that may be gone, from a fresh port if need be; then tells the others.
+    fn begin_anew(&mut self, is_port_used_up: bool, added: Vec<IpAddr>, removed: Vec<IpAddr>) {
+        self.doubted_at = Some(Instant::now());
+        if is_port_used_up
+            && !self.fixed_port
+            && let Err(error) = self.port.depart_afresh()
+        {
+            tracing::debug!(%error, "connections still leave from the port that they left from before");
+        }
+        self.departures = hosts::addrs(&self.port.departing_addrs()).unwrap_or_default();
+        self.observers.network_changed(&self.departures);
         self.complete_at = Instant::now() + GATHER_TIMEOUT;
+        self.publish();
         self.changes
             .send_modify(|change| *change = NetworkChange { generation: change.generation + 1, added, removed });
+    }
+
+    /// Where this node is on this machine: where connections leave first, then where else it listens.
+    fn bases(&self) -> Vec<SocketAddr> {
+        let others = self.hosts.iter().filter(|host| !self.departures.contains(host));
+        self.departures.iter().chain(others).copied().collect()
     }
 
     /// Asks peers by STUN if too few hosts have said from where this node comes.
@@ -133,7 +182,7 @@ impl GatherTask {
             let is_known = all
                 .iter()
                 .any(|other| other.observer.ip() == one.observer.ip() && other.local.is_ipv4() == one.local.is_ipv4());
-            if !is_known && self.hosts.contains(&one.local) {
+            if !is_known && self.departures.contains(&one.local) {
                 all.push(one);
             }
         }
@@ -143,7 +192,7 @@ impl GatherTask {
     fn publish(&self) {
         let observations = self.observations();
         let port_mapping = self.mapping.as_ref().map_or(PortMapping::Off, MappedPort::state);
-        let mapping = reflexive::mapping(&observations, &self.hosts);
+        let mapping = reflexive::mapping(&observations, &self.bases());
         let settled = self.observers.settled() && port_mapping != PortMapping::Asking && mapping != Mapping::Unknown;
         let gathered = Gathered {
             candidates: self.candidates(&observations, &port_mapping),
@@ -155,6 +204,10 @@ impl GatherTask {
         };
         self.gathered.send_if_modified(|before| {
             let changed = *before != gathered;
+            if changed {
+                let (candidates, observations) = (gathered.candidates.len(), gathered.observations.len());
+                tracing::debug!(mapping = ?gathered.mapping, candidates, observations, "what is gathered has changed");
+            }
             *before = gathered;
             changed
         });
@@ -165,9 +218,9 @@ impl GatherTask {
         if self.hidden {
             return Vec::new();
         }
-        let mut candidates = hosts::candidates(&self.hosts);
+        let mut candidates = hosts::candidates(&self.hosts, &self.departures);
         candidates.extend(mapped_candidate(port_mapping));
-        candidates.extend(reflexive::candidates(observations, &self.hosts, &self.status.borrow().external));
+        candidates.extend(reflexive::candidates(observations, &self.bases(), &self.status.borrow().external));
         candidates.truncate(MAX_SIGNALLED_CANDIDATES);
         candidates
     }

@@ -13,7 +13,10 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    net::port::{IncomingConnections, Port},
+    net::{
+        port::{IncomingConnections, Port},
+        trouble::{Trouble, Troubles},
+    },
     reach::rendezvous::{Rendezvous, RendezvousConfig},
 };
 
@@ -23,6 +26,7 @@ struct Node {
     sessions: tokio::sync::mpsc::Receiver<crate::net::port::Accepted>,
     _rendezvous: Rendezvous,
     gatherer: Gatherer,
+    troubles: Troubles,
 }
 
 impl Node {
@@ -36,8 +40,9 @@ impl Node {
         };
         let IncomingConnections { libp2p, sessions, .. } = incoming;
         let (rendezvous, _) = Rendezvous::spawn(quiet, port.clone(), libp2p).unwrap();
-        let gatherer = spawn(config, port.clone(), rendezvous.status()).unwrap();
-        Self { port, sessions, _rendezvous: rendezvous, gatherer }
+        let troubles = Troubles::default();
+        let gatherer = spawn(config, port.clone(), rendezvous.status(), &troubles).unwrap();
+        Self { port, sessions, _rendezvous: rendezvous, gatherer, troubles }
     }
 
     /// Waits until what is gathered fulfils a condition.

@@ -2,6 +2,7 @@
 //!
 //! What it is not: the logic of the parts, each of which has a file of its own.
 
+mod doubting;
 mod events;
 
 use std::{
@@ -23,6 +24,7 @@ use super::{
     config::{RendezvousConfig, RendezvousError},
     connections::PeerConnections,
     counters::WhichCounter,
+    doubts::Doubts,
     entry_points::EntryPoints,
     handshake::Handshakes,
     lookup::{LookupKind, Lookups, Provider},
@@ -59,6 +61,7 @@ pub(super) enum RendezvousCommand {
     OpenCall { circuit: Multiaddr, over: CallOver, reply: oneshot::Sender<Result<CallStream, OpenCallError>> },
     TakeCalls { calls: mpsc::Sender<CallStream> },
     AskRelay { relay: PeerId, addrs: Vec<SocketAddr>, message: Vec<u8>, reply: AskReply },
+    Doubt,
     Count { counter: WhichCounter },
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -69,6 +72,7 @@ pub(super) struct Actor {
     commands: mpsc::Receiver<RendezvousCommand>,
     status: StatusBoard,
     connections: PeerConnections,
+    doubts: Doubts,
     entry_points: EntryPoints,
     upkeep: Upkeep,
     lookups: Lookups,
@@ -122,13 +126,14 @@ impl Actor {
             commands,
             status,
             connections: PeerConnections::default(),
+            doubts: Doubts::default(),
             entry_points,
             upkeep: Upkeep::new(now),
             lookups: Lookups::default(),
             announcer: RecordAnnouncer::new(now),
             record_store,
             handshakes,
-            reachability: NodeReachability::new(config.public, config.hidden, port.number(), departures),
+            reachability: NodeReachability::new(config.public, config.hidden, port, departures),
             reservations,
             credential_requests: CredentialRequests::default(),
             relay_requests: RelayRequests::new(config.turn),
@@ -195,6 +200,7 @@ impl Actor {
                 let exchange = &mut self.swarm.behaviour_mut().turn.inner;
                 self.credential_requests.ask(exchange, (relay, link), &addrs, message, reply);
             }
+            RendezvousCommand::Doubt => self.doubt_connections(),
             RendezvousCommand::Count { counter } => self.status.count(counter),
             RendezvousCommand::Shutdown { .. } => {}
         }
@@ -270,6 +276,7 @@ impl Actor {
     fn current_status(&mut self) -> RendezvousStatus {
         let listen = self.own_addrs();
         let own = *self.swarm.local_peer_id();
+        let witnesses = self.connections.hosts_of(|connection| self.reachability.is_witnessed_by(connection));
         let behaviour = self.swarm.behaviour_mut();
         let records = AddressScope::ALL.into_iter().map(|scope| behaviour.kad(scope).store_mut().len()).sum();
         RendezvousStatus {
@@ -282,7 +289,7 @@ impl Actor {
             circuits: self.reservations.circuits(),
             observed: self.reachability.observed(),
             unreachable: self.reachability.unreachable(),
-            unconnected: routing::unconnected(behaviour, &self.connections.hosts()),
+            unconnected: routing::unconnected(behaviour, &witnesses),
             ..RendezvousStatus::empty(own, records)
         }
     }

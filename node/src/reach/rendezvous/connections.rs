@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
@@ -25,8 +26,10 @@ pub(super) struct DirectConnection {
     pub(super) remote: Multiaddr,
     /// Whether this node has dialled it.
     pub(super) is_dialled: bool,
-    /// The address of this machine that it hangs on, if that is known.
-    local: Option<IpAddr>,
+    /// The address of this machine that it hangs on, if that is known, and its port.
+    pub(super) local: Option<SocketAddr>,
+    /// How long the last ping took to the peer and back.
+    pub(super) round_trip: Option<Duration>,
 }
 
 /// Whether this node is part of the network: whether a connected peer has said that it is one of ours.
@@ -61,7 +64,8 @@ impl PeerConnections {
         let connection = DirectConnection {
             remote: endpoint.get_remote_address().clone(),
             is_dialled: endpoint.is_dialer(),
-            local: local.map(|local| local.ip().to_canonical()),
+            local: local.map(|local| SocketAddr::new(local.ip().to_canonical(), local.port())),
+            round_trip: None,
         };
         self.by_peer.entry(peer).or_default().insert(id, connection);
     }
@@ -95,6 +99,30 @@ impl PeerConnections {
         self.by_peer.get(peer)?.get(&id)
     }
 
+    /// Notes how long a ping took on a connection.
+    pub(super) fn measured(&mut self, peer: &PeerId, id: ConnectionId, round_trip: Duration) {
+        if let Some(connection) = self.by_peer.get_mut(peer).and_then(|own| own.get_mut(&id)) {
+            connection.round_trip = Some(round_trip);
+        }
+    }
+
+    /// The connections that this node has dialled.
+    pub(super) fn dialled(&self) -> impl Iterator<Item = (PeerId, ConnectionId, &DirectConnection)> {
+        let all =
+            self.by_peer.iter().flat_map(|(peer, own)| own.iter().map(|(id, connection)| (*peer, *id, connection)));
+        all.filter(|(.., connection)| connection.is_dialled)
+    }
+
+    /// The connections of a peer but this one.
+    pub(super) fn others_of(
+        &self,
+        peer: &PeerId,
+        id: ConnectionId,
+    ) -> impl Iterator<Item = (ConnectionId, &DirectConnection)> {
+        let own = self.by_peer.get(peer).into_iter().flatten();
+        own.filter(move |(other, _)| **other != id).map(|(id, connection)| (*id, connection))
+    }
+
     /// The addresses at which a peer is connected.
     pub(super) fn remotes_of(&self, peer: &PeerId) -> impl Iterator<Item = &Multiaddr> {
         self.by_peer.get(peer).into_iter().flat_map(HashMap::values).map(|connection| &connection.remote)
@@ -113,10 +141,10 @@ impl PeerConnections {
         self.by_peer.len()
     }
 
-    /// The hosts of all peers.
-    pub(super) fn hosts(&self) -> HashSet<IpAddr> {
-        let remotes = self.by_peer.values().flat_map(HashMap::values).map(|connection| &connection.remote);
-        remotes.filter_map(socket_addr_of).map(|addr| addr.ip()).collect()
+    /// The hosts at the other ends of these connections.
+    pub(super) fn hosts_of(&self, which: impl Fn(&DirectConnection) -> bool) -> HashSet<IpAddr> {
+        let those = self.by_peer.values().flat_map(HashMap::values).filter(|connection| which(connection));
+        those.filter_map(|connection| socket_addr_of(&connection.remote)).map(|addr| addr.ip()).collect()
     }
 
     /// The connections that hang on an address that this machine has lost. Where it is not known on which one hangs, those count that
@@ -125,7 +153,7 @@ impl PeerConnections {
         let family = |addr: &Multiaddr| addr.iter().next().map(|first| first.tag());
         let lost_ip = socket_addr_of(lost).map(|addr| addr.ip().to_canonical());
         let hangs = |connection: &DirectConnection| match connection.local {
-            Some(local) => Some(local) == lost_ip,
+            Some(local) => Some(local.ip()) == lost_ip,
             None => family(&connection.remote) == family(lost) && !is_loopback(&connection.remote),
         };
         let all = self.by_peer.values().flatten();

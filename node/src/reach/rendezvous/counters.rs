@@ -16,6 +16,8 @@ counters! {
         pub(crate) libp2p_incoming_failed = "libp2p_incoming_failed",
         /// Connections closed because this machine lost the address that they hung on.
         pub(crate) closed_with_address = "closed_with_address",
+        /// Connections closed because they did not answer after a sign of trouble, or not before one that was made in their stead.
+        pub(crate) closed_in_doubt = "closed_in_doubt",
         /// Addresses of this node that peers found reachable and that were too many.
         pub(crate) external_address_dropped = "external_address_dropped",
         /// Peers that speak something else than Keyferry.

@@ -107,6 +107,12 @@ impl Rendezvous {
         let _ = self.interfaces_changed.try_send(());
     }
 
+    /// Tells that connections may be dead although nobody has said so: those that this node has dialled are probed, and those that it
+    /// needs are dialled again at the same time.
+    pub fn doubt(&self) {
+        self.send_detached(RendezvousCommand::Doubt);
+    }
+
     /// Adds an address where the DHT can be entered, such as a `?via=` hint, and dials it.
     pub async fn add_bootstrap(&self, addr: Multiaddr) {
         let _ = self.send(RendezvousCommand::AddBootstrap { addr }).await;

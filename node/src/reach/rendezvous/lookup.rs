@@ -166,6 +166,24 @@ impl Lookups {
         waiting.into_iter().for_each(|number| self.ask(behaviour, number, scope));
     }
 
+    /// Asks anew what is being asked: queries wait for answers on connections that are dead, as long as others lead to the same
+    /// peers.
+    pub(super) fn ask_anew(&mut self, behaviour: &mut Behaviour) {
+        for (scope, query) in std::mem::take(&mut self.queries).into_keys() {
+            if let Some(mut query) = behaviour.kad(scope).query_mut(&query) {
+                query.finish();
+            }
+        }
+        let mut asked = Vec::new();
+        for (number, lookup) in &mut self.lookups {
+            lookup.queries.clear();
+            if lookup.retry_at.is_none() {
+                asked.extend(std::mem::take(&mut lookup.asked).into_iter().map(|scope| (*number, scope)));
+            }
+        }
+        asked.into_iter().for_each(|(number, scope)| self.ask(behaviour, number, scope));
+    }
+
     /// Takes a record that a query found, if it is a sound one.
     pub(super) fn on_record(
         &mut self,

@@ -7,10 +7,12 @@
 //! What it is not: true. Anyone can say anything; [`crate::reach::gather`] compares several.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// How many observers to remember, each with its last word. More are of no use.
 const MAX_OBSERVERS: usize = 16;
@@ -57,28 +59,74 @@ impl Observations {
     }
 }
 
-/// From which local address each dialled connection left.
+/// Connections to one address whose local addresses are remembered.
+const MAX_AT_ONCE: usize = 4;
+
+/// From which local addresses dialled connections left whose peers are not known yet, the earliest first.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Departures(Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>);
+pub(super) struct Departures(Arc<Mutex<PendingDepartures>>);
+
+#[derive(Debug, Default)]
+struct PendingDepartures {
+    by_remote: HashMap<SocketAddr, VecDeque<SocketAddr>>,
+    /// Whose turn it is to connect to an address.
+    turns: HashMap<SocketAddr, Weak<AsyncMutex<()>>>,
+}
+
+/// The turn to connect to an address, until it is dropped.
+pub(super) type DepartureTurn = OwnedMutexGuard<()>;
 
 impl Departures {
+    /// Waits for the turn to connect to an address. Only one connection can leave from the node's port, and if two came about at
+    /// one moment, nobody could tell which of them that is.
+    pub(super) async fn turn(&self, remote: SocketAddr) -> DepartureTurn {
+        let turn = {
+            let mut pending = self.lock();
+            pending.turns.retain(|_, turn| turn.strong_count() > 0);
+            match pending.turns.get(&remote).and_then(Weak::upgrade) {
+                Some(turn) => turn,
+                None => {
+                    let turn = Arc::default();
+                    pending.turns.insert(remote, Arc::downgrade(&turn));
+                    turn
+                }
+            }
+        };
+        turn.lock_owned().await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PendingDepartures> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes that a connection to `remote` has left from `local`.
     pub(super) fn note(&self, remote: SocketAddr, local: SocketAddr) {
-        let mut departures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.lock();
+        let departures = &mut pending.by_remote;
         if departures.len() >= MAX_DEPARTURES && !departures.contains_key(&remote) {
             departures.clear();
         }
-        departures.insert(remote, local);
+        let of_remote = departures.entry(remote).or_default();
+        if of_remote.len() < MAX_AT_ONCE {
+            of_remote.push_back(local);
+        }
     }
 
-    /// Notes that the newest connection with `remote` is one that it made itself.
+    /// Notes that a connection to `remote` came to nothing. Which one is not known, so all are forgotten.
     pub(super) fn forget(&self, remote: SocketAddr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&remote);
+        self.lock().by_remote.remove(&remote);
     }
 
-    /// From where the newest connection to `remote` left.
-    pub(super) fn local_of(&self, remote: SocketAddr) -> Option<SocketAddr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&remote).copied()
+    /// From where a connection to `remote` left whose peer has become known: of several at once, the one that left first is there first.
+    pub(super) fn take(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        let mut pending = self.lock();
+        let departures = &mut pending.by_remote;
+        let of_remote = departures.get_mut(&remote)?;
+        let local = of_remote.pop_front();
+        if of_remote.is_empty() {
+            departures.remove(&remote);
+        }
+        local
     }
 }
 
@@ -117,7 +165,30 @@ mod tests {
         let departures = Departures::default();
         let local = SocketAddr::from(([10, 0, 0, 1], 2));
         (0..10_000).for_each(|port| departures.note(SocketAddr::from(([203, 0, 113, 1], port)), local));
-        assert!(departures.0.lock().unwrap().len() <= MAX_DEPARTURES);
-        assert_eq!(departures.local_of(SocketAddr::from(([203, 0, 113, 1], 9999))), Some(local));
+        assert!(departures.lock().by_remote.len() <= MAX_DEPARTURES);
+        assert_eq!(departures.take(SocketAddr::from(([203, 0, 113, 1], 9999))), Some(local));
+    }
+
+    #[tokio::test]
+    async fn two_connections_to_one_address_are_made_one_after_the_other() {
+        let (departures, remote) = (Departures::default(), SocketAddr::from(([203, 0, 113, 1], 1)));
+        let first = departures.turn(remote).await;
+        let mut second = std::pin::pin!(departures.turn(remote));
+        assert!(futures::poll!(second.as_mut()).is_pending());
+        drop(departures.turn(SocketAddr::from(([203, 0, 113, 2], 1))).await);
+        drop(first);
+        drop(second.await);
+        drop(departures.turn(SocketAddr::from(([203, 0, 113, 2], 1))).await);
+        assert!(departures.lock().turns.len() <= 1, "turns that nobody has are forgotten");
+    }
+
+    #[test]
+    fn of_two_connections_to_one_address_each_has_its_own_departure() {
+        let (departures, remote) = (Departures::default(), SocketAddr::from(([203, 0, 113, 1], 1)));
+        let locals = [1, 2, 3].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+        locals.iter().for_each(|local| departures.note(remote, *local));
+        assert_eq!([(); 2].map(|()| departures.take(remote)), [Some(locals[0]), Some(locals[1])]);
+        departures.forget(remote);
+        assert_eq!(departures.take(remote), None);
     }
 }

@@ -6,14 +6,18 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
-use libp2p::{Multiaddr, core::ConnectedPoint};
+use libp2p::{Multiaddr, core::ConnectedPoint, swarm::DialError};
 
 use super::{
+    connections::DirectConnection,
     observed::{Departures, Observation, Observations},
     scope::{AddressScope, socket_addr_of},
+    transport::listening_addrs,
 };
+use crate::net::port::Port;
 
 /// Addresses of this node that are taken for reachable from outside, besides those of its own interfaces. A peer that has
 /// made one up and helpers that say they have tried it can add to them, and identify tells them all in one message.
@@ -27,8 +31,8 @@ pub(super) struct NodeReachability {
     is_public: bool,
     /// Whether the node tells nobody where it is.
     is_hidden: bool,
-    /// The node's own port.
-    port: u16,
+    /// The node's own port, from which connections leave.
+    port: Arc<Port>,
     /// Addresses that were found reachable from outside, in that order.
     external: Vec<SocketAddr>,
     /// Addresses that others tried in vain.
@@ -39,7 +43,7 @@ pub(super) struct NodeReachability {
 
 impl NodeReachability {
     /// Nothing is known yet. The transport notes in `departures` from where its connections left.
-    pub(super) fn new(is_public: bool, is_hidden: bool, port: u16, departures: Departures) -> Self {
+    pub(super) fn new(is_public: bool, is_hidden: bool, port: Arc<Port>, departures: Departures) -> Self {
         let (external, unreachable, observed) = (Vec::new(), BTreeSet::new(), Observations::default());
         Self { is_public, is_hidden, port, external, unreachable, observed, departures }
     }
@@ -73,32 +77,44 @@ impl NodeReachability {
         }
     }
 
-    /// Notes from where the peer at `remote` saw this node's connection come, if it left from the node's port. Returns that
-    /// address if it is new.
-    pub(super) fn on_observed(&mut self, observed: &Multiaddr, remote: &Multiaddr) -> Option<SocketAddr> {
-        let (observed, observer) = (socket_addr_of(observed)?, socket_addr_of(remote)?);
-        let local = self.departures.local_of(observer)?;
-        let is_from_port = local.port() == self.port && local.is_ipv4() == observed.is_ipv4();
-        let is_new = is_from_port && self.observed.insert(Observation { observer, local, observed });
+    /// Notes from where the peer at the other end of a connection saw it come, if it left from where connections leave now.
+    /// Returns that address if it is new.
+    pub(super) fn on_observed(&mut self, observed: &Multiaddr, connection: &DirectConnection) -> Option<SocketAddr> {
+        let (observed, observer) = (socket_addr_of(observed)?, socket_addr_of(&connection.remote)?);
+        let local = connection.local.filter(|local| local.is_ipv4() == observed.is_ipv4())?;
+        let is_new =
+            self.is_witnessed_by(connection) && self.observed.insert(Observation { observer, local, observed });
         is_new.then_some(observed)
+    }
+
+    /// Whether the other end of a connection sees it come from where connections leave now.
+    pub(super) fn is_witnessed_by(&self, connection: &DirectConnection) -> bool {
+        connection.is_dialled && connection.local.is_some_and(|local| self.port.departs_from(local))
     }
 
     /// The address of this machine that a new connection hangs on, if that is known.
     pub(super) fn local_end_of(&self, endpoint: &ConnectedPoint) -> Option<SocketAddr> {
         match endpoint {
             ConnectedPoint::Listener { local_addr, .. } => socket_addr_of(local_addr),
-            ConnectedPoint::Dialer { address, .. } => self.departures.local_of(socket_addr_of(address)?),
+            ConnectedPoint::Dialer { address, .. } => self.departures.take(socket_addr_of(address)?),
         }
     }
 
-    /// Notes that the newest connection with `remote` has come in.
-    pub(super) fn on_incoming(&self, remote: SocketAddr) {
-        self.departures.forget(remote);
+    /// Notes that a dial has failed: a connection that had left for there may have come to nothing.
+    pub(super) fn on_dial_failed(&self, error: &DialError) {
+        if let DialError::Transport(tried) = error {
+            tried.iter().filter_map(|(addr, _)| socket_addr_of(addr)).for_each(|addr| self.departures.forget(addr));
+        }
     }
 
     /// Notes that this machine has lost an address.
     pub(super) fn on_address_lost(&mut self, lost: IpAddr) {
         self.observed.forget(lost);
+    }
+
+    /// The addresses at which the node listens at this moment.
+    pub(super) fn listening_addrs(&self) -> BTreeSet<SocketAddr> {
+        listening_addrs(&self.port)
     }
 
     /// Whether the operator says that the node is reachable.
@@ -139,7 +155,9 @@ impl NodeReachability {
 
     /// What others have seen of this node's connections.
     pub(super) fn observed(&self) -> Vec<Observation> {
-        self.observed.to_vec()
+        let mut observed = self.observed.to_vec();
+        observed.retain(|one| self.port.departs_from(one.local));
+        observed
     }
 
     fn is_proven(&self, own: &[SocketAddr], which: impl Fn(&SocketAddr) -> bool) -> bool {

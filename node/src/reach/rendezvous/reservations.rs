@@ -185,6 +185,11 @@ impl Reservations {
         }
     }
 
+    /// Whether a peer is a relay that keeps a reservation of this node, or was asked for one.
+    pub(super) fn has(&self, relay: &PeerId) -> bool {
+        self.held.iter().any(|held| held.circuit.relay == *relay)
+    }
+
     /// The circuits at which this node may be called, in the order in which they were made.
     pub(super) fn circuits(&self) -> Vec<Multiaddr> {
         let mut standing: Vec<_> = self.held.iter().filter(|held| self.is_needed && held.accepted.is_some()).collect();

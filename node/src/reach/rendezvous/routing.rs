@@ -74,12 +74,12 @@ pub(super) fn add_provider(
     is_sound && behaviour.kad(scope).store_mut().add_provider(record).is_ok()
 }
 
-/// Addresses of peers of the wide-area DHT on hosts other than those that are connected.
-pub(super) fn unconnected(behaviour: &mut Behaviour, connected: &HashSet<IpAddr>) -> Vec<SocketAddr> {
+/// Addresses of peers of the wide-area DHT on hosts other than these.
+pub(super) fn unconnected(behaviour: &mut Behaviour, others: &HashSet<IpAddr>) -> Vec<SocketAddr> {
     let mut found = Vec::new();
     for bucket in behaviour.kad(AddressScope::Wan).kbuckets() {
         let addrs = bucket.iter().filter_map(|peer| socket_addr_of(peer.node.value.first())).collect::<Vec<_>>();
-        found.extend(addrs.into_iter().filter(|addr| !connected.contains(&addr.ip())));
+        found.extend(addrs.into_iter().filter(|addr| !others.contains(&addr.ip())));
     }
     found.truncate(MAX_UNCONNECTED);
     found

@@ -44,7 +44,7 @@ pub struct RendezvousStatus {
     pub observed: Vec<Observation>,
     /// The addresses that others tried on request, in vain.
     pub unreachable: Vec<SocketAddr>,
-    /// Addresses of peers of the wide-area DHT that are not connected, so that this node's port is free to connect there.
+    /// Addresses of peers of the wide-area DHT to which no connection leads from where connections leave now, so that one can.
     pub unconnected: Vec<SocketAddr>,
     /// Versions of the rendezvous that peers spoke and this node does not, at most 4.
     pub other_versions: BTreeSet<u32>,

@@ -128,7 +128,10 @@ impl Transport for PortTransport {
             for remote in target.resolve().await? {
                 let connected = match AddressScope::of_ip(remote.ip()) {
                     Some(AddressScope::Wan) if called_back => port.connect_from_any_port(remote).await,
-                    Some(AddressScope::Wan) => port.connect(remote).await,
+                    Some(AddressScope::Wan) => {
+                        let _turn = departures.turn(remote).await;
+                        port.connect(remote).await
+                    }
                     Some(AddressScope::Lan) if !called_back => port.connect_from_any_port(remote).await,
                     _ => continue,
                 };

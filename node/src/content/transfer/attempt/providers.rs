@@ -28,6 +28,11 @@ impl Providers {
         self.sessions.get(&id).map(Session::peer)
     }
 
+    /// Whether the session over which a provider is asked brings something, as far as is known.
+    pub(super) fn is_alive(&self, id: ProviderId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.end().is_none() && !session.is_doubted())
+    }
+
     /// Whether a provider's session stands.
     pub(super) fn is_connected(&self, id: ProviderId) -> bool {
         self.sessions.get(&id).is_some_and(|session| session.end().is_none())
@@ -48,8 +53,8 @@ impl Providers {
     /// Has a provider be asked over another session from now on, if that is the better one; returns whether it is.
     pub(super) fn move_to(&mut self, id: ProviderId, session: Session) -> bool {
         let Some(present) = self.sessions.get_mut(&id) else { return false };
-        let is_lost = present.end().is_some();
-        if !is_lost && (session.path().kind.is_relayed() || !present.path().kind.is_relayed()) {
+        let may_be_lost = present.end().is_some() || present.is_doubted();
+        if !may_be_lost && (session.path().kind.is_relayed() || !present.path().kind.is_relayed()) {
             return false;
         }
         tracing::info!(path = %session.path(), instead_of = %present.path(), "a provider is asked over another session");
@@ -81,6 +86,12 @@ impl Providers {
     /// ended may.
     pub(super) fn may_return(&self) -> bool {
         !self.away.is_empty() || self.sessions.values().any(|session| session.end().is_some())
+    }
+
+    /// Whether somebody was lost, and nobody is left who answers.
+    pub(super) fn are_all_lost(&self) -> bool {
+        let is_alive = |session: &Session| session.end().is_none() && !session.is_doubted();
+        (!self.away.is_empty() || !self.sessions.is_empty()) && !self.sessions.values().any(is_alive)
     }
 
     /// The sessions that stand.

@@ -189,6 +189,14 @@ impl Requests {
         self.running.iter().filter(is_late).for_each(|(_, running)| running.cancel.cancel());
     }
 
+    /// Ends the requests to a provider that were sent over the session which was left: it is dead, or as good as that.
+    pub(super) fn end_of(&self, provider: ProviderId) {
+        let of_provider = |(id, running): &(&RequestId, &RunningRequest)| {
+            running.provider == provider && running.has_moved() && self.planning != Some((provider, **id))
+        };
+        self.running.iter().filter(of_provider).for_each(|(_, running)| running.cancel.cancel());
+    }
+
     /// Gives up the requests to a provider.
     pub(super) fn give_up(&mut self, provider: ProviderId) {
         self.running.retain(|_, running| {

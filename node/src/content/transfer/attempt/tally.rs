@@ -19,7 +19,7 @@ pub struct FetchProgress {
     pub done_files: u64,
     /// Files in all; 0 until known.
     pub total_files: u64,
-    /// Whether there is nobody to ask now.
+    /// Whether there is nobody to ask now, or nobody who answers.
     pub is_stuck: bool,
 }
 

@@ -74,17 +74,46 @@ async fn candidates_follow_addresses_that_come_and_go() {
     );
     let gathered = node
         .until(|gathered| {
-            addrs_of(gathered, CandidateKind::Host) == ["192.168.1.3:4600"]
+            addrs_of(gathered, CandidateKind::Host).contains(&"192.168.1.3:4600".to_owned())
                 && gathered.observations.len() == 2
                 && gathered.observations.iter().all(|one| one.local.ip().to_string() == "192.168.1.3")
         })
         .await;
+    // From a fresh port: the router still holds the mappings of the old one, and each is in the way of a new one.
     assert_eq!(gathered.mapping, Mapping::EndpointIndependent);
+    let departing = node.port.departing_addrs()[0].port();
+    assert_ne!(departing, 4600);
+    assert_eq!(addrs_of(&gathered, CandidateKind::ServerReflexive), [format!("100.128.10.1:{departing}")]);
     let bases: Vec<String> = gathered.candidates.iter().map(|own| own.base.ip().to_string()).collect();
     assert!(bases.iter().all(|base| base == "192.168.1.3"), "{bases:?}");
     let change =
         network.wait_for(|change| change.added.iter().any(|ip| ip.to_string() == "192.168.1.3")).await.unwrap();
     assert!(change.generation >= 1);
+}
+
+#[tokio::test]
+async fn after_a_sign_of_trouble_everybody_is_asked_anew_from_a_fresh_port_and_then_the_others_hear_of_it() {
+    let name = "after_a_sign_of_trouble_everybody_is_asked_anew_from_a_fresh_port_and_then_the_others_hear_of_it";
+    if !in_namespace(&format!("reach::gather::tests::network::{name}"), STUN) {
+        return;
+    }
+    let mut lab = Lab::new("masquerade");
+    lab.start_stun();
+    let node = Node::start(two_servers()).await;
+    let mut network = node.gatherer.network();
+    node.until(|gathered| answered(gathered) == 2).await;
+
+    node.troubles.tell(Trouble::SilentSession);
+    let change = network.wait_for(|change| change.generation == 1).await.unwrap().clone();
+    assert!(change.added.is_empty() && change.removed.is_empty());
+    let departing = node.port.departing_addrs()[0].port();
+    assert_ne!(departing, 4600);
+    node.troubles.tell(Trouble::UnansweredCall);
+    let gathered = node
+        .until(|gathered| gathered.observations.iter().filter(|one| one.local.port() == departing).count() == 2)
+        .await;
+    assert_eq!(gathered.mapping, Mapping::EndpointIndependent);
+    assert_eq!(network.borrow().generation, 1, "a second sign says nothing new");
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ impl Actor {
                 self.status.changed();
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                self.doubts.on_gone(connection_id);
+                self.reachability.on_dial_failed(&error);
                 self.entry_points.on_failed(connection_id, &error);
                 if let Some(peer) = peer_id {
                     self.on_dial_failed(peer, &error);
@@ -93,6 +95,10 @@ impl Actor {
                 tracing::debug!(%error, "a peer does not answer pings");
                 self.swarm.close_connection(connection);
             }
+            BehaviourEvent::Ping(ping::Event { connection, peer, result: Ok(round_trip) }) => {
+                self.connections.measured(&peer, connection, round_trip);
+            }
+            BehaviourEvent::Prober(probed) => self.on_probed(probed),
             BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
             BehaviourEvent::Calls(CallsEvent::Dropped(counter)) => self.status.count(counter),
             BehaviourEvent::Turn(event) => self.on_turn(event),
@@ -112,7 +118,6 @@ impl Actor {
         match socket_addr_of(remote) {
             Some(addr) if endpoint.is_listener() => {
                 self.handshakes.done(addr);
-                self.reachability.on_incoming(addr);
             }
             Some(addr) if AddressScope::of(remote) == Some(AddressScope::Wan) => {
                 self.reservations.on_connected(peer, addr)
@@ -120,6 +125,7 @@ impl Actor {
             _ => {}
         }
         self.connections.opened(peer, id, endpoint, local);
+        self.on_connected_again(peer, id);
         if self.entry_points.on_connected(id, peer)
             && let Some(scope) = AddressScope::of(remote)
         {
@@ -132,6 +138,9 @@ impl Actor {
     }
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId, was_idle: bool) {
+        if self.doubts.on_gone(id) {
+            self.lookups.ask_anew(self.swarm.behaviour_mut());
+        }
         let Some(gone) = self.connections.closed(&peer, id) else { return };
         if gone.peer {
             self.entry_points.on_disconnected(peer);
@@ -173,7 +182,7 @@ impl Actor {
         }
         let Some(connection) = self.connections.get(&peer, id) else { return };
         let remote = &connection.remote;
-        if let Some(observed) = self.reachability.on_observed(&info.observed_addr, remote) {
+        if let Some(observed) = self.reachability.on_observed(&info.observed_addr, connection) {
             // What identify itself proposes to test has the port of the listener in place of that of the NAT.
             let addr = multiaddr_of(observed);
             let candidate = FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr: &addr });

@@ -4,7 +4,7 @@
 use std::process::Command as Process;
 
 use super::*;
-use crate::base::namespace;
+use crate::{base::namespace, net::trouble::LEAST_PATIENCE};
 
 const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1 && \
     for addr in 10.77.0.1 203.0.113.1 203.0.113.2 203.0.113.3; do ip addr add $addr/24 dev v0 || exit 1; done && \
@@ -60,6 +60,40 @@ async fn connections_end_with_the_address_that_they_hung_on() {
     moving.rendezvous.interfaces_changed();
     moving.until(|status| status.counters.get("closed_with_address").is_some_and(|count| *count == 1)).await;
     moving.until(|status| status.connected == 1).await;
+}
+
+#[tokio::test]
+async fn of_connections_in_doubt_those_that_answer_stay_and_others_are_made_anew_at_once() {
+    let name = "of_connections_in_doubt_those_that_answer_stay_and_others_are_made_anew_at_once";
+    if !in_namespace_of(SET_UP, &["nft"], &format!("namespace::{name}")) {
+        return;
+    }
+    let public = RendezvousConfig { public: true, ..quiet_config(&[]) };
+    let steady = start_on("203.0.113.1:0".parse().unwrap(), public).await;
+    let other = start_on("203.0.113.2:0".parse().unwrap(), quiet_config(&[&steady])).await;
+    other.until(|status| status.connected == 1).await;
+
+    // It answers sooner than another connection could be made.
+    other.rendezvous.doubt();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let status = other.until(|status| status.connected == 1).await;
+    assert!(!status.counters.contains_key("closed_in_doubt"), "{status:?}");
+
+    // As behind a router that has forgotten the connection: what is sent over it is lost, and nobody says so.
+    let port = other.addr.port();
+    nft("add table ip lost");
+    nft("add chain ip lost out { type filter hook output priority 0 ; }");
+    nft(&format!("add rule ip lost out tcp sport {port} ip daddr 203.0.113.1 drop"));
+    nft(&format!("add rule ip lost out tcp dport {port} ip saddr 203.0.113.1 drop"));
+    let doubted = Instant::now();
+    other.rendezvous.doubt();
+    other.until(|status| status.counters.get("closed_in_doubt") == Some(&1)).await;
+    assert!(doubted.elapsed() < LEAST_PATIENCE, "the new connection did not wait for the end of the old one");
+    other.until(|status| status.connected == 1).await;
+}
+
+fn nft(rule: &str) {
+    assert!(Process::new("nft").args(rule.split(' ')).status().unwrap().success(), "nft {rule}");
 }
 
 /// Has connections to the first of the public addresses leave from another one of this machine.
