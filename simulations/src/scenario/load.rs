@@ -18,6 +18,9 @@ use super::{
     plan, shipped,
 };
 
+/// How large all runs of a file may be together: sites, links, nodes, processes, steps and expectations.
+const MAX_PARTS: usize = 200_000;
+
 /// How long a file may be, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -63,17 +66,27 @@ pub(super) fn load_text(path: &Path, text: String, shelf: &dyn Shelf) -> Result<
 }
 
 fn runs(path: &Path, file: &Table, sources: &Sources, problems: &Problems) -> Vec<Scenario> {
-    let mut runs = Vec::new();
+    let mut runs: Vec<Scenario> = Vec::new();
+    let mut parts = 0;
     for choice in choices(file, problems) {
         problems.look_with(&choice.shown);
         let filled = values::fill(file, &choice);
         runs.extend(plan::plan(&name_of(path), &filled, &choice, sources, problems));
+        parts += runs.last().map_or(0, parts_of);
+        if parts > MAX_PARTS {
+            let advice = "make `count`s smaller, or take values of [matrix] and [[case]] out";
+            problems.add(file.at, "all runs together are too large", advice);
+        }
         // The others would tell the same again.
         if !problems.is_empty() {
             break;
         }
     }
     runs
+}
+
+fn parts_of(run: &Scenario) -> usize {
+    run.sites.len() + run.links.len() + run.nodes.len() + run.processes.len() + run.steps.len() + run.expectations.len()
 }
 
 fn name_of(path: &Path) -> String {

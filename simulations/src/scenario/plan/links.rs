@@ -157,16 +157,18 @@ impl Links {
 
     /// One link for each place that something is said of, each whole; wider ones first, so that the last that fits is right.
     pub(crate) fn resolved(&self) -> Vec<Link> {
-        let of_sites: BTreeSet<Between> = self.said.iter().map(|(between, _)| *between).collect();
-        let between_two = of_sites.iter().flat_map(|a| of_sites.iter().map(move |b| (*a, *b)));
-        // What is said of both ends is said of what is between them.
-        let between_two = between_two.filter_map(|(a, b)| match (a, b) {
-            (Between::Of(a), Between::Of(b)) if a < b && self.of(Between::Of(a)) != self.of(Between::Of(b)) => {
-                Some(Between::Two(a, b))
-            }
-            _ => None,
+        let said: BTreeSet<Between> = self.said.iter().map(|(between, _)| *between).collect();
+        let of_sites = said.iter().filter_map(|between| match between {
+            Between::Of(site) => Some((*site, self.of(*between))),
+            Between::Any | Between::Two(..) => None,
         });
-        let places: BTreeSet<Between> = between_two.chain(of_sites.iter().copied()).chain([Between::Any]).collect();
+        let of_sites: Vec<(SiteId, Said)> = of_sites.collect();
+        // What is said of both ends is said of what is between them.
+        let between_two = of_sites.iter().enumerate().flat_map(|(at, (a, of_a))| {
+            let others = of_sites[at + 1..].iter().filter(move |(_, of_b)| of_a != of_b);
+            others.map(move |(b, _)| Between::Two(*a, *b))
+        });
+        let places: BTreeSet<Between> = between_two.chain(said).chain([Between::Any]).collect();
         places.into_iter().map(|between| Link { between, way: self.of(between).way() }).collect()
     }
 }

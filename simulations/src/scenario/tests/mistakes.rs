@@ -405,6 +405,17 @@ fn values_to_repeat_over_fit_each_other() {
 }
 
 #[test]
+fn all_runs_of_a_file_have_a_bound_together() {
+    let large = WHOLE.replace("preset = \"home\"", "preset = \"home\"\ncount = 128")
+        + &format!("[matrix]\nx = {:?}\n[[link]]\nbetween = [\"alice-1\", \"bob\"]\nloss = 0.1\n", vec![1; 1_000]);
+    assert!(
+        complaint(&large).contains("all runs together are too large; make `count`s smaller"),
+        "{}",
+        complaint(&large)
+    );
+}
+
+#[test]
 fn files_include_each_other_once() {
     let circle = Others(&[("a.toml", "include = \"b.toml\""), ("b.toml", "include = \"./a.toml\"")]);
     let refused = read_with(&format!("include = \"a.toml\"\n{WHOLE}"), &circle).unwrap_err().to_string();
