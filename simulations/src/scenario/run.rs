@@ -188,6 +188,8 @@ fn one(
         };
         (done, end_s, expectations)
     });
+    // What runs on until the end is not what the end does to it.
+    let told_of = scenario.processes.iter().map(|process| tell(process, scenario, &processes)).collect();
     processes.end();
     journal.flush()?;
     let (verdict, summary) = summary(scenario, &expectations, done.broken.as_deref());
@@ -214,21 +216,21 @@ fn one(
             .iter()
             .map(|node| words::node(node, scenario, &lab.network().addresses(&node.name)))
             .collect(),
-        processes: scenario
-            .processes
-            .iter()
-            .map(|process| outcome::Process {
-                name: process.name.clone(),
-                node: scenario.nodes[process.node.0].name.clone(),
-                command: processes.command(&process.name),
-                runs: processes.runs(&process.name),
-            })
-            .collect(),
+        processes: told_of,
         steps: done.steps,
         expectations,
         lines: samples.lines(&names),
         figures: Vec::new(),
     })
+}
+
+fn tell(process: &super::model::Process, scenario: &Scenario, processes: &Processes) -> outcome::Process {
+    outcome::Process {
+        name: process.name.clone(),
+        node: scenario.nodes[process.node.0].name.clone(),
+        command: processes.command(&process.name),
+        runs: processes.runs(&process.name),
+    }
 }
 
 fn start_public(scenario: &Scenario, lab: &Lab<'_>, public: &Processes, journal: &Journal) -> Result<()> {
