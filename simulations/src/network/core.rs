@@ -15,6 +15,7 @@
 mod capture;
 mod crossings;
 mod delay;
+mod line_id;
 mod packet;
 mod port;
 mod way;
@@ -44,6 +45,7 @@ use self::{
     port::Port,
     ways::Ways,
 };
+pub(crate) use line_id::{Carried, LineId};
 pub(crate) use packet::Router;
 pub(crate) use way::{Rate, Way};
 
@@ -65,19 +67,6 @@ pub(crate) struct Attachment {
     pub(crate) up: Option<Rate>,
     /// What it carries out of the core, where that is less than the usual way says.
     pub(crate) down: Option<Rate>,
-}
-
-/// One line into the core, from when it was attached until its device is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LineId(u64);
-
-/// What a line has carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Carried {
-    /// Bytes of IP packets into the core.
-    pub(crate) up_bytes: u64,
-    /// Bytes of IP packets out of the core.
-    pub(crate) down_bytes: u64,
 }
 
 /// What the core has done.

@@ -21,7 +21,7 @@ use futures::{AsyncRead, AsyncWrite, FutureExt};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use super::metered::ConnectionMeter;
+use super::{metered::ConnectionMeter, observed::NotedDeparture};
 use crate::{
     base::traffic::Traffic,
     net::port::{Undecided, UndecidedPlace},
@@ -43,6 +43,8 @@ pub(super) struct Guarded {
     stream: Compat<TcpStream>,
     guard: Option<Guard>,
     meter: ConnectionMeter,
+    /// From where it has left, if it was dialled.
+    _departure: Option<Arc<NotedDeparture>>,
 }
 
 struct Guard {
@@ -65,13 +67,13 @@ impl Handshakes {
         let place = self.places.enter(remote.ip());
         let meter = ConnectionMeter::new(false, self.traffic.clone());
         let guard = Some(Guard { place, done, remote, handshakes: self.clone() });
-        Guarded { stream: stream.compat(), guard, meter }
+        Guarded { stream: stream.compat(), guard, meter, _departure: None }
     }
 
     /// Wraps a connection that this node dialled: nobody can make it do that too often.
-    pub(super) fn dialled(&self, stream: TcpStream) -> Guarded {
+    pub(super) fn dialled(&self, stream: TcpStream, departure: Option<Arc<NotedDeparture>>) -> Guarded {
         let meter = ConnectionMeter::new(true, self.traffic.clone());
-        Guarded { stream: stream.compat(), guard: None, meter }
+        Guarded { stream: stream.compat(), guard: None, meter, _departure: departure }
     }
 
     /// Notes that the handshake with a remote address is done.

@@ -7,12 +7,19 @@
 //! What it is not: true. Anyone can say anything; [`crate::reach::gather`] compares several.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard},
+    time::timeout,
+};
 
 /// How many observers to remember, each with its last word. More are of no use.
 const MAX_OBSERVERS: usize = 16;
@@ -59,27 +66,45 @@ impl Observations {
     }
 }
 
-/// Connections to one address whose local addresses are remembered.
-const MAX_AT_ONCE: usize = 4;
+/// How long a connection waits for its turn. One to an address that is silent must not hold up another for longer.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// From which local addresses dialled connections left whose peers are not known yet, the earliest first.
+/// From which local addresses dialled connections left whose peers are not known yet: one for each remote address.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Departures(Arc<Mutex<PendingDepartures>>);
 
 #[derive(Debug, Default)]
 struct PendingDepartures {
-    by_remote: HashMap<SocketAddr, VecDeque<SocketAddr>>,
-    /// Whose turn it is to connect to an address.
-    turns: HashMap<SocketAddr, Weak<AsyncMutex<()>>>,
+    by_remote: HashMap<SocketAddr, Weak<NotedDeparture>>,
+    turns: HashMap<SocketAddr, Weak<Turn>>,
+}
+
+/// From where a connection has left. The connection keeps it, so that it goes with it.
+#[derive(Debug)]
+pub(super) struct NotedDeparture {
+    local: SocketAddr,
+    turn: Mutex<Option<DepartureTurn>>,
+}
+
+/// Whose turn it is to connect to an address.
+#[derive(Debug, Default)]
+struct Turn {
+    lock: Arc<AsyncMutex<()>>,
+    /// Somebody would not wait for it.
+    is_overtaken: AtomicBool,
 }
 
 /// The turn to connect to an address, until it is dropped.
-pub(super) type DepartureTurn = OwnedMutexGuard<()>;
+#[derive(Debug)]
+pub(super) struct DepartureTurn {
+    turn: Arc<Turn>,
+    _lock: OwnedMutexGuard<()>,
+}
 
 impl Departures {
-    /// Waits for the turn to connect to an address. Only one connection can leave from the node's port, and if two came about at
-    /// one moment, nobody could tell which of them that is.
-    pub(super) async fn turn(&self, remote: SocketAddr) -> DepartureTurn {
+    /// Waits for the turn to connect to an address, which lasts until the peer there is known. Only one connection can leave from the
+    /// node's port, and if two came about at one moment, nobody could tell which of them that is. None where that takes too long.
+    pub(super) async fn turn(&self, remote: SocketAddr) -> Option<DepartureTurn> {
         let turn = {
             let mut pending = self.lock();
             pending.turns.retain(|_, turn| turn.strong_count() > 0);
@@ -92,46 +117,51 @@ impl Departures {
                 }
             }
         };
-        turn.lock_owned().await
+        match timeout(TURN_PATIENCE, turn.lock.clone().lock_owned()).await {
+            Ok(lock) => Some(DepartureTurn { turn, _lock: lock }),
+            Err(_) => {
+                turn.is_overtaken.store(true, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Notes that a connection to `remote` has left from `local`, if it had its turn.
+    pub(super) fn note(
+        &self,
+        remote: SocketAddr,
+        local: SocketAddr,
+        turn: Option<DepartureTurn>,
+    ) -> Option<Arc<NotedDeparture>> {
+        let departure = Arc::new(NotedDeparture { local, turn: Mutex::new(Some(turn?)) });
+        let departures = &mut self.lock().by_remote;
+        if departures.len() >= MAX_DEPARTURES {
+            departures.retain(|_, departure| departure.strong_count() > 0);
+        }
+        if departures.len() < MAX_DEPARTURES {
+            departures.insert(remote, Arc::downgrade(&departure));
+        }
+        Some(departure)
+    }
+
+    /// From where the connection to `remote` left whose peer has become known, which ends its turn. Where another one went without a
+    /// turn, the port is 0, since it may be that of the other.
+    pub(super) fn take(&self, remote: SocketAddr) -> Option<SocketAddr> {
+        let departure = self.lock().by_remote.remove(&remote)?.upgrade()?;
+        let turn = departure.turn.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let is_certain = !turn.turn.is_overtaken.load(Ordering::Relaxed);
+        Some(if is_certain { departure.local } else { SocketAddr::new(departure.local.ip(), 0) })
     }
 
     fn lock(&self) -> MutexGuard<'_, PendingDepartures> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Notes that a connection to `remote` has left from `local`.
-    pub(super) fn note(&self, remote: SocketAddr, local: SocketAddr) {
-        let mut pending = self.lock();
-        let departures = &mut pending.by_remote;
-        if departures.len() >= MAX_DEPARTURES && !departures.contains_key(&remote) {
-            departures.clear();
-        }
-        let of_remote = departures.entry(remote).or_default();
-        if of_remote.len() < MAX_AT_ONCE {
-            of_remote.push_back(local);
-        }
-    }
-
-    /// Notes that a connection to `remote` came to nothing. Which one is not known, so all are forgotten.
-    pub(super) fn forget(&self, remote: SocketAddr) {
-        self.lock().by_remote.remove(&remote);
-    }
-
-    /// From where a connection to `remote` left whose peer has become known: of several at once, the one that left first is there first.
-    pub(super) fn take(&self, remote: SocketAddr) -> Option<SocketAddr> {
-        let mut pending = self.lock();
-        let departures = &mut pending.by_remote;
-        let of_remote = departures.get_mut(&remote)?;
-        let local = of_remote.pop_front();
-        if of_remote.is_empty() {
-            departures.remove(&remote);
-        }
-        local
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn observation(host: u8, port: u16) -> Observation {
@@ -160,35 +190,59 @@ mod tests {
         assert!(observations.to_vec().is_empty());
     }
 
-    #[test]
-    fn departures_do_not_grow_without_bound() {
-        let departures = Departures::default();
-        let local = SocketAddr::from(([10, 0, 0, 1], 2));
-        (0..10_000).for_each(|port| departures.note(SocketAddr::from(([203, 0, 113, 1], port)), local));
-        assert!(departures.lock().by_remote.len() <= MAX_DEPARTURES);
-        assert_eq!(departures.take(SocketAddr::from(([203, 0, 113, 1], 9999))), Some(local));
+    const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 2);
+
+    fn remote(port: u16) -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, 1], port))
     }
 
     #[tokio::test]
+    async fn departures_do_not_grow_without_bound() {
+        let (departures, mut kept) = (Departures::default(), Vec::new());
+        for port in 0..10 * MAX_DEPARTURES as u16 {
+            let turn = departures.turn(remote(port)).await;
+            kept.push(departures.note(remote(port), LOCAL, turn));
+        }
+        assert_eq!(departures.lock().by_remote.len(), MAX_DEPARTURES);
+        kept.clear();
+        let turn = departures.turn(remote(1)).await;
+        let _kept = departures.note(remote(1), LOCAL, turn);
+        assert_eq!(departures.lock().by_remote.len(), 1, "those of connections that are gone give way");
+        assert_eq!(departures.take(remote(1)), Some(LOCAL));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn two_connections_to_one_address_are_made_one_after_the_other() {
-        let (departures, remote) = (Departures::default(), SocketAddr::from(([203, 0, 113, 1], 1)));
-        let first = departures.turn(remote).await;
-        let mut second = std::pin::pin!(departures.turn(remote));
+        let departures = Departures::default();
+        let first = departures.turn(remote(1)).await;
+        let kept = departures.note(remote(1), LOCAL, first);
+        let mut second = std::pin::pin!(departures.turn(remote(1)));
         assert!(futures::poll!(second.as_mut()).is_pending());
-        drop(departures.turn(SocketAddr::from(([203, 0, 113, 2], 1))).await);
-        drop(first);
-        drop(second.await);
-        drop(departures.turn(SocketAddr::from(([203, 0, 113, 2], 1))).await);
+        assert!(departures.turn(remote(2)).await.is_some());
+        assert_eq!(departures.take(remote(1)), Some(LOCAL));
+        assert!(second.await.is_some(), "its peer is known: the next may go, although it still stands");
+        drop(kept);
+        drop(departures.turn(remote(2)).await);
         assert!(departures.lock().turns.len() <= 1, "turns that nobody has are forgotten");
     }
 
-    #[test]
-    fn of_two_connections_to_one_address_each_has_its_own_departure() {
-        let (departures, remote) = (Departures::default(), SocketAddr::from(([203, 0, 113, 1], 1)));
-        let locals = [1, 2, 3].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
-        locals.iter().for_each(|local| departures.note(remote, *local));
-        assert_eq!([(); 2].map(|()| departures.take(remote)), [Some(locals[0]), Some(locals[1])]);
-        departures.forget(remote);
-        assert_eq!(departures.take(remote), None);
+    #[tokio::test(start_paused = true)]
+    async fn of_two_at_once_nobody_says_from_which_port_they_left() {
+        let departures = Departures::default();
+        let first = departures.turn(remote(1)).await;
+        assert!(departures.turn(remote(1)).await.is_none(), "it does not wait for ever");
+        let _kept = departures.note(remote(1), LOCAL, first);
+        assert!(departures.note(remote(1), SocketAddr::from(([10, 0, 0, 1], 9)), None).is_none());
+        assert_eq!(departures.take(remote(1)), Some(SocketAddr::from(([10, 0, 0, 1], 0))));
+        assert_eq!(departures.take(remote(1)), None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_comes_to_nothing_takes_its_departure_along() {
+        let departures = Departures::default();
+        let turn = departures.turn(remote(1)).await;
+        drop(departures.note(remote(1), LOCAL, turn));
+        assert_eq!(departures.take(remote(1)), None);
+        assert!(departures.turn(remote(1)).await.is_some());
     }
 }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use libp2p::{Multiaddr, core::ConnectedPoint, swarm::DialError};
+use libp2p::{Multiaddr, core::ConnectedPoint};
 
 use super::{
     connections::DirectConnection,
@@ -97,13 +97,6 @@ impl NodeReachability {
         match endpoint {
             ConnectedPoint::Listener { local_addr, .. } => socket_addr_of(local_addr),
             ConnectedPoint::Dialer { address, .. } => self.departures.take(socket_addr_of(address)?),
-        }
-    }
-
-    /// Notes that a dial has failed: a connection that had left for there may have come to nothing.
-    pub(super) fn on_dial_failed(&self, error: &DialError) {
-        if let DialError::Transport(tried) = error {
-            tried.iter().filter_map(|(addr, _)| socket_addr_of(addr)).for_each(|addr| self.departures.forget(addr));
         }
     }
 

@@ -126,19 +126,19 @@ impl Transport for PortTransport {
         Ok(Box::pin(async move {
             let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address that may be dialled");
             for remote in target.resolve().await? {
-                let connected = match AddressScope::of_ip(remote.ip()) {
-                    Some(AddressScope::Wan) if called_back => port.connect_from_any_port(remote).await,
-                    Some(AddressScope::Wan) => {
-                        let _turn = departures.turn(remote).await;
-                        port.connect(remote).await
-                    }
-                    Some(AddressScope::Lan) if !called_back => port.connect_from_any_port(remote).await,
-                    _ => continue,
+                let scope = AddressScope::of_ip(remote.ip());
+                if !matches!((scope, called_back), (Some(AddressScope::Wan), _) | (Some(AddressScope::Lan), false)) {
+                    continue;
+                }
+                let turn = departures.turn(remote).await;
+                let connected = match scope {
+                    Some(AddressScope::Wan) if !called_back => port.connect(remote).await,
+                    _ => port.connect_from_any_port(remote).await,
                 };
                 match connected {
                     Ok(stream) => {
-                        departures.note(remote, stream.local_addr()?);
-                        return Ok(handshakes.dialled(stream));
+                        let departure = departures.note(remote, stream.local_addr()?, turn);
+                        return Ok(handshakes.dialled(stream, departure));
                     }
                     Err(error) => last = error,
                 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::LineId;
+use super::line_id::LineId;
 
 /// Packets are counted for each of these.
 pub(crate) const GRAIN: Duration = Duration::from_millis(100);

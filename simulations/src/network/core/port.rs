@@ -15,8 +15,8 @@ use rand::Rng;
 use tun_rs::{AsyncDevice, VIRTIO_NET_HDR_LEN};
 
 use super::{
-    Carried, LineId,
     capture::Capture,
+    line_id::{Carried, LineId},
     packet::Router,
     way::{LineState, Rate, Way, WayState},
 };

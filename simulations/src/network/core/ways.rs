@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{LineId, Way};
+use super::{line_id::LineId, way::Way};
 
 /// The ways between all lines.
 #[derive(Debug)]

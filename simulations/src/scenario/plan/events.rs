@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 28] = [
+pub(crate) const EVENTS: [&str; 29] = [
     "identity",
     "notice",
     "importing",
@@ -35,6 +35,7 @@ pub(crate) const EVENTS: [&str; 28] = [
     "roots",
     "removed",
     "verifying",
+    "waiting",
     "damaged",
     "verified",
     "collected",

@@ -53,7 +53,6 @@ impl Actor {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.doubts.on_gone(connection_id);
-                self.reachability.on_dial_failed(&error);
                 self.entry_points.on_failed(connection_id, &error);
                 if let Some(peer) = peer_id {
                     self.on_dial_failed(peer, &error);
