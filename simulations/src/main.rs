@@ -45,7 +45,7 @@ enum Action {
     Relay(relay::Options),
     /// Runs real nodes behind every two kinds of NAT and firewall, in network namespaces (Linux, root).
     NatMatrix(nat::Options),
-    /// Runs a scenario: many nodes, what happens to them, and whether all is as expected (Linux, root).
+    /// Runs a scenario: many nodes, what happens to them, and whether all is as expected (Linux).
     Run(scenario::RunOptions),
     /// Says whether files of scenarios hold together, and if not, what is wrong, and where.
     Check(scenario::CheckOptions),

@@ -154,6 +154,9 @@ enum EngineKind {
 
 /// Runs the lab and prints what came of it.
 pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
+    if options.engine == EngineKind::Namespaces {
+        network::become_root()?;
+    }
     network::ensure_possible(&options.programs())?;
     network::end_tidily_on_signals(|| ())?;
     let left = network::sweep_dead();

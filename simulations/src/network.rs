@@ -49,7 +49,7 @@ pub(crate) use self::{
         Image, KEYFERRY as KEYFERRY_IN_IMAGE, KEYFERRY_SIM as SIM_IN_IMAGE, Options as ImageOptions, make as make_image,
     },
     line::{BACKBONE, Line, lan},
-    namespaces::{Lacking, end_tidily_on_signals, ensure_possible, sweep_dead},
+    namespaces::{Lacking, become_root, end_tidily_on_signals, ensure_possible, sweep_dead},
     rules::{Filtering, Mapping, Refusal},
     site::{Ipv4, Ipv6, Properties},
 };

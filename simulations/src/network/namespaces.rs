@@ -5,9 +5,11 @@
 //! What it is not: knowledge of NATs or addresses; it runs scripts of `ip` and `nft` that others write.
 
 use std::{
+    env,
     ffi::OsStr,
     fmt, fs,
     io::Write,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -28,6 +30,9 @@ const NAMED: &str = "/run/netns";
 
 /// How long processes in a namespace have to end once they are killed.
 const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Set for a process that has become root of a user namespace.
+const UNSHARED: &str = "KEYFERRY_SIM_UNSHARED";
 
 /// Labs that this process has made.
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -61,16 +66,43 @@ impl fmt::Display for Lacking {
 
 impl std::error::Error for Lacking {}
 
+/// Goes on as root of a user namespace where this user is not root, if the machine allows that: then this process becomes another one
+/// of the same program. Nothing has been done before.
+pub(crate) fn become_root() -> Result<(), Lacking> {
+    if is_root() || env::var_os(UNSHARED).is_some() {
+        return Ok(());
+    }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "--net"]);
+        command
+    };
+    let advice = "run it as root (sudo keyferry-sim …), or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1 or, on Ubuntu, \
+                  kernel.apparmor_restrict_unprivileged_userns=0)";
+    let lacking = || Lacking(format!("it makes network namespaces; {advice}"));
+    let is_allowed = unshare().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    let this = env::current_exe().ok().filter(|_| is_allowed).ok_or_else(lacking)?;
+    // Names of namespaces are files below /run.
+    let mut again = unshare();
+    again.args(["sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\""]).arg(this).args(env::args_os().skip(1));
+    let error = again.env(UNSHARED, "1").exec();
+    Err(Lacking(format!("it cannot go on in a user namespace: {error}; {advice}")))
+}
+
 /// Fails if this machine or this user cannot make the lab, which will start these programs besides those of all labs.
 pub(crate) fn ensure_possible(programs: &[&str]) -> Result<(), Lacking> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if !status.lines().any(|line| line.starts_with("Uid:\t0\t")) {
+    if !is_root() {
         return Err(Lacking("it makes network namespaces; run it as root (sudo keyferry-sim …)".to_owned()));
     }
     if !Path::new("/dev/net/tun").exists() {
         return Err(Lacking("there is no /dev/net/tun; load the module tun".to_owned()));
     }
     keyferry_needs::ensure(&[&["ip", "nft", "sysctl"], programs].concat()).map_err(Lacking)
+}
+
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
 
 /// Removes what labs have left whose process is dead. Gives their number.

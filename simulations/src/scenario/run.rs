@@ -5,11 +5,13 @@
 //! processes   what runs on nodes                            journal   what they tell, on one clock
 //! steps       what happens                                  traffic   what lines carry meanwhile
 //! judge       what was expected, beside what was seen       folder    what is kept of it
+//! figures     what nodes say of themselves
 //! compose     the same in containers, where another of this program does all that
 //! ```
 
 mod compose;
 mod disk;
+mod figures;
 mod folder;
 mod journal;
 mod judge;
@@ -106,6 +108,9 @@ impl EngineKind {
 pub(crate) fn run(options: &Options, json: bool) -> Result<bool> {
     let loaded = load(&options.scenario)?;
     options.ensure_step_to_hold(&loaded)?;
+    if options.engine == EngineKind::Namespaces {
+        network::become_root()?;
+    }
     ensure_possible(&loaded.runs, options.engine)?;
     network::end_tidily_on_signals(compose::end_own)?;
     sweep_dead();
@@ -220,7 +225,7 @@ fn one(
         steps: done.steps,
         expectations,
         lines: samples.lines(&names),
-        figures: Vec::new(),
+        figures: figures::of_traffic(scenario, &journal),
     })
 }
 

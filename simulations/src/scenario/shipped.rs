@@ -33,6 +33,7 @@ shipped! {
     "flash-crowd",
     "forgetful-nat",
     "ladder",
+    "long-way",
     "many-addresses",
     "dht-churn",
     "idle",
