@@ -75,6 +75,8 @@ pub(super) struct Attempt {
     description: PlanBasis,
     /// Since when there is nobody to ask.
     stuck_since: Instant,
+    /// Since when there is somebody, after all were away.
+    back_since: Instant,
 }
 
 /// By whose word the plan goes.
@@ -107,6 +109,7 @@ impl Attempt {
             tally: Tally::default(),
             description: PlanBasis::default(),
             stuck_since: now,
+            back_since: now,
         };
         if let Some(have) = planned {
             attempt.on_planned(now, have)?;
@@ -224,6 +227,9 @@ impl Attempt {
         if self.ledger.is_banned(&peer) {
             tracing::debug!("a provider that lied is not asked again");
             return Ok(());
+        }
+        if self.providers.are_all_lost() {
+            self.back_since = now;
         }
         let known = self.schedule.providers().find(|id| self.providers.node(*id) == Some(peer));
         if let Some(id) = known {
@@ -371,7 +377,9 @@ impl Attempt {
 
     /// How long the fetch may still go on without progress; an error once it is over.
     fn patience_left(&mut self, more_may_come: bool) -> Result<Duration, AttemptError> {
-        let when_silent = self.patience.when_silent.saturating_sub(self.ledger.fruitless());
+        // That all were away is nobody's silence.
+        let silent_for = self.ledger.fruitless().min(self.back_since.elapsed());
+        let when_silent = self.patience.when_silent.saturating_sub(silent_for);
         if !self.requests.is_empty() {
             return if when_silent.is_zero() { Err(self.in_the_end().into()) } else { Ok(when_silent) };
         }

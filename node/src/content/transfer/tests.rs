@@ -266,6 +266,28 @@ async fn a_provider_that_is_lost_goes_on_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_was_away_for_longer_than_one_may_be_silent_is_asked_when_it_is_back() {
+    let source = Source::file(40 * GROUP);
+    let mut getter = Getter::new();
+    getter.patience.when_silent = Duration::from_secs(2);
+    let away = getter.patience.when_silent + Duration::from_millis(100);
+    let (found, providers) = mpsc::channel(4);
+    let breaks = source.provider(1, Behaviour::HangAfter { groups: WRITTEN as usize }).await;
+    found.send(breaks.session().await).await.unwrap();
+    let back = source.provider(1, Behaviour::Honest).await;
+    let later = async {
+        getter.has(WRITTEN * GROUP).await;
+        breaks.cut();
+        tokio::time::sleep(away).await;
+        found.send(back.session().await).await.unwrap();
+    };
+
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
+
+    assert_eq!(fs::read(&outcome.unwrap().path).unwrap(), bytes(40 * GROUP));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_verified_when_the_user_stops_it_is_kept() {
     let source = Source::file(40 * GROUP);
     let mut getter = Getter::new();
