@@ -29,6 +29,8 @@ const FEW_BYTES: u64 = 4096;
 pub(super) struct Silence {
     last: MovedBytes,
     looked_at: Instant,
+    /// How long after that the next look was to be.
+    look_after: Duration,
     /// Since when nothing has moved.
     since: Instant,
     /// The bytes sent at the look before something last came: it may answer no more than those.
@@ -67,6 +69,7 @@ impl Silence {
         Self {
             last: MovedBytes::default(),
             looked_at: now,
+            look_after: IDLE_LOOK_EVERY,
             since: now,
             sent_when_heard: 0,
             has_asked: false,
@@ -103,12 +106,13 @@ impl Silence {
         let has_heard = bytes.received != self.last.received;
         // What the socket takes in while the peer waits for it shows that earlier bytes have arrived.
         let has_gone_on = !is_waiting && bytes.sent - self.last.sent > FEW_BYTES;
-        // Looks that this process has slept through say nothing about the peer.
-        let has_slept = now.duration_since(self.looked_at) > IDLE_LOOK_EVERY * 2;
+        // A look that comes late is of a machine that slept or had no time for this process, and says nothing about the peer.
+        let has_slept = now.duration_since(self.looked_at) > self.look_after + LOOK_EVERY * 2;
         if has_heard {
             self.sent_when_heard = self.last.sent;
         }
         (self.last, self.looked_at) = (bytes, now);
+        self.look_after = if self.is_busy(is_waiting) { LOOK_EVERY } else { IDLE_LOOK_EVERY };
         if self.is_busy(is_waiting) && !self.is_measuring {
             self.is_measuring = true;
             return Look::Ask;
@@ -278,6 +282,17 @@ mod tests {
         now += LOOK_EVERY;
         until_doubted(&mut silence, &mut now, bytes);
         assert_eq!(silence.look(now + IDLE_LOOK_EVERY * 3, true, bytes), Look::Well);
+    }
+
+    #[tokio::test]
+    async fn on_a_machine_that_has_no_time_to_look_nobody_counts_as_dead() {
+        let began = Instant::now();
+        let mut silence = Silence::new(began);
+        silence.measured(Duration::from_millis(40));
+        let late = LOOK_EVERY * 4;
+        let found: Vec<Look> =
+            (1..=10).map(|look| silence.look(began + late * look, true, MovedBytes::default())).collect();
+        assert!(found[1..].iter().all(|look| *look == Look::Well), "{found:?}");
     }
 
     #[tokio::test]

@@ -45,7 +45,7 @@ async fn a_fetch_moves_from_a_relay_to_a_direct_path_and_lets_the_relay_go() {
     assert_eq!(kept_by(&outcome, true) + kept_by(&outcome, false), LEN);
     assert!(kept_by(&outcome, true) >= 50 * GROUP && kept_by(&outcome, false) > LEN / 2, "{:?}", outcome.from);
     let end = tokio::time::timeout(Duration::from_secs(5), ended).await.expect("nobody uses it");
-    assert!(matches!(end, SessionEnd::ClosedHere));
+    assert!(matches!(end, SessionEnd::ClosedHere), "{end}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
