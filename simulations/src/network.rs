@@ -5,6 +5,7 @@
 //! line, site   addresses, and what stands between hosts and the core
 //! rules        what routers do, for nftables           script   how places are set up, for `ip`
 //! namespaces   places of this process, each of an `engine`: bare, or in a container of an `image`
+//! standing     a site that stands, and the addresses in it
 //! Network      builds sites, plugs hosts in, and changes both while they run
 //! ```
 //! ```text
@@ -23,6 +24,7 @@ mod namespaces;
 mod rules;
 mod script;
 mod site;
+mod standing;
 
 use std::{
     collections::HashMap,
@@ -42,6 +44,7 @@ use self::{
     core::{Attachment, Core, LineId, Way},
     namespaces::Namespaces,
     rules::{Nat, firewall, miniupnpd_conf},
+    standing::Standing,
 };
 pub(crate) use self::{
     engine::Engine,
@@ -72,17 +75,6 @@ pub(crate) struct Network {
 struct Parts {
     sites: HashMap<String, Standing>,
     hosts: HashMap<String, Option<Plugged>>,
-}
-
-/// A site that stands.
-#[derive(Clone)]
-struct Standing {
-    properties: Properties,
-    line: Line,
-    /// None while nobody is plugged into a public one, or where there is no uplink.
-    id: Option<LineId>,
-    /// Numbers of hosts that were given out. None is given twice.
-    numbers: usize,
 }
 
 /// Where a host is.
@@ -146,7 +138,7 @@ impl Network {
         standing.numbers += 1;
         if standing.properties.is_public() {
             standing.id = self.attach(host, &standing)?;
-            let line = public_line(&standing.line, number);
+            let line = standing.line_of(number);
             self.namespaces.script(&script::wan(host, &line, &standing.properties, true))?;
         } else {
             self.plug_inside(host, site, &standing, number).with_context(|| format!("{host} at {site}"))?;
@@ -180,7 +172,7 @@ impl Network {
         let number = standing.numbers;
         ensure!(number < lan::MOST_HOSTS, "site {} has no address left", plugged.site);
         let device = if standing.properties.is_public() { "wan" } else { "eth0" };
-        let (old, new) = (addresses(&standing, plugged.number), addresses(&standing, number));
+        let (old, new) = (standing.addresses(plugged.number), standing.addresses(number));
         let mut script = String::new();
         // First the old ones: with the first address of a network its others may go.
         for (address, prefix) in &old {
@@ -190,7 +182,7 @@ impl Network {
             let nodad = if address.is_ipv6() { " nodad" } else { "" };
             script += &script::addr(host, device, format_args!("{address}/{prefix}{nodad}"));
         }
-        for gateway in gateways(&standing) {
+        for gateway in standing.gateways() {
             script += &script::default_route(host, gateway, device);
         }
         self.namespaces.script(&script)?;
@@ -239,7 +231,7 @@ impl Network {
             let state = if properties.uplink { "up" } else { "down" };
             script += &format!("ip -n @{outermost} link set wan mtu {} {state}\n", properties.mtu);
             if properties.uplink {
-                script += &wan_routes(&outermost, &standing);
+                script += &standing.wan_routes(&outermost);
             }
         }
         self.namespaces.script(&script)?;
@@ -302,7 +294,7 @@ impl Network {
     pub(crate) fn addresses(&self, host: &str) -> Vec<IpAddr> {
         let Ok(plugged) = self.plugged(host) else { return Vec::new() };
         let Ok(standing) = self.standing(&plugged.site) else { return Vec::new() };
-        addresses(&standing, plugged.number).into_iter().map(|(address, _)| address).collect()
+        standing.addresses(plugged.number).into_iter().map(|(address, _)| address).collect()
     }
 
     /// The addresses by which everybody sees a site.
@@ -322,7 +314,7 @@ impl Network {
             setup += &(script::new_place(router) + &script::forwarding(router));
         }
         if self.has_switches {
-            setup += &(script::switch(home, "lan") + &inner_addrs(home, standing));
+            setup += &(script::switch(home, "lan") + &standing.inner_addrs(home));
         }
         if home != outermost {
             setup += &script::cable(outermost, "lan", home, "wan");
@@ -349,17 +341,17 @@ impl Network {
         if self.has_switches {
             setup += &script::join_switch(&router, &device, "lan");
         } else if number == 0 {
-            setup += &inner_addrs(&router, standing);
+            setup += &standing.inner_addrs(&router);
         } else {
             let v4 = lan::host(number);
             setup += &format!("ip -n @{router} route add {v4} dev {device} src {}\n", lan::ROUTER);
             setup += &(script::routed_inside(&router, "lan") + &script::routed_inside(&router, &device));
         }
-        for (address, prefix) in addresses(standing, number) {
+        for (address, prefix) in standing.addresses(number) {
             let nodad = if address.is_ipv6() { " nodad" } else { "" };
             setup += &script::addr(host, "eth0", format_args!("{address}/{prefix}{nodad}"));
         }
-        for gateway in gateways(standing) {
+        for gateway in standing.gateways() {
             setup += &script::default_route(host, gateway, "eth0");
         }
         self.namespaces.script(&setup)?;
@@ -479,63 +471,4 @@ pub(crate) fn router_of(site: &str) -> String {
 pub(crate) fn routers(site: &str, properties: &Properties) -> Vec<String> {
     let all = [router_of(site), format!("{site}.carrier")];
     all.into_iter().take(properties.routers()).collect()
-}
-
-/// A public host has the address of its line; once it has got another, that of the number.
-fn public_line(line: &Line, number: usize) -> Line {
-    let v4 = std::net::Ipv4Addr::from_bits(line.v4.to_bits() + number as u32);
-    let v6 = std::net::Ipv6Addr::from_bits(line.v6.to_bits() + number as u128);
-    Line { v4, v6, ..*line }
-}
-
-fn addresses(standing: &Standing, number: usize) -> Vec<(IpAddr, u8)> {
-    let Standing { properties, line, .. } = standing;
-    let public = public_line(line, number);
-    let v4 = match properties.ipv4 {
-        Ipv4::None => None,
-        Ipv4::Public => Some((public.v4, line.v4_prefix)),
-        Ipv4::Nat | Ipv4::CarrierNat => Some((lan::host(number), 24)),
-    };
-    let v6 = match properties.ipv6 {
-        Ipv6::None => None,
-        Ipv6::Public => Some((public.v6, 64)),
-        Ipv6::Firewalled => Some((lan::host_v6(line, number), 64)),
-    };
-    let v4 = v4.map(|(address, prefix)| (address.into(), prefix));
-    v4.into_iter().chain(v6.map(|(address, prefix)| (address.into(), prefix))).collect()
-}
-
-/// What a host reaches everything else by.
-fn gateways(standing: &Standing) -> Vec<IpAddr> {
-    let Standing { properties, line, .. } = standing;
-    let v4 = match properties.ipv4 {
-        Ipv4::None => None,
-        Ipv4::Public => Some(line.edge.v4),
-        Ipv4::Nat | Ipv4::CarrierNat => Some(lan::ROUTER),
-    };
-    let v6 = match properties.ipv6 {
-        Ipv6::None => None,
-        Ipv6::Public => Some(line.edge.v6),
-        Ipv6::Firewalled => Some(lan::router_v6(line)),
-    };
-    v4.map(IpAddr::from).into_iter().chain(v6.map(IpAddr::from)).collect()
-}
-
-fn inner_addrs(router: &str, standing: &Standing) -> String {
-    let mut script = String::new();
-    if standing.properties.has_v4() {
-        script += &script::addr(router, "lan", format_args!("{}/24", lan::ROUTER));
-    }
-    if standing.properties.has_v6() {
-        script += &script::addr(router, "lan", format_args!("{}/64 nodad", lan::router_v6(&standing.line)));
-    }
-    script
-}
-
-/// A device that goes down loses its routes.
-fn wan_routes(place: &str, standing: &Standing) -> String {
-    let Standing { properties, line, .. } = standing;
-    let v4 = properties.has_v4().then_some(IpAddr::from(line.edge.v4));
-    let v6 = properties.has_v6().then_some(IpAddr::from(line.edge.v6));
-    v4.into_iter().chain(v6).map(|gateway| script::default_route(place, gateway, "wan")).collect()
 }
