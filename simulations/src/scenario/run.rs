@@ -22,6 +22,7 @@ mod traffic;
 
 use std::{
     collections::BTreeMap,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -127,7 +128,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<bool> {
             let mut folder = Folder::new(options.keep.as_deref(), (total > 1).then(|| run_name(&scenario)))?;
             folder.keep_sources(&loaded.sources)?;
             if !json {
-                eprintln!("{}", headline(&scenario));
+                say(&headline(&scenario));
             }
             let outcome = match (&image, &options.lab) {
                 (Some(image), _) => compose::run(&scenario, index, image.name(), folder.path())?,
@@ -169,6 +170,7 @@ fn one(
     let stage = Stage { scenario, lab: &lab, processes: &processes, journal: &journal };
     let (done, end_s, expectations) = thread::scope(|scope| {
         scope.spawn(|| samples.take(&lab, sites, || journal.now_s()));
+        let sampling = samples.until_dropped();
         let done = stage.perform(&|step| after_step(step, scenario, &lab, &journal, options, is_quiet));
         if done.broken.is_none() {
             wait_for_ends(scenario, &processes, &journal, &done.steps);
@@ -177,7 +179,7 @@ fn one(
             hold(scenario, &lab);
         }
         let end_s = journal.now_s();
-        samples.end();
+        drop(sampling);
         let judge = Judge {
             scenario,
             lab: &lab,
@@ -292,7 +294,7 @@ fn wait_for_ends(scenario: &Scenario, processes: &Processes, journal: &Journal, 
 
 fn after_step(step: &Step, scenario: &Scenario, lab: &Lab<'_>, journal: &Journal, options: &Options, is_quiet: bool) {
     if !is_quiet {
-        eprintln!("  {:7.1} s  {}", journal.now_s(), step.words);
+        say(&format!("  {:7.1} s  {}", journal.now_s(), step.words));
     }
     if options.hold.as_ref().is_some_and(|held| held.as_deref() == Some(&step.name)) {
         hold(scenario, lab);
@@ -442,11 +444,16 @@ fn ensure_switches(scenario: &Scenario, lab: &Lab<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Says how far it is. That nobody reads it any more is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Removes what runs have left whose process is dead.
 fn sweep_dead() {
     let left = network::sweep_dead();
     if left > 0 {
-        eprintln!("removed {left} namespaces that an earlier run has left");
+        say(&format!("removed {left} namespaces that an earlier run has left"));
     }
     compose::sweep_dead();
     disk::sweep_dead();

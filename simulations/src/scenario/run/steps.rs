@@ -1,12 +1,13 @@
 //! The steps of a scenario, done: each when those are over that it waits for, and when its time has come.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{journal::Journal, lab::Lab, processes::Processes};
 use crate::scenario::{
@@ -50,7 +51,9 @@ impl Stage<'_> {
                     let tell = tell.clone();
                     scope.spawn(move || {
                         let began_s = self.come_to(step, deadline);
-                        let result = self.perform_one(step, deadline);
+                        // Whoever waits for the step has to hear of its end in any case.
+                        let result = catch_unwind(AssertUnwindSafe(|| self.perform_one(step, deadline)));
+                        let result = result.unwrap_or_else(|_| Err(anyhow!("it panicked")));
                         let ended_s = self.journal.now_s();
                         if result.is_ok() {
                             after_each(step);

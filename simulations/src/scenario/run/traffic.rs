@@ -15,6 +15,16 @@ const EVERY: Duration = Duration::from_secs(1);
 /// When, bytes out of the site so far, bytes into it so far.
 pub(super) type Sample = (f64, u64, u64);
 
+/// While it lives, samples are taken.
+pub(super) struct Sampling<'a>(&'a Samples);
+
+impl Drop for Sampling<'_> {
+    fn drop(&mut self) {
+        *self.0.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.changed.notify_all();
+    }
+}
+
 /// The samples of all sites.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
@@ -24,7 +34,7 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    /// Takes samples until [`Self::end`], and once more then.
+    /// Takes samples until [`Sampling`] is dropped, and once more then.
     pub(super) fn take(&self, lab: &Lab<'_>, sites: usize, now_s: impl Fn() -> f64) {
         let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -42,10 +52,9 @@ impl Samples {
         }
     }
 
-    /// Has the last samples taken.
-    pub(super) fn end(&self) {
-        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
+    /// Has the last samples taken when the value is dropped: also by a panic, so that nobody waits for them for ever.
+    pub(super) fn until_dropped(&self) -> Sampling<'_> {
+        Sampling(self)
     }
 
     /// Those of a site.
