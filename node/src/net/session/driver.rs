@@ -75,28 +75,30 @@ where
     let mut conn = yamux::Connection::new(FrameJoiner::new(io), config(), mode);
     let mut end_asked = links.end_asked.clone();
     let mut driver = SessionDriver { links, places: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)), waiting: None };
-    let end = tokio::select! {
+    let own_end = tokio::select! {
         biased;
-        end = asked(&mut end_asked) => end,
+        end = asked(&mut end_asked) => return close(conn, end).await,
         end = poll_fn(|cx| driver.poll(&mut conn, cx)) => end,
     };
-    match end {
-        // The peer's goodbye may be among what was read last: once the connection is gone, the control stream comes to
-        // its end and tells.
-        SessionEnd::ClosedByPeer { reason: None } => {
-            drop(conn);
-            match timeout(CLOSE_TIMEOUT, asked(&mut end_asked)).await {
-                Ok(told @ SessionEnd::ClosedByPeer { .. }) => told,
-                _ => end,
-            }
-        }
-        SessionEnd::ClosedHere | SessionEnd::ClosedByPeer { .. } => {
-            let closed = timeout(CLOSE_TIMEOUT, poll_fn(|cx| conn.poll_close(cx))).await;
-            tracing::debug!(graceful = matches!(closed, Ok(Ok(()))), "the session is closed");
-            end
-        }
-        SessionEnd::Silent(_) | SessionEnd::Broken(_) => end,
+    // The peer's goodbye may be among what was read last, or ours may be why the peer is gone: once the connection is dropped, the
+    // control stream comes to its end and tells.
+    drop(conn);
+    match timeout(CLOSE_TIMEOUT, asked(&mut end_asked)).await {
+        Ok(told @ (SessionEnd::ClosedHere | SessionEnd::ClosedByPeer { reason: Some(_) })) => told,
+        _ => own_end,
     }
+}
+
+/// Ends the connection as the control stream says.
+async fn close<T>(mut conn: yamux::Connection<T>, end: SessionEnd) -> SessionEnd
+where
+    T: FuturesRead + FuturesWrite + Unpin,
+{
+    if let SessionEnd::ClosedHere | SessionEnd::ClosedByPeer { .. } = end {
+        let closed = timeout(CLOSE_TIMEOUT, poll_fn(|cx| conn.poll_close(cx))).await;
+        tracing::debug!(graceful = matches!(closed, Ok(Ok(()))), "the session is closed");
+    }
+    end
 }
 
 async fn asked(end_asked: &mut watch::Receiver<Option<SessionEnd>>) -> SessionEnd {
@@ -253,5 +255,28 @@ impl<T: AsyncWrite + Unpin> FuturesWrite for FrameJoiner<T> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_release(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_goes_because_of_our_goodbye_has_not_ended_the_session() {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        drop(theirs);
+        let (_open, open) = mpsc::channel(1);
+        let (inbound, _inbound) = mpsc::channel(1);
+        let (tell_end, end_asked) = watch::channel(None);
+        let links = DriverLinks { open, inbound, end_asked, counters: Arc::default() };
+        let running = tokio::spawn(run(ours, yamux::Mode::Client, links));
+        tokio::task::yield_now().await;
+
+        // The task of the control stream comes to this only after the connection is gone.
+        tell_end.send_replace(Some(SessionEnd::ClosedHere));
+
+        let end = running.await.unwrap();
+        assert!(matches!(end, SessionEnd::ClosedHere), "{end}");
     }
 }
