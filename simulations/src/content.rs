@@ -29,12 +29,15 @@ pub(crate) fn random_file(path: &Path, seed: u64, len: u64) -> Result<()> {
     Ok(())
 }
 
-/// Writes `count` files of `len` random bytes each, a hundred to a folder.
-pub(crate) fn small_files(root: &Path, count: u64, len: u64) -> Result<()> {
+/// The seed of small files whose content does not matter.
+pub(crate) const SMALL_FILES_SEED: u64 = 1_000_000;
+
+/// Writes `count` files of `len` random bytes each, a hundred to a folder; the same for the same seed.
+pub(crate) fn small_files(root: &Path, seed: u64, count: u64, len: u64) -> Result<()> {
     for index in 0..count {
         let dir = root.join(format!("folder-{:03}", index / 100));
         fs::create_dir_all(&dir)?;
-        random_file(&dir.join(format!("file-{index:05}.dat")), 1_000_000 + index, len)?;
+        random_file(&dir.join(format!("file-{index:05}.dat")), seed.wrapping_add(index), len)?;
     }
     Ok(())
 }
@@ -58,7 +61,7 @@ pub(crate) fn real_tree(root: &Path, count: u64) -> Result<String> {
         }
     }
     if copied < count {
-        small_files(&root.join("made-up"), count - copied, 10_000)?;
+        small_files(&root.join("made-up"), SMALL_FILES_SEED, count - copied, 10_000)?;
     }
     let made_up = count.saturating_sub(copied);
     Ok(format!("{copied} source files of libraries that cargo has fetched and {made_up} made-up ones"))

@@ -4,6 +4,7 @@
 //! core         routers on TUN devices, in this process: ways, rates, losses, counts and captures
 //! line, site   addresses, and what stands between hosts and the core
 //! rules        what routers do, for nftables           script   how places are set up, for `ip`
+//! process      whether those whose leftovers are swept still run
 //! namespaces   places of this process, each of an `engine`: bare, or in a container of an `image`
 //! standing     a site that stands, and the addresses in it
 //! Network      builds sites, plugs hosts in, and changes both while they run
@@ -21,6 +22,7 @@ mod engine;
 mod image;
 mod line;
 mod namespaces;
+mod process;
 mod rules;
 mod script;
 mod site;
@@ -53,6 +55,7 @@ pub(crate) use self::{
     },
     line::{BACKBONE, Line, lan},
     namespaces::{Lacking, become_root, end_tidily_on_signals, ensure_possible, sweep_dead},
+    process::is_dead,
     rules::{Filtering, Mapping, Refusal},
     site::{Ipv4, Ipv6, Properties},
 };

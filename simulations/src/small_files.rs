@@ -36,7 +36,7 @@ pub(crate) struct SmallFiles {
 /// Measures.
 pub(crate) fn measure(lab: &Lab, files: u64, bytes_each: u64, runs: u32) -> Result<SmallFiles> {
     let source = lab.folder("small")?;
-    content::small_files(&source, files, bytes_each)?;
+    content::small_files(&source, content::SMALL_FILES_SEED, files, bytes_each)?;
     let bytes = files * bytes_each;
     let tar = Server::start(&["--tar".as_ref(), source.as_os_str()])?;
     let began = Instant::now();

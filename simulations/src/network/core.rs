@@ -26,7 +26,7 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -99,7 +99,8 @@ pub(crate) struct Core {
 struct Shared {
     began: Instant,
     ways: RwLock<Ways>,
-    crossings: Mutex<Crossings>,
+    /// Counted only for who asks.
+    crossings: OnceLock<Mutex<Crossings>>,
     backbone: Router,
     ports: RwLock<Vec<Arc<Port>>>,
     delay: DelayLine,
@@ -113,7 +114,7 @@ impl Core {
         let shared = Arc::new(Shared {
             began: Instant::now(),
             ways: RwLock::new(Ways::all(way)),
-            crossings: Mutex::default(),
+            crossings: OnceLock::new(),
             backbone,
             ports: RwLock::default(),
             delay: DelayLine::default(),
@@ -190,11 +191,16 @@ impl Core {
         self.port(line).map(|port| port.carried()).unwrap_or_default()
     }
 
-    /// How many packets one line has sent to another within a time (see [`crossings::GRAIN`]).
-    pub(crate) fn packets(&self, from: LineId, to: LineId, begin: Instant, end: Instant) -> u64 {
+    /// Begins to count which line has sent packets to which, and when.
+    pub(crate) fn count_packets(&self) {
+        self.shared.crossings.get_or_init(Mutex::default);
+    }
+
+    /// How many packets one line has sent to another within a time (see [`crossings::GRAIN`]); none if they were not counted.
+    pub(crate) fn packets(&self, from: LineId, to: LineId, begin: Instant, end: Instant) -> Option<u64> {
         let since = |at: Instant| at.saturating_duration_since(self.shared.began);
-        let crossings = self.shared.crossings.lock().unwrap_or_else(PoisonError::into_inner);
-        crossings.between(from, to, since(begin), since(end))
+        let crossings = self.shared.crossings.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(crossings.between(from, to, since(begin), since(end)))
     }
 
     fn port(&self, line: LineId) -> Option<Arc<Port>> {
@@ -242,7 +248,10 @@ impl Shared {
             self.answer(sender, unreachable(packet, from.edge), 1);
             return;
         };
-        self.crossings.lock().unwrap_or_else(PoisonError::into_inner).count(from.id, target.id, self.began.elapsed());
+        if let Some(crossings) = self.crossings.get() {
+            let mut crossings = crossings.lock().unwrap_or_else(PoisonError::into_inner);
+            crossings.count(from.id, target.id, self.began.elapsed());
+        }
         let (way, is_usual) = {
             let ways = self.ways.read().unwrap_or_else(PoisonError::into_inner);
             (ways.between(from.id, target.id), ways.is_usual(from.id, target.id))

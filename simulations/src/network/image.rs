@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use super::process::is_dead;
 use crate::lab::keyferry_binary;
 
 /// Where the binary is in the image.
@@ -107,7 +108,7 @@ fn dead() -> Vec<String> {
     let listed = Command::new("docker").args(["image", "ls", REPOSITORY, "--format", "{{.Tag}}"]).output();
     let tags = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let pids = tags.split_whitespace().filter_map(|tag| tag.parse().ok());
-    pids.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()).map(temporary_name).collect()
+    pids.filter(|pid| is_dead(*pid)).map(temporary_name).collect()
 }
 
 fn remove(names: Vec<String>) {

@@ -23,6 +23,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 use super::{
     engine::{Engine, containers, makes_containers, remove_containers},
     image::remove_own as remove_own_images,
+    process::is_dead,
 };
 
 /// Where iproute2 keeps the namespaces that have names.
@@ -107,7 +108,7 @@ fn is_root() -> bool {
 
 /// Removes what labs have left whose process is dead. Gives their number.
 pub(crate) fn sweep_dead() -> usize {
-    let dead = |name: &str| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    let dead = |name: &str| owner(name).is_some_and(is_dead);
     sweep(dead)
 }
 

@@ -13,8 +13,12 @@ use thiserror::Error;
 
 use super::outcome::{Entry, FORMAT, Outcome};
 
-const RESULT: &str = "result.json";
-const EVENTS: &str = "events.jsonl";
+/// What came of a run; without it a folder is of a run that did not end.
+pub(crate) const RESULT: &str = "result.json";
+/// What all processes told.
+pub(crate) const EVENTS: &str = "events.jsonl";
+/// The page about the run.
+pub(crate) const PAGE: &str = "report.html";
 
 /// How much of a file is read: hours of a hundred nodes fit.
 const MAX_FILE_BYTES: u64 = 512 << 20;
@@ -91,7 +95,7 @@ fn is_absence(error: &io::Error) -> bool {
 
 /// Writes the page of a folder.
 pub(crate) fn write_page(folder: &Path, page: &str) -> Result<PathBuf, FolderError> {
-    let file = folder.join("report.html");
+    let file = folder.join(PAGE);
     match fs::write(&file, page) {
         Ok(()) => Ok(file),
         Err(error) => Err(FolderError::File { file, error }),

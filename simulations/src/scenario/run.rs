@@ -36,13 +36,14 @@ use serde_json::json;
 use self::{
     folder::Folder,
     journal::Journal,
-    judge::{Judge, told},
+    judge::{Judge, begin_of, told},
     lab::{FAKETIME, Lab, public_name},
     processes::Processes,
     steps::Stage,
     traffic::Samples,
 };
 use super::{
+    folder::{EVENTS, PAGE},
     load::{Loaded, load},
     model::{Action, ExpectationKind, ProcessId, Program, Scenario, SiteId, Step},
     outcome::{self, FORMAT, Outcome, Verdict},
@@ -164,7 +165,7 @@ fn one(
     let public = Processes::new(before.clone(), folder.path().join("logs"))?;
     start_public(scenario, &lab, &public, &before)?;
 
-    let journal = Arc::new(Journal::begin(&folder.path().join("events.jsonl"))?);
+    let journal = Arc::new(Journal::begin(&folder.path().join(EVENTS))?);
     let processes = Processes::new(journal.clone(), folder.path().join("logs"))?;
     let (samples, sites) = (Samples::default(), scenario.sites.len());
     let stage = Stage { scenario, lab: &lab, processes: &processes, journal: &journal };
@@ -264,11 +265,11 @@ fn wait_for_ends(scenario: &Scenario, processes: &Processes, journal: &Journal, 
             | ExpectationKind::ReceivedBeyond { processes, .. }
             | ExpectationKind::AtLeastOk { processes, .. } => (&processes[..], None),
             ExpectationKind::NoEvent { window, .. } | ExpectationKind::NoPacket { window, .. } => {
-                let begin_s = window.after.and_then(|step| steps[step.0].ended_s).unwrap_or_default();
+                let begin_s = begin_of(*window, steps);
                 (&[][..], window.within.map(|within| Duration::from_secs_f64(begin_s) + within))
             }
             ExpectationKind::Event { processes: telling, event, window } => {
-                let begin_s = window.after.and_then(|step| steps[step.0].ended_s).unwrap_or_default();
+                let begin_s = begin_of(*window, steps);
                 let until =
                     window.within.map_or(limit, |within| journal.began() + Duration::from_secs_f64(begin_s) + within);
                 for process in telling {
@@ -355,7 +356,7 @@ fn print(outcome: &Outcome, kept: Option<&Path>, json: bool) {
         println!("  {mark}{}: {}", expectation.words, expectation.seen);
     }
     if let Some(kept) = kept {
-        println!("  {}", kept.join("report.html").display());
+        println!("  {}", kept.join(PAGE).display());
     }
 }
 

@@ -197,10 +197,10 @@ impl Places<'_> {
     }
 
     fn check_keyferry(&self, value: &Value, words: &[Template]) {
-        if words.iter().any(|word| plain(word).is_some_and(|word| COMMANDS.contains(&word))) {
+        if words.iter().any(|word| word.plain().is_some_and(|word| COMMANDS.contains(&word))) {
             return;
         }
-        match words.iter().find_map(|word| plain(word).filter(|word| !word.starts_with('-'))) {
+        match words.iter().find_map(|word| word.plain().filter(|word| !word.starts_with('-'))) {
             Some(word) => self.problems.add_unknown(value.at, "keyferry has no command", word, COMMANDS),
             None => {
                 self.problems.add(value.at, "keyferry is not told what to do", "write [\"share\", …] or [\"get\", …]")
@@ -209,19 +209,11 @@ impl Places<'_> {
     }
 }
 
-/// A word without places.
-pub(crate) fn plain(word: &Template) -> Option<&str> {
-    match word.0.as_slice() {
-        [Part::Text(text)] => Some(text),
-        _ => None,
-    }
-}
-
 /// What a command tells `keyferry` to do; none if it is another program.
 pub(crate) fn told(command: &Command) -> Option<&str> {
     match command.program {
         Program::Keyferry => {
-            command.arguments.iter().find_map(|word| plain(word).filter(|word| COMMANDS.contains(word)))
+            command.arguments.iter().find_map(|word| word.plain().filter(|word| COMMANDS.contains(word)))
         }
         Program::Other(_) => None,
     }
@@ -231,7 +223,7 @@ pub(crate) fn told(command: &Command) -> Option<&str> {
 pub(crate) fn short_name(command: &Command) -> Option<String> {
     let program = match &command.program {
         Program::Keyferry => told(command),
-        Program::Other(program) => plain(program).and_then(|program| program.rsplit('/').next()),
+        Program::Other(program) => program.plain().and_then(|program| program.rsplit('/').next()),
     };
     program.map(str::to_owned)
 }

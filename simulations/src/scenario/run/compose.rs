@@ -15,8 +15,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::lab::public_name;
 use crate::{
-    network::{KEYFERRY_IN_IMAGE, Lacking, SIM_IN_IMAGE, routers},
+    network::{self, KEYFERRY_IN_IMAGE, Lacking, SIM_IN_IMAGE, routers},
     scenario::{
+        folder::read_outcome,
         model::{Program, Scenario},
         outcome::Outcome,
     },
@@ -76,9 +77,7 @@ pub(super) fn run(scenario: &Scenario, choice: usize, image: &str, folder: &Path
     down(&project);
     *lock() = None;
     done?;
-    let result = folder.join("result.json");
-    let text = fs::read(&result).with_context(|| format!("the lab left no {}", result.display()))?;
-    let outcome: Outcome = serde_json::from_slice(&text)?;
+    let outcome = read_outcome(folder).context("of the lab")?;
     Ok(Outcome { scenario: scenario.name.clone(), ..outcome })
 }
 
@@ -101,7 +100,7 @@ pub(super) fn sweep_dead() {
     projects.dedup();
     for project in projects {
         let owner = project.strip_prefix(PROJECT).and_then(|pid| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if owner.is_some_and(network::is_dead) {
             down(&project);
         }
     }

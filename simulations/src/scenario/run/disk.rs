@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::fs::statvfs;
 
+use crate::network::is_dead;
+
 /// What it is filled with.
 const FILLER: &str = "filler";
 
@@ -69,7 +71,7 @@ pub(super) fn sweep_dead() {
         let mut words = line.split_whitespace();
         let (Some(source), Some(at)) = (words.next(), words.next()) else { continue };
         let owner = source.strip_prefix(SOURCE).and_then(|pid| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if owner.is_some_and(is_dead) {
             unmount(Path::new(at));
         }
     }

@@ -7,10 +7,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::scenario::{
-    folder::{read_entries, write_page},
-    outcome::{Outcome, Verdict},
-    report,
+use crate::{
+    network,
+    scenario::{
+        folder::{RESULT, read_entries, write_page},
+        outcome::{Outcome, Verdict},
+        report,
+    },
 };
 
 /// Begins the names of folders that nobody asked to keep; the process follows.
@@ -18,9 +21,6 @@ const PREFIX: &str = "keyferry-run-";
 
 /// What runs work in, and nobody needs any more when they are over.
 const SCRATCH: [&str; 3] = ["homes", "content", "routers"];
-
-/// What came of a run; without it a folder is of a run that did not end.
-const RESULT: &str = "result.json";
 
 /// A folder that a run works in.
 pub(super) struct Folder {
@@ -107,7 +107,7 @@ pub(super) fn sweep_dead() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner =
             name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
-        let is_dead = owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        let is_dead = owner.is_some_and(network::is_dead);
         if is_dead && !entry.path().join(RESULT).exists() {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -95,7 +95,7 @@ impl Judge<'_> {
             ExpectationKind::NoPacket { from, to, window } => {
                 let (begin_s, end_s) = self.window(*window);
                 let at = |seconds: f64| self.journal.began() + Duration::from_secs_f64(seconds.max(0.0));
-                let packets = self.lab.packets(from, to, at(begin_s), at(end_s).min(Instant::now()));
+                let packets = self.lab.packets(from, to, at(begin_s), at(end_s).min(Instant::now()))?;
                 (packets == 0, format!("{packets} packets"))
             }
             ExpectationKind::AtLeastOk { processes, at_least } => {
@@ -213,13 +213,18 @@ impl Judge<'_> {
     }
 
     fn window(&self, window: Window) -> (f64, f64) {
-        let begin_s = window.after.and_then(|StepId(step)| self.steps[step].ended_s).unwrap_or_default();
+        let begin_s = begin_of(window, self.steps);
         (begin_s, window.within.map_or(f64::INFINITY, |within| begin_s + within.as_secs_f64()).min(self.end_s))
     }
 
     fn name(&self, process: ProcessId) -> &str {
         &self.scenario.processes[process.0].name
     }
+}
+
+/// When a window begins, in seconds after the steps do.
+pub(super) fn begin_of(window: Window, steps: &[outcome::Step]) -> f64 {
+    window.after.and_then(|StepId(step)| steps[step].ended_s).unwrap_or_default()
 }
 
 /// An expectation, judged or not.

@@ -21,8 +21,8 @@ use crate::{
     },
     scenario::{
         model::{
-            Between, Content, ContentId, ContentKind, Link, NodeId, Others, Part, Process, Program, Scenario, SiteId,
-            Template,
+            Between, Content, ContentId, ContentKind, ExpectationKind, Link, NodeId, Others, Part, Process, Program,
+            Scenario, SiteId, Template,
         },
         presets::PORT_443,
     },
@@ -79,6 +79,9 @@ impl<'a> Lab<'a> {
                 let mounted = disk::Mounted::new(&home, bytes)?;
                 lab.disks.lock().unwrap_or_else(PoisonError::into_inner).push(mounted);
             }
+        }
+        if scenario.expectations.iter().any(|one| matches!(one.kind, ExpectationKind::NoPacket { .. })) {
+            lab.network.core().count_packets();
         }
         for (index, content) in scenario.contents.iter().enumerate() {
             make(content, &lab.content(ContentId(index)), scenario.seed.wrapping_add(index as u64 + 1))?;
@@ -168,14 +171,15 @@ impl<'a> Lab<'a> {
     }
 
     /// Packets from some sites to others within a time.
-    pub(super) fn packets(&self, from: &[SiteId], to: &[SiteId], begin: Instant, end: Instant) -> u64 {
+    pub(super) fn packets(&self, from: &[SiteId], to: &[SiteId], begin: Instant, end: Instant) -> Result<u64> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |sites: &[SiteId]| -> Vec<LineId> {
             sites.iter().filter_map(|site| lines.get(site)).flatten().copied().collect()
         };
         let (from, to) = (of(from), of(to));
         let pairs = from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b)));
-        pairs.map(|(a, b)| self.network.core().packets(a, b, begin, end)).sum()
+        let counts = pairs.map(|(a, b)| self.network.core().packets(a, b, begin, end));
+        counts.sum::<Option<u64>>().context("nobody has counted the packets")
     }
 
     /// Bytes that all lines of a site have carried, out of it and into it.
@@ -326,7 +330,7 @@ fn make(content: &Content, path: &Path, seed: u64) -> Result<()> {
     fs::create_dir_all(parent)?;
     match content.kind {
         ContentKind::File { bytes } => content::random_file(path, seed, bytes),
-        ContentKind::Tree { files, bytes_each } => content::small_files(path, files, bytes_each),
+        ContentKind::Tree { files, bytes_each } => content::small_files(path, seed, files, bytes_each),
     }
 }
 
