@@ -16,6 +16,11 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Tells what time it is, in nanoseconds since 1970, as file systems count.
+pub(crate) fn now_nanos() -> i128 {
+    i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX)
+}
+
 /// Tells how long ago a moment was, such as the last change of a file; `None` if it lies ahead.
 pub(crate) fn age(moment: SystemTime) -> Option<Duration> {
     SystemTime::now().duration_since(moment).ok()

@@ -14,6 +14,7 @@
 mod blob;
 mod collect;
 mod disk;
+mod doubts;
 mod error;
 mod hashing;
 mod import;
@@ -22,6 +23,8 @@ mod outboard;
 mod proving;
 mod rebuild;
 mod roots;
+mod source;
+mod stamp;
 mod tree;
 mod verify;
 
@@ -42,15 +45,18 @@ use keyferry_proto::{
 };
 
 use self::{
-    disk::{Folders, Stamp},
+    blob::{Vouched, open_outboard},
+    disk::Folders,
+    doubts::{SourceDoubts, SourceFinding},
     hashing::hash_bytes,
     index::{Index, IndexError, Location},
     outboard::ActiveOutboards,
+    stamp::{Machine, Stamp, StampTrust},
 };
 use crate::base::clock;
 
 pub use self::{
-    blob::Blob,
+    blob::{Blob, BlobPieces},
     collect::{Collected, UNFINISHED_GRACE},
     error::{BlobError, StoreError},
     import::{ImportMode, ImportProgress, Imported, MAX_SKIPPED_LISTED, SkipReason},
@@ -69,6 +75,8 @@ struct Inner {
     index: Index,
     roots: RwLock<Vec<Root>>,
     active: ActiveOutboards,
+    doubts: SourceDoubts,
+    machine: Machine,
     /// Held by whatever must not run beside a garbage collection: an import, and the collection itself.
     changing: Mutex<()>,
     /// Whether the index turned out to be damaged while in use and was made again, which happens once in a run at most.
@@ -115,6 +123,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Roots`] if the list of roots cannot be read; nothing is changed then.
     pub fn open(dir: &Path) -> Result<(Self, OpenReport), StoreError> {
+        Self::open_on(dir, Machine::here())
+    }
+
+    fn open_on(dir: &Path, machine: Machine) -> Result<(Self, OpenReport), StoreError> {
         let folders = Folders::open(dir)?;
         let roots = roots::read(&folders.roots_file())?;
         let (index, set_aside) =
@@ -130,6 +142,8 @@ impl Store {
             index,
             roots: RwLock::new(roots),
             active: ActiveOutboards::default(),
+            doubts: SourceDoubts::default(),
+            machine,
             changing: Mutex::new(()),
             remade: AtomicBool::new(false),
         }));
@@ -171,21 +185,66 @@ impl Store {
 
     /// Opens a complete blob; none if it is not here.
     ///
+    /// One of a single group is hashed here. A larger one is trusted where the index vouches for its file, else proven as it is read.
+    ///
     /// # Errors
     /// [`StoreError::Changed`] or [`StoreError::Vanished`] if the only files that had it do not have it any more.
     pub fn blob(&self, hash: &ContentHash) -> Result<Option<Blob>, StoreError> {
         let mut failure = None;
         for location in self.locations(hash)? {
-            match Blob::open(&self.0.folders, hash, Path::new(&location.path), Some(location.stamp)) {
+            match self.open_source(hash, Path::new(&location.path), Some(&location)) {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        match Blob::open(&self.0.folders, hash, &self.0.folders.blob(hash), None) {
+        match self.open_source(hash, &self.0.folders.blob(hash), None) {
             Ok(blob) => Ok(Some(blob)),
             Err(StoreError::Vanished { .. }) => failure.map_or(Ok(None), Err),
+            Err(StoreError::Changed { path }) => Err(StoreError::Damaged {
+                path,
+                problem: "it does not have the bytes that it is named after".to_owned(),
+            }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens the blob that should be in the file at `path`; `known` is what the index knows of it.
+    fn open_source(&self, hash: &ContentHash, path: &Path, known: Option<&Location>) -> Result<Blob, StoreError> {
+        let Inner { folders, doubts, machine, .. } = &*self.0;
+        let (file, metadata) = source::open(path)?;
+        let stamp = Stamp::of(&metadata);
+        let changed = || StoreError::Changed { path: path.to_owned() };
+        if known.is_some_and(|known| known.stamp.size != stamp.size) {
+            return Err(changed());
+        }
+        if tree::groups(stamp.size) == 1 {
+            return Blob::small(*hash, path, stamp, &file);
+        }
+        let outboard = open_outboard(folders, hash, stamp.size)?;
+        if known.is_some_and(|known| known.vouches_for(&stamp, machine)) {
+            return Ok(Blob::large(*hash, path, stamp, file, outboard, Vouched::ByStamp));
+        }
+        match doubts.of(hash, &stamp) {
+            SourceFinding::Proven(groups) if groups.total() == tree::groups(stamp.size) => {
+                self.trust(hash, path, stamp, known)?;
+                return Ok(Blob::large(*hash, path, stamp, file, outboard, Vouched::ByStamp));
+            }
+            SourceFinding::Proven(_) => {}
+            SourceFinding::Wrong => return Err(changed()),
+        }
+        if !proving::is_likely(&file, &outboard, hash, stamp.size).map_err(StoreError::io("read", path))? {
+            doubts.add_wrong(hash, &stamp);
+            return Err(changed());
+        }
+        let vouched = Vouched::Not { doubts: doubts.clone(), is_stamp_good: !stamp.is_young(machine) };
+        Ok(Blob::large(*hash, path, stamp, file, outboard, vouched))
+    }
+
+    /// Notes that all of a file was proven under this stamp.
+    fn trust(&self, hash: &ContentHash, path: &Path, stamp: Stamp, known: Option<&Location>) -> Result<(), StoreError> {
+        let before = known.filter(|known| known.stamp == stamp).map_or(StampTrust::Never, |known| known.trust);
+        let trust = before.after_hashing(&stamp, &self.0.machine);
+        self.add_places(&[(*hash, Location { path: utf8(path.to_owned())?, stamp, trust })])
     }
 
     /// Reads the manifest of a collection; none if it is not here.
@@ -261,6 +320,7 @@ impl Store {
             index.add(places.iter().cloned())?;
             index.finish_root(&root.hash, count)
         })?;
+        self.forget_doubts(&places);
         self.add_root(root)
     }
 
@@ -290,14 +350,27 @@ impl Store {
         })
     }
 
-    /// What the index notes of a file as it is now.
+    /// What the index notes of a file as it is now, which nobody has hashed under this stamp.
     fn locate(&self, path: PathBuf) -> Result<Location, StoreError> {
-        let metadata = fs::metadata(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => StoreError::Vanished { path: path.clone() },
+        let metadata = fs::symlink_metadata(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreError::Vanished { path: path.clone() },
             _ => StoreError::io("read", &path)(error),
         })?;
-        let stamp = Stamp::of(&metadata);
-        Ok(Location { path: utf8(path)?, stamp })
+        if !metadata.is_file() {
+            return Err(StoreError::Changed { path });
+        }
+        Ok(Location { path: utf8(path)?, stamp: Stamp::of(&metadata), trust: StampTrust::Never })
+    }
+
+    /// Notes where blobs are, and forgets what was thought of their files before.
+    fn add_places(&self, places: &[(ContentHash, Location)]) -> Result<(), StoreError> {
+        self.on_index(|index| index.add(places.iter().cloned()))?;
+        self.forget_doubts(places);
+        Ok(())
+    }
+
+    fn forget_doubts(&self, places: &[(ContentHash, Location)]) {
+        places.iter().for_each(|(hash, _)| self.0.doubts.forget(hash));
     }
 
     /// Puts a root into the list, and forgets the roots that it displaces.

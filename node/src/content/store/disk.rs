@@ -1,4 +1,4 @@
-//! Where things are in the data folder, reads and writes at a position, and the stamp that tells a changed file.
+//! Where things are in the data folder, and reads and writes at a position.
 //!
 //! ```text
 //! roots.json              what is shared (see `roots`)
@@ -13,11 +13,9 @@ use std::{
     fs::{self, File, Metadata},
     io,
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
 use keyferry_proto::hash::ContentHash;
-use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 
@@ -119,37 +117,6 @@ pub(super) fn create_parent(path: &Path) -> Result<(), StoreError> {
         Some(folder) => fs::create_dir_all(folder).map_err(StoreError::io("create", folder)),
         None => Ok(()),
     }
-}
-
-/// The part of a file's metadata that tells, without reading the file, whether its content has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    /// Length, in bytes.
-    pub(super) size: u64,
-    /// Time of the last change, in nanoseconds since 1970; 0 where the platform does not say.
-    pub(super) modified: i128,
-    /// The file's number on its file system, which tells a file that was replaced by another; 0 where there is none.
-    pub(super) inode: u64,
-}
-
-impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        let modified = metadata.modified().map_or(0, |time| match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => i128::try_from(after.as_nanos()).unwrap_or(i128::MAX),
-            Err(before) => -i128::try_from(before.duration().as_nanos()).unwrap_or(i128::MAX),
-        });
-        Self { size: metadata.len(), modified, inode: inode(metadata) }
-    }
-}
-
-#[cfg(unix)]
-fn inode(metadata: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn inode(_metadata: &Metadata) -> u64 {
-    0
 }
 
 /// Whether somebody may execute the file.

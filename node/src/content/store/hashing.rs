@@ -25,7 +25,9 @@ use tempfile::NamedTempFile;
 
 use super::{
     StoreError,
-    disk::{self, Folders, Stamp},
+    disk::{self, Folders},
+    source::{self, SourceFolder},
+    stamp::{FileId, Machine, Stamp, StampTrust},
     tree::{self, GROUP_LEN, PARENT_LEN, SEGMENT_GROUPS, SEGMENT_LEN, Subtree, Value},
 };
 
@@ -44,8 +46,18 @@ pub(super) struct FileToHash {
     pub(super) path: PathBuf,
     /// Its size when it was found, in bytes.
     pub(super) size: u64,
+    /// Which file it was then, if that is known.
+    pub(super) file: Option<FileId>,
     /// The hash that it should have; if it has another one, nothing of it is kept.
     pub(super) expected: Option<ContentHash>,
+}
+
+/// The files to hash.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) files: &'a [FileToHash],
+    /// The folder that they are in, and must not lead out of.
+    pub(super) folder: Option<&'a SourceFolder>,
 }
 
 /// A file that was hashed. Its outboard is in the store.
@@ -53,6 +65,8 @@ pub(super) struct FileToHash {
 pub(super) struct Hashed {
     pub(super) hash: ContentHash,
     pub(super) stamp: Stamp,
+    /// How far the stamp vouches for it.
+    pub(super) trust: StampTrust,
     pub(super) executable: bool,
 }
 
@@ -67,13 +81,15 @@ pub(super) trait Observer {
 /// Hashes every source and keeps the outboards, and copies of the files if `copy` says so.
 pub(super) fn hash_files(
     folders: &Folders,
-    sources: &[FileToHash],
+    machine: &Machine,
+    sources: Sources<'_>,
     copy: bool,
     observer: &mut dyn Observer,
     cancelled: &AtomicBool,
 ) -> Result<(), StoreError> {
     let run = HashRun {
         folders,
+        machine,
         sources,
         copy,
         queue: Mutex::new(Queue::default()),
@@ -105,7 +121,8 @@ type HashReport = (usize, Result<Hashed, StoreError>);
 
 struct HashRun<'a> {
     folders: &'a Folders,
-    sources: &'a [FileToHash],
+    machine: &'a Machine,
+    sources: Sources<'a>,
     copy: bool,
     queue: Mutex<Queue>,
     bytes: AtomicU64,
@@ -129,14 +146,26 @@ enum HashJob {
 /// A file of more than one segment while workers share it.
 struct LargeFile {
     source: usize,
-    file: File,
-    stamp: Stamp,
-    executable: bool,
+    opened: OpenSource,
     outboard: NamedTempFile,
     copy: Option<NamedTempFile>,
     values: Mutex<Vec<Value>>,
     failure: Mutex<Option<StoreError>>,
     segments_left: AtomicU64,
+}
+
+/// A source that is open.
+struct OpenSource {
+    file: File,
+    stamp: Stamp,
+    trust: StampTrust,
+    executable: bool,
+}
+
+impl OpenSource {
+    fn hashed(&self, hash: ContentHash) -> Hashed {
+        Hashed { hash, stamp: self.stamp, trust: self.trust, executable: self.executable }
+    }
 }
 
 impl HashRun<'_> {
@@ -183,13 +212,13 @@ impl HashRun<'_> {
         if let Some((large, segment)) = &mut queue.large {
             let job = HashJob::Segment(large.clone(), *segment);
             *segment += 1;
-            if *segment * SEGMENT_LEN >= large.stamp.size {
+            if *segment * SEGMENT_LEN >= large.opened.stamp.size {
                 queue.large = None;
             }
             return Some(job);
         }
         let source = queue.next_source;
-        let size = self.sources.get(source)?.size;
+        let size = self.sources.files.get(source)?.size;
         queue.next_source += 1;
         if size <= SEGMENT_LEN {
             return Some(HashJob::File(source));
@@ -204,40 +233,45 @@ impl HashRun<'_> {
         }
     }
 
-    /// Opens a source, which must still have the size with which it was found.
-    fn open(&self, source: usize) -> Result<(File, Stamp, bool), StoreError> {
-        let FileToHash { path, size, .. } = &self.sources[source];
-        let file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => StoreError::Vanished { path: path.clone() },
-            _ => StoreError::io("open", path)(error),
+    /// Opens a source, which must still be the file that was found, with the size that it had.
+    fn open(&self, source: usize) -> Result<OpenSource, StoreError> {
+        let FileToHash { path, size, file: found, .. } = &self.sources.files[source];
+        let opened = match self.sources.folder {
+            Some(folder) => folder.open_file(path),
+            None => source::open(path),
+        };
+        let unsteady = || StoreError::Unsteady { path: path.clone() };
+        let (file, metadata) = opened.map_err(|error| match error {
+            StoreError::Changed { .. } => unsteady(),
+            error => error,
         })?;
-        let metadata = file.metadata().map_err(StoreError::io("read", path))?;
         let stamp = Stamp::of(&metadata);
-        if stamp.size != *size {
-            return Err(StoreError::Unsteady { path: path.clone() });
+        if stamp.size != *size || found.is_some_and(|found| found != stamp.file) {
+            return Err(unsteady());
         }
-        Ok((file, stamp, disk::is_executable(&metadata)))
+        let trust = StampTrust::in_new(&stamp, self.machine);
+        Ok(OpenSource { file, stamp, trust, executable: disk::is_executable(&metadata) })
     }
 
     /// The last look at a source: while it was read it must not have changed.
-    fn check_steady(&self, source: usize, file: &File, stamp: &Stamp) -> Result<(), StoreError> {
-        let path = &self.sources[source].path;
-        let now = Stamp::of(&file.metadata().map_err(StoreError::io("read", path))?);
-        if now == *stamp { Ok(()) } else { Err(StoreError::Unsteady { path: path.clone() }) }
+    fn check_steady(&self, source: usize, opened: &OpenSource) -> Result<(), StoreError> {
+        let path = &self.sources.files[source].path;
+        let now = Stamp::of(&opened.file.metadata().map_err(StoreError::io("read", path))?);
+        if now == opened.stamp { Ok(()) } else { Err(StoreError::Unsteady { path: path.clone() }) }
     }
 
     /// Whether what was made of a source may be kept under this hash.
     fn is_wanted(&self, source: usize, hash: &ContentHash) -> bool {
-        self.sources[source].expected.is_none_or(|expected| expected == *hash)
+        self.sources.files[source].expected.is_none_or(|expected| expected == *hash)
     }
 
     fn hash_file(&self, source: usize, buffer: &mut [u8]) -> Result<Hashed, StoreError> {
-        let (file, stamp, executable) = self.open(source)?;
+        let opened = self.open(source)?;
         let copy = if self.copy { Some(self.folders.temporary_file()?) } else { None };
-        let subtree = Subtree::whole(stamp.size);
+        let subtree = Subtree::whole(opened.stamp.size);
         let mut parents = vec![0; subtree.parents_len()];
-        let value = self.hash_subtree(source, &file, copy.as_ref(), subtree, &mut parents, buffer)?;
-        self.check_steady(source, &file, &stamp)?;
+        let value = self.hash_subtree(source, &opened.file, copy.as_ref(), subtree, &mut parents, buffer)?;
+        self.check_steady(source, &opened)?;
         let hash = ContentHash::from_bytes(value);
         if self.is_wanted(source, &hash) {
             if !parents.is_empty() {
@@ -248,7 +282,7 @@ impl HashRun<'_> {
             }
             self.keep_copy(copy, &hash)?;
         }
-        Ok(Hashed { hash, stamp, executable })
+        Ok(opened.hashed(hash))
     }
 
     fn keep_copy(&self, copy: Option<NamedTempFile>, hash: &ContentHash) -> Result<(), StoreError> {
@@ -256,13 +290,11 @@ impl HashRun<'_> {
     }
 
     fn open_large(&self, source: usize) -> Result<LargeFile, StoreError> {
-        let (file, stamp, executable) = self.open(source)?;
-        let segments = stamp.size.div_ceil(SEGMENT_LEN);
+        let opened = self.open(source)?;
+        let segments = opened.stamp.size.div_ceil(SEGMENT_LEN);
         Ok(LargeFile {
             source,
-            file,
-            stamp,
-            executable,
+            opened,
             outboard: self.folders.temporary_file()?,
             copy: if self.copy { Some(self.folders.temporary_file()?) } else { None },
             values: Mutex::new(vec![[0; 32]; usize::try_from(segments).unwrap_or(usize::MAX)]),
@@ -275,11 +307,12 @@ impl HashRun<'_> {
     fn hash_large_segment(&self, large: &Arc<LargeFile>, segment: u64, buffer: &mut [u8]) -> Option<HashReport> {
         let failed = large.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         if !failed {
-            let subtree = Subtree::segment(large.stamp.size, segment);
+            let subtree = Subtree::segment(large.opened.stamp.size, segment);
             let mut parents = vec![0; subtree.parents_len()];
             let copy = large.copy.as_ref();
-            let result =
-                self.hash_subtree(large.source, &large.file, copy, subtree, &mut parents, buffer).and_then(|value| {
+            let result = self
+                .hash_subtree(large.source, &large.opened.file, copy, subtree, &mut parents, buffer)
+                .and_then(|value| {
                     large.values.lock().unwrap_or_else(PoisonError::into_inner)[segment as usize] = value;
                     disk::write_all_at(large.outboard.as_file(), &parents, subtree.outboard_offset())
                         .map_err(StoreError::io("write", large.outboard.path()))
@@ -300,11 +333,11 @@ impl HashRun<'_> {
             return Err(error);
         }
         let values = large.values.lock().unwrap_or_else(PoisonError::into_inner);
-        let value = join_segments(Subtree::whole(large.stamp.size), &values, &mut |offset, parent| {
+        let value = join_segments(Subtree::whole(large.opened.stamp.size), &values, &mut |offset, parent| {
             disk::write_all_at(large.outboard.as_file(), parent, offset)
         })
         .map_err(StoreError::io("write", large.outboard.path()))?;
-        self.check_steady(large.source, &large.file, &large.stamp)?;
+        self.check_steady(large.source, &large.opened)?;
         let hash = ContentHash::from_bytes(value);
         if self.is_wanted(large.source, &hash) {
             // Renamed by path: the handles are shared with workers that are about to let go of them.
@@ -313,7 +346,7 @@ impl HashRun<'_> {
                 disk::rename(copy.path(), &self.folders.blob(&hash))?;
             }
         }
-        Ok(Hashed { hash, stamp: large.stamp, executable: large.executable })
+        Ok(large.opened.hashed(hash))
     }
 
     /// Hashes the groups of a subtree of at most one segment, and copies them if there is a copy to make.
@@ -326,7 +359,7 @@ impl HashRun<'_> {
         parents: &mut [u8],
         buffer: &mut [u8],
     ) -> Result<Value, StoreError> {
-        let FileToHash { path, size, .. } = &self.sources[source];
+        let FileToHash { path, size, .. } = &self.sources.files[source];
         let mut values = Vec::with_capacity(subtree.groups as usize);
         let start = subtree.first_group * GROUP_LEN;
         let end = size.min(&((subtree.first_group + subtree.groups) * GROUP_LEN)).to_owned();

@@ -6,7 +6,7 @@
 //! What it is not: hashing; see [`super::hashing`].
 
 use std::{
-    fs,
+    fs::{self, Metadata},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -20,9 +20,11 @@ use keyferry_proto::{
 };
 
 use super::{
-    Root, RootOrigin, Store, StoreError,
-    hashing::{self, FileToHash, Hashed, Observer},
+    Inner, Root, RootOrigin, Store, StoreError,
+    hashing::{self, FileToHash, Hashed, Observer, Sources},
     index::Location,
+    source::SourceFolder,
+    stamp::FileId,
     utf8,
 };
 use crate::base::clock;
@@ -150,7 +152,9 @@ impl Store {
         progress(state);
         let mut importing = Importing { files: Vec::new(), state, progress };
         importing.files.resize_with(found.sources.len(), || None);
-        hashing::hash_files(&self.0.folders, &found.sources, mode == ImportMode::Copy, &mut importing, cancelled)?;
+        let Inner { folders, machine, .. } = &*self.0;
+        let sources = Sources { files: &found.sources, folder: found.folder.as_ref() };
+        hashing::hash_files(folders, machine, sources, mode == ImportMode::Copy, &mut importing, cancelled)?;
         let files: Vec<Hashed> = importing.files.into_iter().flatten().collect();
         // A worker reports every source or fails, so fewer can only mean that it was told to stop.
         if files.len() == found.sources.len() { Ok(files) } else { Err(StoreError::Cancelled) }
@@ -174,15 +178,18 @@ impl Store {
     fn index_files(&self, found: &FoundFiles, files: &[Hashed]) -> Result<(), StoreError> {
         let mut places = Vec::with_capacity(files.len());
         for (source, file) in found.sources.iter().zip(files) {
-            places.push((file.hash, Location { path: utf8(source.path.clone())?, stamp: file.stamp }));
+            let path = utf8(source.path.clone())?;
+            places.push((file.hash, Location { path, stamp: file.stamp, trust: file.trust }));
         }
-        self.on_index(|index| index.add(places.iter().cloned()))
+        self.add_places(&places)
     }
 }
 
 /// The files that an import takes.
 struct FoundFiles {
     sources: Vec<FileToHash>,
+    /// The folder that they are in; none for a single file.
+    folder: Option<SourceFolder>,
     /// Their names in the collection, in the same order; none for a single file.
     names: Option<Vec<SafePath>>,
     skipped: Vec<(PathBuf, SkipReason)>,
@@ -192,15 +199,16 @@ struct FoundFiles {
 impl FoundFiles {
     fn at(path: &Path, cancelled: &AtomicBool) -> Result<Self, StoreError> {
         let metadata = fs::metadata(path).map_err(StoreError::io("read", path))?;
-        let mut found = Self { sources: Vec::new(), names: None, skipped: Vec::new(), skipped_count: 0 };
+        let mut found = Self { sources: Vec::new(), folder: None, names: None, skipped: Vec::new(), skipped_count: 0 };
         // The index keeps paths as text; better to say so before an hour of hashing.
         utf8(path.to_owned())?;
         if metadata.is_dir() {
             found.names = Some(Vec::new());
+            found.folder = Some(SourceFolder::open(path)?);
             found.walk(path, cancelled)?;
             found.check_names(path)?;
         } else if metadata.is_file() {
-            found.sources.push(FileToHash { path: path.to_owned(), size: metadata.len(), expected: None });
+            found.add(path.to_owned(), &metadata);
         } else {
             return Err(StoreError::NotShareable { path: path.to_owned() });
         }
@@ -215,8 +223,8 @@ impl FoundFiles {
             let entry = entry.map_err(|error| walk_error(folder, error))?;
             let kind = entry.file_type();
             if kind.is_file() {
-                let size = entry.metadata().map_err(|error| walk_error(entry.path(), error))?.len();
-                self.take(folder, entry.into_path(), size)?;
+                let metadata = entry.metadata().map_err(|error| walk_error(entry.path(), error))?;
+                self.take(folder, entry.into_path(), &metadata)?;
             } else if !kind.is_dir() {
                 let reason = if kind.is_symlink() { SkipReason::SymbolicLink } else { SkipReason::SpecialFile };
                 self.skip(entry.into_path(), reason);
@@ -240,15 +248,20 @@ impl FoundFiles {
         }
     }
 
-    fn take(&mut self, folder: &Path, path: PathBuf, size: u64) -> Result<(), StoreError> {
+    fn take(&mut self, folder: &Path, path: PathBuf, metadata: &Metadata) -> Result<(), StoreError> {
         if self.sources.len() == MAX_ENTRIES {
             let source = ManifestError::TooManyEntries { got: MAX_ENTRIES + 1 };
             return Err(StoreError::Folder { path: folder.to_owned(), source });
         }
         let name = safe_name(folder, &path)?;
         self.names.get_or_insert_default().push(name);
-        self.sources.push(FileToHash { path, size, expected: None });
+        self.add(path, metadata);
         Ok(())
+    }
+
+    fn add(&mut self, path: PathBuf, metadata: &Metadata) {
+        let file = Some(FileId::of(metadata));
+        self.sources.push(FileToHash { path, size: metadata.len(), file, expected: None });
     }
 
     fn skip(&mut self, path: PathBuf, reason: SkipReason) {

@@ -24,7 +24,10 @@ use keyferry_proto::{codec, hash::ContentHash};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sled::Batch;
 
-use super::{StoreError, disk::Stamp};
+use super::{
+    StoreError,
+    stamp::{Machine, Stamp, StampTrust},
+};
 
 pub(super) use self::opening::open;
 
@@ -36,14 +39,27 @@ const MAX_VALUE_LEN: usize = 64 * 1024;
 const BATCH: usize = 1024;
 const CHECKSUM_LEN: usize = 8;
 const COUNT_KEY: &[u8] = b"n";
+/// The tree of all this. Another form of the values is another tree.
+const ENTRIES: &str = "places";
+/// The tree of a form that is no more, whose stamps had no time that nobody can set.
+const FORMER_ENTRIES: &str = "entries";
 
 /// A file that has a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Location {
     /// The file, absolute.
     pub(super) path: String,
-    /// What it was like when it was hashed.
+    /// What it was like when it was hashed, or found.
     pub(super) stamp: Stamp,
+    /// How far that vouches for it.
+    pub(super) trust: StampTrust,
+}
+
+impl Location {
+    /// Whether a file with this stamp has the blob for sure.
+    pub(super) fn vouches_for(&self, found: &Stamp, machine: &Machine) -> bool {
+        self.stamp == *found && self.trust.holds(machine)
+    }
 }
 
 /// The open index.
@@ -69,8 +85,13 @@ pub(super) enum IndexError {
 
 impl Index {
     fn new(path: PathBuf, database: sled::Db) -> Result<Self, IndexError> {
-        let entries = guarded(&path, || database.open_tree("entries"))?;
+        let entries = guarded(&path, || database.open_tree(ENTRIES))?;
         Ok(Self { path, database, entries, changing: Mutex::new(()) })
+    }
+
+    /// Drops the entries of a former version, and says whether there were any: all roots are to be indexed anew then.
+    fn drop_former(&self) -> Result<bool, IndexError> {
+        guarded(&self.path, || self.database.drop_tree(FORMER_ENTRIES))
     }
 
     /// A tree of the same database for another part of the node, which may lose it at any time.

@@ -122,14 +122,8 @@ impl Proof<'_> {
     }
 }
 
-/// Whether one group of a complete file is proven by its outboard.
-pub(super) fn is_group_proven(
-    data: &File,
-    outboard: &File,
-    hash: &ContentHash,
-    size: u64,
-    group: u64,
-) -> io::Result<bool> {
+/// Whether these bytes are a group of the blob, by its outboard.
+pub(super) fn is_group(bytes: &[u8], outboard: &File, hash: &ContentHash, size: u64, group: u64) -> io::Result<bool> {
     let (mut subtree, mut value) = (Subtree::whole(size), *hash.as_bytes());
     while subtree.groups > 1 {
         let mut parent = [0; PARENT_LEN];
@@ -141,8 +135,21 @@ pub(super) fn is_group_proven(
         let (left, right) = subtree.halves();
         (subtree, value) = if group < right.first_group { (left, left_value) } else { (right, right_value) };
     }
-    let bytes = tree::group_bytes(group, size);
-    let mut buffer = vec![0; (bytes.end - bytes.start) as usize];
-    disk::read_exact_at(data, &mut buffer, bytes.start)?;
-    Ok(tree::hash_group(&buffer, group, tree::groups(size) == 1) == value)
+    Ok(tree::hash_group(bytes, group, tree::groups(size) == 1) == value)
+}
+
+/// Whether the first, the middle and the last group of a file are those of the blob: most files that are another one altogether are
+/// found out by these.
+pub(super) fn is_likely(data: &File, outboard: &File, hash: &ContentHash, size: u64) -> io::Result<bool> {
+    let groups = tree::groups(size);
+    let mut buffer = vec![0; GROUP_LEN as usize];
+    for group in [0, groups / 2, groups - 1] {
+        let range = tree::group_bytes(group, size);
+        let bytes = &mut buffer[..(range.end - range.start) as usize];
+        disk::read_exact_at(data, bytes, range.start)?;
+        if !is_group(bytes, outboard, hash, size, group)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

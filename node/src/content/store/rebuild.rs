@@ -1,7 +1,7 @@
 //! Filling the index from what does not need it: the list of roots, manifests, outboards and the files themselves.
 //!
-//! A file need not be read whole if it has the right size, was not touched since the root came into the store, and has an
-//! outboard that proves its first, middle and last group: then it is believed to have its blob. Any other is hashed anew. (Whoever fetches proves every group again, so a wrong belief costs a fetch, and never yields wrong content.)
+//! No file is read for that if its outboard is there, or it needs none: one with the right size may have its blob, and is hashed
+//! when it is used. Where the outboard is missing, the file is hashed for a new one.
 
 use std::{
     collections::HashMap,
@@ -14,16 +14,13 @@ use std::{
 use keyferry_proto::hash::{ContentFormat, ContentHash};
 
 use super::{
-    OpenReport, Root, Store, StoreError,
-    disk::Stamp,
-    hashing::{self, FileToHash, Hashed, Observer},
+    Inner, OpenReport, Root, Store, StoreError,
+    blob::open_outboard,
+    hashing::{self, FileToHash, Hashed, Observer, Sources},
     import::safe_name,
     index::Location,
-    proving, utf8,
+    tree, utf8,
 };
-
-/// Clocks of file systems are coarse: a file touched this close to the import may have been touched after it.
-const TOUCH_MARGIN_NANOS: i128 = 2_000_000_000;
 
 impl Store {
     /// Puts the roots that the index does not have into it.
@@ -47,21 +44,27 @@ impl Store {
             None => Vec::new(),
             Some(path) => self.files_of(root, path, report)?,
         };
-        let (mut places, mut doubtful) = (Vec::new(), Vec::new());
+        let (mut places, mut unproven) = (Vec::new(), Vec::new());
         for (hash, size, path) in wanted {
-            match self.believable(root, &hash, size, &path) {
-                Some(location) => places.push((hash, location)),
-                None => doubtful.push(FileToHash { path, size, expected: Some(hash) }),
+            match self.locate(path.clone()) {
+                Ok(location) if location.stamp.size == size => match self.has_outboard(&hash, size) {
+                    true => places.push((hash, location)),
+                    false => unproven.push(FileToHash { path, size, file: None, expected: Some(hash) }),
+                },
+                _ => report.lose(path),
             }
         }
-        let mut rehashing = Rehashing { sources: &doubtful, places, report };
-        hashing::hash_files(&self.0.folders, &doubtful, false, &mut rehashing, &AtomicBool::new(false))?;
+        let mut rehashing = Rehashing { sources: &unproven, places, report };
+        let Inner { folders, machine, .. } = &*self.0;
+        let files = Sources { files: &unproven, folder: None };
+        hashing::hash_files(folders, machine, files, false, &mut rehashing, &AtomicBool::new(false))?;
         let places = rehashing.places;
         let count = places.len() as u64;
         self.on_index(|index| {
             index.add(places.iter().cloned())?;
             index.finish_root(&root.hash, count)
         })?;
+        self.forget_doubts(&places);
         report.reindexed_roots += 1;
         tracing::info!(files = count, "put a root into the index again");
         Ok(())
@@ -101,30 +104,8 @@ impl Store {
         Ok(files)
     }
 
-    fn believable(&self, root: &Root, hash: &ContentHash, size: u64, path: &Path) -> Option<Location> {
-        // One group has no outboard to be proven by, and is hashed in no time.
-        if super::tree::groups(size) == 1 {
-            return None;
-        }
-        let file = fs::File::open(path).ok()?;
-        let metadata = file.metadata().ok()?;
-        let stamp = Stamp::of(&metadata);
-        let added = i128::from(root.added.0) * 1_000_000_000;
-        if !metadata.is_file() || stamp.size != size || stamp.modified + TOUCH_MARGIN_NANOS > added {
-            return None;
-        }
-        let outboard_path = self.0.folders.outboard(hash);
-        let outboard = fs::File::open(&outboard_path).ok()?;
-        if outboard.metadata().ok()?.len() != super::tree::outboard_len(size) {
-            return None;
-        }
-        let groups = super::tree::groups(size);
-        for group in [0, groups / 2, groups - 1] {
-            if !proving::is_group_proven(&file, &outboard, hash, size, group).ok()? {
-                return None;
-            }
-        }
-        Some(Location { path: utf8(path.to_owned()).ok()?, stamp })
+    fn has_outboard(&self, hash: &ContentHash, size: u64) -> bool {
+        tree::groups(size) == 1 || open_outboard(&self.0.folders, hash, size).is_ok()
     }
 }
 
@@ -149,7 +130,7 @@ impl Observer for Rehashing<'_> {
         let FileToHash { path, expected, .. } = &self.sources[source];
         match (result, utf8(path.clone())) {
             (Ok(hashed), Ok(text)) if Some(hashed.hash) == *expected => {
-                self.places.push((hashed.hash, Location { path: text, stamp: hashed.stamp }));
+                self.places.push((hashed.hash, Location { path: text, stamp: hashed.stamp, trust: hashed.trust }));
             }
             (Err(error @ (StoreError::DiskFull { .. } | StoreError::ReadOnly { .. })), _) => {
                 return ControlFlow::Break(error);

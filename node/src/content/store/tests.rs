@@ -4,6 +4,7 @@ mod bad_input;
 mod damage;
 mod fetching;
 mod keeping;
+mod vouching;
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +14,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use keyferry_proto::{address::ShareName, hash::ContentHash};
+use keyferry_proto::{
+    address::ShareName,
+    hash::ContentHash,
+    transfer::{groups::Step, units::UnitRanges},
+};
 
 use super::*;
 
@@ -65,10 +70,20 @@ fn import(store: &Store, path: &Path, name: &str, mode: ImportMode) -> Result<Im
 
 fn read_all(store: &Store, hash: &ContentHash) -> Vec<u8> {
     let blob = store.blob(hash).unwrap().expect("the blob is here");
-    let mut bytes = vec![0; blob.size() as usize];
-    blob.read_at(0, &mut bytes).unwrap();
-    blob.check_unchanged().unwrap();
-    bytes
+    read_pieces(&blob).unwrap()
+}
+
+/// Reads a blob as it is sent, without the parents.
+fn read_pieces(blob: &Blob) -> Result<Vec<u8>, BlobError> {
+    let (mut bytes, mut piece) = (Vec::new(), Vec::new());
+    let mut pieces = blob.pieces(&UnitRanges::all()).unwrap();
+    while let Some(step) = pieces.append_next(&mut piece)? {
+        if matches!(step, Step::Leaf { .. }) {
+            bytes.extend_from_slice(&piece);
+        }
+        piece.clear();
+    }
+    Ok(bytes)
 }
 
 /// Sets the time of the last change back, so that a later change is seen however coarse the clock is.

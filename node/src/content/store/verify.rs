@@ -7,15 +7,15 @@ use std::{
     collections::HashSet,
     fs,
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use keyferry_proto::hash::{ContentFormat, ContentHash};
 
 use super::{
-    OpenReport, Root, RootOrigin, Store, StoreError,
-    hashing::{self, FileToHash, Hashed, Observer},
+    Inner, OpenReport, Root, RootOrigin, Store, StoreError,
+    hashing::{self, FileToHash, Hashed, Observer, Sources},
     index::Location,
     utf8,
 };
@@ -149,14 +149,16 @@ impl Store {
         let (mut sources, mut blob_of) = (Vec::new(), Vec::new());
         for (number, blob) in expected.iter().enumerate() {
             for path in &blob.paths {
-                sources.push(FileToHash { path: path.clone(), size: blob.size, expected: Some(blob.hash) });
+                sources.push(FileToHash { path: path.clone(), size: blob.size, file: None, expected: Some(blob.hash) });
                 blob_of.push(number);
             }
         }
         let mut verifying =
             Verifying { sources: &sources, blob_of: &blob_of, expected, found: Vec::new(), state, progress };
         let before = verifying.state.done_bytes;
-        let result = hashing::hash_files(&self.0.folders, &sources, false, &mut verifying, cancelled);
+        let Inner { folders, machine, .. } = &*self.0;
+        let files = Sources { files: &sources, folder: None };
+        let result = hashing::hash_files(folders, machine, files, false, &mut verifying, cancelled);
         let found = std::mem::take(&mut verifying.found);
         state.done_bytes = before + expected.iter().map(|blob| blob.size).sum::<u64>();
         result?;
@@ -166,18 +168,23 @@ impl Store {
         self.note_found(found, report)
     }
 
-    /// Puts places that the index does not have, or has otherwise, into it.
+    /// Puts places that the index does not have, or has otherwise, into it; those that it has are trusted more from now on.
     fn note_found(&self, found: Vec<(ContentHash, Location)>, report: &mut VerifyReport) -> Result<(), StoreError> {
-        let blobs = self.0.folders.blobs();
-        let mut mended = Vec::new();
-        for (hash, location) in found {
-            let is_own = PathBuf::from(&location.path).starts_with(&blobs);
-            if !is_own && !self.locations(&hash)?.contains(&location) {
-                mended.push((hash, location));
+        let Inner { folders, machine, .. } = &*self.0;
+        let blobs = folders.blobs();
+        let mut places = Vec::new();
+        for (hash, mut location) in found {
+            if Path::new(&location.path).starts_with(&blobs) {
+                continue;
             }
+            let mut known = self.locations(&hash)?.into_iter();
+            match known.find(|known| known.path == location.path && known.stamp == location.stamp) {
+                None => report.repaired += 1,
+                Some(known) => location.trust = known.trust.after_hashing(&location.stamp, machine),
+            }
+            places.push((hash, location));
         }
-        report.repaired += mended.len() as u64;
-        self.on_index(|index| index.add(mended.iter().cloned()))
+        self.add_places(&places)
     }
 }
 
@@ -198,7 +205,7 @@ impl Observer for Verifying<'_> {
             Ok(hashed) if hashed.hash == blob.hash => {
                 blob.is_sound = true;
                 if let Ok(text) = utf8(path.clone()) {
-                    self.found.push((blob.hash, Location { path: text, stamp: hashed.stamp }));
+                    self.found.push((blob.hash, Location { path: text, stamp: hashed.stamp, trust: hashed.trust }));
                 }
                 return ControlFlow::Continue(());
             }

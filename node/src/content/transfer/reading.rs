@@ -10,7 +10,7 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     message::{ContentHeader, ContentReply, ContentRequest, ItemStatus},
     transfer::{
-        groups::{Expect, GROUP_LEN, GroupDecoder},
+        groups::{Expect, GROUP_LEN, GroupDecoder, Step},
         layout::Layout,
         units::{OPEN_END, UnitRanges},
     },
@@ -92,15 +92,14 @@ impl Reading {
     pub async fn read_here(self, blob: Blob) -> Result<(), FetchError> {
         let read = tokio::task::spawn_blocking(move || -> Result<(), FetchError> {
             let Self { pieces, .. } = self;
-            let mut left = blob.size();
-            let mut handed_on = pieces.blocking_send(FilePiece::Size(left)).is_ok();
-            while left > 0 && handed_on {
-                let mut piece = vec![0; left.min(GROUP_LEN as u64) as usize];
-                blob.read_at(blob.size() - left, &mut piece)?;
-                // Before it is handed on: whoever has the last piece asks no more.
-                blob.check_unchanged()?;
-                left -= piece.len() as u64;
-                handed_on = pieces.blocking_send(FilePiece::Bytes(piece.into())).is_ok();
+            let mut handed_on = pieces.blocking_send(FilePiece::Size(blob.size())).is_ok();
+            let mut read = blob.pieces(&UnitRanges::all())?;
+            let mut buffer = Vec::new();
+            while handed_on && let Some(step) = read.append_next(&mut buffer)? {
+                let piece = std::mem::take(&mut buffer);
+                if let Step::Leaf { .. } = step {
+                    handed_on = pieces.blocking_send(FilePiece::Bytes(piece.into())).is_ok();
+                }
             }
             Ok(())
         });

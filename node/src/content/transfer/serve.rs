@@ -20,7 +20,6 @@ use keyferry_proto::{
         Request, ResolveReply,
     },
     transfer::{
-        groups::{GroupError, GroupSteps, Step},
         layout::{Layout, LayoutError},
         units::UnitRanges,
     },
@@ -112,9 +111,6 @@ enum ServeError {
     /// This side's fault: the store holds something that has no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// This side's fault: the store holds a blob of an impossible size.
-    #[error(transparent)]
-    Groups(#[from] GroupError),
     /// The connection's or the peer's fault.
     #[error("the answer could not be sent: {0}")]
     Send(#[from] std::io::Error),
@@ -342,7 +338,7 @@ impl ContentAnswer {
                 self.counters.not_found.add_one();
                 return self.refuse(Refusal::NotFound);
             }
-            Err(error @ ServeError::Store(StoreError::Changed { .. } | StoreError::Vanished { .. })) => {
+            Err(error @ ServeError::Store(_)) => {
                 self.note_changed(&error);
                 return self.refuse(Refusal::Changed);
             }
@@ -372,7 +368,7 @@ impl ContentAnswer {
                 Err(refusal) => self.put(&[ItemStatus::Refused(refusal).to_byte()]),
             }
         }
-        self.flush(None)
+        self.flush()
     }
 
     fn describe(&self, root: &ContentHash) -> Result<Option<Arc<Described>>, ServeError> {
@@ -390,32 +386,17 @@ impl ContentAnswer {
     }
 
     fn put_groups(&mut self, blob: &Blob, groups: &UnitRanges) -> Result<(), ServeError> {
-        for step in GroupSteps::new(blob.size(), groups)? {
-            match step {
-                Step::Parent { outboard_offset } => {
-                    let parent = blob.read_parent(outboard_offset)?;
-                    self.put(&parent);
-                }
-                Step::Leaf { offset, len } => {
-                    let start = self.piece.len();
-                    self.piece.resize(start + len, 0);
-                    blob.read_at(offset, &mut self.piece[start..])?;
-                }
-            }
+        let mut pieces = blob.pieces(groups)?;
+        while pieces.append_next(&mut self.piece)?.is_some() {
             if self.piece.len() >= PIECE_LEN {
-                self.flush(Some(blob))?;
+                self.flush()?;
             }
         }
-        // The piece may go on with other files, so its bytes of this one are checked now.
-        blob.check_unchanged()?;
         Ok(())
     }
 
-    /// Hands a piece to the network, unless the file it was read from has changed meanwhile.
-    fn flush(&mut self, read_from: Option<&Blob>) -> Result<(), ServeError> {
-        if let Some(blob) = read_from {
-            blob.check_unchanged()?;
-        }
+    /// Hands a piece to the network.
+    fn flush(&mut self) -> Result<(), ServeError> {
         let next = self.returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_LEN + 128 * 1024));
         let piece = std::mem::replace(&mut self.piece, next);
         self.pieces.blocking_send(piece).map_err(|_| ServeError::Gone)
@@ -427,7 +408,7 @@ impl ContentAnswer {
 
     fn refuse(&mut self, refusal: Refusal) -> Result<(), ServeError> {
         self.put(&ContentReply::Refused(refusal).to_frame());
-        self.flush(None)
+        self.flush()
     }
 
     fn note_changed(&self, error: &dyn std::error::Error) {

@@ -5,6 +5,7 @@ mod provider;
 
 use std::{
     fs,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -448,8 +449,8 @@ async fn a_file_that_changes_while_it_is_sent_ends_the_fetch_soon_and_says_why()
     // The header is there at the first tick or the next; the file is changed before most of it is sent.
     let tell = |_| {
         if !changed.swap(true, Ordering::Relaxed) {
-            let longer = fs::File::options().append(true).open(&path).unwrap();
-            longer.set_len(400 * GROUP + 1).unwrap();
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&vec![0; 300 * GROUP as usize], 100 * GROUP).unwrap();
         }
     };
     let begin = Instant::now();

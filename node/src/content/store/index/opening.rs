@@ -98,7 +98,10 @@ fn open_here(path: PathBuf, roots: &[ContentHash]) -> Result<Index, IndexError> 
         }
     };
     let index = Index::new(path, database)?;
-    let checked = index.check().and_then(|()| if is_new { Ok(()) } else { check_roots(&index, roots) });
+    let checked = index.check().and_then(|()| index.drop_former()).and_then(|is_former| match is_new || is_former {
+        true => Ok(()),
+        false => check_roots(&index, roots),
+    });
     match checked {
         Ok(()) => Ok(index),
         Err(error) => {

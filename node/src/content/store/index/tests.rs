@@ -1,6 +1,7 @@
 //! The index by itself.
 
 use super::*;
+use crate::content::store::stamp::FileId;
 
 impl Index {
     /// Makes the entry of a blob unreadable, as a bad disk would.
@@ -10,7 +11,12 @@ impl Index {
 }
 
 fn location(number: u64) -> Location {
-    Location { path: format!("/f/{number}"), stamp: Stamp { size: 1, modified: -5, inode: number } }
+    let file = FileId::numbered(number);
+    Location {
+        path: format!("/f/{number}"),
+        stamp: Stamp { size: 1, modified: -5, changed: 5, file },
+        trust: StampTrust::Never,
+    }
 }
 
 fn opened() -> (tempfile::TempDir, Index) {

@@ -101,9 +101,10 @@ fn an_index_that_is_older_than_the_roots_is_set_aside_and_made_again() {
 }
 
 #[test]
-fn files_that_changed_before_the_index_was_lost_are_reported() {
+fn files_that_changed_before_the_index_was_lost_are_reported_or_refused() {
     let scene = Scene::new();
     let roots = filled(&scene);
+    fs::write(scene.file("d/6"), bytes(8000, 101)).unwrap();
     fs::write(scene.file("d/7"), bytes(8000, 100)).unwrap();
     fs::remove_file(scene.file("d/8")).unwrap();
     fs::write(scene.file("large"), bytes(8001, 3 * 1024 * 1024)).unwrap();
@@ -111,10 +112,36 @@ fn files_that_changed_before_the_index_was_lost_are_reported() {
     fs::remove_dir_all(scene.home().join("index")).unwrap();
     let (store, mut report) = Store::open(&scene.home()).unwrap();
     report.lost.sort();
-    assert_eq!(report.lost, [scene.file("d/7"), scene.file("d/8"), scene.file("large")]);
-    assert_eq!(report.lost_count, 3);
-    assert!(store.blob(&roots[2].hash).unwrap().is_none());
+    assert_eq!(report.lost, [scene.file("d/6"), scene.file("d/8")]);
+    assert_eq!(report.lost_count, 2);
+    for changed in [ContentHash::of(&bytes(7, 100)), roots[2].hash] {
+        assert!(matches!(store.blob(&changed), Err(StoreError::Changed { .. })));
+    }
     assert!(read_all(&store, &ContentHash::of(&bytes(9, 100))) == bytes(9, 100));
+}
+
+#[test]
+fn an_index_of_the_former_form_is_made_again_without_being_called_damaged() {
+    let scene = Scene::new();
+    let roots = filled(&scene);
+    fs::remove_dir_all(scene.home().join("index")).unwrap();
+    let database = sled::open(scene.home().join("index")).unwrap();
+    database.open_tree("entries").unwrap().insert(b"b of another form", b"whatever").unwrap();
+    database.flush().unwrap();
+    drop(database);
+    let report = assert_whole(&scene, &roots);
+    assert_eq!((report.set_aside, report.reindexed_roots), (None, 3));
+}
+
+#[test]
+fn a_lost_outboard_is_made_again_with_the_index() {
+    let scene = Scene::new();
+    let roots = filled(&scene);
+    fs::remove_dir_all(scene.home().join("index")).unwrap();
+    fs::remove_dir_all(scene.home().join("outboards")).unwrap();
+    let (store, report) = Store::open(&scene.home()).unwrap();
+    assert_eq!(report.lost, [] as [PathBuf; 0]);
+    assert!(read_all(&store, &roots[2].hash) == bytes(1001, 3 * 1024 * 1024));
 }
 
 #[test]

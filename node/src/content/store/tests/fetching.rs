@@ -1,7 +1,5 @@
 //! What a fetch asks of the store: outboards, what is there already, and taking over what came.
 
-use keyferry_proto::transfer::units::UnitRanges;
-
 use super::*;
 
 const LEN: usize = 37 * 1024 * 1024 + 11;

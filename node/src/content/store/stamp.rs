@@ -1,0 +1,139 @@
+//! What tells, without reading a file, whether its content has changed, and how far that is trusted.
+//!
+//! A stamp that is still the same says nothing of two things: a change in the same tick of the file system's clock as the one
+//! before, and a power cut that took what never reached the disk. So a young stamp vouches for nothing, and any other only
+//! until the machine starts anew. What nothing vouches for is hashed when it is used.
+//!
+//! What it is not: proof. A file whose bytes were hashed as they were read needs no stamp.
+
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock;
+
+/// Clocks of file systems are coarse, some tick in steps of 2 s: one that was changed this recently may change again and look the
+/// same.
+const YOUNG_NANOS: i128 = 2_000_000_000;
+/// Where Linux says in which boot it is.
+const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The part of a file's metadata that tells whether its content has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    /// Length, in bytes.
+    pub(super) size: u64,
+    /// Time of the last change of the content, in nanoseconds since 1970. Whoever owns the file can set it.
+    pub(super) modified: i128,
+    /// Time of the last change of content or metadata, in nanoseconds since 1970. Nobody can set it.
+    pub(super) changed: i128,
+    /// Which file it is.
+    pub(super) file: FileId,
+}
+
+/// What tells a file from every other on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// One run of the machine, from its start to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BootId(u128);
+
+/// What a store asks of the machine beside its disk. Tests say it themselves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Machine {
+    /// The boot that it is in.
+    pub(super) boot: BootId,
+    /// What time it is, in nanoseconds since 1970.
+    pub(super) now_nanos: fn() -> i128,
+}
+
+/// How far a stamp that was taken when the file was hashed vouches for the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum StampTrust {
+    /// For as long as it stays the same: the bytes were hashed as the disk had them.
+    Always,
+    /// Likewise, but in this boot only: the bytes, or the stamp, may never have reached the disk.
+    InBoot(BootId),
+    /// Not at all: it was young, or nobody has hashed the file.
+    Never,
+}
+
+impl FileId {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn numbered(inode: u64) -> Self {
+        Self { device: 1, inode }
+    }
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Self {
+            size: metadata.len(),
+            modified: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            file: FileId::of(metadata),
+        }
+    }
+
+    /// Whether the file may change again without its stamp telling: its last change is recent, or lies ahead.
+    pub(super) fn is_young(&self, machine: &Machine) -> bool {
+        (machine.now_nanos)() - self.changed < YOUNG_NANOS
+    }
+}
+
+impl BootId {
+    /// Reads which boot this is; one of this process alone where the machine does not say.
+    fn read() -> Self {
+        let text = std::fs::read_to_string(BOOT_ID_FILE).unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        Self(u128::from_str_radix(&digits, 16).unwrap_or_else(|_| rand::random()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn numbered(number: u128) -> Self {
+        Self(number)
+    }
+}
+
+impl Machine {
+    /// This machine.
+    pub(super) fn here() -> Self {
+        Self { boot: BootId::read(), now_nanos: clock::now_nanos }
+    }
+}
+
+impl StampTrust {
+    /// What a stamp is good for that was taken just now, before the file was hashed.
+    pub(super) fn in_new(stamp: &Stamp, machine: &Machine) -> Self {
+        Self::Never.after_hashing(stamp, machine)
+    }
+
+    /// What the same stamp is good for once the file has been hashed again.
+    pub(super) fn after_hashing(self, stamp: &Stamp, machine: &Machine) -> Self {
+        match self {
+            Self::Always => Self::Always,
+            // What has outlived a boot came from the disk.
+            Self::InBoot(boot) if boot != machine.boot => Self::Always,
+            Self::InBoot(_) | Self::Never if stamp.is_young(machine) => Self::Never,
+            Self::InBoot(_) | Self::Never => Self::InBoot(machine.boot),
+        }
+    }
+
+    /// Whether a stamp that is still the same vouches for the file.
+    pub(super) fn holds(self, machine: &Machine) -> bool {
+        match self {
+            Self::Always => true,
+            Self::InBoot(boot) => boot == machine.boot,
+            Self::Never => false,
+        }
+    }
+}
