@@ -4,6 +4,7 @@ pub(crate) mod atomic_file;
 pub(crate) mod clock;
 pub(crate) mod counters;
 pub mod data_dir;
+pub(crate) mod durable;
 pub(crate) mod durations;
 pub(crate) mod frame_io;
 #[cfg(test)]

@@ -208,6 +208,9 @@ pub struct GetArgs {
     /// Replace files that exist already.
     #[arg(long)]
     pub overwrite: bool,
+    /// Wait until everything is on the disk; without this, a power cut soon afterwards may take some of it.
+    #[arg(long)]
+    pub sync: bool,
     /// How long to wait for a node that is away: a duration such as 90s, 10m or 2h, forever, or none [default: 10m for one that was
     /// reached before, has an offer in the DHT or is a contact; a few seconds for others].
     #[arg(long, value_name = "TIME", default_value_t, hide_default_value = true)]

@@ -129,12 +129,12 @@ impl Run<'_> {
     }
 
     async fn get(&mut self, args: GetArgs) -> Result<Completion, Failure> {
-        let GetArgs { address, out_dir, overwrite, wait, network } = args;
+        let GetArgs { address, out_dir, overwrite, sync, wait, network } = args;
         if std::fs::metadata(&out_dir).is_ok_and(|found| !found.is_dir()) {
             let what = format!("{} is not a folder to put things in", out_dir.display());
             return Err(Failure::new(FailureKind::Usage, what).try_to("a folder with -o; it is made if need be"));
         }
-        let command = Command::Get { address: address.parse()?, out_dir: absolute(&out_dir)?, overwrite, wait };
+        let command = Command::Get { address: address.parse()?, out_dir: absolute(&out_dir)?, overwrite, sync, wait };
         self.once(command, Need::Fetch(&network)).await
     }
 

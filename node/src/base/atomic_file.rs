@@ -2,10 +2,14 @@
 //!
 //! What it is not: for bulk data; every call waits for the disk twice.
 
-use std::{fs::File, io, io::Write, path::Path};
+use std::{io, io::Write, path::Path, time::Duration};
+
+use super::{clock, durable::sync_folder};
 
 /// Files that are being written carry this in front of their name; those that a killed process left are removed later.
 const TEMPORARY_PREFIX: &str = ".keyferry-tmp-";
+/// Writing one takes no longer than this, on any disk.
+const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60 * 60);
 
 /// Writes a file whole: into a temporary one beside it, to the disk, and then renamed into place.
 ///
@@ -25,16 +29,13 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     sync_folder(folder)
 }
 
-/// Makes a rename last through a power failure.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-/// Removes temporary files that a killed process left in `folder`. Nobody else may use the folder meanwhile.
+/// Removes temporary files that a killed process left in `folder`. Others may be writing there: what is young may be theirs.
 pub(crate) fn remove_leftovers(folder: &Path) {
     let Ok(entries) = folder.read_dir() else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+        let changed = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = changed.ok().and_then(clock::age).is_some_and(|age| age >= LEFT_BEHIND_AGE);
+        if is_old && entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
             // A file that cannot be removed does no harm; the next start tries again.
             let _ = std::fs::remove_file(entry.path());
         }

@@ -30,7 +30,7 @@ pub use self::{
     },
     key_file::{KeyFileError, MAX_PASSPHRASE_LEN},
 };
-use crate::base::atomic_file;
+use crate::base::{atomic_file, durable::sync_folder};
 
 /// The environment variable that names the data folder.
 pub const HOME_VARIABLE: &str = "KEYFERRY_HOME";
@@ -65,6 +65,17 @@ pub enum HomeError {
     NotAFolder {
         /// What is in the way.
         path: PathBuf,
+    },
+    /// The folder is another user's, who could replace everything in it.
+    #[error(
+        "the data folder {} belongs to another user ({owner}), who could replace the key in it; run keyferry as that user, or \
+         choose another folder with ${HOME_VARIABLE}", path.display()
+    )]
+    OfAnotherUser {
+        /// The data folder.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
     },
     /// Others can read the key file.
     #[error(
@@ -110,16 +121,17 @@ pub enum HomeError {
 }
 
 impl Home {
-    /// Creates the data folder, open to this user alone, when it is absent; for those files in it that need no lock on the
-    /// whole.
+    /// Creates the data folder, open to this user alone, when it is absent, and shuts others out when it is open to them; for
+    /// those files in it that need no lock on the whole.
     ///
     /// # Errors
-    /// If something else is there, or the system refuses.
+    /// If something else is there, or a folder of another user, or the system refuses.
     pub fn prepare(path: &Path) -> Result<(), HomeError> {
         if path.exists() && !path.is_dir() {
             return Err(HomeError::NotAFolder { path: path.to_owned() });
         }
-        create_private_dir(path).map_err(failed("create", path))
+        create_private_dir(path).map_err(failed("create", path))?;
+        make_private(path)
     }
 
     /// Opens the data folder and locks it; creates it, open to this user alone, when it is absent.
@@ -245,12 +257,43 @@ fn refuse_exposed(_file: &File, _path: &Path) -> Result<(), HomeError> {
     Ok(())
 }
 
+/// Makes the folder, with those above it, and waits until the disk has them: the key that will be in it cannot be made again.
 fn create_private_dir(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, FOLDER_MODE);
-    builder.create(path)
+    builder.create(path)?;
+    missing.iter().filter_map(|made| made.parent()).try_for_each(|above| match above.as_os_str().is_empty() {
+        true => sync_folder(Path::new(".")),
+        false => sync_folder(above),
+    })
+}
+
+/// Refuses a folder of another user, who could replace what is in it; shuts others out of one that is open to them.
+#[cfg(unix)]
+fn make_private(path: &Path) -> Result<(), HomeError> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    let metadata = std::fs::metadata(path).map_err(failed("read", path))?;
+    let owner = metadata.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        return Err(HomeError::OfAnotherUser { path: path.to_owned(), owner });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        let private = std::fs::Permissions::from_mode(mode & !0o077);
+        std::fs::set_permissions(path, private).map_err(failed("protect", path))?;
+        tracing::warn!(path = %path.display(), was = %format_args!("{mode:04o}"), "others could open the data folder; now they cannot");
+    }
+    Ok(())
+}
+
+/// Elsewhere the folder's access list, inherited from the user's profile, is what protects it.
+#[cfg(not(unix))]
+fn make_private(_path: &Path) -> Result<(), HomeError> {
+    Ok(())
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {

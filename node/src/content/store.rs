@@ -19,6 +19,7 @@ mod error;
 mod hashing;
 mod import;
 mod index;
+mod needed;
 mod outboard;
 mod proving;
 mod rebuild;
@@ -53,7 +54,7 @@ use self::{
     outboard::ActiveOutboards,
     stamp::{Machine, Stamp, StampTrust},
 };
-use crate::base::clock;
+use crate::base::{clock, durable};
 
 pub use self::{
     blob::{Blob, BlobPieces},
@@ -175,11 +176,22 @@ impl Store {
 
     /// Drops a root under all its names, with its copies in the data folder. Files that are shared in place, or were
     /// fetched, are left alone. Returns whether there was such a root.
+    ///
+    /// On a full disk, where the list cannot be written, the copies go first; if that is all that succeeds, the root is still listed.
     pub fn remove_root(&self, hash: &ContentHash) -> Result<bool, StoreError> {
         let _changing = self.lock_changing();
-        let mut removed = Vec::new();
-        self.change_roots(|roots| removed = roots.extract_if(.., |root| root.hash == *hash).collect())?;
-        self.forget(&removed)?;
+        let (removed, kept): (Vec<Root>, Vec<Root>) = self.roots().into_iter().partition(|root| root.hash == *hash);
+        let drop_root = || self.change_roots(|roots| roots.retain(|root| root.hash != *hash));
+        match drop_root() {
+            Err(StoreError::DiskFull { .. }) => {
+                self.forget(&removed, &kept);
+                drop_root()?;
+            }
+            result => {
+                result?;
+                self.forget(&removed, &kept);
+            }
+        }
         Ok(!removed.is_empty())
     }
 
@@ -293,6 +305,23 @@ impl Store {
         Ok(())
     }
 
+    /// Waits until the outboards of some blobs, where they have any, and copies or manifests are on the disk.
+    ///
+    /// # Errors
+    /// If the disk refuses; nothing is known of any of them then.
+    pub fn sync_blobs<'a>(
+        &self,
+        outboards: impl Iterator<Item = &'a ContentHash>,
+        copies: impl Iterator<Item = &'a ContentHash>,
+    ) -> Result<(), StoreError> {
+        let folders = &self.0.folders;
+        let outboards = outboards.map(|hash| folders.outboard(hash)).filter(|path| path.exists());
+        // A folder may have the same file many times.
+        let paths: HashSet<PathBuf> = outboards.chain(copies.map(|hash| folders.blob(hash))).collect();
+        let paths: Vec<PathBuf> = paths.into_iter().collect();
+        durable::sync_below(folders.root(), &paths).map_err(|(path, error)| StoreError::io("write", &path)(error))
+    }
+
     /// Opens the outboard of a blob that is to be fetched: the one that an earlier run left, or a new one.
     ///
     /// `size` is what a peer says: nothing is allocated for it.
@@ -330,8 +359,11 @@ impl Store {
         self.0.index.other_tree(name).inspect_err(|error| tracing::warn!(%error, name, "no tree")).ok()
     }
 
-    /// The places of a blob by the index. If the index turns out to be damaged it is filled again, once.
+    /// The places of a blob by the index; none without an index. If it turns out to be damaged it is filled again, once.
     fn locations(&self, hash: &ContentHash) -> Result<Vec<Location>, StoreError> {
+        if !self.0.index.is_open() {
+            return Ok(Vec::new());
+        }
         match self.0.index.locations(hash) {
             Err(IndexError::Damaged(problem)) if !self.0.remade.swap(true, Ordering::AcqRel) => {
                 tracing::warn!(problem, "the index is damaged; filling it again");
@@ -377,7 +409,8 @@ impl Store {
     fn add_root(&self, root: Root) -> Result<(), StoreError> {
         let mut displaced = Vec::new();
         self.change_roots(|roots| displaced = roots::add(roots, root))?;
-        self.forget(&displaced)
+        self.forget(&displaced, &self.roots());
+        Ok(())
     }
 
     /// Changes the list of roots on the disk, and then in memory.
@@ -409,22 +442,25 @@ impl Store {
         Ok(blobs)
     }
 
-    /// Forgets the blobs of roots that left the list, unless a root that stays has them too.
-    fn forget(&self, removed: &[Root]) -> Result<(), StoreError> {
-        // If the manifest of one is damaged, garbage collection finds the rest.
-        let mut blobs: HashSet<ContentHash> =
+    /// Forgets the blobs of roots that leave the list, unless a root that stays has them too.
+    ///
+    /// What goes wrong here is no failure of what the caller does: garbage collection finds the rest.
+    fn forget(&self, removed: &[Root], kept: &[Root]) {
+        let blobs: HashSet<ContentHash> =
             removed.iter().flat_map(|root| self.blobs_of(root).unwrap_or_else(|_| vec![root.hash])).collect();
-        for root in self.roots() {
-            if blobs.is_empty() {
-                return Ok(());
-            }
-            for blob in self.blobs_of(&root)? {
-                blobs.remove(&blob);
+        if blobs.is_empty() {
+            return;
+        }
+        let needed = self.needed_by(kept);
+        for blob in &blobs {
+            if let Err(error) = self.remove_files(blob, &needed) {
+                tracing::warn!(%error, "what is not needed any more was not removed");
             }
         }
-        let blobs: Vec<ContentHash> = blobs.into_iter().collect();
-        self.on_index(|index| index.remove(&blobs))?;
-        blobs.iter().try_for_each(|blob| self.remove_files(blob))
+        let unneeded: Vec<ContentHash> = blobs.into_iter().filter(|blob| !needed.has_entry(blob)).collect();
+        if let Err(error) = self.on_index(|index| index.remove(&unneeded)) {
+            tracing::warn!(%error, "the index still has what was removed");
+        }
     }
 
     fn read_roots(&self) -> RwLockReadGuard<'_, Vec<Root>> {

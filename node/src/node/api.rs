@@ -59,6 +59,9 @@ pub enum Command {
         out_dir: PathBuf,
         /// Whether existing files may be replaced.
         overwrite: bool,
+        /// Whether to wait until it is on the disk.
+        #[serde(default)]
+        sync: bool,
         /// How long to wait for whoever has it, if they are away.
         #[serde(default)]
         wait: Wait,

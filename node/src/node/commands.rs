@@ -28,7 +28,10 @@ use super::{
 use crate::{
     base::traffic::ByteCount,
     connect::trace::{PathSink, StepSink, TraceStep},
-    content::store::{Damage, ImportMode, Root, RootOrigin, Store, UNFINISHED_GRACE, VerifyProgress},
+    content::{
+        store::{Damage, ImportMode, Root, RootOrigin, Store, UNFINISHED_GRACE, VerifyProgress},
+        transfer::staging::Destination,
+    },
     net::path::host_candidates,
     node::network::Online,
     reach::{rendezvous::multiaddr_of, turn_server::Relay},
@@ -86,8 +89,9 @@ impl Node {
                 tell(events, Event::Unshared { name }).await;
                 Ok(())
             }
-            Command::Get { address, out_dir, overwrite, wait } => {
-                let fetched = self.fetch_to(&address, out_dir, overwrite, wait, events, cancel).await?;
+            Command::Get { address, out_dir, overwrite, sync, wait } => {
+                let place = Destination { folder: out_dir, overwrite, sync };
+                let fetched = self.fetch_to(&address, place, wait, events, cancel).await?;
                 tell(events, Event::Fetched(fetched)).await;
                 Ok(())
             }

@@ -28,7 +28,7 @@ use crate::{
         protocols::{Connection, Listener},
         trace::Trace,
     },
-    content::store::ImportMode,
+    content::{store::ImportMode, transfer::staging::Destination},
 };
 
 impl Node {
@@ -177,7 +177,7 @@ impl<'a> Get<'a> {
 
     /// Fetches it into a folder, which is made if need be. The node goes on to give it to others from there.
     pub fn to(self, folder: impl Into<PathBuf>) -> GetTo<'a> {
-        GetTo { get: self, folder: folder.into(), overwrite: false }
+        GetTo { get: self, folder: folder.into(), overwrite: false, sync: false }
     }
 }
 
@@ -188,12 +188,18 @@ pub struct GetTo<'a> {
     get: Get<'a>,
     folder: PathBuf,
     overwrite: bool,
+    sync: bool,
 }
 
 impl<'a> GetTo<'a> {
     /// Replaces files that exist; without this, they are an error.
     pub fn overwrite(self) -> Self {
         Self { overwrite: true, ..self }
+    }
+
+    /// Waits until everything is on the disk. Without this, a power cut soon afterwards may take some of it.
+    pub fn sync(self) -> Self {
+        Self { sync: true, ..self }
     }
 
     /// Fetches it, and tells how far that is.
@@ -203,11 +209,11 @@ impl<'a> GetTo<'a> {
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
         async move {
-            let Self { get: Get { node, address, wait }, folder, overwrite } = self;
-            let folder = absolute(folder)?;
+            let Self { get: Get { node, address, wait }, folder, overwrite, sync } = self;
+            let place = Destination { folder: absolute(folder)?, overwrite, sync };
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
-            node.fetch_to(&address, folder, overwrite, wait, &events, &cancel).await
+            node.fetch_to(&address, place, wait, &events, &cancel).await
         }
         .boxed()
     }

@@ -39,7 +39,7 @@ use crate::{
     content::transfer::{
         FetchError,
         fetch::{FetchProgress, Given, Job, fetch},
-        staging::FetchTarget,
+        staging::{Destination, FetchTarget},
     },
     net::session::{Session, SessionStream, read_message},
     node::network::Online,
@@ -73,13 +73,13 @@ impl Node {
     pub(super) async fn fetch_to(
         &self,
         address: &Address,
-        out_dir: PathBuf,
-        overwrite: bool,
+        place: Destination,
         wait: Wait,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Fetched, Error> {
         let started = Instant::now();
+        let Destination { folder, overwrite, sync } = place;
         let online = self.online()?;
         let resolved = tokio::select! {
             resolved = self.resolve(address, wait, events) => resolved?,
@@ -90,7 +90,7 @@ impl Node {
             root: resolved.hash,
             format: resolved.format,
             root_size: resolved.root_size,
-            target: FetchTarget { out_dir, name: resolved.name, overwrite },
+            target: FetchTarget { out_dir: folder, name: resolved.name, overwrite, sync },
         };
         let (progress, told) = watch::channel(FetchProgress::default());
         let sought = self.sought(address, resolved.hash, resolved.session);

@@ -97,7 +97,8 @@ impl Peer {
     }
 
     async fn get_waiting(&self, address: &Address, out: &Path, wait: Wait) -> Result<Fetched, Failure> {
-        let command = Command::Get { address: address.clone(), out_dir: out.to_owned(), overwrite: false, wait };
+        let command =
+            Command::Get { address: address.clone(), out_dir: out.to_owned(), overwrite: false, sync: false, wait };
         match self.run(command).await?.pop() {
             Some(Event::Fetched(fetched)) => Ok(fetched),
             other => panic!("{other:?}"),
@@ -184,6 +185,7 @@ async fn an_existing_target_is_not_replaced_unasked() {
         address: shared.address_with_hints.clone(),
         out_dir: out.path().to_owned(),
         overwrite: true,
+        sync: false,
         wait: Wait::default(),
     };
     fs::remove_file(&file).unwrap();
@@ -328,6 +330,7 @@ fn what_makes_no_sense_is_refused_before_a_node_is_started_for_it() {
         address: address.parse().unwrap(),
         out_dir: "/".into(),
         overwrite: false,
+        sync: false,
         wait: Wait::default(),
     };
     let key = keyferry_proto::identity::NodeSecret::from_bytes(&[1; 32]).public();

@@ -49,7 +49,7 @@ impl Runner for Replay {
 
 fn get() -> Command {
     let address = keyferry::Address::content(None, ContentHash::EMPTY);
-    Command::Get { address, out_dir: PathBuf::from("/tmp"), overwrite: false, wait: Wait::default() }
+    Command::Get { address, out_dir: PathBuf::from("/tmp"), overwrite: false, sync: false, wait: Wait::default() }
 }
 
 fn notices(count: usize) -> Vec<Event> {

@@ -264,6 +264,7 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
         };
         let (events, _pending) = mpsc::channel(8);
         let get = Command::Get {
+            sync: false,
             address: Address::content(None, ContentHash::EMPTY),
             out_dir: "/".into(),
             overwrite: false,

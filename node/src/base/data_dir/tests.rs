@@ -99,9 +99,46 @@ fn a_file_in_place_of_the_folder_is_named() {
 #[test]
 fn what_a_killed_process_left_half_written_is_removed() {
     let dir = folder();
-    fs::write(dir.path().join(".keyferry-tmp-abc"), b"half").unwrap();
+    let half = dir.path().join(".keyferry-tmp-abc");
+    fs::write(&half, b"half").unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600);
+    File::options().write(true).open(&half).unwrap().set_modified(long_ago).unwrap();
     fs::write(dir.path().join("kept"), b"whole").unwrap();
     let _home = Home::open(dir.path()).unwrap();
-    assert!(!dir.path().join(".keyferry-tmp-abc").exists());
+    assert!(!half.exists());
     assert!(dir.path().join("kept").exists());
+}
+
+#[test]
+fn what_another_process_is_writing_now_is_left_alone() {
+    let dir = folder();
+    let written = dir.path().join(".keyferry-tmp-abc");
+    fs::write(&written, b"half").unwrap();
+    let _home = Home::open(dir.path()).unwrap();
+    assert!(written.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_can_open_is_shut_to_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = folder();
+    for mode in [0o777, 0o750, 0o705] {
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        drop(Home::open(dir.path()).unwrap());
+        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_of_another_user_is_refused() {
+    let dir = folder();
+    if std::os::unix::fs::chown(dir.path(), Some(12_345), None).is_err() {
+        return keyferry_needs::skip("root", "only root can give a folder to another user");
+    }
+    let error = Home::open(dir.path()).unwrap_err();
+    assert!(matches!(error, HomeError::OfAnotherUser { owner: 12_345, .. }), "{error}");
+    assert!(matches!(Home::prepare(dir.path()), Err(HomeError::OfAnotherUser { .. })));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -3,7 +3,6 @@
 //! What it is not: a way to remove what the user owns. Files that are shared in place, or fetched, are never touched.
 
 use std::{
-    collections::HashSet,
     fs::{self, Metadata},
     io,
     path::Path,
@@ -12,7 +11,7 @@ use std::{
 
 use keyferry_proto::hash::ContentHash;
 
-use super::{Store, StoreError, disk::Folders, import::walk_error};
+use super::{Store, StoreError, disk::Folders, import::walk_error, needed::Needed};
 use crate::base::clock;
 
 /// How long to keep what belongs to an unfinished fetch, so that the fetch can go on.
@@ -30,35 +29,40 @@ pub struct Collected {
 impl Store {
     /// Removes copies, manifests, outboards and index entries that no root refers to, and indexes that were set aside.
     ///
-    /// What unfinished fetches need is kept for `grace` (normally [`UNFINISHED_GRACE`]), and as long as it is in use.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] if the manifest of a root cannot be read, as its files would seem to belong to nobody.
+    /// What unfinished fetches need is kept for `grace` (normally [`UNFINISHED_GRACE`]), and as long as it is in use. If the manifest of a
+    /// root cannot be read, everything that it might refer to is kept.
     pub fn gc(&self, grace: Duration) -> Result<Collected, StoreError> {
         let _changing = self.lock_changing();
-        let mut wanted = HashSet::new();
-        for root in self.roots() {
-            wanted.extend(self.blobs_of(&root)?);
-        }
+        let needed = self.needed_by(&self.roots());
         let mut collected = Collected::default();
-        for folder in [self.0.folders.blobs(), self.0.folders.outboards()] {
-            self.collect_folder(&folder, &wanted, grace, &mut collected)?;
-        }
-        let mut unwanted = self.on_index(|index| index.hashes())?;
-        unwanted.retain(|hash| !wanted.contains(hash) && !self.is_pending(hash, grace).unwrap_or(true));
-        self.on_index(|index| index.remove(&unwanted))?;
+        self.collect_folder(&self.0.folders.blobs(), &|hash| needed.has_copy(hash), grace, &mut collected)?;
+        self.collect_folder(&self.0.folders.outboards(), &|hash| needed.has_entry(hash), grace, &mut collected)?;
         self.collect_set_aside(&mut collected)?;
+        if let Err(error) = self.collect_entries(&needed, grace) {
+            // What is removed is removed. The entries lead nowhere, and are tried again the next time.
+            tracing::warn!(%error, "the index still has what was removed");
+        }
         Ok(collected)
     }
 
+    fn collect_entries(&self, needed: &Needed, grace: Duration) -> Result<(), StoreError> {
+        let mut unneeded = self.on_index(|index| index.hashes())?;
+        unneeded.retain(|hash| !needed.has_entry(hash) && !self.is_pending(hash, grace).unwrap_or(true));
+        self.on_index(|index| index.remove(&unneeded))
+    }
+
     /// Removes the files of one blob from the data folder, unless a fetch is using them.
-    pub(super) fn remove_files(&self, hash: &ContentHash) -> Result<(), StoreError> {
+    pub(super) fn remove_files(&self, hash: &ContentHash, needed: &Needed) -> Result<(), StoreError> {
         if self.0.active.contains(hash) {
             return Ok(());
         }
         let folders = &self.0.folders;
-        for path in [folders.blob(hash), folders.outboard(hash), folders.partial_outboard(hash)] {
-            remove(&path)?;
+        if !needed.has_copy(hash) {
+            remove(&folders.blob(hash))?;
+        }
+        if !needed.has_entry(hash) {
+            remove(&folders.outboard(hash))?;
+            remove(&folders.partial_outboard(hash))?;
         }
         Ok(())
     }
@@ -66,7 +70,7 @@ impl Store {
     fn collect_folder(
         &self,
         folder: &Path,
-        wanted: &HashSet<ContentHash>,
+        is_needed: &dyn Fn(&ContentHash) -> bool,
         grace: Duration,
         collected: &mut Collected,
     ) -> Result<(), StoreError> {
@@ -74,12 +78,15 @@ impl Store {
             let entry = entry.map_err(|error| walk_error(folder, error))?;
             // A name that is not ours is not our business.
             let Some(hash) = Folders::hash_of(entry.path()).filter(|_| entry.file_type().is_file()) else { continue };
-            if wanted.contains(&hash) || self.0.active.contains(&hash) {
+            if is_needed(&hash) || self.0.active.contains(&hash) {
                 continue;
             }
             let metadata = entry.metadata().map_err(|error| walk_error(folder, error))?;
             let is_outboard = entry.path().extension().is_some();
-            let is_unfinished = if is_outboard { is_younger(&metadata, grace) } else { self.is_pending(&hash, grace)? };
+            // Without the index, which a full disk may not let us open, its age has to do.
+            let is_young = || is_younger(&metadata, grace);
+            let is_unfinished =
+                if is_outboard { is_young() } else { self.is_pending(&hash, grace).unwrap_or_else(|_| is_young()) };
             if !is_unfinished {
                 remove(entry.path())?;
                 collected.files += 1;

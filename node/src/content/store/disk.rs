@@ -36,9 +36,7 @@ impl Folders {
         let folders = Self { root };
         // What a killed import left is of no use to anybody: it has no name yet.
         let temporary = folders.temporary();
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(StoreError::io("empty", &temporary))?;
-        }
+        empty(&temporary).map_err(StoreError::io("empty", &temporary))?;
         for folder in [temporary, folders.outboards(), folders.blobs()] {
             fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
         }
@@ -97,6 +95,22 @@ impl Folders {
         };
         path.file_stem().filter(|_| known)?.to_str()?.parse().ok()
     }
+}
+
+/// Removes what is in a folder. The folder itself stays: on a full disk it could not be made again.
+fn empty(folder: &Path) -> io::Result<()> {
+    let entries = match folder.read_dir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 /// Gives a temporary file its name, and makes the folder that it goes to if need be.

@@ -104,6 +104,7 @@ impl Store {
         if mode == ImportMode::InPlace {
             self.index_files(&found, &files)?;
         }
+        self.sync_kept(&files, &hash, format, mode)?;
         let count = files.len() as u64;
         self.on_index(|index| index.finish_root(&hash, count))?;
         let root = Root {
@@ -161,18 +162,38 @@ impl Store {
     }
 
     fn keep_manifest(&self, folder: &Path, names: &[SafePath], files: &[Hashed]) -> Result<ContentHash, StoreError> {
-        let entries = names.iter().zip(files).map(|(path, file)| ManifestEntry {
-            path: path.clone(),
-            size: file.stamp.size,
-            hash: file.hash,
-            executable: file.executable,
-        });
-        let manifest = Manifest::from_entries(entries.collect())
-            .map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
-        let bytes = manifest.encode();
+        let bytes = manifest_of(folder, names, files)?.encode();
         let hash = ContentHash::of(&bytes);
         self.put_blob_bytes(hash, &bytes)?;
         Ok(hash)
+    }
+
+    /// Makes the list of files of a folder anew, from the folder, and says whether it is the one that the root is named after.
+    pub(super) fn remake_manifest(&self, root: &Root, cancelled: &AtomicBool) -> Result<bool, StoreError> {
+        let Some(path) = root.origin.path() else { return Ok(false) };
+        let found = FoundFiles::at(path, cancelled)?;
+        let Some(names) = &found.names else { return Ok(false) };
+        let files = self.hash(&found, ImportMode::InPlace, &|_| {}, cancelled)?;
+        let bytes = manifest_of(path, names, &files)?.encode();
+        if ContentHash::of(&bytes) != root.hash {
+            return Ok(false);
+        }
+        self.put_blob_bytes(root.hash, &bytes)?;
+        Ok(true)
+    }
+
+    /// Waits until everything is on the disk that the list of roots is about to refer to, and that is in the data folder. A copy may
+    /// be the only one.
+    fn sync_kept(
+        &self,
+        files: &[Hashed],
+        root: &ContentHash,
+        format: ContentFormat,
+        mode: ImportMode,
+    ) -> Result<(), StoreError> {
+        let manifest = (format == ContentFormat::Collection).then_some(root);
+        let copies = files.iter().filter(|_| mode == ImportMode::Copy).map(|file| &file.hash);
+        self.sync_blobs(files.iter().map(|file| &file.hash), copies.chain(manifest))
     }
 
     fn index_files(&self, found: &FoundFiles, files: &[Hashed]) -> Result<(), StoreError> {
@@ -183,6 +204,16 @@ impl Store {
         }
         self.add_places(&places)
     }
+}
+
+fn manifest_of(folder: &Path, names: &[SafePath], files: &[Hashed]) -> Result<Manifest, StoreError> {
+    let entries = names.iter().zip(files).map(|(path, file)| ManifestEntry {
+        path: path.clone(),
+        size: file.stamp.size,
+        hash: file.hash,
+        executable: file.executable,
+    });
+    Manifest::from_entries(entries.collect()).map_err(|source| StoreError::Folder { path: folder.to_owned(), source })
 }
 
 /// The files that an import takes.

@@ -66,10 +66,16 @@ impl Location {
 #[derive(Debug)]
 pub(super) struct Index {
     path: PathBuf,
-    database: sled::Db,
-    entries: sled::Tree,
+    /// None if the disk was too full to open it: whoever only makes room does without.
+    opened: Option<OpenIndex>,
     /// Held while entries change, so that their number is right.
     changing: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct OpenIndex {
+    database: sled::Db,
+    entries: sled::Tree,
 }
 
 /// Why the index gave no answer.
@@ -86,17 +92,34 @@ pub(super) enum IndexError {
 impl Index {
     fn new(path: PathBuf, database: sled::Db) -> Result<Self, IndexError> {
         let entries = guarded(&path, || database.open_tree(ENTRIES))?;
-        Ok(Self { path, database, entries, changing: Mutex::new(()) })
+        Ok(Self { path, opened: Some(OpenIndex { database, entries }), changing: Mutex::new(()) })
+    }
+
+    /// One that cannot be opened for want of space: it knows nothing, and everything asked of it fails for that reason.
+    fn absent(path: PathBuf) -> Self {
+        Self { path, opened: None, changing: Mutex::new(()) }
+    }
+
+    /// Whether it could be opened.
+    pub(super) fn is_open(&self) -> bool {
+        self.opened.is_some()
+    }
+
+    fn call<T>(&self, call: impl FnOnce(&OpenIndex) -> sled::Result<T>) -> Result<T, IndexError> {
+        match &self.opened {
+            Some(opened) => guarded(&self.path, || call(opened)),
+            None => Err(classify(&self.path, std::io::ErrorKind::StorageFull.into())),
+        }
     }
 
     /// Drops the entries of a former version, and says whether there were any: all roots are to be indexed anew then.
     fn drop_former(&self) -> Result<bool, IndexError> {
-        guarded(&self.path, || self.database.drop_tree(FORMER_ENTRIES))
+        self.call(|opened| opened.database.drop_tree(FORMER_ENTRIES))
     }
 
     /// A tree of the same database for another part of the node, which may lose it at any time.
     pub(super) fn other_tree(&self, name: &str) -> Result<sled::Tree, IndexError> {
-        guarded(&self.path, || self.database.open_tree(name))
+        self.call(|opened| opened.database.open_tree(name))
     }
 
     /// The places of a blob, the most recent first.
@@ -160,7 +183,7 @@ impl Index {
         put(&mut batch, &key(b'r', root), &blobs);
         batch.remove(key(b'p', root).as_slice());
         self.apply(batch)?;
-        guarded(&self.path, || self.database.flush()).map(drop)
+        self.call(|opened| opened.database.flush()).map(drop)
     }
 
     /// Whether [`Index::finish_root`] was called for this root.
@@ -182,9 +205,9 @@ impl Index {
 
     /// Every blob in the index, and every pending one, in no order that matters.
     pub(super) fn hashes(&self) -> Result<Vec<ContentHash>, IndexError> {
-        guarded(&self.path, || {
+        self.call(|opened| {
             let mut hashes = Vec::new();
-            for entry in &self.entries {
+            for entry in &opened.entries {
                 let (key, _) = entry?;
                 if let Some((b'b' | b'p', hash)) = key.split_first()
                     && let Ok(hash) = hash.try_into()
@@ -198,9 +221,9 @@ impl Index {
 
     /// Reads every entry and compares it with its checksum, and their number with the one noted.
     fn check(&self) -> Result<(), IndexError> {
-        let found = guarded(&self.path, || {
+        let found = self.call(|opened| {
             let mut found = 0;
-            for entry in &self.entries {
+            for entry in &opened.entries {
                 let (key, value) = entry?;
                 let sound = match key.first() {
                     Some(b'b') if key.len() == 33 => {
@@ -228,11 +251,11 @@ impl Index {
     }
 
     fn contains(&self, key: &[u8]) -> Result<bool, IndexError> {
-        guarded(&self.path, || self.entries.contains_key(key))
+        self.call(|opened| opened.entries.contains_key(key))
     }
 
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, IndexError> {
-        let Some(value) = guarded(&self.path, || self.entries.get(key))? else { return Ok(None) };
+        let Some(value) = self.call(|opened| opened.entries.get(key))? else { return Ok(None) };
         let damaged = || IndexError::Damaged(format!("the entry {key:02x?} does not match its checksum"));
         decode(key, &value).map(Some).ok_or_else(damaged)
     }
@@ -240,7 +263,7 @@ impl Index {
     fn apply(&self, batch: Batch) -> Result<(), IndexError> {
         // Taken apart from the closure's borrow: sled wants the batch by value.
         let mut batch = Some(batch);
-        guarded(&self.path, || batch.take().map_or(Ok(()), |batch| self.entries.apply_batch(batch)))
+        self.call(|opened| batch.take().map_or(Ok(()), |batch| opened.entries.apply_batch(batch)))
     }
 
     pub(super) fn path(&self) -> &std::path::Path {

@@ -25,6 +25,9 @@ use super::{
 impl Store {
     /// Puts the roots that the index does not have into it.
     pub(super) fn reindex_missing(&self, report: &mut OpenReport) -> Result<(), StoreError> {
+        if !self.0.index.is_open() {
+            return Ok(());
+        }
         for root in self.roots() {
             if !self.on_index(|index| index.has_root(&root.hash))? {
                 self.reindex(&root, report)?;

@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod damage;
+mod durability;
 mod fetching;
+mod full_disk;
 mod keeping;
 mod vouching;
 

@@ -1,6 +1,6 @@
 //! Reading everything again and comparing it with its hash; and mending what can be mended on the way.
 //!
-//! Outboards are written anew, and the index notes files as they are now: one that was touched or moved back is whole
+//! Outboards and lists of files are written anew, and the index notes files as they are now: one that was touched or moved back is whole
 //! again if its bytes are right. A file with other bytes can only be reported.
 
 use std::{
@@ -47,7 +47,7 @@ pub struct VerifyReport {
     pub sound: u64,
     /// Blobs that are not.
     pub damaged: u64,
-    /// Sound blobs that the index had lost or noted wrongly; now they are right.
+    /// Sound blobs that the index had lost or noted wrongly, and lists of files that were made again; now they are right.
     pub repaired: u64,
 }
 
@@ -76,6 +76,7 @@ impl Store {
         let mut seen = HashSet::new();
         for root in &roots {
             let mut expected = Vec::new();
+            report.repaired += u64::from(self.mend_manifest(root, cancelled)?);
             if let Err(error) = self.expect(root, &mut expected) {
                 report.damaged += 1;
                 let path = self.0.folders.blob(&root.hash);
@@ -96,6 +97,21 @@ impl Store {
             }
         }
         Ok(report)
+    }
+
+    /// Makes the list of a folder's files again from the folder, if it is damaged or missing, and says whether it did.
+    fn mend_manifest(&self, root: &Root, cancelled: &AtomicBool) -> Result<bool, StoreError> {
+        if self.blobs_of(root).is_ok() {
+            return Ok(false);
+        }
+        match self.remake_manifest(root, cancelled) {
+            Err(error @ (StoreError::Cancelled | StoreError::DiskFull { .. } | StoreError::ReadOnly { .. })) => {
+                Err(error)
+            }
+            // The folder is another one by now, or gone: the list stays what it is, and is reported.
+            Err(_) => Ok(false),
+            Ok(is_made) => Ok(is_made),
+        }
     }
 
     /// Lists the blobs of a root with all places where they may be.

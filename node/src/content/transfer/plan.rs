@@ -291,7 +291,17 @@ impl FetchPlan {
                 self.staging.duplicate(&first.relative, &other.relative, other.executable)?;
             }
         }
+        // The data first: a name that is on the disk stands for a whole file.
+        if self.staging.is_synced() {
+            let places = self.places.iter().flatten().chain(&self.empty_files);
+            self.staging.sync_files(places.map(|place| place.relative.clone()))?;
+        }
         let path = self.staging.commit(self.manifest.as_ref())?;
+        if self.staging.is_synced() {
+            self.staging.sync_place(self.manifest.as_ref())?;
+            let hashes = self.layout.items().iter().map(|item| &item.hash);
+            self.store.sync_blobs(hashes, self.manifest.iter().map(|_| &self.root))?;
+        }
         Ok(path)
     }
 

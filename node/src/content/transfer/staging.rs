@@ -27,6 +27,19 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
 };
 
+use crate::base::durable;
+
+/// Where the user wants what an address names, and how.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The folder; it is made if it does not exist.
+    pub folder: PathBuf,
+    /// Whether files that exist may be replaced.
+    pub overwrite: bool,
+    /// Whether to wait until all of it is on the disk.
+    pub sync: bool,
+}
+
 /// Where the user wants the content.
 #[derive(Debug, Clone)]
 pub struct FetchTarget {
@@ -36,6 +49,8 @@ pub struct FetchTarget {
     pub name: String,
     /// Whether what is there already may be replaced.
     pub overwrite: bool,
+    /// Whether to wait until all of it is on the disk.
+    pub sync: bool,
 }
 
 /// Why content cannot be put where the user wants it. Always this machine's or the user's side, never the peer's.
@@ -185,6 +200,27 @@ impl Staging {
         let mut copy = self.open_file(to, executable)?;
         copy.set_len(0).and_then(|()| io::copy(&mut source, &mut copy)).map_err(|source| self.io(to, source))?;
         Ok(())
+    }
+
+    /// Whether to wait until all of it is on the disk.
+    pub fn is_synced(&self) -> bool {
+        self.target.sync
+    }
+
+    /// Waits until these files of the staging area are on the disk.
+    pub fn sync_files(&self, relative: impl Iterator<Item = PathBuf>) -> Result<(), StagingError> {
+        let files: Vec<PathBuf> = relative.map(|relative| self.staged_path(&relative)).collect();
+        durable::sync_below(&self.target.out_dir, &files).map_err(|(path, source)| StagingError::Io { path, source })
+    }
+
+    /// Waits until the final place is on the disk, once everything is there. `manifest` lists the files of a collection.
+    pub fn sync_place(&self, manifest: Option<&Manifest>) -> Result<(), StagingError> {
+        let path = self.final_path();
+        let files: Vec<PathBuf> = match manifest {
+            None => vec![path],
+            Some(manifest) => manifest.entries().iter().map(|entry| path.join(entry.path.as_str())).collect(),
+        };
+        durable::sync_below(&self.target.out_dir, &files).map_err(|(path, source)| StagingError::Io { path, source })
     }
 
     /// Moves everything to its final place, and returns that place. `manifest` lists the files of a collection.

@@ -30,6 +30,7 @@ use super::{
     staging::FetchTarget,
 };
 use crate::{
+    base::durable::recorded,
     content::store::{ImportMode, Store},
     net::session::Session,
 };
@@ -84,8 +85,9 @@ const SOON: Duration = Duration::from_secs(25);
 /// Who fetches.
 struct Getter {
     store: Store,
-    _home: TempDir,
+    home: TempDir,
     out: TempDir,
+    sync: bool,
     format: Option<ContentFormat>,
     patience: Patience,
     progress: Mutex<FetchProgress>,
@@ -98,11 +100,16 @@ impl Getter {
         let (store, _) = Store::open(home.path()).unwrap();
         let patience = Patience { when_refused: Duration::from_secs(1), when_silent: Duration::from_secs(5) };
         let (progress, cancel) = (Mutex::default(), CancellationToken::new());
-        Self { store, _home: home, out, format: None, patience, progress, cancel }
+        Self { store, home, out, sync: false, format: None, patience, progress, cancel }
     }
 
     fn job(&self, root: ContentHash) -> Job {
-        let target = FetchTarget { out_dir: self.out.path().to_owned(), name: "got".to_owned(), overwrite: false };
+        let target = FetchTarget {
+            out_dir: self.out.path().to_owned(),
+            name: "got".to_owned(),
+            overwrite: false,
+            sync: self.sync,
+        };
         Job { store: self.store.clone(), root, format: self.format, root_size: None, target }
     }
 
@@ -475,6 +482,26 @@ async fn content_that_the_store_has_as_a_copy_needs_no_provider() {
         assert_eq!(fs::read(&outcome.path).unwrap(), bytes(3 * GROUP));
         assert_eq!((outcome.received_bytes, outcome.resumed_bytes), (0, 3 * GROUP));
         fs::remove_file(getter.got()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_waits_for_the_disk_only_if_it_is_told_to() {
+    let source = Source::file(3 * GROUP);
+    let provider = source.provider(1, Behaviour::Serve).await;
+    for sync in [false, true] {
+        let mut getter = Getter::new();
+        getter.sync = sync;
+        let outcome = getter.fetch_from(source.root, vec![provider.session().await]).await.unwrap();
+
+        let synced: Vec<_> = recorded::below(getter.out.path()).into_iter().map(|synced| synced.file).collect();
+        match sync {
+            false => assert_eq!(synced, [] as [std::path::PathBuf; 0]),
+            // Under its first name, and then under its own.
+            true => assert!(synced.len() == 2 && synced[1] == outcome.path, "{synced:?}"),
+        }
+        let home = getter.home.path().canonicalize().unwrap();
+        assert_eq!(recorded::below(&home).len(), usize::from(sync), "the outboard");
     }
 }
 

@@ -40,7 +40,7 @@ pub(in crate::content::store) struct SetAside {
 /// Opens the index in `path`; a damaged one is set aside first, and a new, empty one takes its place.
 ///
 /// One that lacks any of `roots` counts as damaged: sled may take a damaged file for an older state, or an empty one,
-/// but a root is listed only when the index is on the disk with it.
+/// but a root is listed only when the index is on the disk with it. On a full disk there may be none that is open.
 pub(in crate::content::store) fn open(
     path: &Path,
     roots: &[ContentHash],
@@ -51,7 +51,11 @@ pub(in crate::content::store) fn open(
         let problem = "keyferry ended while it opened the index".to_owned();
         set_aside = Some(move_away(path, problem)?);
     }
-    File::create(&marker).map_err(StoreError::io("create", &marker))?;
+    match File::create(&marker).map_err(StoreError::io("create", &marker)) {
+        // Without the marker, an index that takes the process down is tried again; on a full disk it still has to be possible to make room.
+        Ok(_) | Err(StoreError::DiskFull { .. }) => {}
+        Err(error) => return Err(error),
+    }
     let index = match open_checked(path, roots) {
         Ok(index) => Ok(index),
         Err(IndexError::Damaged(problem)) => {
@@ -60,9 +64,16 @@ pub(in crate::content::store) fn open(
         }
         Err(error) => Err(error),
     };
-    fs::remove_file(&marker).map_err(StoreError::io("remove", &marker))?;
+    match fs::remove_file(&marker) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result.map_err(StoreError::io("remove", &marker))?,
+    }
     match index {
         Ok(index) => Ok((index, set_aside)),
+        Err(IndexError::Disk(error @ StoreError::DiskFull { .. })) => {
+            tracing::warn!(%error, "going on without the index");
+            Ok((Index::absent(path.to_owned()), set_aside))
+        }
         Err(IndexError::Disk(error)) => Err(error),
         Err(IndexError::Damaged(problem)) => Err(StoreError::Index { path: path.to_owned(), problem }),
     }

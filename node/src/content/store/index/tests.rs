@@ -4,9 +4,13 @@ use super::*;
 use crate::content::store::stamp::FileId;
 
 impl Index {
+    fn entries(&self) -> &sled::Tree {
+        &self.opened.as_ref().unwrap().entries
+    }
+
     /// Makes the entry of a blob unreadable, as a bad disk would.
     pub(in crate::content::store) fn spoil(&self, hash: &ContentHash) {
-        self.entries.insert(blob_key(hash), b"garbage garbage".to_vec()).unwrap();
+        self.entries().insert(blob_key(hash), b"garbage garbage".to_vec()).unwrap();
     }
 }
 
@@ -55,11 +59,11 @@ fn an_entry_that_was_changed_or_lost_is_noticed() {
     let (a, b) = (ContentHash::of(b"a"), ContentHash::of(b"b"));
     index.add([(a, location(1)), (b, location(2))]).unwrap();
     // A whole, valid value under another key is as wrong as garbage.
-    let value = index.entries.get(blob_key(&a)).unwrap().unwrap();
-    index.entries.insert(blob_key(&b), value).unwrap();
+    let value = index.entries().get(blob_key(&a)).unwrap().unwrap();
+    index.entries().insert(blob_key(&b), value).unwrap();
     assert!(matches!(index.locations(&b), Err(IndexError::Damaged(_))));
     assert!(matches!(index.check(), Err(IndexError::Damaged(_))));
-    index.entries.remove(blob_key(&b)).unwrap();
+    index.entries().remove(blob_key(&b)).unwrap();
     assert!(matches!(index.check(), Err(IndexError::Damaged(_))));
 }
 

@@ -121,14 +121,55 @@ fn a_verification_names_what_is_damaged_and_mends_outboards() {
 }
 
 #[test]
-fn a_damaged_manifest_is_reported_and_stops_a_collection() {
+fn a_damaged_manifest_is_reported_and_keeps_what_it_may_refer_to() {
     let scene = Scene::new();
     let store = scene.open();
-    scene.write("d/a", b"a");
+    scene.write("d/a", &bytes(1, 100_000));
     let root = import(&store, &scene.file("d"), "d", ImportMode::Copy).unwrap().root;
     fs::write(store.0.folders.blob(&root.hash), b"nonsense").unwrap();
     assert!(matches!(store.manifest(&root.hash), Err(StoreError::Damaged { .. })));
-    assert!(matches!(store.gc(NO_GRACE), Err(StoreError::Damaged { .. })));
-    assert!(store.0.folders.blob(&ContentHash::of(b"a")).exists());
+    assert_eq!(store.gc(NO_GRACE).unwrap(), Collected::default());
+    assert!(read_all(&store, &ContentHash::of(&bytes(1, 100_000))) == bytes(1, 100_000));
     assert_eq!(verify(&store).1.len(), 1);
+}
+
+#[test]
+fn a_damaged_manifest_harms_no_other_share() {
+    let scene = Scene::new();
+    let store = scene.open();
+    scene.write("one/a", b"one");
+    scene.write("two/b", b"before");
+    scene.write("copied/c", &bytes(1, 100_000));
+    let one = import(&store, &scene.file("one"), "one", ImportMode::InPlace).unwrap().root;
+    import(&store, &scene.file("two"), "two", ImportMode::InPlace).unwrap();
+    let copied = import(&store, &scene.file("copied"), "copied", ImportMode::Copy).unwrap().root;
+    // What a power cut leaves of a file that was not synced.
+    fs::write(store.0.folders.blob(&one.hash), b"").unwrap();
+    scene.write("two/b", b"after!");
+    let two = import(&store, &scene.file("two"), "two", ImportMode::InPlace).unwrap().root;
+    assert_eq!(read_all(&store, &ContentHash::of(b"after!")), b"after!");
+    assert_eq!(store.root_named(&"two".parse().unwrap()), Some(two));
+    // Its own files are elsewhere, so that copies are removed all the same.
+    assert!(store.remove_root(&copied.hash).unwrap());
+    assert!(!store.0.folders.blob(&ContentHash::of(&bytes(1, 100_000))).exists());
+    store.gc(NO_GRACE).unwrap();
+}
+
+#[test]
+fn the_manifest_of_a_folder_in_its_place_is_made_again_by_a_verification() {
+    let scene = Scene::new();
+    let store = scene.open();
+    scene.write("d/a", b"a");
+    scene.write("d/sub/b", &bytes(1, 100_000));
+    let root = import(&store, &scene.file("d"), "d", ImportMode::InPlace).unwrap().root;
+    let manifest = store.manifest(&root.hash).unwrap();
+    for damage in [&b""[..], b"nonsense"] {
+        fs::write(store.0.folders.blob(&root.hash), damage).unwrap();
+        assert_eq!(verify(&store), (VerifyReport { sound: 3, damaged: 0, repaired: 1 }, Vec::new()));
+        assert_eq!(store.manifest(&root.hash).unwrap(), manifest);
+    }
+    // Not from another folder than the one that was shared.
+    fs::remove_file(store.0.folders.blob(&root.hash)).unwrap();
+    scene.write("d/more", b"more");
+    assert_eq!(verify(&store).0.damaged, 1);
 }

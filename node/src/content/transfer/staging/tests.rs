@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 
 fn target(out: &TempDir, overwrite: bool) -> FetchTarget {
-    FetchTarget { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite }
+    FetchTarget { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite, sync: false }
 }
 
 fn root() -> ContentHash {
