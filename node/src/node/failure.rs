@@ -250,6 +250,9 @@ impl From<FetchError> for Failure {
             FetchError::Target(StagingError::Clash { .. }) => {
                 Self::usage(message).try_to("move it away, or give another folder with -o")
             }
+            FetchError::Target(StagingError::Foreign { .. }) => {
+                Self::usage(message).try_to("remove it, or give another folder with -o")
+            }
             FetchError::Target(StagingError::Busy { .. }) => Self::usage(message).try_to("wait for it to end"),
             FetchError::Target(StagingError::Io { .. }) | FetchError::Disk { .. } => {
                 Self::local(message).try_to("make room or choose another folder with -o; what was verified is kept")

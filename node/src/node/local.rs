@@ -38,6 +38,8 @@ use super::{
 pub const SOCKET_NAME: &str = "control.sock";
 /// How many commands may run over the socket at a time.
 pub const MAX_CONNECTIONS: usize = 32;
+/// How many more may be waiting to be accepted.
+const BACKLOG: i32 = 32;
 /// The longest line, either way, in bytes.
 pub const MAX_LINE: usize = 1024 * 1024;
 /// How long a client may take to send its command.
@@ -208,10 +210,21 @@ fn bind(socket: &Path) -> Result<UnixListener, LocalError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove")(error)),
         _ => {}
     }
-    let listener = UnixListener::bind(socket).map_err(failed("listen on"))?;
-    // In between, the folder's own mode (0700) keeps others out.
+    let listener = listen(socket).map_err(failed("listen on"))?;
+    // Where the socket's own mode is not that of its file. In between, the folder's mode (0700) keeps others out.
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed("protect"))?;
     Ok(listener)
+}
+
+/// Listens at a socket whose file is for this user alone from the first moment, on Linux: there it gets the mode of the socket. A umask
+/// would do the same, to the files of all other threads too.
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    let _ = rustix::fs::fchmod(&listener, rustix::fs::Mode::from_raw_mode(0o600));
+    listener.bind(&socket2::SockAddr::unix(socket)?)?;
+    listener.listen(BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener.into())
 }
 
 async fn accept(

@@ -11,9 +11,12 @@
 //!
 //! What it is not: a judge of content. What lies in a staging area is verified by the caller before it counts.
 
+mod replacing;
+
 use std::{
     collections::HashSet,
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -27,6 +30,7 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
 };
 
+use self::replacing::{Replaced, replace_folder};
 use crate::base::durable;
 
 /// Where the user wants what an address names, and how.
@@ -71,6 +75,13 @@ pub enum StagingError {
         found: &'static str,
         /// What the content needs there.
         needed: &'static str,
+    },
+    /// A leftover under the staging name that another user made, or that has another name as well: its owner could change the content
+    /// after it was verified.
+    #[error("{path} is not this user's alone")]
+    Foreign {
+        /// The leftover.
+        path: PathBuf,
     },
     /// Another fetch is writing to the same target.
     #[error("another fetch is writing {path} right now")]
@@ -130,8 +141,11 @@ impl Staging {
         let (base, lock) = match format {
             ContentFormat::Blob => {
                 refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_file())?;
-                let file = parent.open_with(&part_name, &write_options(false)).map_err(io)?;
-                (parent.try_clone().map_err(io)?, file.into_std())
+                let file = parent.open_with(&part_name, &write_options(false)).map_err(io)?.into_std();
+                if !is_own_file(&file.metadata().map_err(io)?) {
+                    return Err(StagingError::Foreign { path: part_path });
+                }
+                (parent.try_clone().map_err(io)?, file)
             }
             ContentFormat::Collection => {
                 refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_dir())?;
@@ -142,6 +156,9 @@ impl Staging {
                 let base = parent.open_dir(&part_name).map_err(io)?;
                 // The handle of a folder itself is opened without the right to lock.
                 let lock = base.open(".").map_err(io)?.into_std();
+                if !is_own(&lock.metadata().map_err(io)?) {
+                    return Err(StagingError::Foreign { path: part_path });
+                }
                 (base, lock)
             }
         };
@@ -178,17 +195,30 @@ impl Staging {
         PathBuf::from(&self.part_name)
     }
 
-    /// Opens a file for reading and writing, and makes it and its folders if need be. It keeps its content.
+    /// Opens a file for reading and writing, and makes it and its folders if need be. It keeps its content, unless it is not this user's
+    /// alone: then it is made anew.
     pub fn open_file(&self, relative: &Path, executable: bool) -> Result<fs::File, StagingError> {
         self.make_parent(relative)?;
-        let opened = self.base.open_with(relative, &write_options(executable));
-        Ok(opened.map_err(|source| self.io(relative, source))?.into_std())
+        self.open_own(relative, executable).map_err(|source| self.io(relative, source))
+    }
+
+    fn open_own(&self, relative: &Path, executable: bool) -> io::Result<fs::File> {
+        let file = self.base.open_with(relative, &write_options(executable))?.into_std();
+        if is_own_file(&file.metadata()?) {
+            return Ok(file);
+        }
+        self.base.remove_file(relative)?;
+        Ok(self.base.open_with(relative, write_options(executable).create_new(true))?.into_std())
     }
 
     /// Opens a file that an earlier run left, or none.
     pub fn open_existing(&self, relative: &Path) -> Result<Option<fs::File>, StagingError> {
         match self.base.open_with(relative, OpenOptions::new().read(true).write(true)) {
-            Ok(file) => Ok(Some(file.into_std())),
+            Ok(file) => {
+                let file = file.into_std();
+                let metadata = file.metadata().map_err(|source| self.io(relative, source))?;
+                Ok(Some(file).filter(|_| is_own_file(&metadata)))
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(source) => Err(self.io(relative, source)),
         }
@@ -228,7 +258,7 @@ impl Staging {
         check_target(&self.parent, &self.target, self.format)?;
         let exists = self.parent.symlink_metadata(&self.target.name).is_ok();
         match manifest {
-            Some(manifest) if exists => self.merge(manifest)?,
+            Some(manifest) if exists => self.replace(manifest)?,
             None if exists => self
                 .parent
                 .rename(&self.part_name, &self.parent, &self.target.name)
@@ -262,6 +292,23 @@ impl Staging {
             io::ErrorKind::AlreadyExists => StagingError::Exists { path: self.final_path() },
             _ => StagingError::Io { path: self.final_path(), source },
         })
+    }
+
+    /// Replaces an existing folder at once, where the file system can; what else is in it stays.
+    fn replace(&self, manifest: &Manifest) -> Result<(), StagingError> {
+        let io = |source| StagingError::Io { path: self.final_path(), source };
+        match replace_folder(&self.parent, &self.target.name, &self.part_name, manifest).map_err(io)? {
+            Replaced::Whole => Ok(()),
+            Replaced::NotHere => self.merge(manifest),
+            Replaced::Clash(relative) => {
+                let path = self.final_path().join(relative);
+                let (found, needed) = match path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+                    true => ("folder", "file"),
+                    false => ("file or link", "folder"),
+                };
+                Err(StagingError::Clash { path, found, needed })
+            }
+        }
     }
 
     /// Replaces the files of an existing folder one by one; what else is in it stays.
@@ -315,6 +362,16 @@ fn part_name(name: &str, root: &ContentHash, format: ContentFormat) -> String {
         ContentFormat::Collection => "keyferry-part.d",
     };
     format!(".{}.{}.{ending}", &name[..end], root.short())
+}
+
+/// Whether this user made it.
+fn is_own(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw()
+}
+
+/// Whether this user made a file, which has no name elsewhere.
+fn is_own_file(metadata: &fs::Metadata) -> bool {
+    is_own(metadata) && metadata.nlink() == 1 && metadata.is_file()
 }
 
 fn write_options(executable: bool) -> OpenOptions {

@@ -203,3 +203,12 @@ async fn folder_with_a_very_long_path_is_refused_with_the_reason() {
     assert!(matches!(refused, Err(LocalError::PathTooLong { got }) if got > 200));
     assert!(LocalClient::find(&home).await.is_none());
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn nobody_else_can_open_the_socket_at_any_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join(SOCKET_NAME);
+    let _listener = listen(&socket).unwrap();
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+}

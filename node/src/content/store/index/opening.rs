@@ -20,8 +20,10 @@ use crate::content::store::StoreError;
 
 /// sled's own default is 1 GiB; the whole node is to stay below 100 MiB.
 const CACHE_LEN: u64 = 16 * 1024 * 1024;
-/// How long to wait for an index to be open and read: one that takes longer hangs, or is not worth waiting for.
+/// How long to wait for a small index to be open and read: one that takes longer hangs.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
+/// A larger one may take as long as reading it takes from the slowest disk, in bytes a second.
+const SLOWEST_READING: u64 = 1024 * 1024;
 /// How long to wait for an index that is still held by a store that was just closed.
 const LOCK_LIMIT: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -87,9 +89,16 @@ fn open_checked(path: &Path, roots: &[ContentHash]) -> Result<Index, IndexError>
         let _ = sender.send(open_here(owned, &roots));
     });
     spawned.map_err(|error| IndexError::Disk(StoreError::io("open", path)(error)))?;
+    let limit = open_limit(path);
     receiver
-        .recv_timeout(OPEN_LIMIT)
-        .unwrap_or_else(|_| Err(IndexError::Damaged(format!("it was not open after {} s", OPEN_LIMIT.as_secs()))))
+        .recv_timeout(limit)
+        .unwrap_or_else(|_| Err(IndexError::Damaged(format!("it was not open after {} s", limit.as_secs()))))
+}
+
+fn open_limit(path: &Path) -> Duration {
+    let files = path.read_dir().into_iter().flatten().flatten();
+    let size: u64 = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+    OPEN_LIMIT + Duration::from_secs(size / SLOWEST_READING)
 }
 
 fn open_here(path: PathBuf, roots: &[ContentHash]) -> Result<Index, IndexError> {
@@ -155,4 +164,20 @@ fn move_away(path: &Path, problem: String) -> Result<SetAside, StoreError> {
     }
     fs::rename(path, numbered(next)).map_err(StoreError::io("rename", path))?;
     Ok(SetAside { path: numbered(next), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_index_is_given_the_time_that_a_slow_disk_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(open_limit(dir.path()), OPEN_LIMIT);
+        for name in ["db", "snap"] {
+            File::create(dir.path().join(name)).unwrap().set_len(300 * SLOWEST_READING).unwrap();
+        }
+        assert_eq!(open_limit(dir.path()), OPEN_LIMIT + Duration::from_secs(600));
+        assert_eq!(open_limit(&dir.path().join("none yet")), OPEN_LIMIT);
+    }
 }

@@ -1,4 +1,8 @@
-use std::{fs, io::Write, os::unix::fs::symlink};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{PermissionsExt, symlink},
+};
 
 use keyferry_proto::{collection::ManifestEntry, path::SafePath};
 use tempfile::TempDir;
@@ -108,7 +112,7 @@ fn a_link_planted_in_the_target_leads_nowhere() {
 
     let committed = staging.commit(Some(&manifest(&["a/evil"])));
 
-    assert!(matches!(committed, Err(StagingError::Io { .. })), "{committed:?}");
+    assert!(matches!(committed, Err(StagingError::Clash { .. })), "{committed:?}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
@@ -172,5 +176,101 @@ fn a_folder_taken_for_a_file_is_not_in_the_way_of_the_folder() {
     write(&staging, "a");
     staging.commit(Some(&manifest(&["a"]))).unwrap();
 
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_leftover_with_another_name_is_not_adopted() {
+    let out = TempDir::new().unwrap();
+    let part = |format| out.path().join(part_name("thing", &root(), format));
+    fs::write(out.path().join("kept open"), b"x").unwrap();
+    fs::hard_link(out.path().join("kept open"), part(ContentFormat::Blob)).unwrap();
+    let blob = Staging::open(target(&out, false), &root(), ContentFormat::Blob);
+    assert!(matches!(blob, Err(StagingError::Foreign { .. })), "{blob:?}");
+
+    fs::create_dir(part(ContentFormat::Collection)).unwrap();
+    fs::hard_link(out.path().join("kept open"), part(ContentFormat::Collection).join("a")).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    assert!(staging.open_existing(Path::new("a")).unwrap().is_none());
+    staging.open_file(Path::new("a"), false).unwrap().write_all(b"fetched").unwrap();
+    assert_eq!(fs::read(out.path().join("kept open")).unwrap(), b"x");
+}
+
+#[test]
+fn a_leftover_of_another_user_is_not_adopted() {
+    for format in [ContentFormat::Blob, ContentFormat::Collection] {
+        let out = TempDir::new().unwrap();
+        let part = out.path().join(part_name("thing", &root(), format));
+        match format {
+            ContentFormat::Blob => fs::write(&part, b"x").unwrap(),
+            ContentFormat::Collection => fs::create_dir(&part).unwrap(),
+        }
+        if std::os::unix::fs::chown(&part, Some(12_345), None).is_err() {
+            return keyferry_needs::skip("root", "only root can give a file to another user");
+        }
+        let opened = Staging::open(target(&out, false), &root(), format);
+        assert!(matches!(opened, Err(StagingError::Foreign { .. })), "{opened:?}");
+    }
+}
+
+#[test]
+fn an_existing_folder_is_replaced_at_once_with_what_else_is_in_it() {
+    let out = TempDir::new().unwrap();
+    let thing = out.path().join("thing");
+    fs::create_dir_all(thing.join("mine/empty")).unwrap();
+    fs::set_permissions(thing.join("mine"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(thing.join("mine/file"), b"mine").unwrap();
+    symlink("mine/file", thing.join("link")).unwrap();
+    fs::write(thing.join("both"), b"old").unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "both");
+    write(&staging, "new/file");
+    let number = |path: &Path| fs::metadata(path).unwrap().ino();
+    let (old, new) = (number(&thing), number(&out.path().join(&staging.part_name)));
+
+    let path = staging.commit(Some(&manifest(&["both", "new/file"]))).unwrap();
+
+    assert_eq!((number(&path), old == new), (new, false));
+    assert_eq!(
+        (fs::read(path.join("both")).unwrap(), fs::read(path.join("new/file")).unwrap()),
+        (b"x".into(), b"x".into())
+    );
+    assert_eq!(fs::read(path.join("link")).unwrap(), b"mine");
+    assert!(path.join("link").is_symlink() && path.join("mine/empty").is_dir());
+    assert_eq!(fs::metadata(path.join("mine")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_a_killed_replacement_had_linked_is_not_put_back() {
+    let out = TempDir::new().unwrap();
+    let thing = out.path().join("thing");
+    fs::create_dir(&thing).unwrap();
+    fs::write(thing.join("edited"), b"later").unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "a");
+    // It was killed before the folders changed places; since then one file was edited, and the other deleted.
+    for (name, content) in [("edited", "earlier"), ("deleted", "gone")] {
+        fs::write(out.path().join(&staging.part_name).join(name), content).unwrap();
+    }
+
+    let path = staging.commit(Some(&manifest(&["a"]))).unwrap();
+
+    assert_eq!(fs::read(path.join("edited")).unwrap(), b"later");
+    assert!(!path.join("deleted").exists());
+}
+
+#[test]
+fn where_folders_cannot_change_places_files_are_replaced_one_by_one() {
+    let out = TempDir::new().unwrap();
+    let thing = out.path().join("thing");
+    fs::create_dir(&thing).unwrap();
+    fs::write(thing.join("both"), b"old").unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    write(&staging, "both");
+
+    staging.merge(&manifest(&["both"])).unwrap();
+
+    assert_eq!(fs::read(thing.join("both")).unwrap(), b"x");
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
 }
