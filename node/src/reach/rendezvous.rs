@@ -8,6 +8,7 @@
 //! What it is not: a path for file data, or the place where offers are made, opened or dialled.
 
 mod actor;
+mod address_proofs;
 mod announce;
 mod behaviour;
 mod call_stream;
@@ -33,6 +34,7 @@ mod multicast;
 mod observed;
 mod panic_guard;
 mod probe;
+mod providers;
 mod reachability;
 mod record_store;
 mod records;
@@ -40,10 +42,12 @@ mod reservations;
 mod routing;
 mod scope;
 mod scope_filter;
+mod shares;
 mod status;
 mod transport;
 mod turn;
 mod upkeep;
+mod writes;
 
 pub use libp2p::{Multiaddr, PeerId};
 

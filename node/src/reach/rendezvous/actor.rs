@@ -17,6 +17,7 @@ use libp2p::{Multiaddr, PeerId, Swarm, kad};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    address_proofs::AddressProofs,
     announce::{PublishError, PublishReport, RecordAnnouncer},
     behaviour::{self, Behaviour},
     call_stream::{CallStream, OpenCallError},
@@ -38,6 +39,7 @@ use super::{
     transport::listening_addrs,
     turn::{AskReply, CredentialRequests, RelayLink, RelayRequests},
     upkeep::Upkeep,
+    writes::Writes,
 };
 use crate::{
     base::clock,
@@ -72,18 +74,21 @@ pub(super) struct Actor {
     commands: mpsc::Receiver<RendezvousCommand>,
     status: StatusBoard,
     connections: PeerConnections,
+    address_proofs: AddressProofs,
     doubts: Doubts,
     entry_points: EntryPoints,
     upkeep: Upkeep,
     lookups: Lookups,
     announcer: RecordAnnouncer,
     record_store: RecordStore,
+    writes: Writes,
     handshakes: Handshakes,
     reachability: NodeReachability,
     reservations: Reservations,
     credential_requests: CredentialRequests,
     relay_requests: RelayRequests,
     sweep_due: Instant,
+    max_incoming: usize,
 }
 
 impl Actor {
@@ -126,18 +131,21 @@ impl Actor {
             commands,
             status,
             connections: PeerConnections::default(),
+            address_proofs: AddressProofs::new(now),
             doubts: Doubts::default(),
             entry_points,
             upkeep: Upkeep::new(now),
             lookups: Lookups::default(),
             announcer: RecordAnnouncer::new(now),
             record_store,
+            writes: Writes::new(),
             handshakes,
             reachability: NodeReachability::new(config.public, config.hidden, port, departures),
             reservations,
             credential_requests: CredentialRequests::default(),
             relay_requests: RelayRequests::new(config.turn),
             sweep_due: now + SWEEP_INTERVAL,
+            max_incoming: config.max_incoming,
         };
         actor.announce_relay();
         Ok((actor, receiver))
@@ -162,6 +170,7 @@ impl Actor {
                     Some(command) => self.on_command(command),
                     None => break,
                 },
+                Some(checked) = self.writes.checked() => self.on_checked(checked),
                 Some(decided) = self.relay_requests.decided() => self.on_decided(decided),
                 () = wake => {}
             }
@@ -220,6 +229,7 @@ impl Actor {
             self.lookups.next_due(),
             self.entry_points.next_due(self.needs_peers()),
             self.reservations.next_due(Instant::now()),
+            self.address_proofs.next_due(),
         ];
         due.into_iter()
             .flatten()
@@ -233,6 +243,7 @@ impl Actor {
         self.entry_points.tick(&mut self.swarm, needs_peers, now);
         self.upkeep.tick(&mut self.swarm, &self.connections, now);
         self.reservations.tick(&mut self.swarm, &self.connections, now);
+        self.address_proofs.tick(&mut self.swarm, now);
         let behaviour = self.swarm.behaviour_mut();
         self.lookups.tick(behaviour, now);
         self.announcer.tick(behaviour, now);

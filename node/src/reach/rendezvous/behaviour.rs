@@ -12,7 +12,7 @@ use libp2p::{
     identify,
     identity::Keypair,
     kad, memory_connection_limits, noise, relay,
-    swarm::{self, NetworkBehaviour},
+    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
     yamux,
 };
 use tokio::sync::mpsc;
@@ -53,7 +53,6 @@ const IDENTIFY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// More than [`Handshakes`] lets wait, so that this limit never keeps a peer out.
 const MAX_PENDING_INCOMING: u32 = 2 * MAX_HANDSHAKES as u32;
 const MAX_PENDING_OUTGOING: u32 = 96;
-const MAX_INCOMING: u32 = 256;
 const MAX_OUTGOING: u32 = 256;
 const MAX_PER_PEER: u32 = 4;
 const MAX_STREAMS: usize = 64;
@@ -87,7 +86,8 @@ pub(super) struct Behaviour {
     multicast: Multicast,
     pub(super) lan: ScopeFilter<Kademlia>,
     pub(super) wan: ScopeFilter<Kademlia>,
-    pub(super) reachable: ScopeFilter<autonat::v2::client::Behaviour>,
+    /// Has addresses tested from outside, unless the operator says that the node is reachable.
+    pub(super) reachable: ScopeFilter<Toggle<autonat::v2::client::Behaviour>>,
     dial_back: ScopeFilter<autonat::v2::server::Behaviour>,
     pub(super) relay: ScopeFilter<relay::Behaviour>,
     /// Makes and takes circuits: the other half of the transport's.
@@ -142,7 +142,7 @@ pub(super) fn swarm(
         .map(move |(peer, muxer), point| (peer, metered(muxer, &point, traffic.clone())));
     let mode = |serves| if serves { kad::Mode::Server } else { kad::Mode::Client };
     let behaviour = Behaviour {
-        limits: connection_limits::Behaviour::new(connection_limits()),
+        limits: connection_limits::Behaviour::new(connection_limits(config.max_incoming)),
         memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_limit),
         keep_alive: KeepAlive::new(peer),
         identify: ScopeFilter::direct(identify_behaviour(&keys)),
@@ -151,7 +151,7 @@ pub(super) fn swarm(
         multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
         lan: ScopeFilter::new(AddressScope::Lan, kademlia(peer, AddressScope::Lan, mode(!config.hidden))),
         wan: ScopeFilter::new(AddressScope::Wan, kademlia(peer, AddressScope::Wan, mode(config.public))),
-        reachable: ScopeFilter::new(AddressScope::Wan, autonat_client()),
+        reachable: ScopeFilter::new(AddressScope::Wan, (!config.public).then(autonat_client).into()),
         dial_back: ScopeFilter::direct(autonat::v2::server::Behaviour::default()),
         relay: ScopeFilter::new(AddressScope::Wan, circuit_relay::relay(peer)),
         relay_client: PanicGuard::new(relay_client),
@@ -165,11 +165,13 @@ pub(super) fn swarm(
     Ok(Swarm::new(transport.boxed(), behaviour, peer, settings))
 }
 
-fn connection_limits() -> ConnectionLimits {
+fn connection_limits(max_incoming: usize) -> ConnectionLimits {
+    // Those that are being pushed out still count.
+    let max_incoming = (2 * max_incoming).try_into().unwrap_or(u32::MAX);
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
         .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
-        .with_max_established_incoming(Some(MAX_INCOMING))
+        .with_max_established_incoming(Some(max_incoming))
         .with_max_established_outgoing(Some(MAX_OUTGOING))
         .with_max_established_per_peer(Some(MAX_PER_PEER))
 }

@@ -8,6 +8,9 @@ use super::turn::TurnService;
 /// Resident memory of the process above which no further libp2p connection is made, by default, in bytes.
 const DEFAULT_MEMORY_LIMIT: usize = 512 * 1024 * 1024;
 
+/// Incoming connections that may stand, by default.
+const DEFAULT_MAX_INCOMING: usize = 256;
+
 /// How the rendezvous is to work.
 #[derive(Debug, Clone)]
 pub struct RendezvousConfig {
@@ -28,6 +31,8 @@ pub struct RendezvousConfig {
     pub records: Option<sled::Tree>,
     /// Resident memory of the process above which no further connection is made, in bytes.
     pub memory_limit: usize,
+    /// Incoming connections that may stand. One more pushes out that of the busiest host which is idle longest.
+    pub max_incoming: usize,
     /// What to answer and announce as a TURN relay, if this node is one.
     pub turn: Option<TurnService>,
 }
@@ -44,6 +49,7 @@ impl RendezvousConfig {
             hidden: false,
             records: None,
             memory_limit: DEFAULT_MEMORY_LIMIT,
+            max_incoming: DEFAULT_MAX_INCOMING,
             turn: None,
         }
     }

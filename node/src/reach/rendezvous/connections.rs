@@ -1,17 +1,27 @@
 //! The connections with peers, and whether they make this node part of the network. Circuits are for calls alone and are none
 //! of them.
 //!
-//! What it is not: the limits on connections; see [`super::behaviour`].
+//! Who comes in has a place as long as there are some; then the host that has most of them gives one back.
+//!
+//! What it is not: the limits on connections of one peer, or on those that this node makes; see [`super::behaviour`].
 
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use keyferry_net::ip::host_of;
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
 
-use super::scope::{is_loopback, socket_addr_of};
+use super::{
+    handshake::LastReceived,
+    scope::{is_loopback, socket_addr_of},
+};
+use crate::base::rate_limit::{Bucket, Rate};
+
+/// How often a peer may speak of itself on one connection: it does once, and whenever its addresses change, each for itself.
+const IDENTIFY_RATE: Rate = Rate { burst: 64, interval: Duration::from_secs(10) };
 
 /// All connections that stand.
 #[derive(Default)]
@@ -30,6 +40,10 @@ pub(super) struct DirectConnection {
     pub(super) local: Option<SocketAddr>,
     /// How long the last ping took to the peer and back.
     pub(super) round_trip: Option<Duration>,
+    /// How often the peer has spoken of itself.
+    identified: Bucket,
+    /// When something was received last, if it is an incoming one that has not been pushed out.
+    last_received: Option<LastReceived>,
 }
 
 /// Whether this node is part of the network: whether a connected peer has said that it is one of ours.
@@ -53,21 +67,41 @@ pub(super) struct ConnectionLoss {
 }
 
 impl PeerConnections {
-    /// Notes a connection that is no circuit, and hangs on this address of this machine.
+    /// Notes a connection that is no circuit; it hangs on this address of this machine, and if it is incoming, it says when
+    /// something was received.
     pub(super) fn opened(
         &mut self,
         peer: PeerId,
         id: ConnectionId,
         endpoint: &ConnectedPoint,
-        local: Option<SocketAddr>,
+        (local, last_received): (Option<SocketAddr>, Option<LastReceived>),
     ) {
         let connection = DirectConnection {
             remote: endpoint.get_remote_address().clone(),
             is_dialled: endpoint.is_dialer(),
             local: local.map(|local| SocketAddr::new(local.ip().to_canonical(), local.port())),
             round_trip: None,
+            identified: Bucket::default(),
+            last_received,
         };
         self.by_peer.entry(peer).or_default().insert(id, connection);
+    }
+
+    /// Gives the place of an incoming connection away if there are more than this: it has to be closed.
+    pub(super) fn push_out(&mut self, max_incoming: usize) -> Option<ConnectionId> {
+        let mut hosts: HashMap<IpAddr, Vec<(Instant, ConnectionId)>> = HashMap::new();
+        for (id, connection) in self.by_peer.values().flatten() {
+            if let (Some(last), Some(remote)) = (&connection.last_received, socket_addr_of(&connection.remote)) {
+                hosts.entry(host_of(remote.ip())).or_default().push((last.at(), *id));
+            }
+        }
+        if hosts.values().map(Vec::len).sum::<usize>() <= max_incoming {
+            return None;
+        }
+        let (_, id) = hosts.into_values().max_by_key(Vec::len)?.into_iter().min()?;
+        let pushed_out = self.by_peer.values_mut().find_map(|own| own.get_mut(&id))?;
+        pushed_out.last_received = None;
+        Some(id)
     }
 
     /// Notes that a connection has closed; returns nothing if the peer had none.
@@ -123,9 +157,15 @@ impl PeerConnections {
         own.filter(move |(other, _)| **other != id).map(|(id, connection)| (*id, connection))
     }
 
-    /// The addresses at which a peer is connected.
-    pub(super) fn remotes_of(&self, peer: &PeerId) -> impl Iterator<Item = &Multiaddr> {
-        self.by_peer.get(peer).into_iter().flat_map(HashMap::values).map(|connection| &connection.remote)
+    /// The connections of a peer.
+    pub(super) fn of(&self, peer: &PeerId) -> Vec<&DirectConnection> {
+        self.by_peer.get(peer).into_iter().flat_map(HashMap::values).collect()
+    }
+
+    /// Notes that a peer speaks of itself on a connection; false if it does so too often.
+    pub(super) fn identified(&mut self, peer: &PeerId, id: ConnectionId, now: Instant) -> bool {
+        let connection = self.by_peer.get_mut(peer).and_then(|own| own.get_mut(&id));
+        connection.is_none_or(|connection| connection.identified.take(IDENTIFY_RATE, now))
     }
 
     pub(super) fn contains(&self, peer: &PeerId) -> bool {
@@ -172,13 +212,13 @@ mod tests {
         let remote: Multiaddr = "/ip4/192.0.2.1/tcp/7".parse().unwrap();
         let endpoint = ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote };
 
-        connections.opened(peer, first, &endpoint, None);
+        connections.opened(peer, first, &endpoint, (None, None));
         assert_eq!(
             connections.closed(&peer, first),
             Some(ConnectionLoss { peer: true, network: false }),
             "it had not joined"
         );
-        [first, second].into_iter().for_each(|id| connections.opened(peer, id, &endpoint, None));
+        [first, second].into_iter().for_each(|id| connections.opened(peer, id, &endpoint, (None, None)));
         assert_eq!(connections.join(), Membership::New);
         assert_eq!(connections.closed(&peer, first), Some(ConnectionLoss { peer: false, network: false }));
         assert_eq!(connections.closed(&peer, second), Some(ConnectionLoss { peer: true, network: true }));
@@ -202,7 +242,7 @@ mod tests {
         for (number, (remote, local)) in cases.into_iter().enumerate() {
             let remote: Multiaddr = remote.parse().unwrap();
             let endpoint = ConnectedPoint::Listener { local_addr: remote.clone(), send_back_addr: remote };
-            connections.opened(PeerId::random(), ConnectionId::new_unchecked(number), &endpoint, local);
+            connections.opened(PeerId::random(), ConnectionId::new_unchecked(number), &endpoint, (local, None));
         }
 
         let mut hanging = connections.hanging_on(&"/ip4/192.168.1.10/tcp/4600".parse().unwrap());

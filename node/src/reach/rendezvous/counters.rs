@@ -14,18 +14,24 @@ counters! {
         pub(crate) lookup_refused = "lookup_refused",
         /// Incoming connections that came to nothing.
         pub(crate) libp2p_incoming_failed = "libp2p_incoming_failed",
+        /// Incoming connections closed because their host had most of all, and others needed the place.
+        pub(crate) libp2p_pushed_out = "libp2p_pushed_out",
         /// Connections closed because this machine lost the address that they hung on.
         pub(crate) closed_with_address = "closed_with_address",
         /// Connections closed because they did not answer after a sign of trouble, or not before one that was made in their stead.
         pub(crate) closed_in_doubt = "closed_in_doubt",
         /// Addresses of this node that peers found reachable and that were too many.
         pub(crate) external_address_dropped = "external_address_dropped",
+        /// Connections closed because the peer spoke of itself too often.
+        pub(crate) identified_too_often = "identified_too_often",
         /// Peers that speak something else than Keyferry.
         pub(crate) peer_of_another_network = "peer_of_another_network",
         /// Peers that speak another version of the rendezvous.
         pub(crate) peer_of_another_version = "peer_of_another_version",
-        /// Provider records with a wrong key or no address that the provider can have, or too many of them.
+        /// Provider records with a wrong key or no address that the provider can have, or for which others have the room.
         pub(crate) provider_refused = "provider_refused",
+        /// Provider records of peers or hosts that announce too many.
+        pub(crate) provider_refused_busy = "provider_refused_busy",
         /// Records of another version.
         pub(crate) record_refused_version = "record_refused_version",
         /// Records of a wrong length.
@@ -42,6 +48,10 @@ counters! {
         pub(crate) record_refused_malformed = "record_refused_malformed",
         /// Records that are no newer than the one that is there.
         pub(crate) record_refused_not_newer = "record_refused_not_newer",
+        /// Records that replace one too soon after it has replaced others.
+        pub(crate) record_refused_too_often = "record_refused_too_often",
+        /// Records of peers or hosts that put too many, or more than could be checked.
+        pub(crate) record_refused_busy = "record_refused_busy",
         /// Records for which there is no room.
         pub(crate) record_refused_full = "record_refused_full",
         /// Relays that wanted their reservation renewed too often.

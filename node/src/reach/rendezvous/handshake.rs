@@ -12,9 +12,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt};
@@ -34,14 +35,34 @@ pub(super) const MAX_HANDSHAKES: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Handshakes {
     places: Undecided,
-    under_way: Arc<Mutex<HashMap<SocketAddr, Weak<AtomicBool>>>>,
+    under_way: Arc<Mutex<HashMap<SocketAddr, Weak<IncomingState>>>>,
     traffic: Traffic,
+}
+
+/// What is known of an incoming connection below libp2p.
+#[derive(Debug)]
+struct IncomingState {
+    is_done: AtomicBool,
+    begun: Instant,
+    /// When something was received last, in milliseconds since it has begun.
+    received_ms: AtomicU64,
+}
+
+/// When something was received last on an incoming connection.
+#[derive(Debug, Clone)]
+pub(super) struct LastReceived(Arc<IncomingState>);
+
+impl LastReceived {
+    pub(super) fn at(&self) -> Instant {
+        self.0.begun + Duration::from_millis(self.0.received_ms.load(Ordering::Relaxed))
+    }
 }
 
 /// A connection that can be cut off until its handshake is done.
 pub(super) struct Guarded {
     stream: Compat<TcpStream>,
     guard: Option<Guard>,
+    incoming: Option<Arc<IncomingState>>,
     meter: ConnectionMeter,
     /// From where it has left, if it was dialled.
     _departure: Option<Arc<NotedDeparture>>,
@@ -49,7 +70,7 @@ pub(super) struct Guarded {
 
 struct Guard {
     place: UndecidedPlace,
-    done: Arc<AtomicBool>,
+    state: Arc<IncomingState>,
     remote: SocketAddr,
     handshakes: Handshakes,
 }
@@ -62,28 +83,29 @@ impl Handshakes {
 
     /// Lets an incoming connection begin its handshake.
     pub(super) fn guard(&self, stream: TcpStream, remote: SocketAddr) -> Guarded {
-        let done = Arc::new(AtomicBool::new(false));
-        self.lock().insert(remote, Arc::downgrade(&done));
+        let (is_done, received_ms) = (AtomicBool::new(false), AtomicU64::new(0));
+        let state = Arc::new(IncomingState { is_done, begun: Instant::now(), received_ms });
+        self.lock().insert(remote, Arc::downgrade(&state));
         let place = self.places.enter(remote.ip());
         let meter = ConnectionMeter::new(false, self.traffic.clone());
-        let guard = Some(Guard { place, done, remote, handshakes: self.clone() });
-        Guarded { stream: stream.compat(), guard, meter, _departure: None }
+        let guard = Some(Guard { place, state: Arc::clone(&state), remote, handshakes: self.clone() });
+        Guarded { stream: stream.compat(), guard, incoming: Some(state), meter, _departure: None }
     }
 
     /// Wraps a connection that this node dialled: nobody can make it do that too often.
     pub(super) fn dialled(&self, stream: TcpStream, departure: Option<Arc<NotedDeparture>>) -> Guarded {
         let meter = ConnectionMeter::new(true, self.traffic.clone());
-        Guarded { stream: stream.compat(), guard: None, meter, _departure: departure }
+        Guarded { stream: stream.compat(), guard: None, incoming: None, meter, _departure: departure }
     }
 
     /// Notes that the handshake with a remote address is done.
-    pub(super) fn done(&self, remote: SocketAddr) {
-        if let Some(done) = self.lock().remove(&remote).and_then(|done| done.upgrade()) {
-            done.store(true, Ordering::Relaxed);
-        }
+    pub(super) fn done(&self, remote: SocketAddr) -> Option<LastReceived> {
+        let state = self.lock().remove(&remote)?.upgrade()?;
+        state.is_done.store(true, Ordering::Relaxed);
+        Some(LastReceived(state))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Weak<AtomicBool>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Weak<IncomingState>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -92,7 +114,7 @@ impl Guarded {
     /// Fails when the connection has been cut off; forgets about it when the handshake is done.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(guard) = &mut self.guard else { return Ok(()) };
-        if guard.done.load(Ordering::Relaxed) {
+        if guard.state.is_done.load(Ordering::Relaxed) {
             self.guard = None;
         } else if guard.place.pushed_out.poll_unpin(cx).is_ready() {
             return Err(io::Error::new(io::ErrorKind::ConnectionReset, "too many handshakes under way"));
@@ -105,7 +127,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let mut under_way = self.handshakes.lock();
         // A later connection may have the same remote address.
-        if under_way.get(&self.remote).is_some_and(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&self.done))) {
+        if under_way.get(&self.remote).is_some_and(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&self.state))) {
             under_way.remove(&self.remote);
         }
     }
@@ -116,6 +138,10 @@ impl AsyncRead for Guarded {
         self.check(cx)?;
         let got = ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         self.meter.received(&buf[..got]);
+        if let Some(state) = &self.incoming {
+            let since = state.begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+            state.received_ms.store(since, Ordering::Relaxed);
+        }
         Poll::Ready(Ok(got))
     }
 }

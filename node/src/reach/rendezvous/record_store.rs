@@ -11,13 +11,11 @@
 use std::time::{Duration, Instant};
 
 use keyferry_proto::offer::RecordKey;
-use libp2p::kad::Record;
+use libp2p::kad::{Record, store::RecordStore as _};
 use sled::{Batch, Tree};
 use tokio::task::JoinHandle;
 
 use super::{behaviour::Behaviour, records::kad_key_of, scope::AddressScope};
-use crate::base::clock;
-
 /// How long after a change records are written, so that many are written together.
 const WRITE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -41,7 +39,7 @@ impl RecordStore {
             let Ok((key, value)) = entry else { break };
             let sound = split_key(&key).is_some_and(|(scope, record_key)| {
                 let record = Record::new(kad_key_of(&record_key), value.to_vec());
-                behaviour.kad(scope).store_mut().accept(&record, clock::now()).is_ok()
+                behaviour.kad(scope).store_mut().put(record).is_ok()
             });
             if sound {
                 loaded += 1;

@@ -1,14 +1,14 @@
 //! What a node stores for one DHT: offers, checked before they are taken, and who provides which content.
 //!
-//! Bounded in every direction. When there is no room, the record goes that is farthest from this node's own place in the DHT:
-//! lookups ask the nodes that are closest to a key.
+//! Bounded in every direction. When there is no room, the offer goes that is farthest from this node's own place in the DHT, since
+//! lookups ask the nodes that are closest to a key; but first those of whoever has left most here ([`super::shares`]).
 //!
 //! What it is not: the disk. Changes are collected for [`Table::take_changes`], and [`super::record_store`] writes them.
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map},
-    time::Instant,
+    collections::{BTreeMap, HashMap, hash_map},
+    time::{Duration, Instant},
 };
 
 use keyferry_net::time::UnixTime;
@@ -21,19 +21,23 @@ use libp2p::{
     },
 };
 
-use super::counters::WhichCounter;
-use crate::base::clock;
+use super::{
+    counters::WhichCounter,
+    providers::ProviderLists,
+    shares::{RecordSource, TableShares},
+};
+use crate::base::{
+    clock,
+    rate_limit::{Bucket, Rate},
+};
 
 /// Contents that a node may announce.
-pub const MAX_PROVIDED: usize = 4096;
-/// Offers that a node stores for one DHT; each has [`keyferry_proto::offer::SEALED_LEN`] bytes.
+pub const MAX_PROVIDED: usize = 16_384;
+/// Offers of others that a node stores for one DHT; each has [`keyferry_proto::offer::SEALED_LEN`] bytes.
 pub(super) const MAX_RECORDS: usize = 4096;
-/// Contents for which a node stores providers, for one DHT.
-pub(super) const MAX_PROVIDER_KEYS: usize = 4096;
-/// Providers that a node stores for one content.
-pub(super) const MAX_PROVIDERS_PER_KEY: usize = 20;
-/// Addresses that a node stores for one provider.
-pub(super) const MAX_PROVIDER_ADDRS: usize = 8;
+/// How often an offer may be replaced by a newer one, each of which is written to disk. A node makes a new one when its addresses
+/// change.
+const REPLACEMENT_RATE: Rate = Rate { burst: 16, interval: Duration::from_secs(15) };
 
 /// Why a record from a peer was not stored.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub(super) enum RecordRefusal {
     NotAKey,
     /// A record with the same or a greater sequence number is there.
     NotNewer,
+    /// The one that is there was replaced too often of late.
+    TooOften,
     /// There is no room for a record that is this far away.
     Full,
 }
@@ -52,8 +58,9 @@ pub(super) enum RecordRefusal {
 pub(super) struct Table {
     own: KBucketKey<PeerId>,
     offers: HashMap<kad::RecordKey, Stored>,
-    by_distance: BTreeSet<(KBucketDistance, [u8; 32])>,
-    providers: HashMap<kad::RecordKey, Vec<ProviderRecord>>,
+    /// Of the offers of others.
+    shares: TableShares<[u8; 32]>,
+    providers: ProviderLists,
     provided: HashMap<kad::RecordKey, ProviderRecord>,
     changes: BTreeMap<[u8; 32], Option<Vec<u8>>>,
 }
@@ -63,8 +70,17 @@ pub(super) struct Stored {
     offer: SealedOffer,
     expires: Instant,
     distance: KBucketDistance,
-    /// Whether this node published it itself.
-    is_own: bool,
+    origin: Origin,
+    replaced: Bucket,
+}
+
+/// Where a stored offer is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This node published it itself.
+    Own,
+    /// Somebody else did, or passes it on.
+    Other(RecordSource),
 }
 
 impl Stored {
@@ -87,6 +103,7 @@ impl RecordRefusal {
             }
             RecordRefusal::NotAKey => |counters| &counters.record_refused_malformed,
             RecordRefusal::NotNewer => |counters| &counters.record_refused_not_newer,
+            RecordRefusal::TooOften => |counters| &counters.record_refused_too_often,
             RecordRefusal::Full => |counters| &counters.record_refused_full,
         }
     }
@@ -97,43 +114,85 @@ impl Table {
         Self {
             own: KBucketKey::from(own),
             offers: HashMap::new(),
-            by_distance: BTreeSet::new(),
-            providers: HashMap::new(),
+            shares: TableShares::default(),
+            providers: ProviderLists::new(own),
             provided: HashMap::new(),
             changes: BTreeMap::new(),
         }
     }
 
-    /// Takes a record if it is sound and newer than what is there. The same record again changes nothing.
-    pub(super) fn accept(&mut self, record: &Record, now: UnixTime) -> Result<(), RecordRefusal> {
-        let key = record_key_of(&record.key).ok_or(RecordRefusal::NotAKey)?;
-        let offer = SealedOffer::parse(&record.value, &key, now).map_err(RecordRefusal::Unsound)?;
-        self.insert(offer, now, false)
+    /// Whether these very bytes are stored under a key. Whoever puts them again has a share in them.
+    pub(super) fn confirm(&mut self, key: &kad::RecordKey, value: &[u8], source: RecordSource) -> bool {
+        let is_there = self.offers.get(key).is_some_and(|stored| stored.offer.as_bytes() == value);
+        if is_there {
+            self.attribute(key, source);
+        }
+        is_there
+    }
+
+    /// Takes an offer that somebody else puts or passes on, if it is newer than what is there. The same one again changes nothing.
+    pub(super) fn accept(
+        &mut self,
+        offer: SealedOffer,
+        source: RecordSource,
+        now: UnixTime,
+    ) -> Result<(), RecordRefusal> {
+        self.insert(offer, now, Origin::Other(source))
     }
 
     /// Takes an offer that this node publishes itself, unless there is a newer one: somebody with the same node key has published
     /// that elsewhere, and it stays.
     pub(super) fn keep_own(&mut self, offer: SealedOffer, now: UnixTime) -> Result<(), RecordRefusal> {
-        self.insert(offer, now, true)
+        self.insert(offer, now, Origin::Own)
     }
 
-    fn insert(&mut self, offer: SealedOffer, now: UnixTime, is_own: bool) -> Result<(), RecordRefusal> {
+    fn insert(&mut self, offer: SealedOffer, now: UnixTime, origin: Origin) -> Result<(), RecordRefusal> {
         let key = offer.key();
         let kad_key = kad_key_of(&key);
-        match self.offers.get(&kad_key) {
-            Some(stored) if stored.offer == offer => return Ok(()),
-            Some(stored) if !supersedes(&offer, &stored.offer) => return Err(RecordRefusal::NotNewer),
-            _ => {}
+        let moment = Instant::now();
+        let mut replaced = Bucket::default();
+        match (self.offers.get(&kad_key), origin) {
+            (Some(stored), Origin::Other(source)) if stored.offer == offer => {
+                self.attribute(&kad_key, source);
+                return Ok(());
+            }
+            (Some(stored), _) if stored.offer == offer => return Ok(()),
+            (Some(stored), _) if !supersedes(&offer, &stored.offer) => return Err(RecordRefusal::NotNewer),
+            (Some(stored), _) => {
+                replaced = stored.replaced;
+                if origin != Origin::Own && !replaced.take(REPLACEMENT_RATE, moment) {
+                    return Err(RecordRefusal::TooOften);
+                }
+            }
+            (None, _) => {}
         }
         let distance = self.own.distance(&KBucketKey::new(kad_key.clone()));
-        if !self.offers.contains_key(&kad_key) {
-            self.make_room(distance)?;
+        if let (Origin::Other(source), false) = (origin, self.offers.contains_key(&kad_key)) {
+            self.make_room(source, distance)?;
         }
-        let expires = Instant::now() + offer.expires().since(now);
-        self.by_distance.insert((distance, *key.as_bytes()));
+        let expires = moment + offer.expires().since(now);
+        let is_own = origin == Origin::Own;
         self.changes.insert(*key.as_bytes(), (!is_own).then(|| offer.as_bytes().to_vec()));
-        self.offers.insert(kad_key, Stored { offer, expires, distance, is_own });
+        let before = self.offers.insert(kad_key, Stored { offer, expires, distance, origin, replaced });
+        if let Some(Origin::Other(source)) = before.map(|before| before.origin) {
+            self.shares.remove(source, distance, key.as_bytes());
+        }
+        if let Origin::Other(source) = origin {
+            self.shares.insert(source, distance, *key.as_bytes());
+        }
         Ok(())
+    }
+
+    /// Counts an offer for whoever puts it again, if they have left less here than who is counted for it: nobody takes the place of
+    /// an offer by putting it first.
+    fn attribute(&mut self, key: &kad::RecordKey, source: RecordSource) {
+        let (Some(stored), Some(bytes)) = (self.offers.get_mut(key), record_key_of(key)) else { return };
+        let Origin::Other(before) = stored.origin else { return };
+        if self.shares.count(source) + 1 < self.shares.count(before) {
+            stored.origin = Origin::Other(source);
+            self.shares.remove(before, stored.distance, bytes.as_bytes());
+            self.shares.insert(source, stored.distance, *bytes.as_bytes());
+        }
     }
 
     /// The offer under a key, if there is one that is still good.
@@ -153,10 +212,7 @@ impl Table {
         let expired: Vec<_> =
             self.offers.iter().filter(|(_, stored)| stored.expires <= now).map(|(key, _)| key.clone()).collect();
         expired.iter().for_each(|key| self.remove(key));
-        self.providers.retain(|_, list| {
-            list.retain(|record| !record.is_expired(now));
-            !list.is_empty()
-        });
+        self.providers.sweep(now);
     }
 
     /// What has changed since the last call: the new bytes under a key, or none where the record is gone.
@@ -169,18 +225,13 @@ impl Table {
         !self.changes.is_empty()
     }
 
-    fn make_room(&mut self, distance: KBucketDistance) -> Result<(), RecordRefusal> {
-        if self.offers.len() < MAX_RECORDS {
+    fn make_room(&mut self, source: RecordSource, distance: KBucketDistance) -> Result<(), RecordRefusal> {
+        if self.shares.len() < MAX_RECORDS {
             return Ok(());
         }
-        match self.by_distance.last() {
-            Some((farthest, key)) if *farthest > distance => {
-                let key = kad::RecordKey::new(key);
-                self.remove(&key);
-                Ok(())
-            }
-            _ => Err(RecordRefusal::Full),
-        }
+        let victim = self.shares.victim(source, distance).ok_or(RecordRefusal::Full)?;
+        self.remove(&kad::RecordKey::new(&victim));
+        Ok(())
     }
 }
 
@@ -199,12 +250,16 @@ impl RecordStore for Table {
     }
 
     fn put(&mut self, record: Record) -> StoreResult<()> {
-        self.accept(&record, clock::now()).map_err(|_| StoreError::MaxRecords)
+        let (key, now) = (record_key_of(&record.key).ok_or(StoreError::MaxRecords)?, clock::now());
+        let offer = SealedOffer::parse(&record.value, &key, now).map_err(|_| StoreError::MaxRecords)?;
+        self.accept(offer, RecordSource::Unknown, now).map_err(|_| StoreError::MaxRecords)
     }
 
     fn remove(&mut self, key: &kad::RecordKey) {
         if let (Some(stored), Some(bytes)) = (self.offers.remove(key), record_key_of(key)) {
-            self.by_distance.remove(&(stored.distance, *bytes.as_bytes()));
+            if let Origin::Other(source) = stored.origin {
+                self.shares.remove(source, stored.distance, bytes.as_bytes());
+            }
             self.changes.insert(*bytes.as_bytes(), None);
         }
     }
@@ -212,40 +267,28 @@ impl RecordStore for Table {
     /// What libp2p passes on to other nodes at regular times. Not what this node publishes itself: that it puts two days' offers
     /// at one moment would show that they are of one node.
     fn records(&self) -> Self::RecordsIter<'_> {
-        self.offers.iter().filter_map(|(key, stored)| match stored.is_own {
-            true => None,
-            false => Some(Cow::Owned(stored.record(key))),
+        self.offers.iter().filter_map(|(key, stored)| match stored.origin {
+            Origin::Own => None,
+            Origin::Other(_) => Some(Cow::Owned(stored.record(key))),
         })
     }
 
-    fn add_provider(&mut self, mut record: ProviderRecord) -> StoreResult<()> {
-        record.addresses.truncate(MAX_PROVIDER_ADDRS);
-        if record.provider == *self.own.preimage() {
-            if self.provided.len() >= MAX_PROVIDED && !self.provided.contains_key(&record.key) {
-                return Err(StoreError::MaxProvidedKeys);
-            }
-            self.provided.insert(record.key.clone(), record);
-            return Ok(());
+    fn add_provider(&mut self, record: ProviderRecord) -> StoreResult<()> {
+        if record.provider != *self.own.preimage() {
+            return match self.providers.add(record, Instant::now()) {
+                true => Ok(()),
+                false => Err(StoreError::MaxProvidedKeys),
+            };
         }
-        if self.providers.len() >= MAX_PROVIDER_KEYS && !self.providers.contains_key(&record.key) {
-            self.sweep();
-            if self.providers.len() >= MAX_PROVIDER_KEYS {
-                return Err(StoreError::MaxProvidedKeys);
-            }
+        if self.provided.len() >= MAX_PROVIDED && !self.provided.contains_key(&record.key) {
+            return Err(StoreError::MaxProvidedKeys);
         }
-        let now = Instant::now();
-        let list = self.providers.entry(record.key.clone()).or_default();
-        list.retain(|other| other.provider != record.provider && !other.is_expired(now));
-        // The first that came stay: a flood of invented providers does not push out the real ones.
-        if list.len() < MAX_PROVIDERS_PER_KEY {
-            list.push(record);
-        }
+        self.provided.insert(record.key.clone(), record);
         Ok(())
     }
 
     fn providers(&self, key: &kad::RecordKey) -> Vec<ProviderRecord> {
-        let own = self.provided.get(key);
-        own.into_iter().chain(self.providers.get(key).into_iter().flatten()).cloned().collect()
+        self.provided.get(key).into_iter().chain(self.providers.of(key)).cloned().collect()
     }
 
     fn provided(&self) -> Self::ProvidedIter<'_> {
@@ -255,11 +298,8 @@ impl RecordStore for Table {
     fn remove_provider(&mut self, key: &kad::RecordKey, provider: &PeerId) {
         if provider == self.own.preimage() {
             self.provided.remove(key);
-        } else if let hash_map::Entry::Occupied(mut entry) = self.providers.entry(key.clone()) {
-            entry.get_mut().retain(|record| record.provider != *provider);
-            if entry.get().is_empty() {
-                entry.remove();
-            }
+        } else {
+            self.providers.remove(key, provider);
         }
     }
 }
@@ -283,9 +323,45 @@ mod tests {
     use super::*;
     use crate::reach::rendezvous::{counters::RendezvousCounters, tests::sealed};
 
+    const SOMEBODY: RecordSource = RecordSource::Unknown;
+
     fn record(seed: u8, sequence: u64) -> Record {
         let offer = sealed(&NodeSecret::from_bytes(&[seed; 32]), sequence);
         Record::new(kad_key_of(&offer.key()), offer.as_bytes().to_vec())
+    }
+
+    fn accept(table: &mut Table, record: &Record, now: UnixTime) -> Result<(), RecordRefusal> {
+        accept_from(table, record, SOMEBODY, now)
+    }
+
+    fn accept_from(
+        table: &mut Table,
+        record: &Record,
+        source: RecordSource,
+        now: UnixTime,
+    ) -> Result<(), RecordRefusal> {
+        let key = record_key_of(&record.key).ok_or(RecordRefusal::NotAKey)?;
+        let offer = SealedOffer::parse(&record.value, &key, now).map_err(RecordRefusal::Unsound)?;
+        table.accept(offer, source, now)
+    }
+
+    fn source(host: u8) -> RecordSource {
+        RecordSource::of([198, 51, host, 1].into())
+    }
+
+    /// Fills a table with records of a source. That of so many keys would take long to sign; the table does not look into them.
+    fn fill(table: &mut Table, source: RecordSource) {
+        let offer = sealed(&NodeSecret::from_bytes(&[99; 32]), 1);
+        for number in 0..MAX_RECORDS {
+            let bytes = *blake3::hash(&number.to_le_bytes()).as_bytes();
+            let key = kad::RecordKey::new(&bytes);
+            let distance = table.own.distance(&KBucketKey::new(key.clone()));
+            table.shares.insert(source, distance, bytes);
+            let (origin, replaced) = (Origin::Other(source), Bucket::default());
+            table
+                .offers
+                .insert(key, Stored { offer: offer.clone(), expires: Instant::now(), distance, origin, replaced });
+        }
     }
 
     fn node(seed: u8) -> NodeKey {
@@ -302,7 +378,7 @@ mod tests {
     fn a_publisher_that_a_record_names_is_forgotten() {
         let mut table = Table::new(PeerId::random());
         let named = Record { publisher: Some(PeerId::random()), ..record(1, 5) };
-        table.accept(&named, clock::now()).unwrap();
+        accept(&mut table, &named, clock::now()).unwrap();
         assert_eq!(table.get(&named.key).unwrap().publisher, None);
         assert_eq!(table.records().map(|record| record.publisher).collect::<Vec<_>>(), [None]);
     }
@@ -310,7 +386,7 @@ mod tests {
     #[test]
     fn what_this_node_publishes_itself_is_answered_with_but_not_passed_on_together() {
         let mut table = Table::new(PeerId::random());
-        table.accept(&record(1, 5), clock::now()).unwrap();
+        accept(&mut table, &record(1, 5), clock::now()).unwrap();
         let own = sealed(&NodeSecret::from_bytes(&[2; 32]), 1);
         table.keep_own(own.clone(), clock::now()).unwrap();
         assert_eq!(table.get(&kad_key_of(&own.key())).unwrap().value, own.as_bytes());
@@ -321,11 +397,11 @@ mod tests {
     fn newer_records_replace_older_ones_and_never_the_other_way_round() {
         let mut table = Table::new(PeerId::random());
         let now = clock::now();
-        table.accept(&record(1, 5), now).unwrap();
-        assert_eq!(table.accept(&record(1, 4), now), Err(RecordRefusal::NotNewer));
+        accept(&mut table, &record(1, 5), now).unwrap();
+        assert_eq!(accept(&mut table, &record(1, 4), now), Err(RecordRefusal::NotNewer));
         // Sealed again, the same sequence has other bytes.
-        assert_eq!(table.accept(&record(1, 5), now), Err(RecordRefusal::NotNewer));
-        table.accept(&record(1, 6), now).unwrap();
+        assert_eq!(accept(&mut table, &record(1, 5), now), Err(RecordRefusal::NotNewer));
+        accept(&mut table, &record(1, 6), now).unwrap();
         let key = record_key_of(&record(1, 6).key).unwrap();
         assert_eq!(table.offer(&key, now).unwrap().open(&node(1), now).unwrap().offer().sequence, 6);
     }
@@ -334,8 +410,8 @@ mod tests {
     fn the_same_record_again_is_no_error() {
         let mut table = Table::new(PeerId::random());
         let same = record(1, 5);
-        table.accept(&same, clock::now()).unwrap();
-        assert_eq!(table.accept(&same, clock::now()), Ok(()));
+        accept(&mut table, &same, clock::now()).unwrap();
+        assert_eq!(accept(&mut table, &same, clock::now()), Ok(()));
         assert_eq!(table.len(), 1);
     }
 
@@ -345,56 +421,61 @@ mod tests {
         let now = clock::now();
         let mut forged = record(1, 1);
         *forged.value.last_mut().unwrap() ^= 1;
-        assert_eq!(counted(table.accept(&forged, now)), "record_refused_bad_signature");
+        assert_eq!(counted(accept(&mut table, &forged, now)), "record_refused_bad_signature");
         let misplaced = Record { key: record(2, 1).key, ..record(1, 1) };
-        assert_eq!(counted(table.accept(&misplaced, now)), "record_refused_wrong_key");
+        assert_eq!(counted(accept(&mut table, &misplaced, now)), "record_refused_wrong_key");
         let oversized = Record { value: [&record(1, 1).value[..], &[0]].concat(), ..record(1, 1) };
-        assert_eq!(counted(table.accept(&oversized, now)), "record_refused_length");
+        assert_eq!(counted(accept(&mut table, &oversized, now)), "record_refused_length");
         let of_later = Record { value: vec![3; 4097], ..record(1, 1) };
-        assert_eq!(counted(table.accept(&of_later, now)), "record_refused_version");
+        assert_eq!(counted(accept(&mut table, &of_later, now)), "record_refused_version");
         let keyless = Record { key: kad::RecordKey::new(b"short"), ..record(1, 1) };
-        assert_eq!(table.accept(&keyless, now), Err(RecordRefusal::NotAKey));
+        assert_eq!(accept(&mut table, &keyless, now), Err(RecordRefusal::NotAKey));
         let much_later = now.plus(Duration::from_secs(3 * 60 * 60));
-        assert_eq!(counted(table.accept(&record(1, 1), much_later)), "record_refused_expired");
+        assert_eq!(counted(accept(&mut table, &record(1, 1), much_later)), "record_refused_expired");
         assert_eq!(table.len(), 0);
     }
 
     #[test]
     fn a_full_table_keeps_what_is_closest() {
-        let own = PeerId::random();
-        let mut table = Table::new(own);
-        let offer = sealed(&NodeSecret::from_bytes(&[99; 32]), 1);
-        for number in 0..MAX_RECORDS {
-            // Records of this many keys would take long to sign; the table's bookkeeping does not look into them.
-            let bytes = *blake3::hash(&number.to_le_bytes()).as_bytes();
-            let key = kad::RecordKey::new(&bytes);
-            let distance = KBucketKey::from(own).distance(&KBucketKey::new(key.clone()));
-            table.by_distance.insert((distance, bytes));
-            let stored = Stored { offer: offer.clone(), expires: Instant::now(), distance, is_own: false };
-            table.offers.insert(key, stored);
-        }
-        let farthest = *table.by_distance.last().unwrap();
+        let mut table = Table::new(PeerId::random());
+        fill(&mut table, source(1));
         for seed in 0..20 {
             let new = record(seed, 1);
-            let distance = KBucketKey::from(own).distance(&KBucketKey::new(new.key.clone()));
-            let last = table.by_distance.last().unwrap().0;
-            assert_eq!(table.accept(&new, clock::now()).is_ok(), distance < last);
+            let distance = table.own.distance(&KBucketKey::new(new.key.clone()));
+            let is_closer = table.shares.victim(source(1), distance).is_some();
+            assert_eq!(accept_from(&mut table, &new, source(1), clock::now()).is_ok(), is_closer);
         }
-        assert_eq!((table.len(), table.by_distance.len()), (MAX_RECORDS, MAX_RECORDS));
-        assert!(*table.by_distance.last().unwrap() < farthest);
+        assert_eq!((table.len(), table.shares.len()), (MAX_RECORDS, MAX_RECORDS));
     }
 
     #[test]
-    fn providers_are_bounded_and_the_first_ones_stay() {
+    fn a_full_table_has_room_for_whoever_has_left_less_there_than_others() {
         let mut table = Table::new(PeerId::random());
-        let key = kad::RecordKey::new(&[7; 32]);
-        let first = PeerId::random();
-        table.add_provider(ProviderRecord::new(key.clone(), first, vec![])).unwrap();
-        for _ in 0..100 {
-            table.add_provider(ProviderRecord::new(key.clone(), PeerId::random(), vec![])).unwrap();
+        fill(&mut table, source(1));
+        for seed in 0..20 {
+            accept_from(&mut table, &record(seed, 1), source(2), clock::now()).unwrap();
         }
-        let providers = table.providers(&key);
-        assert_eq!(providers.len(), MAX_PROVIDERS_PER_KEY);
-        assert_eq!(providers[0].provider, first);
+        assert_eq!((table.len(), table.shares.count(source(2))), (MAX_RECORDS, 20));
+    }
+
+    #[test]
+    fn whoever_puts_the_offer_of_somebody_else_first_takes_no_place_from_it() {
+        let mut table = Table::new(PeerId::random());
+        let (now, of_friend) = (clock::now(), record(50, 1));
+        accept_from(&mut table, &of_friend, source(1), now).unwrap();
+        for seed in 0..9 {
+            accept_from(&mut table, &record(seed, 1), source(1), now).unwrap();
+        }
+        assert!(table.confirm(&of_friend.key, &of_friend.value, source(2)));
+        assert_eq!((table.shares.count(source(1)), table.shares.count(source(2))), (9, 1));
+        assert!(!table.confirm(&of_friend.key, b"other bytes", source(2)));
+    }
+
+    #[test]
+    fn an_offer_is_not_replaced_without_end() {
+        let (mut table, now) = (Table::new(PeerId::random()), clock::now());
+        let replaced = (1..100).filter(|sequence| accept(&mut table, &record(1, *sequence), now).is_ok()).count();
+        assert_eq!(replaced, 1 + REPLACEMENT_RATE.burst as usize);
+        assert_eq!(counted(accept(&mut table, &record(1, 1000), now)), "record_refused_too_often");
     }
 }

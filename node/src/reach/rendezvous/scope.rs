@@ -12,6 +12,9 @@ pub(super) const WAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/k
 /// The Kademlia protocol of the local network.
 pub(super) const LAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/keyferry/lan/kad/1");
 
+/// Addresses of one peer that are kept in a routing table, and so named to others, or dialled.
+pub(super) const MAX_PEER_ADDRS: usize = 8;
+
 /// How far an address reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressScope {

@@ -7,7 +7,7 @@
 //! What it is not: a filter for requests. Whoever is connected may ask both DHTs.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -22,7 +22,10 @@ use libp2p::{
     },
 };
 
-use super::{circuit::is_circuit, scope::AddressScope};
+use super::{
+    circuit::is_circuit,
+    scope::{AddressScope, MAX_PEER_ADDRS, socket_addr_of},
+};
 use crate::base::rate_limit::{Bucket, Rate};
 
 /// New addresses of this node that peers may propose. What liars make AutoNAT keep in a day is less than a MiB.
@@ -149,6 +152,10 @@ impl<B: NetworkBehaviour> NetworkBehaviour for ScopeFilter<B> {
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let mut found = self.inner.handle_pending_outbound_connection(id, peer, addrs, role)?;
         found.retain(|addr| self.has(addr));
+        // Whoever answers for another peer can name any number of addresses.
+        let mut seen = HashSet::new();
+        found.retain(|addr| seen.insert(socket_addr_of(addr)));
+        found.truncate(MAX_PEER_ADDRS);
         Ok(found)
     }
 

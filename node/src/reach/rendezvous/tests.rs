@@ -2,6 +2,7 @@
 mod circuits;
 #[cfg(target_os = "linux")]
 mod evil_relay;
+mod floods;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod namespace;
@@ -85,7 +86,11 @@ async fn start(config: RendezvousConfig) -> Node {
 }
 
 async fn start_on(listen: SocketAddr, config: RendezvousConfig) -> Node {
-    let (port, incoming) = Port::bind(&[listen]).await.unwrap();
+    start_on_all(&[listen], config).await
+}
+
+async fn start_on_all(listen: &[SocketAddr], config: RendezvousConfig) -> Node {
+    let (port, incoming) = Port::bind(listen).await.unwrap();
     let addr = port.local_addrs()[0];
     let (rendezvous, task) = Rendezvous::spawn(config, Arc::new(port), incoming.libp2p).unwrap();
     Node { rendezvous, addr, task, _sessions: incoming.sessions }

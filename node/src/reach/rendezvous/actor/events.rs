@@ -25,10 +25,13 @@ use crate::{
         calls::CallsEvent,
         circuit::is_circuit,
         connections::Membership,
+        records::{RecordRefusal, record_key_of},
         reservations::RelayVerdict,
         routing,
         scope::{AddressScope, multiaddr_of, socket_addr_of},
+        shares::RecordSource,
         turn::{self, Decided, TurnEvent},
+        writes::{CheckedOffer, UncheckedOffer},
     },
 };
 
@@ -51,6 +54,8 @@ impl Actor {
                 self.reservations.on_listener_closed(listener_id, Instant::now());
                 self.status.changed();
             }
+            SwarmEvent::OutgoingConnectionError { connection_id, .. }
+                if self.address_proofs.on_failed(connection_id) => {}
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.doubts.on_gone(connection_id);
                 self.entry_points.on_failed(connection_id, &error);
@@ -113,17 +118,25 @@ impl Actor {
 
     fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let remote = endpoint.get_remote_address();
+        if self.address_proofs.on_connected(id) {
+            routing::add(self.swarm.behaviour_mut(), peer, remote.clone());
+            self.swarm.close_connection(id);
+            return;
+        }
         let local = self.reachability.local_end_of(endpoint);
+        let mut last_received = None;
         match socket_addr_of(remote) {
-            Some(addr) if endpoint.is_listener() => {
-                self.handshakes.done(addr);
-            }
+            Some(addr) if endpoint.is_listener() => last_received = self.handshakes.done(addr),
             Some(addr) if AddressScope::of(remote) == Some(AddressScope::Wan) => {
                 self.reservations.on_connected(peer, addr)
             }
             _ => {}
         }
-        self.connections.opened(peer, id, endpoint, local);
+        self.connections.opened(peer, id, endpoint, (local, last_received));
+        if let Some(id) = self.connections.push_out(self.max_incoming) {
+            self.status.count(|counters| &counters.libp2p_pushed_out);
+            self.swarm.close_connection(id);
+        }
         self.on_connected_again(peer, id);
         if self.entry_points.on_connected(id, peer)
             && let Some(scope) = AddressScope::of(remote)
@@ -179,6 +192,11 @@ impl Actor {
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
         }
+        if !self.connections.identified(&peer, id, Instant::now()) {
+            self.status.count(|counters| &counters.identified_too_often);
+            self.swarm.close_connection(id);
+            return;
+        }
         let Some(connection) = self.connections.get(&peer, id) else { return };
         let remote = &connection.remote;
         if let Some(observed) = self.reachability.on_observed(&info.observed_addr, connection) {
@@ -189,7 +207,9 @@ impl Actor {
             self.status.changed();
         }
         self.reservations.on_identified(peer, info, socket_addr_of(remote));
-        routing::on_identified(self.swarm.behaviour_mut(), peer, info, remote);
+        let connections = self.connections.of(&peer);
+        let unproven = routing::on_identified(self.swarm.behaviour_mut(), peer, info, &connections);
+        self.address_proofs.stated(peer, &connections, &unproven);
         match self.connections.join() {
             Membership::Joined => {}
             Membership::New => self.on_joined(),
@@ -359,31 +379,63 @@ impl Actor {
                 self.announcer.on_peer(scope);
                 self.status.changed();
             }
+            kad::Event::RoutingUpdated { peer, addresses, .. } => {
+                routing::limit(self.swarm.behaviour_mut(), scope, &peer, &addresses);
+            }
             kad::Event::RoutablePeer { peer, address } | kad::Event::PendingRoutablePeer { peer, address }
                 if AddressScope::of(&address) == Some(scope) =>
             {
                 routing::add(self.swarm.behaviour_mut(), peer, address);
             }
-            kad::Event::InboundRequest { request: InboundRequest::PutRecord { record: Some(record), .. } } => {
-                let stored = self.swarm.behaviour_mut().kad(scope).store_mut().accept(&record, clock::now());
-                match stored {
-                    Ok(()) => self.look_at_records(),
-                    Err(refusal) => {
-                        tracing::debug!(?refusal, "a record was refused");
-                        self.status.count(refusal.counter());
-                    }
-                }
-            }
+            kad::Event::InboundRequest {
+                request: InboundRequest::PutRecord { source, connection, record: Some(record) },
+            } => self.on_put(scope, (source, connection), record),
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
-                let remotes: Vec<_> = self.connections.remotes_of(&record.provider).collect();
-                if !routing::add_provider(self.swarm.behaviour_mut(), scope, record, &remotes) {
-                    self.status.count(|counters| &counters.provider_refused);
-                }
+                self.on_provider(scope, record);
             }
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 self.on_query(scope, id, result, step.last);
             }
             _ => {}
+        }
+    }
+
+    /// Takes an offer that a peer puts: as soon as it is checked, unless it is there already.
+    fn on_put(&mut self, scope: AddressScope, (peer, connection): (PeerId, ConnectionId), record: kad::Record) {
+        let Some((remote, _)) = self.end_of(&peer, connection) else { return };
+        let source = RecordSource::of(remote.ip());
+        let Some(key) = record_key_of(&record.key) else {
+            return self.status.count(RecordRefusal::NotAKey.counter());
+        };
+        if self.swarm.behaviour_mut().kad(scope).store_mut().confirm(&record.key, &record.value, source) {
+            return;
+        }
+        let offer = UncheckedOffer { scope, key, value: record.value, source };
+        if !self.writes.may_put(&peer, remote.ip(), Instant::now()) || !self.writes.check(offer) {
+            self.status.count(|counters| &counters.record_refused_busy);
+        }
+    }
+
+    /// Stores an offer of a peer that has been checked.
+    pub(super) fn on_checked(&mut self, CheckedOffer { scope, source, offer }: CheckedOffer) {
+        let table = self.swarm.behaviour_mut().kad(scope).store_mut();
+        match offer.and_then(|offer| table.accept(offer, source, clock::now())) {
+            Ok(()) => self.look_at_records(),
+            Err(refusal) => {
+                tracing::debug!(?refusal, "a record was refused");
+                self.status.count(refusal.counter());
+            }
+        }
+    }
+
+    fn on_provider(&mut self, scope: AddressScope, record: kad::ProviderRecord) {
+        let connections = self.connections.of(&record.provider);
+        let remote = connections.iter().find_map(|connection| socket_addr_of(&connection.remote));
+        let Some(remote) = remote else { return };
+        if !self.writes.may_provide(&record.provider, remote.ip(), Instant::now()) {
+            self.status.count(|counters| &counters.provider_refused_busy);
+        } else if !routing::add_provider(self.swarm.behaviour_mut(), scope, record, &connections) {
+            self.status.count(|counters| &counters.provider_refused);
         }
     }
 

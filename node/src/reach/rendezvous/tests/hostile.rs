@@ -25,26 +25,35 @@ use crate::reach::rendezvous::{
 };
 
 #[derive(NetworkBehaviour)]
-struct Rules {
-    identify: identify::Behaviour,
-    kad: kad::Behaviour<MemoryStore>,
+pub(super) struct Rules {
+    pub(super) identify: identify::Behaviour,
+    pub(super) kad: kad::Behaviour<MemoryStore>,
 }
 
 /// A peer without any checks. It is driven by [`Hostile::run_until`].
-struct Hostile {
-    swarm: Swarm<Rules>,
-    victim: PeerId,
-    addr: SocketAddr,
+pub(super) struct Hostile {
+    pub(super) swarm: Swarm<Rules>,
+    pub(super) victim: PeerId,
+    pub(super) addr: SocketAddr,
 }
 
 impl Hostile {
     /// Connects to a node and waits until each knows that the other speaks the protocol.
-    async fn beside(victim: &Node) -> Hostile {
+    pub(super) async fn beside(victim: &Node) -> Hostile {
         Self::speaking(PROTOCOL_VERSION, LAN_PROTOCOL, victim).await
     }
 
     async fn speaking(version: &str, protocol: StreamProtocol, victim: &Node) -> Hostile {
-        let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        Self::on("127.0.0.1", version, protocol, victim).await
+    }
+
+    /// The same from an address of its own, in the DHT of a scope.
+    pub(super) async fn at(host: &str, scope: AddressScope, victim: &Node) -> Hostile {
+        Self::on(host, PROTOCOL_VERSION, behaviour::protocol(scope), victim).await
+    }
+
+    async fn on(host: &str, version: &str, protocol: StreamProtocol, victim: &Node) -> Hostile {
+        let (port, incoming) = Port::bind(&[SocketAddr::new(host.parse().unwrap(), 0)]).await.unwrap();
         let addr = port.local_addrs()[0];
         let keys = Keypair::generate_ed25519();
         let own = keys.public().to_peer_id();
@@ -75,12 +84,12 @@ impl Hostile {
         hostile
     }
 
-    async fn run_until(&mut self, reached: impl Fn(&SwarmEvent<RulesEvent>) -> bool) {
+    pub(super) async fn run_until(&mut self, reached: impl Fn(&SwarmEvent<RulesEvent>) -> bool) {
         soon(async { while !reached(&self.swarm.select_next_some().await) {} }).await;
     }
 
     /// Sends a record to the victim, as any node of the DHT may.
-    async fn put(&mut self, key: RecordKey, value: Vec<u8>) {
+    pub(super) async fn put(&mut self, key: RecordKey, value: Vec<u8>) {
         let record = Record::new(kad_key_of(&key), value);
         let victim = [self.victim];
         let sent = self.swarm.behaviour_mut().kad.put_record_to(record, victim.into_iter(), Quorum::One);
@@ -91,7 +100,7 @@ impl Hostile {
     }
 
     /// Goes on answering others.
-    fn in_the_background(mut self) -> JoinHandle<()> {
+    pub(super) fn in_the_background(mut self) -> JoinHandle<()> {
         tokio::spawn(async move {
             loop {
                 self.swarm.select_next_some().await;
@@ -100,7 +109,7 @@ impl Hostile {
     }
 }
 
-fn counter(status: &RendezvousStatus, name: &str) -> u64 {
+pub(super) fn counter(status: &RendezvousStatus, name: &str) -> u64 {
     status.counters.get(name).copied().unwrap_or(0)
 }
 

@@ -3,12 +3,18 @@
 
 use std::process::Command as Process;
 
-use super::*;
+use super::{hostile::Hostile, *};
 use crate::{base::namespace, net::trouble::LEAST_PATIENCE};
 
 const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1 && \
     for addr in 10.77.0.1 203.0.113.1 203.0.113.2 203.0.113.3; do ip addr add $addr/24 dev v0 || exit 1; done && \
     ip addr add fd77::1/64 dev v0 nodad && ip link set v1 up && ip link set v0 up && exec \"$0\" \"$@\"";
+
+/// The same with addresses of IPv6 that count as public.
+const SET_UP_BOTH: &str = "ip link set lo up && ip link add v0 type veth peer name v1 && \
+    for addr in 203.0.113.1 203.0.113.2 203.0.113.3; do ip addr add $addr/24 dev v0 || exit 1; done && \
+    for addr in 2001:db8:1::1 2001:db8:2::1; do ip addr add $addr/64 dev v0 nodad || exit 1; done && \
+    ip link set v1 up && ip link set v0 up && exec \"$0\" \"$@\"";
 
 /// Runs the test of this name again in a namespace, and returns whether this is that second run.
 fn in_namespace(name: &str) -> bool {
@@ -35,6 +41,39 @@ async fn nodes_of_one_network_find_each_other_by_multicast() {
         assert!(second.resolve(key_of(&secret(1))).await.is_some());
         second.until(|status| status.lan_peers == 1).await;
     }
+}
+
+#[tokio::test]
+async fn a_peer_is_where_it_is_seen_and_where_it_was_dialled_and_nowhere_else() {
+    let name = "a_peer_is_where_it_is_seen_and_where_it_was_dialled_and_nowhere_else";
+    if !in_namespace_of(SET_UP_BOTH, &[], &format!("namespace::{name}")) {
+        return;
+    }
+    let public = |bootstrap: &[&Node]| RendezvousConfig { public: true, ..quiet_config(bootstrap) };
+    let both = |v4: &str, v6: &str| [format!("{v4}:0"), format!("[{v6}]:0")].map(|addr| addr.parse().unwrap());
+    let steady = start_on_all(&both("203.0.113.1", "2001:db8:1::1"), public(&[])).await;
+    let other = start_on_all(&both("203.0.113.2", "2001:db8:2::1"), public(&[&steady])).await;
+    let mut liar = Hostile::at("203.0.113.3", AddressScope::Wan, &steady).await;
+    let mut asker = Hostile::at("203.0.113.3", AddressScope::Wan, &steady).await;
+    steady.until(|status| status.wan_peers == 3).await;
+    let seen = liar.addr;
+    liar.push(&["/ip4/198.51.100.1/tcp/80", "/ip4/203.0.113.1/tcp/9", "/ip6/2001:db8:1::1/tcp/9"].map(String::from))
+        .await;
+    let peer = *liar.swarm.local_peer_id();
+    let task = liar.in_the_background();
+    assert_eq!(asker.ask_for(peer).await, [seen]);
+
+    let peer = other.rendezvous.status().borrow().peer;
+    let hosts = soon(async {
+        loop {
+            let hosts: Vec<_> = asker.ask_for(peer).await.iter().map(|addr| addr.ip().to_string()).collect();
+            if hosts.len() > 1 {
+                return hosts;
+            }
+        }
+    });
+    assert_eq!(hosts.await, ["203.0.113.2", "2001:db8:2::1"]);
+    task.abort();
 }
 
 #[tokio::test]
