@@ -32,8 +32,8 @@ const SEARCH_AFTER_LOSS: Duration = Duration::from_secs(5 * 60);
 /// How long after that to look again; doubles each time.
 const SEARCH_PAUSE: Duration = Duration::from_secs(30 * 60);
 const MAX_SEARCH_PAUSE: Duration = Duration::from_secs(60 * 60);
-/// How many peers a search looks for. Each that is asked names more.
-const SOUGHT: NonZeroUsize = NonZeroUsize::new(10).expect("not zero");
+/// How many peers a search looks for. Each that is asked names the twenty that are closest by what it knows.
+const SOUGHT: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 
 /// What is due when.
 pub(super) struct Upkeep {
