@@ -229,13 +229,14 @@ struct FoundFiles {
 
 impl FoundFiles {
     fn at(path: &Path, cancelled: &AtomicBool) -> Result<Self, StoreError> {
-        let metadata = fs::metadata(path).map_err(StoreError::io("read", path))?;
+        // Of a path without links: one that is there now has just been put there.
+        let metadata = fs::symlink_metadata(path).map_err(StoreError::io("read", path))?;
         let mut found = Self { sources: Vec::new(), folder: None, names: None, skipped: Vec::new(), skipped_count: 0 };
         // The index keeps paths as text; better to say so before an hour of hashing.
         utf8(path.to_owned())?;
         if metadata.is_dir() {
             found.names = Some(Vec::new());
-            found.folder = Some(SourceFolder::open(path)?);
+            found.folder = Some(SourceFolder::open(path, FileId::of(&metadata))?);
             found.walk(path, cancelled)?;
             found.check_names(path)?;
         } else if metadata.is_file() {
@@ -247,7 +248,7 @@ impl FoundFiles {
     }
 
     fn walk(&mut self, folder: &Path, cancelled: &AtomicBool) -> Result<(), StoreError> {
-        for entry in walkdir::WalkDir::new(folder).min_depth(1).follow_links(false) {
+        for entry in walkdir::WalkDir::new(folder).min_depth(1).follow_root_links(false) {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(StoreError::Cancelled);
             }

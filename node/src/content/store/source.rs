@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cap_std::{
-    ambient_authority,
-    fs::{Dir, OpenOptions, OpenOptionsExt as _},
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
 };
-use rustix::{fs::OFlags, io::Errno};
 
-use super::StoreError;
+use super::{StoreError, stamp::FileId};
 
 /// Follows no link, waits for nobody at the other end of a pipe, and takes no terminal.
 const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -28,9 +28,21 @@ pub(super) struct SourceFolder {
 }
 
 impl SourceFolder {
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(StoreError::io("open", path))?;
-        Ok(Self { path: path.to_owned(), dir })
+    /// Opens the folder that was found at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsteady`] if it is another one by now, or a link.
+    pub(super) fn open(path: &Path, found: FileId) -> Result<Self, StoreError> {
+        let unsteady = || StoreError::Unsteady { path: path.to_owned() };
+        let flags = FLAGS.union(OFlags::DIRECTORY).union(OFlags::RDONLY);
+        let folder = rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(|error| match error {
+            Errno::LOOP | Errno::NOTDIR | Errno::NOENT => unsteady(),
+            error => StoreError::io("open", path)(error.into()),
+        })?;
+        match FileId::of(&folder.metadata().map_err(StoreError::io("read", path))?) == found {
+            true => Ok(Self { path: path.to_owned(), dir: Dir::from_std_file(folder) }),
+            false => Err(unsteady()),
+        }
     }
 
     /// Opens a regular file below it, whose whole path is given.

@@ -232,7 +232,7 @@ fn what_takes_the_place_of_a_file_between_the_walk_and_the_reading_is_not_taken_
     let store = scene.open();
     let id = |path: &Path| FileId::of(&fs::metadata(path).unwrap());
     let (shared, secret) = (scene.write("d/sub/f", b"shared"), scene.write("secrets/f", b"secret"));
-    let folder = SourceFolder::open(&scene.file("d")).unwrap();
+    let folder = SourceFolder::open(&scene.file("d"), id(&scene.file("d"))).unwrap();
     let (found, of_secret) = (id(&shared), id(&secret));
     assert_eq!(hash_found(&store, &folder, &shared, found).unwrap().hash, ContentHash::of(b"shared"));
     // Another file of the same size under the name.
@@ -249,4 +249,11 @@ fn what_takes_the_place_of_a_file_between_the_walk_and_the_reading_is_not_taken_
     std::os::unix::fs::symlink(scene.file("secrets"), scene.file("d/sub")).unwrap();
     let result = hash_found(&store, &folder, &shared, of_secret);
     assert!(result.is_err(), "{result:?}");
+    // A link in place of the folder itself, or another folder.
+    for found in [id(&scene.file("secrets")), id(&scene.file("d"))] {
+        let result = SourceFolder::open(&scene.file("d/sub"), found);
+        assert!(matches!(result, Err(StoreError::Unsteady { .. })), "{result:?}");
+        fs::remove_file(scene.file("d/sub")).ok();
+        fs::create_dir_all(scene.file("d/sub")).unwrap();
+    }
 }
