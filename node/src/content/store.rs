@@ -130,8 +130,7 @@ impl Store {
     fn open_on(dir: &Path, machine: Machine) -> Result<(Self, OpenReport), StoreError> {
         let folders = Folders::open(dir)?;
         let roots = roots::read(&folders.roots_file())?;
-        let (index, set_aside) =
-            index::open(&folders.index(), &roots.iter().map(|root| root.hash).collect::<Vec<_>>())?;
+        let (index, set_aside) = index::open(&folders.index())?;
         let mut report = OpenReport::default();
         if let Some(set_aside) = set_aside {
             tracing::warn!(path = %set_aside.path.display(), problem = set_aside.problem, "set a damaged index aside");

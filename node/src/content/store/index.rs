@@ -17,6 +17,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Mutex, PoisonError},
+    thread,
 };
 
 use keyferry_net::time::UnixTime;
@@ -105,6 +106,12 @@ impl Index {
         self.opened.is_some()
     }
 
+    /// Closes it, and waits for that.
+    fn close(mut self) {
+        // sled may panic when it writes out what it made of a damaged file.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self.opened.take())));
+    }
+
     fn call<T>(&self, call: impl FnOnce(&OpenIndex) -> sled::Result<T>) -> Result<T, IndexError> {
         match &self.opened {
             Some(opened) => guarded(&self.path, || call(opened)),
@@ -112,9 +119,9 @@ impl Index {
         }
     }
 
-    /// Drops the entries of a former version, and says whether there were any: all roots are to be indexed anew then.
-    fn drop_former(&self) -> Result<bool, IndexError> {
-        self.call(|opened| opened.database.drop_tree(FORMER_ENTRIES))
+    /// Drops the entries of a former version.
+    fn drop_former(&self) -> Result<(), IndexError> {
+        self.call(|opened| opened.database.drop_tree(FORMER_ENTRIES)).map(drop)
     }
 
     /// A tree of the same database for another part of the node, which may lose it at any time.
@@ -177,13 +184,12 @@ impl Index {
         Ok(())
     }
 
-    /// Says that a root is in the index, and waits until all of it is on the disk.
+    /// Says that a root is in the index. Nobody waits until the disk has it: one that is lacking is put in again.
     pub(super) fn finish_root(&self, root: &ContentHash, blobs: u64) -> Result<(), IndexError> {
         let mut batch = Batch::default();
         put(&mut batch, &key(b'r', root), &blobs);
         batch.remove(key(b'p', root).as_slice());
-        self.apply(batch)?;
-        self.call(|opened| opened.database.flush()).map(drop)
+        self.apply(batch)
     }
 
     /// Whether [`Index::finish_root`] was called for this root.
@@ -268,6 +274,16 @@ impl Index {
 
     pub(super) fn path(&self) -> &std::path::Path {
         &self.path
+    }
+}
+
+/// sled waits for the disk when it is closed, on ext4 for everything that was written of late. Nobody else needs to.
+impl Drop for Index {
+    fn drop(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            // Where there is no thread to be had, it is closed here.
+            let _ = thread::Builder::new().name("close index".to_owned()).spawn(move || drop(opened));
+        }
     }
 }
 

@@ -13,8 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::hash::ContentHash;
-
 use super::{Index, IndexError, guarded};
 use crate::content::store::StoreError;
 
@@ -24,8 +22,8 @@ const CACHE_LEN: u64 = 16 * 1024 * 1024;
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// A larger one may take as long as reading it takes from the slowest disk, in bytes a second.
 const SLOWEST_READING: u64 = 1024 * 1024;
-/// How long to wait for an index that is still held by a store that was just closed.
-const LOCK_LIMIT: Duration = Duration::from_secs(3);
+/// How long to wait for an index that is still being closed: sled waits for the disk then.
+const LOCK_LIMIT: Duration = Duration::from_secs(25);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How many damaged ones are kept for whoever wants to look; older ones are removed.
 const MAX_DAMAGED_KEPT: u64 = 3;
@@ -41,12 +39,9 @@ pub(in crate::content::store) struct SetAside {
 
 /// Opens the index in `path`; a damaged one is set aside first, and a new, empty one takes its place.
 ///
-/// One that lacks any of `roots` counts as damaged: sled may take a damaged file for an older state, or an empty one,
-/// but a root is listed only when the index is on the disk with it. On a full disk there may be none that is open.
-pub(in crate::content::store) fn open(
-    path: &Path,
-    roots: &[ContentHash],
-) -> Result<(Index, Option<SetAside>), StoreError> {
+/// What it says may be older than the list of roots: sled may take a damaged file for an older state, or an empty one. On a full disk
+/// there may be none that is open.
+pub(in crate::content::store) fn open(path: &Path) -> Result<(Index, Option<SetAside>), StoreError> {
     let marker = path.with_extension("opening");
     let mut set_aside = None;
     if marker.exists() && path.exists() {
@@ -58,11 +53,11 @@ pub(in crate::content::store) fn open(
         Ok(_) | Err(StoreError::DiskFull { .. }) => {}
         Err(error) => return Err(error),
     }
-    let index = match open_checked(path, roots) {
+    let index = match open_checked(path) {
         Ok(index) => Ok(index),
         Err(IndexError::Damaged(problem)) => {
             set_aside = Some(move_away(path, problem)?);
-            open_checked(path, roots)
+            open_checked(path)
         }
         Err(error) => Err(error),
     };
@@ -81,12 +76,12 @@ pub(in crate::content::store) fn open(
     }
 }
 
-fn open_checked(path: &Path, roots: &[ContentHash]) -> Result<Index, IndexError> {
+fn open_checked(path: &Path) -> Result<Index, IndexError> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    let (owned, roots) = (path.to_owned(), roots.to_vec());
+    let owned = path.to_owned();
     let spawned = thread::Builder::new().name("open index".to_owned()).spawn(move || {
         // Nobody listens any more if it took too long; the index is dropped then.
-        let _ = sender.send(open_here(owned, &roots));
+        let _ = sender.send(open_here(owned));
     });
     spawned.map_err(|error| IndexError::Disk(StoreError::io("open", path)(error)))?;
     let limit = open_limit(path);
@@ -101,8 +96,7 @@ fn open_limit(path: &Path) -> Duration {
     OPEN_LIMIT + Duration::from_secs(size / SLOWEST_READING)
 }
 
-fn open_here(path: PathBuf, roots: &[ContentHash]) -> Result<Index, IndexError> {
-    let is_new = !path.exists();
+fn open_here(path: PathBuf) -> Result<Index, IndexError> {
     let started = Instant::now();
     let database = loop {
         let config = sled::Config::new().path(&path).cache_capacity(CACHE_LEN);
@@ -118,29 +112,14 @@ fn open_here(path: PathBuf, roots: &[ContentHash]) -> Result<Index, IndexError> 
         }
     };
     let index = Index::new(path, database)?;
-    let checked = index.check().and_then(|()| index.drop_former()).and_then(|is_former| match is_new || is_former {
-        true => Ok(()),
-        false => check_roots(&index, roots),
-    });
-    match checked {
+    match index.check().and_then(|()| index.drop_former()) {
         Ok(()) => Ok(index),
         Err(error) => {
-            // sled may panic once more when it writes out what it made of the damage.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(index)));
+            // Here, so that nothing of it is written any more when it is set aside.
+            index.close();
             Err(error)
         }
     }
-}
-
-fn check_roots(index: &Index, roots: &[ContentHash]) -> Result<(), IndexError> {
-    let mut missing = 0;
-    for root in roots {
-        missing += usize::from(!index.has_root(root)?);
-    }
-    if missing == 0 {
-        return Ok(());
-    }
-    Err(IndexError::Damaged(format!("it lacks {missing} of {} roots", roots.len())))
 }
 
 /// Renames a damaged index, and removes the oldest of those set aside before.

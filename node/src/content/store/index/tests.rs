@@ -25,7 +25,7 @@ fn location(number: u64) -> Location {
 
 fn opened() -> (tempfile::TempDir, Index) {
     let dir = tempfile::tempdir().unwrap();
-    let (index, set_aside) = open(&dir.path().join("index"), &[]).unwrap();
+    let (index, set_aside) = open(&dir.path().join("index")).unwrap();
     assert_eq!(set_aside, None);
     (dir, index)
 }

@@ -87,7 +87,7 @@ fn only_the_last_few_damaged_indexes_are_kept() {
 }
 
 #[test]
-fn an_index_that_is_older_than_the_roots_is_set_aside_and_made_again() {
+fn an_index_that_is_older_than_the_roots_is_filled_up() {
     let scene = Scene::new();
     drop(scene.open());
     let old = scene.dir.path().join("old index");
@@ -96,8 +96,7 @@ fn an_index_that_is_older_than_the_roots_is_set_aside_and_made_again() {
     fs::remove_dir_all(scene.home().join("index")).unwrap();
     fs::rename(&old, scene.home().join("index")).unwrap();
     let report = assert_whole(&scene, &roots);
-    assert_eq!((report.problem.as_deref(), report.reindexed_roots), (Some("it lacks 3 of 3 roots"), 3));
-    assert!(report.set_aside.is_some());
+    assert_eq!((report.set_aside, report.reindexed_roots), (None, 3));
 }
 
 #[test]
@@ -211,8 +210,8 @@ proptest! {
         }
         fs::write(&path, content).unwrap();
         let report = assert_whole(&scene, &roots);
-        prop_assert_eq!(report.set_aside.is_some(), report.reindexed_roots > 0);
-        prop_assert!(report.reindexed_roots == 0 || report.reindexed_roots == 3);
+        // sled may also take a damaged file for an older state.
+        prop_assert!(report.reindexed_roots == 3 || report.set_aside.is_none());
     }
 }
 
