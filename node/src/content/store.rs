@@ -237,7 +237,9 @@ impl Store {
         }
         match doubts.of(hash, &stamp) {
             SourceFinding::Proven(groups) if groups.total() == tree::groups(stamp.size) => {
-                self.trust(hash, path, stamp, known)?;
+                if let Err(error) = self.trust(hash, path, stamp, known) {
+                    tracing::debug!(%error, "the index does not learn that a file was proven");
+                }
                 return Ok(Blob::large(*hash, path, stamp, file, outboard, Vouched::ByStamp));
             }
             SourceFinding::Proven(_) => {}
