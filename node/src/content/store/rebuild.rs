@@ -5,22 +5,27 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, Metadata},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
+use keyferry_net::time::UnixTime;
 use keyferry_proto::hash::{ContentFormat, ContentHash};
 
 use super::{
-    Inner, OpenReport, Root, Store, StoreError,
+    Inner, OpenReport, Root, RootOrigin, Store, StoreError,
     blob::open_outboard,
     hashing::{self, FileToHash, Hashed, Observer, Sources},
     import::safe_name,
     index::Location,
+    stamp::Stamp,
     tree, utf8,
 };
+
+/// Two clocks that tell the time of one moment differ by less: one counts seconds, the other may tick every other second.
+const CLOCK_STEP_NANOS: i128 = 3_000_000_000;
 
 impl Store {
     /// Puts the roots that the index does not have into it.
@@ -73,6 +78,31 @@ impl Store {
         Ok(())
     }
 
+    /// Whether what was fetched to `path` is not as it was, though nobody has changed it since: a power cut takes what was not synced.
+    ///
+    /// All of it is hashed for that.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn has_lost(&self, hash: &ContentHash, path: &Path) -> Result<bool, StoreError> {
+        let is_meant =
+            |root: &Root| root.hash == *hash && matches!(&root.origin, RootOrigin::Fetched { path: to } if to == path);
+        let Some(root) = self.roots().into_iter().find(is_meant) else { return Ok(false) };
+        if !is_untouched_since(path, root.added) {
+            return Ok(false);
+        }
+        let _changing = self.lock_changing();
+        let mut report = OpenReport::default();
+        let wanted = self.files_of(&root, path, &mut report)?;
+        let file = |(hash, size, path)| FileToHash { path, size, file: None, expected: Some(hash) };
+        let files: Vec<FileToHash> = wanted.into_iter().map(file).collect();
+        let mut rehashing = Rehashing { sources: &files, places: Vec::new(), report: &mut report };
+        let Inner { folders, machine, .. } = &*self.0;
+        let sources = Sources { files: &files, folder: None };
+        hashing::hash_files(folders, machine, sources, false, &mut rehashing, &AtomicBool::new(false))?;
+        Ok(report.lost_count > 0)
+    }
+
     /// The blobs of a root with the files that should have them.
     pub(super) fn files_of(
         &self,
@@ -110,6 +140,15 @@ impl Store {
     fn has_outboard(&self, hash: &ContentHash, size: u64) -> bool {
         tree::groups(size) == 1 || open_outboard(&self.0.folders, hash, size).is_ok()
     }
+}
+
+/// Whether the last change of every file at `path`, or below it, is no later than that. A power cut makes none later.
+fn is_untouched_since(path: &Path, when: UnixTime) -> bool {
+    let limit = i128::from(when.0) * 1_000_000_000 + CLOCK_STEP_NANOS;
+    walkdir::WalkDir::new(path).into_iter().all(|entry| {
+        let is_old = |metadata: Metadata| metadata.is_dir() || Stamp::of(&metadata).changed <= limit;
+        entry.and_then(|entry| entry.metadata()).is_ok_and(is_old)
+    })
 }
 
 /// The files in a folder by their names in its collection.

@@ -75,6 +75,7 @@ pub(super) async fn fetch_with(
     progress: impl Fn(FetchProgress),
     cancel: CancellationToken,
 ) -> Result<FetchOutcome, FetchError> {
+    let job = cancel.run_until_cancelled(replacing_what_was_lost(job)).await.ok_or(FetchError::Interrupted)??;
     let mut ledger = Ledger::new();
     let mut sessions = Vec::new();
     loop {
@@ -94,6 +95,19 @@ pub(super) async fn fetch_with(
         }
         (ledger, sessions) = attempt.into_parts();
     }
+}
+
+/// What an earlier fetch put there, and a power cut has damaged, is replaced unasked.
+async fn replacing_what_was_lost(mut job: Job) -> Result<Job, FetchError> {
+    blocking(move || {
+        let path = job.target.out_dir.join(&job.target.name);
+        if !job.target.overwrite && path.symlink_metadata().is_ok() && job.store.has_lost(&job.root, &path)? {
+            tracing::warn!(path = %path.display(), "what was fetched there is damaged; it is fetched again");
+            job.target.overwrite = true;
+        }
+        Ok(job)
+    })
+    .await
 }
 
 /// Whether the bytes that were fetched as a file are the list of files of a folder, which is then fetched.

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     message::Refusal,
@@ -27,11 +28,11 @@ use super::{
     FetchError,
     fetch::{FetchOutcome, FetchProgress, Job, fetch_with},
     patience::Patience,
-    staging::FetchTarget,
+    staging::{FetchTarget, StagingError},
 };
 use crate::{
     base::durable::recorded,
-    content::store::{ImportMode, Store},
+    content::store::{ImportMode, Root, Store},
     net::session::Session,
 };
 
@@ -503,6 +504,38 @@ async fn a_fetch_waits_for_the_disk_only_if_it_is_told_to() {
         let home = getter.home.path().canonicalize().unwrap();
         assert_eq!(recorded::below(&home).len(), usize::from(sync), "the outboard");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_power_cut_took_is_fetched_again_unasked_and_what_its_owner_changed_is_left() {
+    const HOUR: i64 = 3600;
+    let source = Source::file(3 * GROUP);
+    let provider = source.provider(1, Behaviour::Serve).await;
+    let getter = Getter::new();
+    let get = async || getter.fetch_from(source.root, vec![provider.session().await]).await;
+    get().await.unwrap();
+    let fetched = getter.store.root(&source.root).unwrap();
+    // As if it had come in so many seconds later.
+    let fetched_after = |seconds: i64| {
+        let added = UnixTime(fetched.added.0.saturating_add_signed(seconds));
+        getter.store.remove_root(&source.root).unwrap();
+        getter.store.add_fetched(Root { added, ..fetched.clone() }, Vec::new()).unwrap();
+    };
+    for damage in [&b""[..], &vec![0; 3 * GROUP as usize]] {
+        fs::write(getter.got(), damage).unwrap();
+        fetched_after(-HOUR);
+        let changed = get().await;
+        assert!(matches!(changed, Err(FetchError::Target(StagingError::Exists { .. }))), "{changed:?}");
+        assert_eq!(fs::read(getter.got()).unwrap(), damage);
+
+        fetched_after(HOUR);
+        get().await.unwrap();
+        assert_eq!(fs::read(getter.got()).unwrap(), bytes(3 * GROUP));
+    }
+    // And what is whole is not fetched again.
+    fetched_after(HOUR);
+    let whole = get().await;
+    assert!(matches!(whole, Err(FetchError::Target(StagingError::Exists { .. }))), "{whole:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
