@@ -122,7 +122,8 @@ impl Finder {
             let (mut closed, mut path) = (pin!(present.closed()), present.watch_path());
             let mut doubt = present.watch_doubt();
             let may_improve = PathRank::of(&present) == PathRank::Relayed && self.relay_mode.allows_direct();
-            let mut direct = pin!(self.go_direct(node, hints));
+            let look_for_direct = || may_improve.then(|| self.go_direct(node, hints).boxed());
+            let mut direct = look_for_direct();
             let mut anew: Option<BoxFuture<'_, Result<Session, FindError>>> = None;
             let mut is_closed = false;
             // This keeps no handle of it: the fetch decides when its use ends.
@@ -135,9 +136,11 @@ impl Finder {
                         Some(_) => is_closed = true,
                         None => return true,
                     },
-                    // It may be dead: a new one is made at once, beside it.
+                    // It may be dead: a new one is made at once, beside it. What looks for a direct path ends then: it may be in the
+                    // middle of a call, and there is one call to a node at a time.
                     Ok(()) = doubt.changed(), if !is_closed => {
                         let is_doubted = *doubt.borrow_and_update();
+                        direct = if is_doubted { None } else { look_for_direct() };
                         anew = is_doubted.then(|| self.connect(node, hints, &Trace::Silent).boxed());
                     }
                     made = attempted(&mut anew) => match made {
@@ -148,7 +151,7 @@ impl Finder {
                             anew = Some(self.connect_later(node, hints).boxed());
                         }
                     },
-                    better = &mut direct, if may_improve && anew.is_none() => break better,
+                    better = attempted(&mut direct) => break better,
                     Ok(()) = path.changed() => found.tell_path(node, &mut path).await,
                 }
             };
