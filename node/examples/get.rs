@@ -25,7 +25,7 @@ async fn main() -> Result<()> {
     let mut getting = node.get(&address).to(target).updates();
     while let Some(update) = getting.next().await {
         match update? {
-            Update::Connected(path) => eprintln!("connected to {}: {}", path.node, path.description),
+            Update::Connected(path) => eprintln!("connected to {}: {}", path.remote, path.description),
             Update::Progress(progress) => eprintln!("{} of {} bytes", progress.done_bytes, progress.total_bytes),
             Update::Done(fetched) => println!("{}", fetched.path.display()),
             _ => {}

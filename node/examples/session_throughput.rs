@@ -12,7 +12,7 @@ use keyferry::net::{
     path::{AddressPolicy, AnyPort, Path, PathReport},
     session::{Session, SessionTls},
 };
-use keyferry_proto::identity::NodeSecret;
+use keyferry_proto::{dialling::Sought, identity::NodeSecret};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -119,7 +119,8 @@ async fn send(kind: &str, addr: SocketAddr, mebibytes: usize) -> anyhow::Result<
             let policy = AddressPolicy::for_listeners(&[])?;
             let admitted = policy.admit(&[], &[addr]);
             let tls = SessionTls::new(&secret)?;
-            let (session, _streams) = Session::connect(&AnyPort, &admitted, &policy, &tls, Some(expected)).await?;
+            let (session, _streams) =
+                Session::connect(&AnyPort, &admitted, &policy, &tls, Sought::Node(expected)).await?;
             let mut stream = session.open().await?;
             fill(&mut stream, mebibytes).await?;
             stream.read_exact(&mut [0]).await?;

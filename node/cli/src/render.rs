@@ -41,9 +41,10 @@ impl RenderContext {
     /// Notes what later events are to be seen against.
     pub fn note(&mut self, event: &Event) {
         if let Event::Connected(path) = event
-            && !self.connected.contains(&path.node)
+            && let Some(node) = &path.node
+            && !self.connected.contains(node)
         {
-            self.connected.push(path.node.clone());
+            self.connected.push(node.clone());
         }
     }
 }
@@ -217,9 +218,11 @@ fn whole_seconds(duration: Duration) -> String {
 
 /// A node that is connected already is there by another path now, or the same one is better known.
 fn connected_text(path: &PathInfo, context: &RenderContext) -> String {
-    match context.connected.contains(&path.node) {
-        false => format!("connected to {}", path_text(path)),
-        true => format!("now {}, to {} at {}", safe(&path.description), safe(&path.node), path.remote),
+    match &path.node {
+        Some(node) if context.connected.contains(node) => {
+            format!("now {}, to {} at {}", safe(&path.description), safe(node), path.remote)
+        }
+        _ => format!("connected to {}", path_text(path)),
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use keyferry_proto::identity::NodeKey;
+use keyferry_proto::{dialling::Sought, identity::NodeKey};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio::{
     sync::mpsc,
@@ -178,7 +178,7 @@ impl Finder {
                         }
                         if !fresh.passive.is_empty() {
                             let admitted = policy.admit(&fresh.passive, &[]);
-                            race.running.push(self.dial(admitted, policy.clone(), Some(node), trace.clone()).boxed());
+                            race.running.push(self.dial(admitted, policy.clone(), node, trace.clone()).boxed());
                         }
                         let head_start = if near { NEAR_HEAD_START } else { Duration::ZERO };
                         for addr in fresh.circuits {
@@ -214,17 +214,17 @@ impl Finder {
         };
         if !hinted.is_empty() {
             let admitted = policy.admit(&[], &hinted);
-            race.running.push(self.dial(admitted, policy.clone(), Some(node), trace.clone()).boxed());
+            race.running.push(self.dial(admitted, policy.clone(), node, trace.clone()).boxed());
         }
         let (circuits, to_call) = mpsc::channel(MAX_CIRCUITS);
         race.running.push(self.call(node, goal, to_call, policy.clone(), trace).boxed());
         (circuits, race)
     }
 
-    async fn dial(&self, admitted: Admitted, policy: AddressPolicy, expect: Option<NodeKey>, trace: Trace) -> WayEnd {
+    async fn dial(&self, admitted: Admitted, policy: AddressPolicy, node: NodeKey, trace: Trace) -> WayEnd {
         let began = Instant::now();
         match self
-            .attempt(admitted, policy, expect, |session| {
+            .attempt(admitted, policy, Sought::Node(node), |session| {
                 let remote = session.path().remote;
                 trace.stage(StageName::Tls, began.elapsed(), format!("dialled {remote}, and proven to be the node"));
             })
@@ -244,10 +244,10 @@ impl Finder {
         &self,
         admitted: Admitted,
         policy: AddressPolicy,
-        expect: Option<NodeKey>,
+        sought: Sought,
         reached: impl FnOnce(&Session),
     ) -> Result<Session, SessionError> {
-        let (session, inbound) = Session::connect(&self.dialler, &admitted, &policy, &self.tls, expect).await?;
+        let (session, inbound) = Session::connect(&self.dialler, &admitted, &policy, &self.tls, sought).await?;
         reached(&session);
         (self.on_session)(session.clone(), inbound);
         Ok(session)

@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::net::{
     path::{PathKind, PathReport, info::PathInfo},
-    session::{Session, WeakSession},
+    session::{PeerName, Session, WeakSession},
 };
 
 /// How long a session that is to be used again may take to show that it is alive.
@@ -49,6 +49,7 @@ impl PathRank {
 #[derive(Debug)]
 struct SessionEntry {
     peer: NodeKey,
+    name: PeerName,
     path: watch::Receiver<PathReport>,
     local: Option<IpAddr>,
     session: WeakSession,
@@ -66,6 +67,7 @@ impl Sessions {
     pub(crate) fn enter(&self, session: &Session) -> ListedSession {
         let entry = SessionEntry {
             peer: session.peer(),
+            name: session.peer_name(),
             path: session.watch_path(),
             local: session.local_addr().map(|addr| addr.ip().to_canonical()),
             session: session.downgrade(),
@@ -86,7 +88,7 @@ impl Sessions {
 
     /// How each of them came about.
     pub(crate) fn paths(&self) -> Vec<PathInfo> {
-        self.0.borrow().entries.values().map(|entry| PathInfo::new(&entry.peer, &entry.path.borrow())).collect()
+        self.0.borrow().entries.values().map(|entry| PathInfo::new(entry.name.node(), &entry.path.borrow())).collect()
     }
 
     /// The same, for tests.

@@ -11,7 +11,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use keyferry_ice::{PairReport, Role, Stream};
-use keyferry_proto::{identity::NodeKey, signalling::Streams};
+use keyferry_proto::{dialling::Sought, identity::NodeKey, signalling::Streams};
 
 use super::trace::Trace;
 use crate::{
@@ -337,7 +337,7 @@ async fn make_session(
     tls: &Arc<SessionTls>,
 ) -> Result<(Session, InboundStreams), SessionError> {
     match peer {
-        PeerEnd::Callee(node) => Session::dial(path, tls, Some(node)).await,
+        PeerEnd::Callee(node) => Session::dial(path, tls, Sought::Node(node)).await,
         PeerEnd::Caller(node) => {
             let (session, inbound) = Session::accept(path, tls).await?;
             if session.peer() != node {

@@ -1,7 +1,7 @@
 //! Sessions: one authenticated, encrypted, multiplexed connection to one peer.
 //!
 //! ```text
-//! byte stream (a `Path`) → TLS 1.3, raw ed25519 keys both ways, ALPN keyferry/1 → yamux → streams
+//! byte stream (a `Path`) → proof of what is sought → TLS 1.3, raw ed25519 keys both ways, ALPN keyferry/2 → yamux → streams
 //! ```
 //! The dialling side opens the first stream, the control stream; every other stream carries one request.
 //!
@@ -12,8 +12,11 @@ mod counters;
 mod driver;
 mod early;
 mod error;
+mod first_flight;
 mod handle;
+mod key_share;
 mod messages;
+mod proof_verifier;
 mod proven;
 mod silence;
 mod stream;
@@ -21,7 +24,7 @@ mod tls;
 
 use std::sync::Arc;
 
-use keyferry_proto::identity::NodeKey;
+use keyferry_proto::dialling::Sought;
 use tokio::time::Instant;
 
 use self::proven::ProvenPeer;
@@ -30,7 +33,7 @@ pub use self::{
     driver::{MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, RECEIVE_MEMORY},
     early::EarlyDial,
     error::{Breakage, IdentityRefused, ProtocolError, SessionEnd, SessionError},
-    handle::{Session, WeakSession},
+    handle::{PeerName, Session, WeakSession},
     messages::{ReadError, StreamMessageReader, read_message, write_message},
     silence::{MAX_MISSED_PINGS, PING_INTERVAL},
     stream::{InboundStreams, SessionStream},
@@ -39,14 +42,14 @@ pub use self::{
 use crate::net::path::{self, AddressPolicy, Admitted, Connect, Path, race};
 
 impl Session {
-    /// Dials the admitted addresses and takes the first at which the right node proves itself: `expect`, or any node if
-    /// there is none. Another node at one address neither wins nor stops the others.
+    /// Dials the admitted addresses and takes the first at which the node that is sought proves itself, or whoever has the content that
+    /// is. Another node at one address neither wins nor stops the others.
     pub async fn connect<C: Connect>(
         connector: &C,
         admitted: &Admitted,
         policy: &AddressPolicy,
         tls: &Arc<SessionTls>,
-        expect: Option<NodeKey>,
+        sought: Sought,
     ) -> Result<(Self, InboundStreams), SessionError> {
         if admitted.addrs.is_empty() {
             return Err(SessionError::NothingToDial { refused: admitted.refused.clone() });
@@ -55,7 +58,7 @@ impl Session {
         let attempt = |remote| async move {
             let path = path::dial(connector, remote, policy, started).await;
             let path = path.map_err(|error| SessionError::Io(Arc::new(error)))?;
-            ProvenPeer::dial(path, tls, expect).await
+            ProvenPeer::dial(path, tls, sought).await
         };
         let late = || SessionError::HandshakeTimeout { limit: race::RaceLimits::default().deadline };
         let failed = |failed| SessionError::AllFailed { failed, refused: admitted.refused.clone() };
@@ -70,9 +73,9 @@ impl Session {
     pub async fn dial(
         path: Path,
         tls: &Arc<SessionTls>,
-        expect: Option<NodeKey>,
+        sought: Sought,
     ) -> Result<(Self, InboundStreams), SessionError> {
-        ProvenPeer::dial(path, tls, expect).await?.establish(tls).await
+        ProvenPeer::dial(path, tls, sought).await?.establish(tls).await
     }
 
     /// Makes a session over a connection that a peer made to this node.

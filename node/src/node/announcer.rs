@@ -27,7 +27,7 @@ use self::{
 use crate::{
     base::clock,
     content::store::Store,
-    net::path::RelayMode,
+    net::{path::RelayMode, session::SessionTls},
     reach::{
         gather::Gathered,
         rendezvous::{PublishError, Rendezvous},
@@ -60,6 +60,7 @@ pub(crate) struct Announcer {
     pub(crate) rendezvous: Rendezvous,
     pub(crate) secret: NodeSecret,
     pub(crate) store: Store,
+    pub(crate) tls: Arc<SessionTls>,
     /// Signalled when the store's roots have changed.
     pub(crate) roots_changed: Arc<Notify>,
     pub(crate) relay_mode: RelayMode,
@@ -116,6 +117,8 @@ impl Announcer {
                 let due = schedule.next().map(|(_, due)| due.saturating_duration_since(Instant::now()));
                 pause = due.unwrap_or(REPUBLISH_EVERY);
             }
+            // By another tag each day.
+            self.tls.set_contents(self.store.roots().iter().map(|root| root.hash), clock::now().day());
             self.announce_roots(&mut announced).await;
             tokio::select! {
                 () = self.roots_changed.notified() => {}

@@ -146,7 +146,7 @@ impl Node {
             None => default_name(&path)?,
         };
         let Root { hash, format, size, files, .. } = self.import(path, name.clone(), mode, events, cancel).await?;
-        self.roots_changed.notify_one();
+        self.tell_of_changed_roots();
         let address = Address::named(self.key(), name.clone());
         let address_with_hints = address.clone().with_hints(self.hints()).unwrap_or_else(|_| address.clone());
         Ok(Shared { name, hash, format, size, files, address, address_with_hints })
@@ -199,7 +199,7 @@ impl Node {
     pub async fn unshare(&self, name: &ShareName) -> Result<(), Error> {
         let unwanted = name.clone();
         match self.quick(move |store| store.unshare(&unwanted)).await? {
-            Some(_) => self.roots_changed.notify_one(),
+            Some(_) => self.tell_of_changed_roots(),
             None => return Err(Error::NotSharedHere { name: name.clone() }),
         }
         Ok(())
@@ -225,7 +225,7 @@ impl Node {
             return Err(Error::NotStored { what });
         };
         self.quick(move |store| store.remove_root(&hash)).await?;
-        self.roots_changed.notify_one();
+        self.tell_of_changed_roots();
         tell(events, Event::Removed { hash }).await;
         Ok(())
     }

@@ -210,8 +210,9 @@ impl From<FindError> for Failure {
             FindError::NoOffer { .. } => {
                 failure.try_to("check the key, and that `keyferry share` or `keyferry node` is running there")
             }
-            FindError::Unreachable { why, .. } if why.other_node().is_some() => {
-                failure.try_to("another node answers at that address: check the address and its ?via= part")
+            FindError::Unreachable { why, .. } if why.not_there().is_some() => {
+                failure.try_to("whoever is at that address does not answer as this node: check the key and its ?via= part, and that the clocks \
+                 of both machines show the right day")
             }
             FindError::Unreachable { why: SessionError::NothingToDial { .. }, .. } => failure.try_to(
                 "if you can reach that network, use the longer address with ?via= that `keyferry share` prints there",

@@ -95,7 +95,7 @@ impl Online {
         roots_changed: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let relays = configured_relays(config)?;
-        let (port, incoming) = bind(&config.listen).await?;
+        let (port, incoming) = bind(config).await?;
         let port = Arc::new(port);
         let tls = SessionTls::new(secret).map_err(|error| Error::Tls(error.into()))?;
         let relay = start_relay(config, &port, home)?;
@@ -139,6 +139,7 @@ impl Online {
             gatherer,
             host,
         };
+        online.offer_contents(store);
         online.let_sessions_in(config, incoming.sessions);
         online.until_stopped(notice_sleep(online.tls.troubles().clone()).boxed());
         online.until_stopped(follow_network(network, online.sessions.clone(), online.rendezvous.clone()).boxed());
@@ -162,9 +163,9 @@ impl Online {
             }
             None => incoming,
         };
-        // A node that only relays has nothing to serve and accepts no sessions. Nor does one that hides its addresses: TLS would tell
-        // whoever dials the port which node is there.
-        if self.relay_mode.allows_direct() && (config.announce || self.relay.is_none()) {
+        // One that announces nothing has sessions with those alone whom it dials or calls; one that hides its addresses lets nobody see
+        // that it is here.
+        if self.relay_mode.allows_direct() && config.announce {
             let accepting = self.host.clone().accept(incoming, Arc::clone(&self.port), Arc::clone(&self.tls));
             self.host.tasks.spawn(accepting);
         }
@@ -184,11 +185,17 @@ impl Online {
             rendezvous: self.rendezvous.clone(),
             secret: self.finder.caller.secret.clone(),
             store: store.clone(),
+            tls: Arc::clone(&self.tls),
             roots_changed: Arc::clone(roots_changed),
             relay_mode: self.relay_mode,
             sequence: Sequence::open(home.root()),
         };
         self.until_stopped(announcer.run().boxed());
+    }
+
+    /// Lets what is in the store be sought by its hash alone.
+    pub(crate) fn offer_contents(&self, store: &Store) {
+        self.tls.set_contents(store.roots().iter().map(|root| root.hash), clock::now().day());
     }
 
     fn until_stopped(&self, task: BoxFuture<'static, ()>) {
@@ -282,13 +289,17 @@ fn configured_relays(config: &NodeConfig) -> Result<Relays, Error> {
     Ok(Relays::new(config.turn.iter().map(parse).collect::<Result<_, Error>>()?))
 }
 
-async fn bind(listen: &[SocketAddr]) -> Result<(Port, IncomingConnections), PortError> {
-    if !listen.is_empty() {
-        return Port::bind(listen).await;
+async fn bind(config: &NodeConfig) -> Result<(Port, IncomingConnections), PortError> {
+    if !config.listen.is_empty() {
+        return Port::bind(&config.listen).await;
     }
     let everywhere = |port| {
         [SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)]
     };
+    // The usual port is where others expect a node that is there for them.
+    if !config.announce && config.relay.is_none() {
+        return Port::bind(&everywhere(0)).await;
+    }
     match Port::bind(&everywhere(DEFAULT_PORT)).await {
         Ok(bound) => Ok(bound),
         // Another node of this machine has the usual port.

@@ -106,7 +106,7 @@ impl Node {
 impl Connection {
     /// Which path the bytes take, and why.
     pub fn path(&self) -> PathInfo {
-        PathInfo::new(&self.peer(), &self.path_report())
+        PathInfo::new(Some(self.peer()), &self.path_report())
     }
 }
 

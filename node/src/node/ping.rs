@@ -43,7 +43,7 @@ impl Node {
             let total = began.elapsed();
             let session = settle(online, session, events).await;
             let round_trip = measure(&session, count.min(MAX_PINGS), events).await?;
-            let path = PathInfo::new(&session.peer(), &session.path());
+            let path = PathInfo::new(session.peer_name().node(), &session.path());
             tell(events, Event::Pinged(Pinged { node: node.to_string(), path, total, round_trip })).await;
             Ok(())
         };

@@ -3,7 +3,6 @@
 //! What it is not: the transfer (`crate::content::transfer`) or the finding of peers (`finder`); it joins them and tells events.
 
 use std::{
-    path::PathBuf,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -107,7 +106,7 @@ impl Node {
         let (outcome, over) = tokio::join!(fetching, finding);
         let outcome = outcome.map_err(|error| nobody_came(error, over))?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
-        self.roots_changed.notify_one();
+        self.tell_of_changed_roots();
         Ok(Fetched {
             hash: resolved.hash,
             format: outcome.format,
@@ -346,9 +345,9 @@ fn entry_event(entry: CatalogueEntry) -> Event {
 }
 
 fn source(given: &Given) -> SourceInfo {
-    SourceInfo { path: PathInfo::new(&given.node, &given.path), bytes: given.bytes }
+    SourceInfo { path: PathInfo::new(given.by.node(), &given.path), bytes: given.bytes }
 }
 
 fn path_info(session: &Session) -> PathInfo {
-    PathInfo::new(&session.peer(), &session.path())
+    PathInfo::new(session.peer_name().node(), &session.path())
 }

@@ -74,6 +74,14 @@ impl Node {
         Ok(Arc::new(Self { home, secret, store, server, announces, calls, online, roots_changed, received_bytes }))
     }
 
+    /// Has everybody follow who depends on the store's roots.
+    pub(super) fn tell_of_changed_roots(&self) {
+        if let Some(online) = &self.online {
+            online.offer_contents(&self.store);
+        }
+        self.roots_changed.notify_one();
+    }
+
     /// The public key of this node.
     pub fn key(&self) -> NodeKey {
         self.secret.public()

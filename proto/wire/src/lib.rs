@@ -7,6 +7,7 @@ pub mod address;
 pub mod catalogue;
 pub mod codec;
 pub mod collection;
+pub mod dialling;
 pub mod frame;
 pub mod hash;
 pub mod identity;

@@ -8,8 +8,9 @@ use keyferry::net::{
     session::{InboundStreams, Session, SessionTls},
 };
 use keyferry_proto::{
+    dialling::Sought,
     hash::ContentHash,
-    identity::NodeSecret,
+    identity::{NodeKey, NodeSecret},
     message::{ContentRequest, Hello, Message, Request, VERSION},
     transfer::units::UnitRanges,
 };
@@ -25,6 +26,7 @@ struct Scene {
     address: String,
     hash: ContentHash,
     addr: SocketAddr,
+    node: NodeKey,
 }
 
 fn scene() -> Result<Scene> {
@@ -35,14 +37,16 @@ fn scene() -> Result<Scene> {
     let hinted = shared.address_with_hints.to_string();
     let port = hinted.rsplit("/tcp/").next().context("a hint with a port")?;
     let addr = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
-    Ok(Scene { lab, sharer, source, address: shared.address_with_hints.to_string(), hash: shared.hash, addr })
+    let node = shared.address.node().context("an address of a node")?;
+    Ok(Scene { lab, sharer, source, address: shared.address_with_hints.to_string(), hash: shared.hash, addr, node })
 }
 
-async fn session(addr: SocketAddr, key: u8) -> Result<(Session, InboundStreams)> {
+async fn session(scene: &Scene, key: u8) -> Result<(Session, InboundStreams)> {
     let tls = SessionTls::new(&NodeSecret::from_bytes(&[key; 32]))?;
+    let (addr, node) = (scene.addr, scene.node);
     let stream = TcpStream::connect(addr).await?;
     let report = PathReport::dialled(addr, &AddressPolicy::for_listeners(&[addr])?, Duration::ZERO);
-    let (session, streams) = Session::dial(Path { stream: stream.into(), report }, &tls, None).await?;
+    let (session, streams) = Session::dial(Path { stream: stream.into(), report }, &tls, Sought::Node(node)).await?;
     let mut control = session.open().await?;
     let hello = Hello { version: VERSION, features: u64::MAX, agent: "x".repeat(100) };
     control.write_all(&Request::Control(hello).to_frame()).await?;
@@ -65,7 +69,7 @@ fn requests_that_are_nonsense_end_in_nothing_worse() -> Result<()> {
     run(async {
         let everything = Request::Content(ContentRequest { root: scene.hash, ranges: UnitRanges::all() }).to_frame();
         for round in 0..60_u8 {
-            let (session, _streams) = session(scene.addr, 50).await?;
+            let (session, _streams) = session(&scene, 50).await?;
             let mut stream = session.open().await?;
             let bytes = match round % 6 {
                 0 => vec![0xff; 4],
@@ -97,7 +101,7 @@ fn getters_that_never_read_do_not_block_others() -> Result<()> {
     run(async {
         let mut kept = Vec::new();
         for key in 60..70 {
-            let (session, streams) = session(scene.addr, key).await?;
+            let (session, streams) = session(&scene, key).await?;
             let request = ContentRequest { root: scene.hash, ranges: UnitRanges::all() };
             for _ in 0..8 {
                 let mut stream = session.open().await?;
@@ -117,7 +121,7 @@ fn getters_that_never_read_do_not_block_others() -> Result<()> {
 fn ranges_beyond_the_end_are_no_content() -> Result<()> {
     let scene = scene()?;
     run(async {
-        let (session, _streams) = session(scene.addr, 80).await?;
+        let (session, _streams) = session(&scene, 80).await?;
         for ranges in [UnitRanges::from(1 << 40..u64::MAX), UnitRanges::from(u64::MAX - 2..u64::MAX - 1)] {
             let mut stream = session.open().await?;
             let request = Request::Content(ContentRequest { root: scene.hash, ranges });

@@ -8,7 +8,8 @@ use crate::text::{plural, safe};
 
 /// A path of a session.
 pub(super) fn path_text(path: &PathInfo) -> String {
-    format!("{} at {}, {}", safe(&path.node), path.remote, safe(&path.description))
+    let node = path.node.as_deref().map_or_else(|| "somebody".to_owned(), safe);
+    format!("{node} at {}, {}", path.remote, safe(&path.description))
 }
 
 /// A relay that this node may use.

@@ -39,7 +39,7 @@ fn shared() -> Shared {
 
 fn path(node: &str) -> PathInfo {
     PathInfo {
-        node: node.to_owned(),
+        node: Some(node.to_owned()),
         remote: "192.0.2.1:4600".parse().unwrap(),
         path: PathClass::Direct,
         strategy: PathStrategy::Dialled,

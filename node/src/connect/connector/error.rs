@@ -110,9 +110,9 @@ impl FindError {
         }
     }
 
-    /// Whether another node answers at the address.
+    /// Whether somebody answers at the address who does not answer as the node.
     pub(crate) fn is_of_another_node(&self) -> bool {
-        matches!(self, Self::Unreachable { why, .. } if why.other_node().is_some())
+        matches!(self, Self::Unreachable { why, .. } if why.not_there().is_some())
     }
 }
 
@@ -134,7 +134,7 @@ impl Tried {
     pub(crate) fn may_be_outdated(&self) -> bool {
         let is_final = self.call.as_ref().is_some_and(CallError::is_final);
         let nobody_there =
-            matches!(&self.dial, Some(why @ SessionError::AllFailed { .. }) if why.other_node().is_none());
+            matches!(&self.dial, Some(why @ SessionError::AllFailed { .. }) if why.not_there().is_none());
         self.had_offer && !is_final && (nobody_there || self.call.is_some())
     }
 
@@ -142,7 +142,7 @@ impl Tried {
     pub(crate) fn into_error(self, node: NodeKey) -> Option<FindError> {
         let Self { had_offer, other_version, dial, call } = self;
         if let Some(why) = &dial
-            && why.other_node().is_some()
+            && why.not_there().is_some()
         {
             return dial.map(|why| FindError::Unreachable { node, why });
         }

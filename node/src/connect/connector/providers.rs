@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use keyferry_proto::{hash::ContentHash, identity::NodeKey, offer::content_record_key};
+use keyferry_proto::{dialling::Sought, hash::ContentHash, identity::NodeKey, offer::content_record_key};
 use libp2p::Multiaddr;
 use tokio::sync::{mpsc, watch};
 
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::net::{
     path::{AddressPolicy, PathReport, info::PathInfo},
-    session::Session,
+    session::{PeerName, Session},
 };
 
 /// Pause before a node is connected to again that has ended its session soon; doubled up to [`RETRY_PAUSE_MAX`].
@@ -91,7 +91,7 @@ impl Finder {
                 if !self.use_best(node, hints, session, connected, found).await {
                     return;
                 }
-                connected.leave(&node);
+                connected.leave(&node.into());
                 // A node that takes connections and ends them at once is tried less and less often.
                 if since.elapsed() > STOOD_FOR {
                     pause = RETRY_PAUSE;
@@ -152,7 +152,7 @@ impl Finder {
                         }
                     },
                     better = attempted(&mut direct) => break better,
-                    Ok(()) = path.changed() => found.tell_path(node, &mut path).await,
+                    Ok(()) = path.changed() => found.tell_path(node.into(), &mut path).await,
                 }
             };
             connected.moved(&present);
@@ -179,8 +179,9 @@ impl Finder {
             for hint in resolve_hints(hints).await {
                 if !connected.at_any(&[hint]) {
                     let policy = AddressPolicy::for_listeners(self.port.local_addrs());
-                    attempts
-                        .extend(policy.map(|policy| self.attempt(policy.admit(&[], &[hint]), policy, None, not_told)));
+                    attempts.extend(policy.map(|policy| {
+                        self.attempt(policy.admit(&[], &[hint]), policy, Sought::Content(root), not_told)
+                    }));
                 }
             }
             let mut open = true;
@@ -189,14 +190,14 @@ impl Finder {
                     provider = providers.recv(), if open && attempts.len() < MAX_ATTEMPTS => match provider {
                         Some(provider) if connected.count() < MAX_PROVIDERS && !connected.at_any(&provider.addrs) => {
                             let Ok(policy) = AddressPolicy::for_listeners(self.port.local_addrs()) else { continue };
-                            attempts.push(self.attempt(policy.admit(&provider.addrs, &[]), policy, None, not_told));
+                            attempts.push(self.attempt(policy.admit(&provider.addrs, &[]), policy, Sought::Content(root), not_told));
                         }
                         Some(_) => {}
                         None => open = false,
                     },
                     Some(ended) = attempts.next(), if !attempts.is_empty() => match ended {
-                        Ok(session) if self.may_enter(&session, connected) => {
-                            let (closed, peer, connected) = (session.closed(), session.peer(), connected.clone());
+                        Ok(session) if Self::may_enter(&session, connected) => {
+                            let (closed, peer, connected) = (session.closed(), session.peer_name(), connected.clone());
                             let mut path = session.watch_path();
                             board.inspect(|board| board.found());
                             if !found.send(session, &mut path).await {
@@ -227,8 +228,8 @@ impl Finder {
         }
     }
 
-    fn may_enter(&self, session: &Session, connected: &ConnectedProviders) -> bool {
-        session.peer() != self.tls.node() && connected.count() < MAX_PROVIDERS && connected.enter(session)
+    fn may_enter(session: &Session, connected: &ConnectedProviders) -> bool {
+        connected.count() < MAX_PROVIDERS && connected.enter(session)
     }
 }
 
@@ -241,25 +242,25 @@ struct FoundSessions {
 impl FoundSessions {
     /// Tells of the path of a session, then hands it over. False if nobody takes it any more.
     async fn send(&self, session: Session, path: &mut watch::Receiver<PathReport>) -> bool {
-        self.tell_path(session.peer(), path).await;
+        self.tell_path(session.peer_name(), path).await;
         self.sessions.send(session).await.is_ok()
     }
 
-    async fn tell_path(&self, node: NodeKey, path: &mut watch::Receiver<PathReport>) {
-        let path = PathInfo::new(&node, &path.borrow_and_update());
+    async fn tell_path(&self, peer: PeerName, path: &mut watch::Receiver<PathReport>) {
+        let path = PathInfo::new(peer.node(), &path.borrow_and_update());
         (self.paths)(path).await;
     }
 }
 
 /// The providers that a fetch has a session with, and where they are.
 #[derive(Debug, Clone, Default)]
-struct ConnectedProviders(Arc<watch::Sender<HashMap<NodeKey, SocketAddr>>>);
+struct ConnectedProviders(Arc<watch::Sender<HashMap<PeerName, SocketAddr>>>);
 
 impl ConnectedProviders {
     /// False if the node is there already.
     fn enter(&self, session: &Session) -> bool {
-        let (node, remote) = (session.peer(), session.path().remote);
-        self.0.send_if_modified(|nodes| match nodes.entry(node) {
+        let (peer, remote) = (session.peer_name(), session.path().remote);
+        self.0.send_if_modified(|nodes| match nodes.entry(peer) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
                 place.insert(remote);
@@ -268,16 +269,16 @@ impl ConnectedProviders {
         })
     }
 
-    fn leave(&self, node: &NodeKey) {
+    fn leave(&self, peer: &PeerName) {
         self.0.send_modify(|nodes| {
-            nodes.remove(node);
+            nodes.remove(peer);
         });
     }
 
     /// Notes that a node is connected from elsewhere now.
     fn moved(&self, session: &Session) {
         self.0.send_modify(|nodes| {
-            nodes.insert(session.peer(), session.path().remote);
+            nodes.insert(session.peer_name(), session.path().remote);
         });
     }
 
@@ -289,7 +290,7 @@ impl ConnectedProviders {
     /// Waits until the node is not there.
     async fn left(&self, node: &NodeKey) {
         // An error means that nobody can be there any more.
-        let _ = self.0.subscribe().wait_for(|nodes| !nodes.contains_key(node)).await;
+        let _ = self.0.subscribe().wait_for(|nodes| !nodes.contains_key(&PeerName::Node(*node))).await;
     }
 
     fn at_any(&self, addrs: &[SocketAddr]) -> bool {

@@ -16,7 +16,6 @@ use std::{
 
 use keyferry_proto::{
     hash::ContentFormat,
-    identity::NodeKey,
     transfer::{
         schedule::{
             DropReason, ProviderId, RequestId, Schedule, ScheduleConfig, ScheduleError, ScheduleInput, ScheduleOutput,
@@ -45,7 +44,7 @@ use super::{
     receive::ReceiveError,
     sink::RequestProgress,
 };
-use crate::net::session::Session;
+use crate::net::session::{PeerName, Session};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(200);
@@ -83,7 +82,7 @@ pub(super) struct Attempt {
 #[derive(Default)]
 struct PlanBasis {
     /// Who described a blob; its word is proven only by the last chunk.
-    by: Option<NodeKey>,
+    by: Option<PeerName>,
     is_disputed: bool,
 }
 
@@ -221,9 +220,9 @@ impl Attempt {
         self.requests.start(provider, request, ranges, session, Arc::clone(&self.context));
     }
 
-    /// Takes a session with a node that may have the content.
+    /// Takes a session with somebody who may have the content.
     fn on_session(&mut self, now: Instant, session: Session) -> Result<(), FetchError> {
-        let peer = session.peer();
+        let peer = session.peer_name();
         if self.ledger.is_banned(&peer) {
             tracing::debug!("a provider that lied is not asked again");
             return Ok(());
@@ -231,7 +230,7 @@ impl Attempt {
         if self.providers.are_all_lost() {
             self.back_since = now;
         }
-        let known = self.schedule.providers().find(|id| self.providers.node(*id) == Some(peer));
+        let known = self.schedule.providers().find(|id| self.providers.name(*id) == Some(peer));
         if let Some(id) = known {
             let was_alive = self.providers.is_alive(id);
             if !self.providers.move_to(id, session) {
@@ -288,7 +287,7 @@ impl Attempt {
             }
             RequestProgress::Planned { have } => {
                 self.requests.planned();
-                self.description.by = self.providers.node(provider);
+                self.description.by = self.providers.name(provider);
                 self.on_planned(now, have)?;
                 self.input_at(now, ScheduleInput::Alive(provider))
             }
@@ -327,7 +326,7 @@ impl Attempt {
         ended: Result<(), ReceiveError>,
     ) -> Result<(), AttemptError> {
         let ask_again = ScheduleInput::RequestEnded { provider, request };
-        let node = self.providers.node(provider);
+        let node = self.providers.name(provider);
         let error = match ended {
             Ok(()) => return Ok(self.input(ask_again)?),
             Err(ReceiveError::Local(error)) => return Err(AttemptError::Failed(error)),
@@ -409,7 +408,7 @@ impl Attempt {
     }
 
     /// The provider on whose unproven word the plan rests, if it rests on one.
-    fn unproven_describer(&self) -> Option<NodeKey> {
+    fn unproven_describer(&self) -> Option<PeerName> {
         let plan = self.context.plan.get().filter(|plan| plan.format == ContentFormat::Blob)?;
         self.description.by.filter(|_| !self.tally.proves_size(plan))
     }
@@ -421,10 +420,10 @@ impl Attempt {
         }
     }
 
-    /// Never asks a node again, whatever session it comes by.
-    fn ban(&mut self, node: NodeKey) {
-        self.ledger.ban(node);
-        self.providers.remove(&node);
+    /// Never asks a provider again, whatever session it comes by.
+    fn ban(&mut self, provider: PeerName) {
+        self.ledger.ban(provider);
+        self.providers.remove(&provider);
     }
 }
 

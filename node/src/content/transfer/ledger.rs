@@ -8,17 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_proto::identity::NodeKey;
 use tokio::sync::watch;
 
 use super::{ProviderError, context::Arrivals};
-use crate::net::{path::PathReport, session::Session};
+use crate::net::{
+    path::PathReport,
+    session::{PeerName, Session},
+};
 
 /// What came from a provider by one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
     /// The provider.
-    pub node: NodeKey,
+    pub by: PeerName,
     /// How it was connected.
     pub path: PathReport,
     /// The bytes of content that were kept.
@@ -29,7 +31,7 @@ pub struct Given {
 pub(super) struct Ledger {
     arrivals: Arc<Arrivals>,
     /// Those who sent what does not hash to what was asked for; they are not asked again.
-    banned: HashSet<NodeKey>,
+    banned: HashSet<PeerName>,
     /// What was kept of whom. No session: one that is left for a better one is to end.
     given: Vec<Contribution>,
     /// Bytes of content that were here before the first attempt.
@@ -56,13 +58,13 @@ impl Ledger {
         &self.arrivals
     }
 
-    /// Never asks a node again.
-    pub(super) fn ban(&mut self, node: NodeKey) {
-        self.banned.insert(node);
+    /// Never asks a provider again.
+    pub(super) fn ban(&mut self, provider: PeerName) {
+        self.banned.insert(provider);
     }
 
-    pub(super) fn is_banned(&self, node: &NodeKey) -> bool {
-        self.banned.contains(node)
+    pub(super) fn is_banned(&self, provider: &PeerName) -> bool {
+        self.banned.contains(provider)
     }
 
     /// Notes what has gone wrong with a provider.
@@ -104,7 +106,7 @@ impl Ledger {
                     kept.path = session.watch_path();
                 }
             }
-            None => self.given.push(Contribution { node: session.peer(), path: session.watch_path(), bytes }),
+            None => self.given.push(Contribution { by: session.peer_name(), path: session.watch_path(), bytes }),
         }
     }
 
@@ -129,7 +131,7 @@ impl Ledger {
 
 /// What was kept of what came from a provider by one path, of which more may still become known.
 struct Contribution {
-    node: NodeKey,
+    by: PeerName,
     path: watch::Receiver<PathReport>,
     bytes: u64,
 }
@@ -138,10 +140,12 @@ impl Contribution {
     /// Whether a session is with this provider, by this path.
     fn is_of(&self, session: &Session) -> bool {
         let (known, path) = (self.path.borrow(), session.path());
-        self.node == session.peer() && known.remote == path.remote && known.kind.is_relayed() == path.kind.is_relayed()
+        self.by == session.peer_name()
+            && known.remote == path.remote
+            && known.kind.is_relayed() == path.kind.is_relayed()
     }
 
     fn into_given(self) -> Given {
-        Given { node: self.node, path: self.path.borrow().clone(), bytes: self.bytes }
+        Given { by: self.by, path: self.path.borrow().clone(), bytes: self.bytes }
     }
 }

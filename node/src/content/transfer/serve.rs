@@ -13,6 +13,7 @@ use std::{
 
 use keyferry_proto::{
     catalogue::{CatalogueEntry, SignedEntry},
+    dialling::Sought,
     hash::{ContentFormat, ContentHash},
     identity::NodeSecret,
     message::{
@@ -61,6 +62,8 @@ pub struct ContentServer {
     limits: Arc<ServeLimits>,
     /// The places of one session.
     of_session: Arc<Semaphore>,
+    /// What the session is for, if not for the whole node.
+    only: Option<ContentHash>,
     counters: Arc<ServeCounters>,
     sent_bytes: Arc<Counter>,
 }
@@ -108,6 +111,9 @@ enum ServeError {
     /// The peer's fault.
     #[error("the peer opened a second control stream")]
     SecondControl,
+    /// The peer's fault.
+    #[error("the peer asked for something else than the session is for")]
+    NotSought,
     /// This side's fault: the store holds something that has no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -140,15 +146,20 @@ impl ContentServer {
             secret,
             limits: Arc::new(limits),
             of_session,
+            only: None,
             counters: Arc::default(),
             sent_bytes: Arc::default(),
         }
     }
 
-    /// The same server for one more session, which has places of its own.
+    /// The same server for one more session, which has places of its own, and in which nothing is answered but what it was made for.
     #[must_use]
-    pub fn for_session(&self) -> Self {
-        Self { of_session: Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION)), ..self.clone() }
+    pub fn for_session(&self, sought: &Sought) -> Self {
+        let only = match sought {
+            Sought::Node(_) => None,
+            Sought::Content(hash) => Some(*hash),
+        };
+        Self { of_session: Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION)), only, ..self.clone() }
     }
 
     #[cfg(test)]
@@ -172,7 +183,13 @@ impl ContentServer {
         match self.answer(&mut stream).await {
             Ok(protocol) => protocol.map(|protocol| (protocol, stream)),
             Err(error) => {
-                if matches!(error, ServeError::BadRequest(_) | ServeError::NoRequest | ServeError::SecondControl) {
+                if matches!(
+                    error,
+                    ServeError::BadRequest(_)
+                        | ServeError::NoRequest
+                        | ServeError::SecondControl
+                        | ServeError::NotSought
+                ) {
                     self.counters.bad_requests.add_one();
                 }
                 tracing::debug!(%error, "an answer ended early");
@@ -188,6 +205,11 @@ impl ContentServer {
             Ok(Err(error)) => return Err(ServeError::BadRequest(error)),
             Err(_) => return Err(ServeError::NoRequest),
         };
+        if let Some(only) = self.only
+            && !matches!(&request, Request::Content(content) if content.root == only)
+        {
+            return Err(ServeError::NotSought);
+        }
         match request {
             Request::Resolve(name) => {
                 let _place = self.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;

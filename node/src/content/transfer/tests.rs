@@ -157,7 +157,7 @@ async fn until(is_so: impl Fn() -> bool) {
 }
 
 fn givers(outcome: &FetchOutcome) -> Vec<keyferry_proto::identity::NodeKey> {
-    outcome.from.iter().map(|given| given.node).collect()
+    outcome.from.iter().map(|given| given.by.node().unwrap()).collect()
 }
 
 fn make_tree(dir: &Path) {

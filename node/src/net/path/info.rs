@@ -19,8 +19,8 @@ use crate::{
 /// How a connection came about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathInfo {
-    /// The node at the other end, as text.
-    pub node: String,
+    /// The key of the node at the other end, as text; none if it does not show it to whoever seeks content alone.
+    pub node: Option<String>,
     /// Its address, as this side sees it.
     pub remote: SocketAddr,
     /// Whether anybody stands in between.
@@ -74,14 +74,14 @@ pub enum PathStrategy {
 
 impl PathInfo {
     /// Tells of the path to a node.
-    pub fn new(node: &NodeKey, report: &PathReport) -> Self {
+    pub fn new(node: Option<NodeKey>, report: &PathReport) -> Self {
         let (strategy, ttl) = strategy_of(report.kind);
         let (relay, why) = match report.kind {
             PathKind::Relayed { by, why, .. } => (Some(by), why.map(|why| why.to_string())),
             PathKind::Dialled | PathKind::Accepted | PathKind::Punched(_) => (None, None),
         };
         Self {
-            node: node.to_string(),
+            node: node.map(|node| node.to_string()),
             remote: report.remote,
             path: if report.kind.is_relayed() { PathClass::Relay } else { PathClass::Direct },
             strategy,
@@ -157,7 +157,7 @@ mod tests {
             took: Duration::from_micros(34_500),
         };
 
-        let line = serde_json::to_value(PathInfo::new(&node, &report)).unwrap();
+        let line = serde_json::to_value(PathInfo::new(Some(node), &report)).unwrap();
 
         let expected = serde_json::json!({
             "node": node.to_string(), "remote": "192.0.2.7:4", "path": "direct", "strategy": "opening-syn", "ttl": 2,
@@ -165,7 +165,7 @@ mod tests {
             "description": "direct (opening SYN, TTL 2, 34 ms)", "took_ms": 34.5,
         });
         assert_eq!(line, expected);
-        assert_eq!(serde_json::from_value::<PathInfo>(line).unwrap(), PathInfo::new(&node, &report));
+        assert_eq!(serde_json::from_value::<PathInfo>(line).unwrap(), PathInfo::new(Some(node), &report));
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
             took: Duration::from_millis(34),
         };
 
-        let line = serde_json::to_value(PathInfo::new(&node, &report)).unwrap();
+        let line = serde_json::to_value(PathInfo::new(Some(node), &report)).unwrap();
 
         let expected = serde_json::json!({
             "node": node.to_string(), "remote": "203.0.113.1:50000", "path": "relay", "strategy": "to-relay",

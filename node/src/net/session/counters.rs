@@ -21,6 +21,8 @@ counters! {
     pub struct SessionCounters {
         /// Peers that proved to be somebody else.
         pub wrong_identity = "session_wrong_identity",
+        /// Connections of diallers that did not know whom or what they sought.
+        pub unproven = "session_unproven",
         /// TLS handshakes that failed.
         pub tls_failures = "session_tls_failures",
         /// Handshakes that took too long.
@@ -39,7 +41,8 @@ counters! {
 impl SessionCounters {
     pub(super) fn count(&self, error: &SessionError) {
         let counter = match error {
-            SessionError::Identity(IdentityRefused::Ourselves) | SessionError::Io(_) => return,
+            SessionError::Identity(IdentityRefused::Ourselves) | SessionError::Io(_) | SessionError::NotThere => return,
+            SessionError::Unproven => &self.unproven,
             SessionError::Identity(_) => &self.wrong_identity,
             SessionError::Tls(_) => &self.tls_failures,
             SessionError::HandshakeTimeout { .. } => &self.handshake_timeouts,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use keyferry_proto::identity::NodeKey;
+use keyferry_proto::{dialling::Sought, identity::NodeKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf},
     time::timeout,
@@ -36,6 +36,7 @@ const SAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A handshake that waits for its path.
 pub struct EarlyDial {
     tls: Arc<SessionTls>,
+    sought: Sought,
     coming: Arc<Mutex<Coming>>,
     handshake: BoxFuture<'static, io::Result<(Tls<Awaited>, NodeKey)>>,
     first_words: Vec<u8>,
@@ -60,8 +61,8 @@ impl EarlyDial {
         let (coming, traffic) = (Arc::new(Mutex::new(Coming::Words(Vec::new()))), Arc::new(SessionTraffic::default()));
         let stream = Awaited { coming: Arc::clone(&coming), stream: None };
         let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
-        let own = Arc::clone(tls);
-        let mut handshake = async move { own.identity.connect(io, Some(node)).await }.boxed();
+        let (own, sought) = (Arc::clone(tls), Sought::Node(node));
+        let mut handshake = async move { own.identity.connect(io, sought).await }.boxed();
         // It writes its first words, and then waits for an answer.
         if let Some(Err(error)) = (&mut handshake).now_or_never() {
             return Err(SessionError::of_handshake(error));
@@ -70,7 +71,7 @@ impl EarlyDial {
             Coming::Words(words) => words.clone(),
             Coming::Here(_) => Vec::new(),
         };
-        Ok(Self { tls: Arc::clone(tls), coming, handshake, first_words, traffic })
+        Ok(Self { tls: Arc::clone(tls), sought, coming, handshake, first_words, traffic })
     }
 
     /// What to send to the peer on the path before anything else.
@@ -89,8 +90,7 @@ impl EarlyDial {
         }
         let local = stream.tcp().local_addr().ok();
         *lock(&self.coming) = Coming::Here(Some(stream));
-        let mut proven =
-            ProvenPeer::after(self.handshake, report, &self.tls, yamux::Mode::Client, self.traffic).await?;
+        let mut proven = ProvenPeer::dialled(self.handshake, report, &self.tls, self.sought, self.traffic).await?;
         proven.local = local;
         proven.establish(&self.tls).await
     }

@@ -33,7 +33,7 @@ pub enum IdentityRefused {
     #[error("the peer showed an unusable key: {0}")]
     BadKey(NodeKeyError),
     /// The peer speaks TLS, but not this protocol.
-    #[error("the peer does not speak keyferry/1")]
+    #[error("the peer does not speak keyferry/2")]
     WrongProtocol,
 }
 
@@ -43,6 +43,13 @@ pub enum SessionError {
     /// The peer's identity was refused; the peer or the address is wrong.
     #[error(transparent)]
     Identity(#[from] IdentityRefused),
+    /// Whoever is at the other end has ended the connection without a word: it is not who is sought, or its clock is more than a day
+    /// off.
+    #[error("whoever is there does not know what is sought")]
+    NotThere,
+    /// The dialler has not proven to know what it seeks here; it is at fault.
+    #[error("the dialler does not show that it knows whom or what it seeks")]
+    Unproven,
     /// The TLS handshake failed for another reason; the peer is at fault, or is no keyferry node.
     #[error("the TLS handshake failed: {0}")]
     Tls(Arc<rustls::Error>),
@@ -95,15 +102,14 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// The first address at which another node than the expected one answered: who was expected, who is there.
-    pub fn other_node(&self) -> Option<(NodeKey, NodeKey)> {
+    /// The first address at which somebody answers who is not who is sought.
+    pub fn not_there(&self) -> Option<SocketAddr> {
         let Self::AllFailed { failed, .. } = self else {
             return None;
         };
-        failed.iter().find_map(|(_, error)| match error {
-            Self::Identity(IdentityRefused::OtherNode { expected, got }) => Some((**expected, **got)),
-            _ => None,
-        })
+        let not_there =
+            |error: &Self| matches!(error, Self::NotThere | Self::Identity(IdentityRefused::OtherNode { .. }));
+        failed.iter().find(|(_, error)| not_there(error)).map(|(addr, _)| *addr)
     }
 
     /// Sorts out an error of the TLS layer: the identity, the handshake or the connection.

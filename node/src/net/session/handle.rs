@@ -11,6 +11,7 @@ use std::{
 };
 
 use keyferry_proto::{
+    dialling::Sought,
     identity::NodeKey,
     message::{Goodbye, Hello},
 };
@@ -34,12 +35,22 @@ pub struct Session {
     shared: Arc<SessionState>,
 }
 
+/// Who is at the other end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PeerName {
+    /// A node, by its key.
+    Node(NodeKey),
+    /// Whoever is at this address, under a key that will be thrown away.
+    At(SocketAddr),
+}
+
 /// A handle that does not keep the session up.
 #[derive(Clone)]
 pub struct WeakSession(Weak<SessionState>);
 
 pub(super) struct SessionState {
     pub(super) peer: NodeKey,
+    pub(super) sought: Sought,
     pub(super) path: watch::Sender<PathReport>,
     pub(super) local: Option<SocketAddr>,
     pub(super) hello: watch::Receiver<Option<Hello>>,
@@ -60,6 +71,20 @@ impl Session {
     /// The node at the other end.
     pub fn peer(&self) -> NodeKey {
         self.shared.peer
+    }
+
+    /// What the side that has dialled seeks, and has proven to know: the node at the other end, or a content, for which alone the
+    /// session is then; both sides are under keys of this session alone.
+    pub fn sought(&self) -> Sought {
+        self.shared.sought
+    }
+
+    /// Who the peer is, as it is known beyond this session.
+    pub fn peer_name(&self) -> PeerName {
+        match self.sought() {
+            Sought::Node(_) => PeerName::Node(self.peer()),
+            Sought::Content(_) => PeerName::At(self.path().remote),
+        }
     }
 
     /// What the peer says of itself: its version, features and program. The side that has dialled hears it a round trip after
@@ -170,6 +195,22 @@ impl Session {
 
     fn end_error(&self) -> SessionError {
         SessionError::Ended(self.end().unwrap_or(SessionEnd::ClosedHere))
+    }
+}
+
+impl PeerName {
+    /// The key of the node, if it has shown it.
+    pub fn node(&self) -> Option<NodeKey> {
+        match self {
+            Self::Node(node) => Some(*node),
+            Self::At(_) => None,
+        }
+    }
+}
+
+impl From<NodeKey> for PeerName {
+    fn from(node: NodeKey) -> Self {
+        Self::Node(node)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
-use keyferry_proto::identity::NodeKey;
+use keyferry_proto::{dialling::Sought, identity::NodeKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader},
     sync::{Semaphore, mpsc, watch},
@@ -17,12 +17,16 @@ use super::{
     counters::{Metered, SessionTraffic},
     driver::{self, DriverLinks, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS},
     error::{SessionEnd, SessionError},
+    first_flight::{self, Reread},
     handle::{Session, SessionState, open_stream},
     silence::PING_INTERVAL,
     stream::InboundStreams,
     tls::SessionTls,
 };
-use crate::net::path::{Path, PathReport, PathStream};
+use crate::{
+    base::clock,
+    net::path::{Path, PathReport, PathStream},
+};
 
 /// How much is read from the socket at once; rustls by itself asks for 4 KiB at a time.
 pub(super) const READ_BUFFER: usize = 128 * 1024;
@@ -34,6 +38,7 @@ pub(super) type Tls<T> = TlsStream<BufReader<Metered<T>>>;
 pub(super) struct ProvenPeer<T> {
     stream: Tls<T>,
     peer: NodeKey,
+    sought: Sought,
     pub(super) path: PathReport,
     pub(super) local: Option<SocketAddr>,
     traffic: Arc<SessionTraffic>,
@@ -42,63 +47,56 @@ pub(super) struct ProvenPeer<T> {
 
 impl ProvenPeer<PathStream> {
     /// Proves the peer of a path that this node dialled.
-    pub(super) async fn dial(path: Path, tls: &SessionTls, expect: Option<NodeKey>) -> Result<Self, SessionError> {
-        Self::prove_path(path, tls, yamux::Mode::Client, expect).await
-    }
-
-    /// Proves the peer of a connection that it made to this node.
-    pub(super) async fn accept(path: Path, tls: &SessionTls) -> Result<Self, SessionError> {
-        Self::prove_path(path, tls, yamux::Mode::Server, None).await
-    }
-
-    async fn prove_path(
-        path: Path,
-        tls: &SessionTls,
-        mode: yamux::Mode,
-        expect: Option<NodeKey>,
-    ) -> Result<Self, SessionError> {
+    pub(super) async fn dial(path: Path, tls: &SessionTls, sought: Sought) -> Result<Self, SessionError> {
         let local = path.stream.tcp().local_addr().ok();
-        let proven = Self::prove(path.stream, path.report, tls, mode, expect).await?;
+        let traffic = Arc::new(SessionTraffic::default());
+        let io = BufReader::with_capacity(READ_BUFFER, Metered::new(path.stream, traffic.clone()));
+        let handshake = tls.identity.connect(io, sought);
+        let proven = Self::dialled(handshake, path.report, tls, sought, traffic).await?;
         Ok(Self { local, ..proven })
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
-    async fn prove(
-        stream: T,
-        path: PathReport,
-        tls: &SessionTls,
-        mode: yamux::Mode,
-        expect: Option<NodeKey>,
-    ) -> Result<Self, SessionError> {
+impl ProvenPeer<Reread<PathStream>> {
+    /// Proves the peer of a connection that it made to this node, and has it prove first that it knows what it seeks. Whoever does not
+    /// is not answered, whatever it has sent.
+    pub(super) async fn accept(path: Path, tls: &SessionTls) -> Result<Self, SessionError> {
+        let local = path.stream.tcp().local_addr().ok();
         let traffic = Arc::new(SessionTraffic::default());
-        let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
+        let mut stream = path.stream;
         let handshake = async {
-            match mode {
-                yamux::Mode::Client => tls.identity.connect(io, expect).await,
-                yamux::Mode::Server => tls.identity.accept(io).await,
-            }
+            let (first, shown) = first_flight::read(&mut stream).await.map_err(SessionError::of_handshake)?;
+            let sought = shown.and_then(|shown| tls.proofs.verify(&shown, clock::now()));
+            let sought = sought.ok_or(SessionError::Unproven)?;
+            let io = Metered::new(Reread::new(first, stream), traffic.clone());
+            let io = BufReader::with_capacity(READ_BUFFER, io);
+            let (stream, peer) = tls.identity.accept(io, sought).await.map_err(SessionError::of_handshake)?;
+            Ok((stream, peer, sought))
         };
-        Self::after(handshake, path, tls, mode, traffic).await
+        let (stream, peer, sought) = in_time(handshake, &path.report, tls).await?;
+        Ok(Self { stream, peer, sought, path: path.report, local, traffic, mode: yamux::Mode::Server })
     }
+}
 
-    /// What a handshake on a path has proven, if it ends in time.
-    pub(super) async fn after(
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
+    /// What the handshake of the dialling side has proven, if it ends in time.
+    pub(super) async fn dialled(
         handshake: impl Future<Output = io::Result<(Tls<T>, NodeKey)>>,
         path: PathReport,
         tls: &SessionTls,
-        mode: yamux::Mode,
+        sought: Sought,
         traffic: Arc<SessionTraffic>,
     ) -> Result<Self, SessionError> {
-        let result = match timeout(tls.handshake_timeout, handshake).await {
-            Ok(result) => result.map_err(SessionError::of_handshake),
-            Err(_) => Err(SessionError::HandshakeTimeout { limit: tls.handshake_timeout }),
+        let handshake = async {
+            handshake.await.map_err(|error| match error.kind() {
+                // It has gone before it has said anything.
+                _ if traffic.received() > 0 => SessionError::of_handshake(error),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => SessionError::NotThere,
+                _ => SessionError::of_handshake(error),
+            })
         };
-        let (stream, peer) = result.inspect_err(|error| {
-            tracing::debug!(%error, remote = %path.remote, "a handshake failed");
-            tls.counters.count(error);
-        })?;
-        Ok(Self { stream, peer, path, local: None, traffic, mode })
+        let (stream, peer) = in_time(handshake, &path, tls).await?;
+        Ok(Self { stream, peer, sought, path, local: None, traffic, mode: yamux::Mode::Client })
     }
 
     /// Starts the multiplexer, says hello on the control stream and makes the handles.
@@ -161,6 +159,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
         }
         let shared = SessionState {
             peer: self.peer,
+            sought: self.sought,
             hello,
             path: watch::Sender::new(self.path),
             local: self.local,
@@ -174,6 +173,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
         };
         Ok((Session::new(shared), inbound))
     }
+}
+
+/// What comes of a handshake, if it ends in time.
+async fn in_time<P>(
+    handshake: impl Future<Output = Result<P, SessionError>>,
+    path: &PathReport,
+    tls: &SessionTls,
+) -> Result<P, SessionError> {
+    let late = SessionError::HandshakeTimeout { limit: tls.handshake_timeout };
+    timeout(tls.handshake_timeout, handshake).await.unwrap_or(Err(late)).inspect_err(|error| {
+        tracing::debug!(%error, remote = %path.remote, "a handshake failed");
+        tls.counters.count(error);
+    })
 }
 
 /// The error of a connection that ended before the hellos were through.

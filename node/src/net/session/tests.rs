@@ -3,6 +3,8 @@
 use std::{future::poll_fn, io::ErrorKind, net::SocketAddr, time::Duration};
 
 use keyferry_proto::{
+    dialling::{DialProof, KeyShare},
+    hash::ContentHash,
     identity::NodeSecret,
     message::{ContentReply, Goodbye, Message, Refusal, Request},
 };
@@ -23,13 +25,23 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
-use super::*;
-use crate::net::path::{AnyPort, PathKind, PathReport, PathScope};
+use super::{
+    key_share::{ReadyKey, ReadyX25519},
+    *,
+};
+use crate::{
+    base::clock,
+    net::path::{AnyPort, PathKind, PathReport, PathScope},
+};
 
 const GRACE: Duration = Duration::from_secs(30);
 
 fn secret(number: u8) -> NodeSecret {
     NodeSecret::from_bytes(&[number; 32])
+}
+
+fn node(number: u8) -> Sought {
+    Sought::Node(secret(number).public())
 }
 
 fn tls(number: u8) -> Arc<SessionTls> {
@@ -60,7 +72,7 @@ async fn path_to(addr: SocketAddr) -> Path {
 async fn pair() -> ((Session, InboundStreams), (Session, InboundStreams)) {
     let (listener, addr) = listen().await;
     let (ours, theirs) = (tls(1), tls(2));
-    let dial = async { Session::dial(path_to(addr).await, &theirs, Some(secret(1).public())).await };
+    let dial = async { Session::dial(path_to(addr).await, &theirs, node(1)).await };
     let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
     (accepted.expect("accepted"), dialled.expect("dialled"))
 }
@@ -87,26 +99,100 @@ async fn both_sides_learn_the_key_of_the_other_and_how_they_met() {
 }
 
 #[tokio::test]
-async fn a_peer_with_another_key_is_refused_by_the_verifier() {
+async fn whoever_seeks_another_node_learns_nothing_but_that_somebody_is_there() {
     let (listener, addr) = listen().await;
     let (ours, theirs) = (tls(1), tls(2));
-    let expected = secret(3).public();
-    let dial = async { Session::dial(path_to(addr).await, &theirs, Some(expected)).await };
+    let dial = async { Session::dial(path_to(addr).await, &theirs, node(3)).await };
     let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
-    let got = secret(1).public();
-    let error = dialled.expect_err("refused");
-    let why = IdentityRefused::OtherNode { expected: expected.into(), got: got.into() };
-    assert!(matches!(&error, SessionError::Identity(refused) if *refused == why), "{error}");
-    assert!(error.to_string().contains(&expected.to_string()) && error.to_string().contains(&got.to_string()));
-    accepted.expect_err("the other side learns it from the alert");
-    assert_eq!(theirs.counters().wrong_identity.get(), 1);
+    assert!(matches!(dialled, Err(SessionError::NotThere)), "{dialled:?}");
+    assert!(matches!(accepted, Err(SessionError::Unproven)), "{accepted:?}");
+    assert_eq!(ours.counters().unproven.get(), 1);
+}
+
+#[tokio::test]
+async fn content_is_found_by_its_hash_alone_and_neither_side_shows_who_it_is() {
+    let (listener, addr) = listen().await;
+    let (ours, theirs, film) = (tls(1), tls(2), ContentHash::of(b"film"));
+    ours.set_contents([film], clock::now().day());
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let dial = async { Session::dial(path_to(addr).await, &theirs, Sought::Content(film)).await };
+        let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
+        let ((accepted, _streams), (dialled, _more)) = (accepted.expect("accepted"), dialled.expect("dialled"));
+        assert_eq!((accepted.sought(), dialled.sought()), (Sought::Content(film), Sought::Content(film)));
+        seen.extend([accepted.peer(), dialled.peer()]);
+    }
+    assert!(!seen.contains(&secret(1).public()) && !seen.contains(&secret(2).public()));
+    let different: std::collections::HashSet<_> = seen.into_iter().collect();
+    assert_eq!(different.len(), 4, "keys are thrown away with the session");
+
+    let dial = async { Session::dial(path_to(addr).await, &theirs, Sought::Content(ContentHash::of(b"song"))).await };
+    let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
+    assert!(matches!((accepted, dialled), (Err(SessionError::Unproven), Err(SessionError::NotThere))));
+}
+
+/// All that a node answers to these first bytes.
+async fn answer_to(tls: &Arc<SessionTls>, first: &[u8]) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let accepted = accept_from(tls, |mut stream| {
+        let answer = &mut answer;
+        async move {
+            stream.write_all(first).await.expect("written");
+            let _ = stream.read_to_end(answer).await;
+        }
+    });
+    assert!(matches!(accepted.await, Err(SessionError::Unproven)));
+    answer
+}
+
+/// A ClientHello of a session, with this name of a server.
+fn hello_with(name: String) -> Vec<u8> {
+    let mut config = client_config(secret_key(2));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let name = ServerName::try_from(name).expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).expect("a ClientHello");
+    bytes
+}
+
+#[tokio::test]
+async fn without_a_proof_or_with_one_that_is_wrong_or_was_used_or_is_anothers_there_is_no_answer() {
+    let (ours, today) = (tls(1), clock::now().day());
+    let proof = |sought, day| DialProof::new(&sought, day, &KeyShare([7; 32]), [7; 16]).to_name();
+    let wrong = [
+        "keyferry.invalid".to_owned(),
+        proof(node(3), today),
+        proof(Sought::Content(ContentHash::of(b"film")), today),
+        // The right one, but of another key share.
+        proof(node(1), today),
+    ];
+    for name in wrong {
+        assert_eq!(answer_to(&ours, &hello_with(name.clone())).await, b"", "{name}");
+    }
+
+    // Recorded, and sent once more.
+    let dialling = EarlyDial::begin(&tls(2), secret(1).public()).expect("a ClientHello");
+    let recorded = dialling.first_words().to_vec();
+    let once = accept_from(&ours, |mut stream| {
+        let recorded = recorded.clone();
+        async move {
+            stream.write_all(&recorded).await.expect("written");
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(answer[..3], [0x16, 3, 3], "a ServerHello");
+        }
+    });
+    assert!(once.await.is_err(), "whoever has recorded it cannot go on");
+    assert_eq!(answer_to(&ours, &recorded).await, b"");
+    assert_eq!(ours.counters().unproven.get(), 5);
 }
 
 #[tokio::test]
 async fn a_node_refuses_itself_on_both_sides() {
     let (listener, addr) = listen().await;
     let ours = tls(1);
-    let dial = async { Session::dial(path_to(addr).await, &ours, None).await };
+    let dial = async { Session::dial(path_to(addr).await, &ours, node(1)).await };
     let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
     assert!(matches!(dialled, Err(SessionError::Identity(IdentityRefused::Ourselves))), "{dialled:?}");
     accepted.expect_err("refused");
@@ -184,21 +270,31 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
     }
 }
 
-/// A client that shows `key` and accepts any server.
+fn client_config(key: Arc<CertifiedKey>) -> ClientConfig {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![&ReadyX25519];
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone { raw: true }))
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)))
+}
+
+/// A client that seeks node 1, shows `key` and accepts any server.
 async fn tls_client(
     stream: TcpStream,
     key: Arc<CertifiedKey>,
     change: impl FnOnce(ClientConfig) -> ClientConfig,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone { raw: true }))
-        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
+    let mut config = client_config(key);
     config.alpn_protocols = vec![ALPN.to_vec()];
-    let name = ServerName::try_from("keyferry.invalid").expect("a name");
-    let mut stream = TlsConnector::from(Arc::new(change(config))).connect(name, stream).await?;
+    let ready = ReadyKey::new().expect("a key");
+    let share = ready.share().expect("its public half");
+    let proof = DialProof::new(&node(1), clock::now().day(), &share, rand::random());
+    let name = ServerName::try_from(proof.to_name()).expect("a name");
+    let connector = TlsConnector::from(Arc::new(change(config)));
+    let mut stream = ready.begin(|| connector.connect(name, stream)).await?;
     // The server's verdict comes after the client's part is over.
     let _ = tokio::time::timeout(GRACE, stream.read(&mut [0; 1])).await;
     Ok(stream)
@@ -265,7 +361,8 @@ impl ResolvesServerCert for WithCertificate {
 #[tokio::test]
 async fn a_server_with_a_certificate_or_a_key_of_another_kind_or_another_protocol_is_refused() {
     let raw = |key| Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)) as Arc<dyn ResolvesServerCert>;
-    let servers: [(&str, Arc<dyn ResolvesServerCert>, &[u8]); 4] = [
+    let servers: [(&str, Arc<dyn ResolvesServerCert>, &[u8]); 5] = [
+        ("another node", raw(secret_key(3)), ALPN),
         ("certificate", Arc::new(WithCertificate(secret_key(1))), ALPN),
         ("P-256", raw(ecdsa_key()), ALPN),
         ("other protocol", raw(secret_key(1)), b"h2"),
@@ -284,26 +381,19 @@ async fn a_server_with_a_certificate_or_a_key_of_another_kind_or_another_protoco
             drop(TlsAcceptor::from(Arc::new(config)).accept(stream).await);
         };
         let ours = tls(2);
-        let dial = async { Session::dial(path_to(addr).await, &ours, Some(secret(1).public())).await };
+        let dial = async { Session::dial(path_to(addr).await, &ours, node(1)).await };
         let ((), dialled) = tokio::join!(server, dial);
         assert!(matches!(dialled, Err(SessionError::Identity(_) | SessionError::Tls(_))), "{what}: {dialled:?}");
     }
 }
 
 #[tokio::test]
-async fn tls_1_2_is_refused() {
+async fn tls_1_2_is_not_answered() {
     // Version 3.3, a random, no session, one suite of TLS 1.2, no compression, no extensions.
     let hello = [&[0x03, 0x03][..], &[0x55; 32], &[0, 0, 2, 0xc0, 0x2f, 1, 0]].concat();
     let handshake = [&[1, 0, 0, hello.len() as u8][..], &hello].concat();
     let record = [&[0x16, 0x03, 0x01, 0, handshake.len() as u8][..], &handshake].concat();
-    let client = |mut stream: TcpStream| async move {
-        stream.write_all(&record).await.expect("written");
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        assert_eq!(answer.first(), Some(&0x15), "expected an alert, got {answer:?}");
-    };
-    let accepted = accept_from(&tls(1), client).await;
-    assert!(matches!(accepted, Err(SessionError::Tls(_))), "{accepted:?}");
+    assert_eq!(answer_to(&tls(1), &record).await, b"");
 }
 
 #[tokio::test]
@@ -315,7 +405,7 @@ async fn a_peer_that_says_nothing_is_dropped_in_time_and_frees_its_place() {
         assert!(matches!(accepted, Err(SessionError::HandshakeTimeout { .. })), "{accepted:?}");
     }
     let (listener, addr) = listen().await;
-    let dialled = Session::dial(path_to(addr).await, &impatient, None).await;
+    let dialled = Session::dial(path_to(addr).await, &impatient, node(2)).await;
     assert!(matches!(dialled, Err(SessionError::HandshakeTimeout { .. })), "{dialled:?}");
     drop(listener);
 }
@@ -330,7 +420,7 @@ async fn beyond_the_limit_an_idle_handshake_gives_way_to_a_new_one() {
     assert!(timeout(Duration::from_millis(50), &mut idle).await.is_err(), "a silent peer was taken");
 
     let other = tls(2);
-    let dial = async { Session::dial(path_to(addr).await, &other, None).await };
+    let dial = async { Session::dial(path_to(addr).await, &other, node(1)).await };
     let (idle, accepted, dialled) = tokio::join!(idle, accept_one(&listener, &narrow), dial);
 
     assert!(matches!(idle, Err(SessionError::Busy { .. })), "{idle:?}");
@@ -341,7 +431,7 @@ async fn beyond_the_limit_an_idle_handshake_gives_way_to_a_new_one() {
 #[tokio::test]
 async fn garbage_after_the_handshake_makes_no_session() {
     let client = |stream| async move {
-        let (mut stream, _) = tls(2).identity.connect(stream, None).await.expect("a handshake");
+        let (mut stream, _) = tls(2).identity.connect(stream, node(1)).await.expect("a handshake");
         let _ = stream.write_all(&[0xee; 4096]).await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     };
@@ -367,7 +457,7 @@ async fn garbage_outside_tls_ends_a_session_that_stands() {
         std::future::pending::<()>().await;
     });
     let (ours, theirs) = (tls(1), tls(2));
-    let dial = async { Session::dial(path_to(proxy_addr).await, &theirs, Some(secret(1).public())).await };
+    let dial = async { Session::dial(path_to(proxy_addr).await, &theirs, node(1)).await };
     let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
     let ((session, _streams), _dialled) = (accepted.expect("accepted"), dialled.expect("dialled"));
     inject.send(()).expect("the proxy runs");
@@ -384,9 +474,8 @@ async fn a_liar_at_the_first_address_does_not_win_the_race() {
     let honest_tls = tls(1);
     let honest = tokio::spawn(async move { accept_one(&honest, &honest_tls).await });
     let admitted = policy().admit(&[], &[liar_addr, silent_addr, honest_addr]);
-    let (session, _streams) = Session::connect(&AnyPort, &admitted, &policy(), &tls(2), Some(secret(1).public()))
-        .await
-        .expect("the honest one is found");
+    let (session, _streams) =
+        Session::connect(&AnyPort, &admitted, &policy(), &tls(2), node(1)).await.expect("the honest one is found");
     assert_eq!((session.peer(), session.path().remote), (secret(1).public(), honest_addr));
     assert!(session.path().took > Duration::ZERO);
     honest.await.expect("no panic").expect("accepted");
@@ -394,19 +483,18 @@ async fn a_liar_at_the_first_address_does_not_win_the_race() {
 }
 
 #[tokio::test]
-async fn if_only_liars_answer_the_error_tells_who_they_are() {
+async fn if_only_others_answer_the_error_tells_where_they_are() {
     let (liar, liar_addr) = listen().await;
     let liar_tls = tls(7);
     tokio::spawn(async move { drop(accept_one(&liar, &liar_tls).await) });
     let (gone, gone_addr) = listen().await;
     drop(gone);
     let admitted = policy().admit(&[], &[liar_addr, gone_addr]);
-    let expected = secret(1).public();
-    let error = Session::connect(&AnyPort, &admitted, &policy(), &tls(2), Some(expected)).await.expect_err("nobody");
-    assert_eq!(error.other_node(), Some((expected, secret(7).public())));
+    let error = Session::connect(&AnyPort, &admitted, &policy(), &tls(2), node(1)).await.expect_err("nobody");
+    assert_eq!(error.not_there(), Some(liar_addr));
     assert!(matches!(&error, SessionError::AllFailed { failed, .. } if failed.len() == 2), "{error}");
 
-    let nothing = Session::connect(&AnyPort, &Admitted::default(), &policy(), &tls(2), None).await;
+    let nothing = Session::connect(&AnyPort, &Admitted::default(), &policy(), &tls(2), node(1)).await;
     assert!(matches!(nothing, Err(SessionError::NothingToDial { .. })), "{nothing:?}");
 }
 
@@ -480,7 +568,7 @@ async fn the_session_ends_with_its_last_handle() {
 
 /// A peer without manners: the multiplexer with other limits, and streams as it pleases.
 async fn hostile_streams(stream: TcpStream, count: usize) -> Vec<usize> {
-    let (stream, _) = tls(2).identity.connect(stream, None).await.expect("a handshake");
+    let (stream, _) = tls(2).identity.connect(stream, node(1)).await.expect("a handshake");
     let mut config = yamux::Config::default();
     config.set_max_num_streams(512);
     let mut conn = yamux::Connection::new(stream.compat(), config, yamux::Mode::Client);

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! SubjectPublicKeyInfo = 30 2a 30 05 06 03 2b 65 70 03 21 00 | 32 key bytes     (RFC 8410), the only accepted form
-//! ALPN                 = "keyferry/1", mandatory
+//! ALPN                 = "keyferry/2", mandatory
+//! server name          = the dialler's proof that it knows what it seeks (`keyferry_proto::dialling`)
+//! key exchange         = X25519
 //! ```
-//! No X.509, no other version, no other key type, no resumption, no early data.
+//! No X.509, no other version, no other key type, no resumption, no early data. Where content is sought, both sides are under keys
+//! that they throw away with the connection.
 //!
-//! What it is not: the course of a handshake from a path to a session (`proven`).
+//! What it is not: the course of a handshake from a path to a session (`proven`), or who is let in (`proof_verifier`).
 
 use std::{
     fmt,
@@ -16,7 +19,12 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::identity::{NodeKey, NodeSecret};
+use keyferry_net::time::UtcDay;
+use keyferry_proto::{
+    dialling::{DialProof, Sought},
+    hash::ContentHash,
+    identity::{NodeKey, NodeSecret},
+};
 use rustls::{
     CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig, SignatureScheme,
     client::{
@@ -33,16 +41,21 @@ use rustls::{
     version::TLS13,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{Connect, TlsAcceptor, TlsConnector, TlsStream};
 
 use super::{
     counters::SessionCounters,
     error::{IdentityRefused, SessionError},
+    key_share::{ReadyKey, ReadyX25519},
+    proof_verifier::ProofVerifier,
 };
-use crate::net::{port::Undecided, trouble::Troubles};
+use crate::{
+    base::clock,
+    net::{port::Undecided, trouble::Troubles},
+};
 
 /// The protocol name in ALPN.
-pub const ALPN: &[u8] = b"keyferry/1";
+pub const ALPN: &[u8] = b"keyferry/2";
 
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 const PKCS8_PREFIX: [u8; 16] =
@@ -64,6 +77,7 @@ const FREED_BLOCK: usize = 4 * 1024 * 1024;
 /// The TLS identity of a node, with what all of its sessions share: limits and counters.
 pub struct SessionTls {
     pub(super) identity: TlsIdentity,
+    pub(super) proofs: ProofVerifier,
     pub(super) handshake_timeout: Duration,
     pub(super) handshakes: Undecided,
     pub(super) counters: Arc<SessionCounters>,
@@ -82,9 +96,12 @@ impl SessionTls {
         max_handshakes: usize,
     ) -> Result<Arc<Self>, SessionError> {
         keep_freed_memory();
-        let identity = TlsIdentity::new(secret).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
+        let provider = Arc::new(provider(cpu_has_aes()));
+        gather_entropy(provider.clone());
+        let identity = TlsIdentity::new(secret, provider).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
         let handshakes = Undecided::new(max_handshakes);
         Ok(Arc::new(Self {
+            proofs: ProofVerifier::new(identity.node()),
             identity,
             handshake_timeout,
             handshakes,
@@ -96,6 +113,11 @@ impl SessionTls {
     /// The node that this identity proves.
     pub fn node(&self) -> NodeKey {
         self.identity.node()
+    }
+
+    /// Sets what may be sought of this node by its hash alone. To be called again each day.
+    pub fn set_contents(&self, contents: impl IntoIterator<Item = ContentHash>, today: UtcDay) {
+        self.proofs.set_contents(contents, today);
     }
 
     /// Where it is told that a session may be dead.
@@ -125,9 +147,7 @@ pub(super) struct TlsIdentity {
 
 impl TlsIdentity {
     /// Builds both configurations from the node's secret. Fails only if the TLS library refuses an ed25519 key.
-    pub(super) fn new(secret: &NodeSecret) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(provider(cpu_has_aes()));
-        gather_entropy(provider.clone());
+    fn new(secret: &NodeSecret, provider: Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
         let mut pkcs8 = zeroize::Zeroizing::new(PKCS8_PREFIX.to_vec());
         pkcs8.extend_from_slice(secret.to_bytes().as_ref());
         let key = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
@@ -149,12 +169,32 @@ impl TlsIdentity {
         self.node
     }
 
-    /// Runs the handshake as the dialling side; `expect` is enforced by the verifier itself.
+    /// An identity for one connection.
+    fn to_throw_away(&self) -> io::Result<Self> {
+        Self::new(&NodeSecret::from_bytes(&rand::random()), self.provider.clone()).map_err(io::Error::other)
+    }
+
+    /// Runs the handshake as the dialling side. That a node is the one which is sought is enforced by the verifier itself.
     pub(super) async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
         &self,
         io: T,
-        expect: Option<NodeKey>,
+        sought: Sought,
     ) -> io::Result<(TlsStream<T>, NodeKey)> {
+        let connecting = match sought {
+            Sought::Node(node) => self.begin(io, sought, Some(node)),
+            Sought::Content(_) => self.to_throw_away()?.begin(io, sought, None),
+        };
+        let mut stream = connecting?.await?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
+        finish(TlsStream::Client(stream))
+    }
+
+    fn begin<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: T,
+        sought: Sought,
+        expect: Option<NodeKey>,
+    ) -> io::Result<Connect<T>> {
         let verifier = Arc::new(Verifier::new(&self.provider, self.node, expect));
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])
@@ -164,17 +204,26 @@ impl TlsIdentity {
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(self.certified.clone())));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
-        config.enable_sni = false;
-        // The name is never sent nor looked at: the key is the name.
-        let name = ServerName::try_from("keyferry.invalid").map_err(io::Error::other)?;
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, io).await?;
-        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
-        finish(TlsStream::Client(stream))
+        let key = ReadyKey::new().map_err(io::Error::other)?;
+        let share = key.share().map_err(io::Error::other)?;
+        let proof = DialProof::new(&sought, clock::now().day(), &share, rand::random());
+        let name = ServerName::try_from(proof.to_name()).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(key.begin(|| connector.connect(name, io)))
     }
 
-    /// Runs the handshake as the accepting side; the peer must prove an ed25519 key, whichever it is.
-    pub(super) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(&self, io: T) -> io::Result<(TlsStream<T>, NodeKey)> {
-        let mut stream = TlsAcceptor::from(self.server.clone()).accept(io).await?;
+    /// Runs the handshake as the accepting side of one who has proven what it seeks; the peer must prove an ed25519 key, whichever it
+    /// is.
+    pub(super) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: T,
+        sought: Sought,
+    ) -> io::Result<(TlsStream<T>, NodeKey)> {
+        let server = match sought {
+            Sought::Node(_) => self.server.clone(),
+            Sought::Content(_) => self.to_throw_away()?.server,
+        };
+        let mut stream = TlsAcceptor::from(server).accept(io).await?;
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
         finish(TlsStream::Server(stream))
     }
@@ -216,7 +265,8 @@ fn refuse(why: IdentityRefused) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// AES-128-GCM first where the CPU has it, ChaCha20-Poly1305 first elsewhere. Nothing else is offered.
+/// AES-128-GCM first where the CPU has it, ChaCha20-Poly1305 first elsewhere. Nothing else is offered, nor another key exchange than the
+/// one that proofs are bound to.
 fn provider(aes_in_hardware: bool) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     let (first, second) = match aes_in_hardware {
@@ -225,6 +275,7 @@ fn provider(aes_in_hardware: bool) -> CryptoProvider {
     };
     provider.cipher_suites.retain(|suite| suite.suite() == first || suite.suite() == second);
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+    provider.kx_groups = vec![&ReadyX25519];
     provider
 }
 

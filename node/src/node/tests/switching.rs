@@ -73,7 +73,8 @@ impl Peer {
         let report = PathReport { remote: way.addr, kind, scope: PathScope::Internet, took: Duration::ZERO };
         let stream = TcpStream::connect(way.addr).await.unwrap().into();
         let path = ConnectedPath { stream, report };
-        let (session, inbound) = Session::dial(path, &online.tls, Some(other.node.key())).await.unwrap();
+        let (session, inbound) =
+            Session::dial(path, &online.tls, keyferry_proto::dialling::Sought::Node(other.node.key())).await.unwrap();
         (online.finder.on_session)(session.clone(), inbound);
         session
     }

@@ -3,6 +3,7 @@
 
 mod cases;
 mod content;
+mod dialling;
 mod offers;
 mod relaying;
 mod signalling;

@@ -4,9 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use keyferry_proto::{identity::NodeKey, transfer::schedule::ProviderId};
+use keyferry_proto::transfer::schedule::ProviderId;
 
-use crate::net::session::Session;
+use crate::net::session::{PeerName, Session};
 
 /// The providers of an attempt.
 #[derive(Default)]
@@ -14,7 +14,7 @@ pub(super) struct Providers {
     sessions: HashMap<ProviderId, Session>,
     next: u64,
     /// Those whose sessions were lost, and who may be back.
-    away: HashSet<NodeKey>,
+    away: HashSet<PeerName>,
 }
 
 impl Providers {
@@ -23,9 +23,9 @@ impl Providers {
         self.sessions.get(&id)
     }
 
-    /// The node that a provider is.
-    pub(super) fn node(&self, id: ProviderId) -> Option<NodeKey> {
-        self.sessions.get(&id).map(Session::peer)
+    /// Who a provider is.
+    pub(super) fn name(&self, id: ProviderId) -> Option<PeerName> {
+        self.sessions.get(&id).map(Session::peer_name)
     }
 
     /// Whether the session over which a provider is asked brings something, as far as is known.
@@ -45,7 +45,7 @@ impl Providers {
 
     /// Adds a provider, as [`Providers::next_id`].
     pub(super) fn add(&mut self, session: Session) {
-        self.away.remove(&session.peer());
+        self.away.remove(&session.peer_name());
         self.sessions.insert(self.next_id(), session);
         self.next += 1;
     }
@@ -58,7 +58,7 @@ impl Providers {
             return false;
         }
         tracing::info!(path = %session.path(), instead_of = %present.path(), "a provider is asked over another session");
-        self.away.remove(&session.peer());
+        self.away.remove(&session.peer_name());
         *present = session;
         true
     }
@@ -68,18 +68,18 @@ impl Providers {
         self.sessions.retain(|id, session| busy.contains(id) || session.end().is_none());
     }
 
-    /// Forgets a node.
-    pub(super) fn remove(&mut self, node: &NodeKey) {
-        self.sessions.retain(|_, session| session.peer() != *node);
+    /// Forgets a provider.
+    pub(super) fn remove(&mut self, name: &PeerName) {
+        self.sessions.retain(|_, session| session.peer_name() != *name);
     }
 
-    /// Notes that the session of a node was lost, which may be back.
-    pub(super) fn lose(&mut self, node: NodeKey) {
-        self.away.insert(node);
+    /// Notes that the session of a provider was lost, which may be back.
+    pub(super) fn lose(&mut self, name: PeerName) {
+        self.away.insert(name);
     }
 
-    pub(super) fn is_away(&self, node: &NodeKey) -> bool {
-        self.away.contains(node)
+    pub(super) fn is_away(&self, name: &PeerName) -> bool {
+        self.away.contains(name)
     }
 
     /// Whether anybody may be back. One that is connected and gives nothing gives nothing later either; one whose session

@@ -10,6 +10,7 @@ use std::{
 };
 
 use keyferry_proto::{
+    dialling::Sought,
     frame::encode_frame,
     hash::{ContentFormat, ContentHash},
     identity::{NodeKey, NodeSecret},
@@ -97,7 +98,8 @@ impl Provider {
                 let path = Path { stream: stream.into(), report };
                 // Whoever has dialled may be gone again by now.
                 let Ok((session, mut inbound)) = Session::accept(path, &tls).await else { continue };
-                let (store, server, count) = (store.clone(), to_serve.for_session(), Arc::clone(&count));
+                let (store, server, count) =
+                    (store.clone(), to_serve.for_session(&session.sought()), Arc::clone(&count));
                 let cut = until.clone();
                 tokio::spawn(async move {
                     while let Some(stream) = inbound.next().await {
@@ -132,7 +134,7 @@ impl Provider {
         let policy = AddressPolicy::for_listeners(&[self.addr]).unwrap();
         let report = PathReport { kind, ..PathReport::dialled(self.addr, &policy, Duration::ZERO) };
         let (session, inbound) =
-            Session::dial(Path { stream: stream.into(), report }, &tls, Some(self.node())).await.unwrap();
+            Session::dial(Path { stream: stream.into(), report }, &tls, Sought::Node(self.node())).await.unwrap();
         drop(inbound);
         session
     }
