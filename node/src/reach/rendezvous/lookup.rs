@@ -6,7 +6,7 @@
 //! What it is not: the queries themselves; Kademlia runs those.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{
     behaviour::Behaviour,
+    providers::MAX_PROVIDER_ADDRS,
     records::{RecordRefusal, kad_key_of},
     scope::{AddressScope, socket_addr_of},
 };
@@ -51,7 +52,7 @@ pub struct Provider {
 /// What a lookup is for, and who wants it.
 pub(super) enum LookupKind {
     Offer { best: Option<SealedOffer>, results: mpsc::Sender<SealedOffer> },
-    Providers { seen: HashSet<PeerId>, results: mpsc::Sender<Provider> },
+    Providers { seen: HashMap<PeerId, Vec<SocketAddr>>, results: mpsc::Sender<Provider> },
 }
 
 struct Lookup {
@@ -101,21 +102,24 @@ impl Lookup {
 
     fn provider_found(&mut self, behaviour: &mut Behaviour, scope: AddressScope, peer: PeerId) {
         let LookupKind::Providers { seen, results } = &mut self.wanted else { return };
-        if seen.len() >= MAX_PROVIDERS || seen.contains(&peer) {
+        if seen.len() >= MAX_PROVIDERS && !seen.contains_key(&peer) {
             return;
         }
+        // Each who answers knows those addresses at which it has seen the provider itself.
+        let told = seen.get(&peer).map_or(&[][..], Vec::as_slice);
         let key = kad_key_of(&self.key);
         let stored = behaviour.kad(scope).store_mut().providers(&key);
         let stored = stored.into_iter().filter(|record| record.provider == peer).flat_map(|record| record.addresses);
         let known = behaviour.filtered_kad(scope).addrs_of(peer);
         let mut addrs = Vec::new();
         for addr in stored.chain(known).filter_map(|addr| socket_addr_of(&addr)) {
-            if AddressScope::of_ip(addr.ip()) == Some(scope) && !addrs.contains(&addr) {
+            if AddressScope::of_ip(addr.ip()) == Some(scope) && !addrs.contains(&addr) && !told.contains(&addr) {
                 addrs.push(addr);
             }
         }
+        addrs.truncate(MAX_PROVIDER_ADDRS.saturating_sub(told.len()));
         if !addrs.is_empty() {
-            seen.insert(peer);
+            seen.entry(peer).or_default().extend(&addrs);
             let is_connected = behaviour.turn.inner.is_connected(&peer);
             let _ = results.try_send(Provider { peer, addrs, is_connected });
         }

@@ -171,3 +171,109 @@ pub(super) fn is_gone(error: &DialError) -> bool {
 fn is_from_here(stated: &Multiaddr, remote: &Multiaddr) -> bool {
     AddressScope::of(remote) == Some(AddressScope::Lan) && (!is_loopback(stated) || is_loopback(remote))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use libp2p::{Swarm, core::ConnectedPoint, identity::Keypair, swarm::ConnectionId};
+    use tokio::sync::mpsc;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{
+        base::traffic::Traffic,
+        net::port::Port,
+        reach::rendezvous::{
+            behaviour, config::RendezvousConfig, connections::PeerConnections, handshake::Handshakes,
+            observed::Departures,
+        },
+    };
+
+    async fn a_swarm() -> Swarm<Behaviour> {
+        let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        let config = RendezvousConfig { mdns: false, ..RendezvousConfig::new(Zeroizing::new([1; 32])) };
+        let (guard, left) = (Handshakes::new(Traffic::default()), Departures::default());
+        behaviour::swarm(&config, Arc::new(port), incoming.libp2p, guard, left, mpsc::channel(1).1).unwrap()
+    }
+
+    fn stating(keys: &Keypair, addrs: &[String]) -> identify::Info {
+        identify::Info {
+            public_key: keys.public(),
+            protocol_version: String::new(),
+            agent_version: String::new(),
+            listen_addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
+            protocols: AddressScope::ALL.map(protocol).to_vec(),
+            observed_addr: Multiaddr::empty(),
+            signed_peer_record: None,
+        }
+    }
+
+    fn connected(peer: PeerId, remotes: &[(&str, bool)]) -> PeerConnections {
+        let mut connections = PeerConnections::default();
+        for (number, (remote, is_dialled)) in remotes.iter().enumerate() {
+            let remote: Multiaddr = remote.parse().unwrap();
+            let endpoint = match is_dialled {
+                true => ConnectedPoint::Dialer {
+                    address: remote,
+                    role_override: libp2p::core::Endpoint::Dialer,
+                    port_use: libp2p::core::transport::PortUse::Reuse,
+                },
+                false => ConnectedPoint::Listener { local_addr: Multiaddr::empty(), send_back_addr: remote },
+            };
+            connections.opened(peer, ConnectionId::new_unchecked(number), &endpoint, (None, None));
+        }
+        connections
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_says_of_itself_replaces_what_it_said_before() {
+        let (mut swarm, keys) = (a_swarm().await, Keypair::generate_ed25519());
+        let peer = keys.public().to_peer_id();
+        let connections = connected(peer, &[("/ip4/10.0.0.1/tcp/5", false)]);
+        for round in 0..20 {
+            let stated: Vec<_> = (0..20).map(|number| format!("/ip4/10.{round}.{number}.1/tcp/80")).collect();
+            on_identified(swarm.behaviour_mut(), peer, &stating(&keys, &stated), &connections.of(&peer));
+        }
+        let addrs = addrs_of(swarm.behaviour_mut(), AddressScope::Lan, &peer);
+        let last = (0..MAX_PEER_ADDRS).map(|number| SocketAddr::from(([10, 19, number as u8, 1], 80)));
+        assert_eq!(addrs, last.collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_where_it_is_seen_and_where_it_was_dialled_and_nowhere_else() {
+        let (mut swarm, keys) = (a_swarm().await, Keypair::generate_ed25519());
+        let peer = keys.public().to_peer_id();
+        let connections = connected(peer, &[("/ip4/203.0.113.1/tcp/5000", false), ("/ip6/2001:db8:1::1/tcp/7", true)]);
+        let own = ["/ip4/203.0.113.1/tcp/80", "/ip6/2001:db8:1::9/tcp/7"];
+        let of_others = ["/ip4/203.0.113.2/tcp/80", "/ip6/2001:db8:1:1::1/tcp/7", "/ip4/10.0.0.1/tcp/80"];
+        let stated = [&own[..], &of_others[..]].concat().into_iter().map(String::from).collect::<Vec<_>>();
+        let unproven = on_identified(swarm.behaviour_mut(), peer, &stating(&keys, &stated), &connections.of(&peer));
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let wan = addrs_of(swarm.behaviour_mut(), AddressScope::Wan, &peer);
+        assert_eq!(wan, ["[2001:db8:1::1]:7", "203.0.113.1:80", "[2001:db8:1::9]:7"].map(addr));
+        assert_eq!(addrs_of(swarm.behaviour_mut(), AddressScope::Lan, &peer), []);
+        assert_eq!(unproven, ["203.0.113.2:80", "[2001:db8:1:1::1]:7"].map(addr));
+
+        // One that is proven stays as long as the peer states it.
+        add(swarm.behaviour_mut(), peer, of_others[0].parse().unwrap());
+        on_identified(swarm.behaviour_mut(), peer, &stating(&keys, &stated), &connections.of(&peer));
+        assert!(addrs_of(swarm.behaviour_mut(), AddressScope::Wan, &peer).contains(&addr("203.0.113.2:80")));
+        on_identified(swarm.behaviour_mut(), peer, &stating(&keys, &[]), &connections.of(&peer));
+        assert_eq!(addrs_of(swarm.behaviour_mut(), AddressScope::Wan, &peer), [addr("[2001:db8:1::1]:7")]);
+    }
+
+    #[tokio::test]
+    async fn addresses_at_which_a_peer_was_dialled_are_limited_too() {
+        let (mut swarm, peer) = (a_swarm().await, PeerId::random());
+        for port in 1..=20 {
+            add(swarm.behaviour_mut(), peer, format!("/ip4/203.0.113.1/tcp/{port}").parse().unwrap());
+        }
+        let mut addrs = Addresses::new("/ip4/203.0.113.1/tcp/1".parse().unwrap());
+        for port in 2..=20 {
+            addrs.insert(format!("/ip4/203.0.113.1/tcp/{port}").parse().unwrap());
+        }
+        limit(swarm.behaviour_mut(), AddressScope::Wan, &peer, &addrs);
+        assert_eq!(addrs_of(swarm.behaviour_mut(), AddressScope::Wan, &peer).len(), MAX_PEER_ADDRS);
+    }
+}

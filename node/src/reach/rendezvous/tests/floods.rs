@@ -11,7 +11,6 @@ use super::{
     hostile::{Hostile, RulesEvent, counter},
     *,
 };
-use crate::reach::rendezvous::scope::MAX_PEER_ADDRS;
 
 impl Hostile {
     /// Tells the victim again what it is, with these addresses besides its own.
@@ -50,22 +49,6 @@ impl Hostile {
         })
         .await
     }
-}
-
-#[tokio::test]
-async fn what_a_peer_says_of_itself_replaces_what_it_said_before() {
-    let victim = start(quiet_config(&[])).await;
-    let mut hostile = Hostile::beside(&victim).await;
-    let mut asker = Hostile::beside(&victim).await;
-    victim.until(|status| status.lan_peers == 2).await;
-    for round in 0..20 {
-        hostile.push(&(0..8).map(|number| format!("/ip4/10.{round}.{number}.1/tcp/80")).collect::<Vec<_>>()).await;
-    }
-    let peer = *hostile.swarm.local_peer_id();
-    let task = hostile.in_the_background();
-    let addrs = asker.ask_for(peer).await;
-    assert!((1..=MAX_PEER_ADDRS).contains(&addrs.len()), "{} addresses", addrs.len());
-    task.abort();
 }
 
 #[tokio::test]
