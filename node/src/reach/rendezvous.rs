@@ -35,6 +35,7 @@ mod observed;
 mod panic_guard;
 mod probe;
 mod providers;
+mod quiet_yamux;
 mod reachability;
 mod record_store;
 mod records;

@@ -29,6 +29,7 @@ use super::{
     observed::Departures,
     panic_guard::PanicGuard,
     probe::Prober,
+    quiet_yamux::QuietYamux,
     records::Table,
     scope::{AddressScope, LAN_PROTOCOL, WAN_PROTOCOL},
     scope_filter::ScopeFilter,
@@ -137,7 +138,7 @@ pub(super) fn swarm(
     let transport = OrTransport::new(circuits, direct)
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&keys).map_err(|error| setup(&error))?)
-        .multiplex(streams)
+        .multiplex(QuietYamux(streams))
         .timeout(UPGRADE_TIMEOUT)
         .map(move |(peer, muxer), point| (peer, metered(muxer, &point, traffic.clone())));
     let mode = |serves| if serves { kad::Mode::Server } else { kad::Mode::Client };
