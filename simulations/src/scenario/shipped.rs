@@ -25,6 +25,7 @@ shipped! {
     "office-and-hotel",
     "phone-and-home",
     "laptop-moves",
+    "laptop-relayed",
     "routers-restart",
     "relay-dies",
     "three-seeders",

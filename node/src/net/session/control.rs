@@ -203,12 +203,14 @@ struct SilenceWatch {
 }
 
 impl<S: AsyncRead + AsyncWrite> Control<S> {
-    /// Waits for the peer's hello, which comes before anything else.
+    /// Waits for the peer's hello, which comes before anything else: a round trip after this side's, with no data before it.
     async fn hear_hello(&mut self, heard: &watch::Sender<Option<Hello>>, limit: Duration) -> Result<(), SessionEnd> {
+        let greeted = Instant::now();
         let message = timeout(limit, self.messages.next(&mut self.reader)).await;
         match message.map_err(|_| SessionEnd::Silent(limit))? {
             Ok(Some(ControlMessage::Hello(hello))) => {
                 check(&hello)?;
+                self.watch.silence.measured(greeted.elapsed());
                 heard.send_replace(Some(hello));
                 Ok(())
             }
@@ -395,6 +397,20 @@ mod tests {
         assert!(told.is_ok() && *running.doubted.borrow());
         assert!(matches!(ended(&mut running).await, SessionEnd::Silent(after) if after == LEAST_PATIENCE * 2));
         assert!(answered.elapsed() <= LEAST_PATIENCE * 2 + LOOK_EVERY * 2, "{:?}", answered.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hello_of_the_peer_tells_how_long_the_way_is() {
+        let (heard, _hello) = watch::channel(None);
+        let (mut running, begin) = (start_as(PING_INTERVAL, Some((heard, PING_INTERVAL))), Instant::now());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        write_message(&mut running.peer, &ControlMessage::Hello(our_hello())).await.expect("written");
+        let _waiting = running.places.clone().try_acquire_owned().expect("a place");
+
+        running.troubles.changed().await.expect("doubted");
+
+        // Four round trips, with no pong that would have told.
+        assert!((Duration::from_secs(2)..Duration::from_secs(3)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     }
 
     #[tokio::test]

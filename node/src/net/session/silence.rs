@@ -21,6 +21,9 @@ pub(super) const IDLE_LOOK_EVERY: Duration = Duration::from_millis(1250);
 
 /// A round trip that is not known yet counts as this long.
 const ASSUMED_ROUND_TRIP: Duration = Duration::from_secs(1);
+/// A ping that took longer than the known round trip counts for one part in so many: most of what its pong waits for is data that was sent
+/// before it, and while that comes nobody is silent.
+const SLOW_TO_GROW: u32 = 64;
 /// Fewer bytes than this between two looks are pings, and none of them says that what was sent before has arrived.
 const FEW_BYTES: u64 = 4096;
 
@@ -37,6 +40,7 @@ pub(super) struct Silence {
     sent_when_heard: u64,
     has_asked: bool,
     is_doubted: bool,
+    /// What the path takes by itself, as far as pings have shown.
     round_trip: Option<Duration>,
     /// Whether a ping is out that will tell the round trip.
     is_measuring: bool,
@@ -82,7 +86,8 @@ impl Silence {
     /// Notes how long a ping took to the peer and back.
     pub(super) fn measured(&mut self, round_trip: Duration) {
         self.is_measuring = true;
-        self.round_trip = Some(self.round_trip.map_or(round_trip, |known| (known * 3 + round_trip) / 4));
+        let grown = |known: Duration| known + round_trip.saturating_sub(known) / SLOW_TO_GROW;
+        self.round_trip = Some(self.round_trip.map_or(round_trip, |known| grown(known).min(round_trip)));
     }
 
     /// How long nothing may come before the path is doubted.
@@ -236,6 +241,23 @@ mod tests {
         let bytes = MovedBytes { received: 7, sent: 7, is_blocked: false };
         assert_eq!(looks(true, bytes, 40), [(500, Look::Ask), (1000, Look::Doubt), (2000, Look::Dead)]);
         assert_eq!(looks(true, bytes, 500), [(1000, Look::Ask), (2000, Look::Doubt), (4000, Look::Dead)]);
+    }
+
+    #[tokio::test]
+    async fn a_pong_that_has_waited_behind_data_makes_nobody_more_patient_but_a_path_that_has_become_longer_does() {
+        let mut silence = Silence::new(Instant::now());
+        let ms = Duration::from_millis;
+        silence.measured(ms(300));
+        for _ in 0..4 {
+            silence.measured(ms(2000));
+        }
+        assert!(silence.patience() < ms(300) * 6, "{:?}", silence.patience());
+        for _ in 0..400 {
+            silence.measured(ms(2000));
+        }
+        assert!(silence.patience() > ms(2000) * 3, "{:?}", silence.patience());
+        silence.measured(ms(300));
+        assert_eq!(silence.patience(), ms(300) * 4);
     }
 
     #[tokio::test]
