@@ -79,16 +79,20 @@ impl Checklist {
         found
     }
 
-    /// Adds a pair. If there are `limit` already, the worst that waits makes room for a better one.
+    /// Adds a pair. If there are `limit` already, one that waits makes room: the worst of the kind that there are most of. Otherwise two
+    /// machines with many addresses inside would try only those.
     pub(super) fn add(&mut self, pair: Pair, role: Role, limit: usize) -> Option<PairId> {
         let is_opening = matches!(pair.way, Way::SimultaneousOpen(_));
         if is_opening && self.openings().count() >= MAX_OPENING_PAIRS {
             return None;
         }
         if self.pairs.len() >= limit {
+            let alike =
+                |one: &Pair| self.pairs.values().chain([&pair]).filter(|other| one.is_of_kind_of(other)).count();
+            let worth = |one: &Pair| (std::cmp::Reverse(alike(one)), one.priority(role));
             let waiting = self.pairs.iter().filter(|(_, pair)| pair.state == PairState::Waiting);
-            let (worst, known) = waiting.min_by_key(|(_, pair)| pair.priority(role))?;
-            if known.priority(role) >= pair.priority(role) {
+            let (worst, known) = waiting.min_by_key(|(_, pair)| worth(pair))?;
+            if worth(known) >= worth(&pair) {
                 return None;
             }
             let worst = *worst;
@@ -390,5 +394,21 @@ mod tests {
         assert!(add(&mut list, "203.0.113.9:4", 3, 2).is_some());
         assert!(list.get(worst).is_none() && list.get(tried).is_some());
         assert_eq!(list.reports(Role::Controlling).len(), 2);
+    }
+
+    #[test]
+    fn many_addresses_inside_do_not_keep_out_the_one_outside() {
+        let mut list = Checklist::default();
+        let inside: Vec<_> = (1..=4).filter_map(|host| add(&mut list, &format!("10.0.0.{host}:1"), 9, 4)).collect();
+        let outer = remote(CandidateKind::ServerReflexive, TcpType::Passive, "203.0.113.9:5");
+        let outer = Pair::new(host("192.0.2.1:4")[0], outer, Way::Active);
+
+        let added = list.add(outer, Role::Controlling, 4).expect("it is one of its kind");
+
+        assert_eq!(inside.iter().filter(|id| list.get(**id).is_some()).count(), 3);
+        for host in 5..=8 {
+            add(&mut list, &format!("10.0.0.{host}:1"), 10, 4);
+        }
+        assert!(list.get(added).is_some(), "nor do better ones drive it out");
     }
 }

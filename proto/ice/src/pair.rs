@@ -99,6 +99,12 @@ impl Pair {
         (u64::from(lesser) << 32) + 2 * u64::from(greater) + u64::from(controlling > controlled)
     }
 
+    /// Whether both pairs are of candidates of the same kinds, and are opened alike.
+    pub(super) fn is_of_kind_of(&self, other: &Self) -> bool {
+        let kind = |pair: &Self| (pair.local.candidate.kind, pair.remote.kind, std::mem::discriminant(&pair.way));
+        kind(self) == kind(other)
+    }
+
     /// The foundation of the pair (RFC 8445 §6.1.2.6). The peer's bases are not known; its addresses stand for them.
     pub(super) fn foundation(&self) -> (Foundation, Foundation) {
         let local = (self.local.candidate.kind, self.local.candidate.tcp_type, self.local.base.ip());
