@@ -149,7 +149,7 @@ pub mod control {
             Finding, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
             RelayInfo, RootInfo, SeenAddr, StageName, StunInfo, TrafficInfo, TurnInfo, Verdict,
         },
-        local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, SOCKET_NAME, Tenure},
+        local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},
     };
 }

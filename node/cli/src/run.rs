@@ -20,7 +20,7 @@ use super::{
 use keyferry::{
     NodeConfig, NodeSecret,
     config::{RelayConfig, RelayMode},
-    control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, Runner, Tenure},
+    control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Runner, Tenure},
     data_dir::Home,
 };
 
@@ -50,8 +50,8 @@ pub struct Run<'a> {
 enum Executor {
     /// A node in another process.
     Other(LocalClient),
-    /// A node in this process.
-    Own(Arc<dyn OwnNode>),
+    /// A node in this process, and what it was started with.
+    Own(Arc<dyn OwnNode>, Box<NodeConfig>),
 }
 
 /// What a command needs of a node that is started for it.
@@ -111,15 +111,15 @@ impl Run<'_> {
         let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
         let name = args.name.map(|name| name.parse()).transpose()?;
         let command = Command::Share { paths, name, copy: args.copy };
-        let node = match self.executor(Need::Serve(&args.network, None)).await? {
-            Executor::Own(node) => node,
+        let (node, config) = match self.executor(Need::Serve(&args.network, None)).await? {
+            Executor::Own(node, config) => (node, config),
             Executor::Other(client) => {
                 let outcome = drive(&client, command, self.screen, &self.cancel).await?;
                 self.screen.notice("the node that runs on this data folder serves it from now on");
                 return Ok(outcome);
             }
         };
-        let server = self.offer(&node, Tenure::Lasting);
+        let server = self.offer(&node, Tenure::Lasting, *config);
         let outcome = match drive(&*node, command, self.screen, &self.cancel).await {
             Ok(_) => self.serve(&*node).await,
             Err(failure) => Err(failure),
@@ -139,14 +139,14 @@ impl Run<'_> {
     }
 
     async fn node(&mut self, need: Need<'_>) -> Result<Completion, Failure> {
-        let node = match self.executor(need).await? {
-            Executor::Own(node) => node,
+        let (node, config) = match self.executor(need).await? {
+            Executor::Own(node, config) => (node, config),
             Executor::Other(_) => {
                 let what = format!("a node is running on {} already", self.home.display());
                 return Err(Failure::new(FailureKind::Local, what).try_to("`keyferry status`, or another --home"));
             }
         };
-        let server = self.offer(&node, Tenure::Lasting);
+        let server = self.offer(&node, Tenure::Lasting, *config);
         let outcome = match status_of(&*node, &self.cancel).await {
             Ok(status) => match self.screen.present(&render::up_text(&status), &Event::Status(status)) {
                 Ok(()) => self.serve(&*node).await,
@@ -161,14 +161,14 @@ impl Run<'_> {
     /// Has a command done that nothing follows.
     async fn once(&mut self, command: Command, need: Need<'_>) -> Result<Completion, Failure> {
         command.check()?;
-        let node = match self.executor(need).await? {
+        let (node, config) = match self.executor(need).await? {
             Executor::Other(client) => return drive(&client, command, self.screen, &self.cancel).await,
-            Executor::Own(node) => node,
+            Executor::Own(node, config) => (node, config),
         };
         // Without the network it could not do what others ask for; and it is soon done.
         let server = match need {
             Need::Folder => None,
-            Need::Fetch(_) | Need::Serve(..) | Need::Relay(..) => self.offer(&node, Tenure::Passing),
+            Need::Fetch(_) | Need::Serve(..) | Need::Relay(..) => self.offer(&node, Tenure::Passing, *config),
         };
         let outcome = drive(&*node, command, self.screen, &self.cancel).await;
         if let Some(server) = &server
@@ -183,21 +183,18 @@ impl Run<'_> {
         outcome
     }
 
-    /// Finds the node that runs on the data folder, or starts one.
+    /// Finds the node that runs on the data folder, which carries out nothing against the options that were given, or starts one.
     async fn executor(&mut self, need: Need<'_>) -> Result<Executor, Failure> {
-        let relay_mode = match need {
-            Need::Folder => RelayMode::default(),
-            Need::Fetch(network) | Need::Serve(network, _) | Need::Relay(network, _) => network.relay_mode()?,
+        let (relay_mode, terms) = match need {
+            Need::Folder => (RelayMode::default(), NetworkTerms::default()),
+            Need::Fetch(network) | Need::Serve(network, _) | Need::Relay(network, _) => {
+                (network.relay_mode()?, network.terms())
+            }
         };
         let begin = tokio::time::Instant::now();
         loop {
             if let Some(client) = LocalClient::find(&self.home).await {
-                if let Need::Fetch(network) | Need::Serve(network, _) | Need::Relay(network, _) = need
-                    && network.any()
-                {
-                    self.screen.notice("a node runs on this data folder already; its network options hold, not these");
-                }
-                return Ok(Executor::Other(client));
+                return Ok(Executor::Other(client.under(terms)));
             }
             let (home, secret) = match self.launcher.open(&self.home)? {
                 Folder::Empty(home) => self.new_key(home, None).await?,
@@ -210,16 +207,17 @@ impl Run<'_> {
                     continue;
                 }
             };
-            let start = self.launcher.start(home, secret, config(need, relay_mode));
+            let config = config(need, relay_mode);
+            let start = self.launcher.start(home, secret, config.clone());
             let node = self.cancel.run_until_cancelled(start).await.ok_or_else(interrupted)??;
-            return Ok(Executor::Own(node));
+            return Ok(Executor::Own(node, Box::new(config)));
         }
     }
 
     /// Lets other commands use the node of this process.
-    fn offer(&mut self, node: &Arc<dyn OwnNode>, tenure: Tenure) -> Option<LocalServer> {
+    fn offer(&mut self, node: &Arc<dyn OwnNode>, tenure: Tenure, config: NodeConfig) -> Option<LocalServer> {
         let runner: Arc<dyn Runner> = node.clone();
-        match LocalServer::start(&self.home, runner, tenure) {
+        match LocalServer::start(&self.home, runner, tenure, config) {
             Ok(server) => Some(server),
             Err(error) => {
                 self.screen.notice(&format!("other commands cannot use this node while it runs: {error}"));
@@ -297,7 +295,7 @@ fn config(need: Need<'_>, relay_mode: RelayMode) -> NodeConfig {
             mdns: !network.no_mdns,
             stun: network.stun.clone(),
             port_mapping: !network.no_port_mapping,
-            calls: network.calls,
+            calls: network.calls.unwrap_or_default(),
             turn: network.turn.clone(),
             turn_proxy: network.turn_proxy.clone(),
             announce: matches!(need, Need::Serve(..)),

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! HOME/control.sock   unix stream socket, mode 0600
-//! client -> node      one [`Command`] as a line of JSON (at most 1 MiB)
+//! client -> node      one [`Command`] as a line of JSON (at most 1 MiB), or `{"command": "under", "terms": …, "then": …}`: a command
+//!                     that is carried out if the node meets these [`NetworkTerms`], and refused if not, also by a node that does
+//!                     not know them
 //! node -> client      [`Event`]s as lines of JSON (at most 1 MiB each); after the last one the node closes
 //! ```
 //! One command per connection. A client that closes, or only ends its side of the stream, cancels its command.
@@ -19,6 +21,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
@@ -29,10 +32,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+pub use self::terms::NetworkTerms;
 use super::{
     api::{Command, Event, Failure, FailureKind},
+    config::NodeConfig,
     runner::{EVENT_QUEUE, Runner},
 };
+
+mod terms;
 
 /// The name of the socket in the data folder.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -81,6 +88,14 @@ pub enum Tenure {
     Passing,
 }
 
+/// Who carries out the commands of others.
+struct Host {
+    runner: Arc<dyn Runner>,
+    tenure: Tenure,
+    /// What the node was started with.
+    config: NodeConfig,
+}
+
 /// The socket, served. Dropping it stops everything at once.
 #[derive(Debug)]
 pub struct LocalServer {
@@ -91,13 +106,14 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
-    /// Offers the socket in a data folder that this process has locked, and carries out what comes by `runner`.
-    pub fn start(home: &Path, runner: Arc<dyn Runner>, tenure: Tenure) -> Result<Self, LocalError> {
+    /// Offers the socket in a data folder that this process has locked, and carries out what comes by `runner`, a node that was
+    /// started with `config`.
+    pub fn start(home: &Path, runner: Arc<dyn Runner>, tenure: Tenure, config: NodeConfig) -> Result<Self, LocalError> {
         let socket = socket_path(home)?;
         let listener = bind(&socket)?;
         let stop = CancellationToken::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let accepting = tokio::spawn(accept(listener, runner, tenure, places.clone(), stop.clone()));
+        let accepting = tokio::spawn(accept(listener, Host { runner, tenure, config }, places.clone(), stop.clone()));
         Ok(Self { socket, stop, places, accepting })
     }
 
@@ -131,6 +147,7 @@ impl Drop for LocalServer {
 #[derive(Debug, Clone)]
 pub struct LocalClient {
     socket: PathBuf,
+    terms: NetworkTerms,
 }
 
 impl LocalClient {
@@ -138,7 +155,13 @@ impl LocalClient {
     pub async fn find(home: &Path) -> Option<Self> {
         let socket = socket_path(home).ok()?;
         UnixStream::connect(&socket).await.ok()?;
-        Some(Self { socket })
+        Some(Self { socket, terms: NetworkTerms::default() })
+    }
+
+    /// Has commands carried out only if the node meets these terms.
+    #[must_use]
+    pub fn under(self, terms: NetworkTerms) -> Self {
+        Self { terms, ..self }
     }
 
     async fn carry_out(
@@ -147,7 +170,8 @@ impl LocalClient {
         events: &mpsc::Sender<Event>,
         cancel: CancellationToken,
     ) -> Result<(), Failure> {
-        let line = command_line(&command)?;
+        let expected = expected_results(&command);
+        let line = command_line(command, &self.terms)?;
         let stream = UnixStream::connect(&self.socket).await.map_err(gone)?;
         let (read, mut write) = stream.into_split();
         write.write_all(line.as_bytes()).await.map_err(gone)?;
@@ -173,7 +197,7 @@ impl LocalClient {
                 }
             }
         }
-        if results >= expected_results(&command) { Ok(()) } else { Err(gone(io::ErrorKind::UnexpectedEof.into())) }
+        if results >= expected { Ok(()) } else { Err(gone(io::ErrorKind::UnexpectedEof.into())) }
     }
 }
 
@@ -227,13 +251,8 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     UnixListener::from_std(listener.into())
 }
 
-async fn accept(
-    listener: UnixListener,
-    runner: Arc<dyn Runner>,
-    tenure: Tenure,
-    places: Arc<Semaphore>,
-    stop: CancellationToken,
-) {
+async fn accept(listener: UnixListener, host: Host, places: Arc<Semaphore>, stop: CancellationToken) {
+    let host = Arc::new(host);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -251,9 +270,9 @@ async fn accept(
             debug!("more local commands than allowed");
             continue;
         };
-        let (runner, stop) = (runner.clone(), stop.child_token());
+        let (host, stop) = (host.clone(), stop.child_token());
         tokio::spawn(async move {
-            if let Err(error) = serve(stream, &*runner, tenure, stop).await {
+            if let Err(error) = serve(stream, &host, stop).await {
                 debug!(%error, "a local command lost its client");
             }
             drop(place);
@@ -262,14 +281,14 @@ async fn accept(
 }
 
 /// Carries out the one command of a connection.
-async fn serve(stream: UnixStream, runner: &dyn Runner, tenure: Tenure, cancel: CancellationToken) -> io::Result<()> {
+async fn serve(stream: UnixStream, host: &Host, cancel: CancellationToken) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = Lines::new(read);
     let command = tokio::select! {
         line = timeout(COMMAND_TIMEOUT, lines.next()) => match line?? {
             // Only a check whether somebody answers.
             None => return Ok(()),
-            Some(line) => parse_command(&line, tenure),
+            Some(line) => host.parse_command(&line),
         },
         () = cancel.cancelled() => return Ok(()),
     };
@@ -285,7 +304,7 @@ async fn serve(stream: UnixStream, runner: &dyn Runner, tenure: Tenure, cancel: 
         std::future::pending::<()>().await;
     };
     let work = async {
-        let mut run = runner.run(command, events, cancel.clone()).fuse();
+        let mut run = host.runner.run(command, events, cancel.clone()).fuse();
         let mut outcome = None;
         let mut told = Ok(());
         loop {
@@ -325,19 +344,41 @@ async fn serve(stream: UnixStream, runner: &dyn Runner, tenure: Tenure, cancel: 
     }
 }
 
-fn parse_command(line: &str, tenure: Tenure) -> Result<Command, Failure> {
-    let command = serde_json::from_str(line).map_err(|error| {
-        Failure::new(FailureKind::Usage, format!("the running node does not understand this command: {error}"))
-            .try_to("stop it, and start the same version of keyferry")
-    })?;
-    match (command, tenure) {
-        (Command::Share { .. }, Tenure::Passing) => Err(Failure::new(
-            FailureKind::Local,
-            "the keyferry on this data folder ends with its download, and would not serve this",
-        )
-        .try_to("wait until it is done; with `keyferry node` running, commands do not get in each other's way")),
-        (command, _) => Ok(command),
+impl Host {
+    /// Reads a command that this node may carry out.
+    fn parse_command(&self, line: &str) -> Result<Command, Failure> {
+        let request = serde_json::from_str(line).map_err(|error| {
+            Failure::new(FailureKind::Usage, format!("the running node does not understand this command: {error}"))
+                .try_to("stop it, and start the same version of keyferry")
+        })?;
+        let command = match request {
+            LocalRequest::Plain(command) => command,
+            LocalRequest::Under { terms, then } => {
+                terms.met_by(&self.config)?;
+                then
+            }
+        };
+        match (command, self.tenure) {
+            (Command::Share { .. }, Tenure::Passing) => Err(Failure::new(
+                FailureKind::Local,
+                "the keyferry on this data folder ends with its download, and would not serve this",
+            )
+            .try_to("wait until it is done; with `keyferry node` running, commands do not get in each other's way")),
+            (command, _) => Ok(command),
+        }
     }
+}
+
+/// What a client asks for. The two are one line, so that no other node can come between the terms and the command.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+enum LocalRequest {
+    Under {
+        terms: Box<NetworkTerms>,
+        then: Command,
+    },
+    #[serde(untagged)]
+    Plain(Command),
 }
 
 async fn send(write: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
@@ -373,8 +414,12 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 }
 
-fn command_line(command: &Command) -> Result<String, Failure> {
-    let mut line = serde_json::to_string(command).map_err(|error| {
+fn command_line(command: Command, terms: &NetworkTerms) -> Result<String, Failure> {
+    let request = match terms.is_empty() {
+        true => LocalRequest::Plain(command),
+        false => LocalRequest::Under { terms: Box::new(terms.clone()), then: command },
+    };
+    let mut line = serde_json::to_string(&request).map_err(|error| {
         Failure::new(FailureKind::Usage, format!("this cannot be handed to the running node: {error}"))
             .try_to("rename what is not Unicode, or stop the node first")
     })?;

@@ -72,6 +72,27 @@ fn a_second_command_uses_the_running_node() -> Result<()> {
 }
 
 #[test]
+fn a_command_that_is_to_hide_is_refused_where_the_running_node_does_not() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 64, 1000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let address = shared.address_with_hints.to_string();
+    let (_node, _) = lab.node("getter")?;
+
+    for quiet in [None, Some("-q")] {
+        let get = ["get", &address, "-o", "out", "--relay-only"].into_iter().chain(quiet);
+        let refused = lab.run("getter", get)?;
+        let failure = refused.failure()?;
+        ensure!(failure.kind == FailureKind::Usage && failure.message.contains("--relay-only"), "{failure:?}");
+        ensure!(failure.advice.as_ref().is_some_and(|advice| advice.contains("KEYFERRY_RELAY_ONLY")), "{failure:?}");
+        ensure!(!lab.path("out").exists(), "{refused:?}");
+    }
+    // What the node was started with may be said again; the lab's own variables do.
+    lab.get("getter", &address, &lab.folder("out")?)?.fetched()?;
+    Ok(())
+}
+
+#[test]
 fn status_without_a_node_says_so() -> Result<()> {
     let lab = Lab::new()?;
     let outcome = lab.run("node", ["status"])?;

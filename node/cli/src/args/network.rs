@@ -9,12 +9,12 @@ use keyferry::Multiaddr;
 
 use keyferry::{
     config::{AdmissionPolicy, RelayMode, StunServer},
-    control::Failure,
+    control::{Failure, NetworkTerms},
 };
 
 /// How to take part in the network.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
-#[command(next_help_heading = "Network options")]
+#[command(next_help_heading = "Network options (a node that runs already must have been started with them)")]
 pub struct NetworkOptions {
     /// Listen on this address and port, such as 0.0.0.0:41414; a port alone means all of IPv4 and IPv6. May be repeated.
     #[arg(long, env = "KEYFERRY_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_listen)]
@@ -34,9 +34,9 @@ pub struct NetworkOptions {
     /// Do not ask the router for a port (UPnP-IGD, NAT-PMP, PCP).
     #[arg(long, env = "KEYFERRY_NO_PORT_MAPPING", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub no_port_mapping: bool,
-    /// Whose calls to take, of nodes that can reach this one by no other way: everyone, contacts or nobody.
-    #[arg(long, env = "KEYFERRY_CALLS", value_name = "WHOSE", default_value = "everyone", hide_possible_values = true)]
-    pub calls: AdmissionPolicy,
+    /// Whose calls to take, of nodes that can reach this one by no other way: everyone (the default), contacts or nobody.
+    #[arg(long, env = "KEYFERRY_CALLS", value_name = "WHOSE", hide_possible_values = true)]
+    pub calls: Option<AdmissionPolicy>,
     /// A TURN server (TCP or TLS) to relay through where there is no direct path, such as turn:user:password@host or
     /// turns:user:password@host:443. May be repeated. Passwords are better given in the variable: others see command lines.
     #[arg(long, env = "KEYFERRY_TURN", value_name = "URI", value_delimiter = ',', hide_env_values = true)]
@@ -53,9 +53,21 @@ pub struct NetworkOptions {
 }
 
 impl NetworkOptions {
-    /// Whether any of them was given.
-    pub fn any(&self) -> bool {
-        *self != Self::default()
+    /// What a node that runs already must have been started with, to do as these options say.
+    pub fn terms(&self) -> NetworkTerms {
+        NetworkTerms {
+            listen: self.listen_addrs(),
+            bootstrap: self.bootstrap.clone(),
+            public: self.public,
+            no_mdns: self.no_mdns,
+            stun: self.stun.clone(),
+            no_port_mapping: self.no_port_mapping,
+            calls: self.calls,
+            turn: self.turn.clone(),
+            turn_proxy: self.turn_proxy.clone(),
+            relay_only: self.relay_only,
+            no_relay: self.no_relay,
+        }
     }
 
     /// Whether relays are used, and whether anything else is.
@@ -149,7 +161,7 @@ mod tests {
         assert_eq!(network("").relay_mode().unwrap(), RelayMode::Both);
         assert_eq!(network("--relay-only").relay_mode().unwrap(), RelayMode::RelayOnly);
         assert_eq!(network("--no-relay --public").relay_mode().unwrap(), RelayMode::NoRelay);
-        assert!(network("--no-relay").any() && network("--relay-only").any());
+        assert!(network("--no-relay").terms().no_relay && network("--relay-only").terms().relay_only);
         for (options, named) in [("--relay-only --no-relay", "--no-relay"), ("--relay-only --public", "--public")] {
             let refused = network(options).relay_mode().unwrap_err();
             assert!(refused.message.contains("--relay-only") && refused.message.contains(named), "{refused:?}");
@@ -164,6 +176,6 @@ mod tests {
         let Action::Node(node) = cli.action else { panic!("not a node: {:?}", cli.action) };
         let network = node.network;
         assert_eq!(network.turn, ["turn:a:b@192.0.2.1", "turns:a:b@192.0.2.2", "turn:c:d@192.0.2.3"]);
-        assert!(network.any());
+        assert_eq!(network.terms().turn, network.turn);
     }
 }

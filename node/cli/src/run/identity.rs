@@ -24,7 +24,7 @@ impl Run<'_> {
             }
             Folder::Busy => match self.executor(Need::Folder).await? {
                 Executor::Other(client) => status_of(&client, &self.cancel).await?.node,
-                Executor::Own(node) => status_of(&*node, &self.cancel).await?.node,
+                Executor::Own(node, _) => status_of(&*node, &self.cancel).await?.node,
             },
             // Before asking for a passphrase in vain.
             Folder::Open(home, _) | Folder::Encrypted(home) if args.new => {

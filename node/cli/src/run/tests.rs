@@ -184,15 +184,41 @@ async fn share_serves_until_it_is_told_to_stop_and_then_leaves_in_order() {
 async fn share_hands_over_to_a_node_that_runs_and_returns() {
     let bench = Bench::new(true);
     let running = Arc::new(FakeNode::default());
-    let _server = LocalServer::start(bench.home.path(), running.clone(), Tenure::Lasting).unwrap();
+    let _server =
+        LocalServer::start(bench.home.path(), running.clone(), Tenure::Lasting, NodeConfig::default()).unwrap();
     let file = bench.home.path().join("file");
     std::fs::write(&file, b"x").unwrap();
-    let (acted, out, err) = bench.act(&format!("keyferry share --listen 4600 {}", file.display())).await;
+    let (acted, out, err) = bench.act(&format!("keyferry share {}", file.display())).await;
     acted.unwrap();
     assert!(out.contains("Shared file"), "{out}");
-    assert!(err.contains("serves it from now on") && err.contains("its network options hold"), "{err}");
+    assert!(err.contains("serves it from now on"), "{err}");
     assert!(matches!(&running.commands.lock().unwrap()[..], [Command::Share { paths, .. }] if *paths == [file]));
     assert!(bench.configs().is_empty());
+}
+
+#[tokio::test]
+async fn network_options_that_a_running_node_was_not_started_with_are_refused_by_name() {
+    let bench = Bench::new(true);
+    let running = Arc::new(FakeNode::default());
+    let hidden = NodeConfig { relay_mode: RelayMode::RelayOnly, ..NodeConfig::default() };
+    let _server = LocalServer::start(bench.home.path(), running.clone(), Tenure::Lasting, hidden).unwrap();
+    let file = bench.home.path().join("file");
+    std::fs::write(&file, b"x").unwrap();
+    let key = keyferry::NodeSecret::from_bytes(&[1; 32]).public();
+    let share = format!("keyferry share {}", file.display());
+    for command in [&share, &format!("keyferry get keyferry:{key}/x"), &format!("keyferry ls {key}"), "keyferry doctor"]
+    {
+        for option in ["--no-relay", "--listen 4600", "--calls nobody", "--turn turn:a:b@192.0.2.1"] {
+            let (acted, out, _) = bench.act(&format!("{command} {option}")).await;
+            let failure = acted.unwrap_err();
+            assert_eq!((failure.kind.exit_code(), out.as_str()), (2, ""), "{command} {option}");
+            assert!(failure.message.contains(option.split(' ').next().unwrap()), "{failure:?}");
+        }
+    }
+    assert!(running.commands.lock().unwrap().is_empty(), "what is refused is not done");
+
+    bench.act(&format!("{share} --relay-only")).await.0.unwrap();
+    assert_eq!(running.commands.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -5,11 +5,13 @@
 use std::{fmt, str::FromStr};
 
 use keyferry_proto::identity::NodeKey;
+use serde::{Deserialize, Serialize};
 
 use super::ContactsFile;
 
 /// Whom a node does something for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AdmissionPolicy {
     /// Everyone.
     #[default]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::net::path::RelayMode;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,7 +42,7 @@ impl Runner for Scripted {
 }
 
 fn serve_in(home: &Path, tenure: Tenure) -> LocalServer {
-    LocalServer::start(home, Arc::new(Scripted), tenure).unwrap()
+    LocalServer::start(home, Arc::new(Scripted), tenure, NodeConfig::default()).unwrap()
 }
 
 fn unshare(name: &str) -> Command {
@@ -51,6 +52,10 @@ fn unshare(name: &str) -> Command {
 /// Runs a command over the socket, and gives its events and its end.
 async fn run(home: &Path, command: Command, cancel: CancellationToken) -> (Vec<Event>, Result<(), Failure>) {
     let client = LocalClient::find(home).await.expect("a node that answers");
+    run_by(client, command, cancel).await
+}
+
+async fn run_by(client: LocalClient, command: Command, cancel: CancellationToken) -> (Vec<Event>, Result<(), Failure>) {
     let (events, mut pending) = mpsc::channel(EVENT_QUEUE);
     let collect = async {
         let mut all = Vec::new();
@@ -112,7 +117,7 @@ async fn closing_the_connection_cancels_the_command() {
     let home = tempfile::tempdir().unwrap();
     let server = serve_in(home.path(), Tenure::Lasting);
     let mut stream = UnixStream::connect(home.path().join(SOCKET_NAME)).await.unwrap();
-    stream.write_all(command_line(&unshare("wait")).unwrap().as_bytes()).await.unwrap();
+    stream.write_all(command_line(unshare("wait"), &NetworkTerms::default()).unwrap().as_bytes()).await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
     assert_eq!(server.active(), 1);
     drop(stream);
@@ -124,7 +129,7 @@ async fn stopping_the_server_cancels_its_commands_and_removes_the_socket() {
     let home = tempfile::tempdir().unwrap();
     let server = serve_in(home.path(), Tenure::Lasting);
     let mut stream = UnixStream::connect(home.path().join(SOCKET_NAME)).await.unwrap();
-    stream.write_all(command_line(&unshare("wait")).unwrap().as_bytes()).await.unwrap();
+    stream.write_all(command_line(unshare("wait"), &NetworkTerms::default()).unwrap().as_bytes()).await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
     timeout(PATIENCE, server.stop()).await.unwrap();
     assert!(!home.path().join(SOCKET_NAME).exists());
@@ -174,7 +179,7 @@ async fn surplus_connections_are_closed_and_others_go_on() {
     let mut held = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         let mut stream = UnixStream::connect(home.path().join(SOCKET_NAME)).await.unwrap();
-        stream.write_all(command_line(&unshare("wait")).unwrap().as_bytes()).await.unwrap();
+        stream.write_all(command_line(unshare("wait"), &NetworkTerms::default()).unwrap().as_bytes()).await.unwrap();
         stream.read_exact(&mut [0]).await.unwrap();
         held.push(stream);
     }
@@ -199,7 +204,7 @@ async fn socket_is_for_this_user_alone_and_a_stale_one_is_replaced() {
 #[tokio::test]
 async fn folder_with_a_very_long_path_is_refused_with_the_reason() {
     let home = PathBuf::from(format!("/{}", "x".repeat(200)));
-    let refused = LocalServer::start(&home, Arc::new(Scripted), Tenure::Lasting);
+    let refused = LocalServer::start(&home, Arc::new(Scripted), Tenure::Lasting, NodeConfig::default());
     assert!(matches!(refused, Err(LocalError::PathTooLong { got }) if got > 200));
     assert!(LocalClient::find(&home).await.is_none());
 }
@@ -211,4 +216,36 @@ async fn nobody_else_can_open_the_socket_at_any_time() {
     let socket = dir.path().join(SOCKET_NAME);
     let _listener = listen(&socket).unwrap();
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_command_under_terms_is_carried_out_by_a_node_that_meets_them_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let hidden = NetworkTerms { relay_only: true, ..NetworkTerms::default() };
+    for (relay_mode, done) in [(RelayMode::RelayOnly, true), (RelayMode::Both, false), (RelayMode::NoRelay, false)] {
+        let config = NodeConfig { relay_mode, ..NodeConfig::default() };
+        let _server = LocalServer::start(home.path(), Arc::new(Scripted), Tenure::Lasting, config).unwrap();
+        let client = LocalClient::find(home.path()).await.unwrap().under(hidden.clone());
+
+        let (events, outcome) = run_by(client, unshare("x"), CancellationToken::new()).await;
+
+        assert_eq!(outcome.is_ok(), done, "{relay_mode:?}: {outcome:?}");
+        if let Err(failure) = outcome {
+            assert!(failure.kind == FailureKind::Usage && failure.message.contains("--relay-only"), "{failure:?}");
+            assert!(matches!(&events[..], [Event::Failed(_)]), "nothing was done: {events:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn terms_that_a_node_does_not_know_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let _server = serve_in(home.path(), Tenure::Lasting);
+    let known = command_line(unshare("x"), &NetworkTerms { public: true, ..NetworkTerms::default() }).unwrap();
+    let unknown = known.replace("\"public\":true", "\"by_owl\":true");
+    assert_ne!(known, unknown);
+
+    assert!(raw(home.path(), unknown.as_bytes()).await.contains("does not understand"));
+    // To a node of before there were any, this is an unknown command.
+    assert!(serde_json::from_str::<Command>(&known).unwrap_err().to_string().contains("`under`"));
 }

@@ -4,13 +4,15 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// The port of STUN over TCP if the user names none (RFC 8489 §18.6).
 pub const DEFAULT_STUN_PORT: u16 = 3478;
 /// The longest name a host can have.
 const MAX_NAME: usize = 253;
 
 /// A STUN server as a user names it: `HOST:PORT`, `HOST`, `192.0.2.1:3478` or `[2001:db8::1]:3478`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StunServer {
     /// A host name or an IP address.
     pub host: String,
