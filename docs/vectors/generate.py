@@ -459,7 +459,7 @@ def full_offer():
     """As much as an offer can hold."""
     return offer(
         sequence=2**63 - 1,
-        candidates=[candidate(KINDS[n % 4], TCP_TYPES[n % 3], f"[2001:db8::{n + 1:x}]:{65535 - n}", n) for n in range(32)],
+        candidates=[candidate(KINDS[n % 4], TCP_TYPES[n % 3], f"[2001:db8::{n + 1:x}]:{65535 - n}", n + 1) for n in range(32)],
         signalling=["/dns4/" + letter * 120 + "/tcp/4040" for letter in "abcd"],
     )
 
@@ -467,7 +467,7 @@ def full_offer():
 def signed_vectors():
     plain, full = offer(), full_offer()
     many_kinds = offer(
-        candidates=[candidate(kind, tcp_type, f"198.51.100.{n}:{4000 + n}", n)
+        candidates=[candidate(kind, tcp_type, f"198.51.100.{n}:{4000 + n}", n + 1)
                     for n, (kind, tcp_type) in enumerate((k, t) for k in KINDS for t in TCP_TYPES)]
         + [candidate(addr="[2001:db8::7]:4040")],
         signalling=["/ip4/192.0.2.1/tcp/4040", f"/ip4/192.0.2.9/tcp/1/p2p/{peer_id(public_of(BOB))}/p2p-circuit"])
@@ -529,6 +529,8 @@ def signed_vectors():
                     + u64(0) + tail), "Malformed"),
             invalid("an unknown family of addresses", sign_body(ALICE, sequence_of([one[:8] + u32(2) + one[12:]])
                     + u64(0) + tail), "Malformed"),
+            invalid("a priority of 0", sign_offer(ALICE, offer(candidates=[candidate(priority=0)])), "Malformed"),
+            invalid("a priority of 2^31", sign_offer(ALICE, offer(candidates=[candidate(priority=1 << 31)])), "Malformed"),
             invalid("bytes left over", sign_body(ALICE, encode_offer(plain) + b"\0"), "Malformed"),
             invalid("cut short", sign_body(ALICE, encode_offer(plain)[:-1]), "Malformed"),
             invalid("no offer at all", sign_body(ALICE, b""), "Malformed"),

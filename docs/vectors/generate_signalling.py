@@ -106,7 +106,7 @@ HEARD_BODY = u32(HEARD)
 TURN = {"round": 1, "sender": "198.51.100.7:4600", "receiver": "[2001:db8::7]:65535", "ttl": 3}
 FULL = description(
     ufrag="u" * 32, password="p" * 64, complete=True, mapping="endpoint_dependent", opening=False,
-    candidates=[candidate(KINDS[n % 4], TCP_TYPES[n % 3], f"[2001:db8::{n + 1:x}]:{65535 - n}", n) for n in range(32)],
+    candidates=[candidate(KINDS[n % 4], TCP_TYPES[n % 3], f"[2001:db8::{n + 1:x}]:{65535 - n}", n + 1) for n in range(32)],
 )
 
 

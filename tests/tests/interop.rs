@@ -165,7 +165,7 @@ impl Libnice {
         self.say(&format!("credentials {ufrag} {password}"))?;
         for Candidate { tcp_type, addr, priority, .. } in candidates {
             let name = if tcp_type == TcpType::Active { "active" } else { "passive" };
-            self.say(&format!("candidate {name} {} {} {priority}", addr.ip(), addr.port()))?;
+            self.say(&format!("candidate {name} {} {} {}", addr.ip(), addr.port(), u32::from(priority)))?;
         }
         self.say("end")
     }
@@ -203,5 +203,5 @@ fn candidate(tcp_type: &str, ip: &str, port: &str, priority: &str) -> Result<Can
     // libnice says 0 where RFC 6544 §4.5 wants 9: an active candidate has no port.
     let port = if port == "0" { 9 } else { port.parse()? };
     let addr = SocketAddr::new(ip.parse()?, port);
-    Ok(Candidate { kind: CandidateKind::Host, tcp_type, addr, priority: priority.parse()? })
+    Ok(Candidate { kind: CandidateKind::Host, tcp_type, addr, priority: priority.parse::<u32>()?.try_into()? })
 }

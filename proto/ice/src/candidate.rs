@@ -4,6 +4,11 @@
 
 use std::net::SocketAddr;
 
+use super::Priority;
+
+/// The type preference of peer-reflexive candidates (RFC 8445 §5.1.2.2).
+const PEER_REFLEXIVE: u8 = 110;
+
 /// How a candidate came about (RFC 8445 §5.1.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -41,7 +46,7 @@ pub struct Candidate {
     /// The transport address.
     pub addr: SocketAddr,
     /// The priority by RFC 6544 §4.2; greater is better.
-    pub priority: u32,
+    pub priority: Priority,
 }
 
 impl Candidate {
@@ -49,12 +54,17 @@ impl Candidate {
     ///
     /// `local_preference_other` is the 13-bit "other preference" (§4.2): unique among candidates of one kind and type.
     pub fn new(kind: CandidateKind, tcp_type: TcpType, addr: SocketAddr, local_preference_other: u16) -> Self {
-        Self { kind, tcp_type, addr, priority: priority(kind, tcp_type, local_preference_other) }
+        Self { kind, tcp_type, addr, priority: recommended(kind, tcp_type, local_preference_other) }
     }
 
     /// A host candidate that accepts connections.
     pub fn host_passive(addr: SocketAddr, local_preference_other: u16) -> Self {
         Self::new(CandidateKind::Host, TcpType::Passive, addr, local_preference_other)
+    }
+
+    /// The priority of the peer-reflexive candidate that a check from this one may reveal (RFC 8445 §7.1.1).
+    pub(super) fn reflexive_priority(&self) -> Priority {
+        self.priority.with_preferences(PEER_REFLEXIVE, direction_of_reflexive(self.tcp_type))
     }
 }
 
@@ -68,36 +78,61 @@ pub struct LocalCandidate {
     pub base: SocketAddr,
 }
 
-/// The priority of a candidate (RFC 8445 §5.1.2.1 with RFC 6544 §4.2), for component 1.
-fn priority(kind: CandidateKind, tcp_type: TcpType, other_preference: u16) -> u32 {
-    let type_preference: u32 = match kind {
-        CandidateKind::Host => 126,
-        CandidateKind::PortMapped => 105,
-        CandidateKind::ServerReflexive => 100,
-        CandidateKind::Relayed => 0,
+/// The priority that RFC 6544 §4.2 recommends.
+fn recommended(kind: CandidateKind, tcp_type: TcpType, other_preference: u16) -> Priority {
+    let (type_preference, direction_preference) = match kind {
+        CandidateKind::Host => (126, direction_of_host(tcp_type)),
+        CandidateKind::PortMapped => (105, direction_of_reflexive(tcp_type)),
+        CandidateKind::ServerReflexive => (100, direction_of_reflexive(tcp_type)),
+        CandidateKind::Relayed => (0, direction_of_host(tcp_type)),
     };
-    let direction_preference: u32 = match (kind, tcp_type) {
-        (CandidateKind::Host | CandidateKind::Relayed, TcpType::Active) => 6,
-        (CandidateKind::Host | CandidateKind::Relayed, TcpType::Passive) => 4,
-        (CandidateKind::Host | CandidateKind::Relayed, TcpType::SimultaneousOpen) => 2,
-        (_, TcpType::SimultaneousOpen) => 6,
-        (_, TcpType::Active) => 4,
-        (_, TcpType::Passive) => 2,
-    };
-    let local_preference = direction_preference << 13 | u32::from(other_preference) & 0x1fff;
-    type_preference << 24 | local_preference << 8 | 255
+    Priority::new(type_preference, direction_preference, other_preference)
+}
+
+/// Whether a check with this priority comes from a candidate that opens simultaneously.
+pub(super) fn is_from_simultaneous_open(priority: Priority) -> bool {
+    priority.direction_preference() == direction_of_reflexive(TcpType::SimultaneousOpen)
+}
+
+/// The direction preference of candidates that no NAT hides (RFC 6544 §4.2).
+fn direction_of_host(tcp_type: TcpType) -> u8 {
+    match tcp_type {
+        TcpType::Active => 6,
+        TcpType::Passive => 4,
+        TcpType::SimultaneousOpen => 2,
+    }
+}
+
+/// The direction preference of candidates behind a NAT (RFC 6544 §4.2).
+fn direction_of_reflexive(tcp_type: TcpType) -> u8 {
+    match tcp_type {
+        TcpType::SimultaneousOpen => 6,
+        TcpType::Active => 4,
+        TcpType::Passive => 2,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn candidate(kind: CandidateKind, tcp_type: TcpType, other: u16) -> Candidate {
+        Candidate::new(kind, tcp_type, "192.0.2.1:1".parse().expect("an address"), other)
+    }
+
     #[test]
     fn priorities_order_kinds_before_directions() {
-        let addr = "192.0.2.1:1".parse().expect("an address");
-        let host = Candidate::new(CandidateKind::Host, TcpType::SimultaneousOpen, addr, 0);
-        let mapped = Candidate::new(CandidateKind::PortMapped, TcpType::Passive, addr, 0x1fff);
-        let relayed = Candidate::new(CandidateKind::Relayed, TcpType::Active, addr, 0x1fff);
+        let host = candidate(CandidateKind::Host, TcpType::SimultaneousOpen, 0);
+        let mapped = candidate(CandidateKind::PortMapped, TcpType::Passive, 0x1fff);
+        let relayed = candidate(CandidateKind::Relayed, TcpType::Active, 0x1fff);
         assert!(host.priority > mapped.priority && mapped.priority > relayed.priority);
+    }
+
+    #[test]
+    fn a_check_reveals_the_type_the_direction_and_the_local_preference() {
+        let revealed = candidate(CandidateKind::Host, TcpType::SimultaneousOpen, 0x123).reflexive_priority();
+        assert_eq!(u32::from(revealed), 110 << 24 | (6 << 13 | 0x123) << 8 | 255);
+        assert!(is_from_simultaneous_open(revealed));
+        assert!(!is_from_simultaneous_open(candidate(CandidateKind::Host, TcpType::Active, 1).reflexive_priority()));
     }
 }

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use super::{
-    ConnId, Output, PairState, Role,
+    ConnId, Output, PairState, Priority, Role,
     conn::{Conn, Pending, Standing},
     links::Links,
     means::Means,
@@ -17,9 +17,6 @@ use super::{
 
 /// Refused requests and stray answers that one connection may have.
 const MAX_NUISANCES: u8 = 4;
-
-/// Stands for the priority of a local candidate that is not known: the least there is.
-const UNKNOWN_PRIORITY: u32 = 1;
 
 /// The exchange of checks, for the length of one event.
 #[derive(Debug)]
@@ -64,9 +61,9 @@ impl Checking<'_> {
 
     /// Deals with the connections that came before the peer's description.
     pub(super) fn attach_early(&mut self) {
-        let answered = |conn: &Conn| conn.standing().filter(|standing| standing.has_answered).map(|one| one.priority);
         let conns = self.links.conns.iter();
-        let early: Vec<(ConnId, u32)> = conns.filter_map(|(id, conn)| Some((id, answered(conn)?))).collect();
+        let early: Vec<(ConnId, Priority)> =
+            conns.filter_map(|(id, conn)| Some((id, conn.standing()?.answered?))).collect();
         for (id, priority) in early {
             if self.attach(id, priority) {
                 self.begin(id);
@@ -75,7 +72,8 @@ impl Checking<'_> {
     }
 
     fn send(&mut self, id: ConnId, nominates: bool) {
-        let priority = self.links.pair_of(id).map_or(UNKNOWN_PRIORITY, |pair| pair.reflexive_priority());
+        // The least stands for that of a local candidate which is not known.
+        let priority = self.links.pair_of(id).map_or(Priority::LEAST, |pair| pair.local.candidate.reflexive_priority());
         let Some(peer) = &self.sides.peer else { return };
         let Some(standing) = self.links.conns.standing_mut(id) else { return };
         let check_id = self.means.random.next_u128().into();
@@ -108,8 +106,7 @@ impl Checking<'_> {
         self.means.out.push(Output::Send { conn: id, message });
         self.means.out.counters.checks_received += 1;
         if let Some(standing) = self.links.conns.standing_mut(id) {
-            standing.has_answered = true;
-            standing.priority = check.priority;
+            standing.answered = Some(check.priority);
             standing.is_nominated |= check.nominates && self.role.get() == Role::Controlled;
         }
         self.begin(id);
@@ -185,7 +182,7 @@ impl Checking<'_> {
         self.send(id, false);
     }
 
-    fn attach(&mut self, id: ConnId, priority: u32) -> bool {
+    fn attach(&mut self, id: ConnId, priority: Priority) -> bool {
         self.links.attach(self.now, self.means, self.sides, self.role.get(), id, priority)
     }
 

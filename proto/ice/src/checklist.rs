@@ -16,10 +16,11 @@ use std::{
 };
 
 use super::{
-    Candidate, CandidateKind, LocalCandidate, Mapping, PairReport, PairState, Role, Stream, TcpType,
+    Candidate, CandidateKind, LocalCandidate, Mapping, PairReport, PairState, Priority, Role, Stream, TcpType,
+    candidate::is_from_simultaneous_open,
     means::Means,
     opening::{Opening, Plan},
-    pair::{Foundation, Pair, PairId, Way, is_from_simultaneous_open, is_inside},
+    pair::{Foundation, Pair, PairId, Way, is_inside},
     sides::{PeerSide, Sides},
 };
 
@@ -172,7 +173,7 @@ impl Checklist {
     }
 
     /// The pair whose opening lets in any port of the peer's address, if that is where a connection comes from.
-    pub(super) fn find_let_in(&self, base: SocketAddr, remote: SocketAddr, priority: u32) -> Option<PairId> {
+    pub(super) fn find_let_in(&self, base: SocketAddr, remote: SocketAddr, priority: Priority) -> Option<PairId> {
         let lets_in = |pair: &Pair| matches!(&pair.way, Way::SimultaneousOpen(opening) if opening.lets_in_any_port());
         let is_between = |pair: &Pair| pair.local.base == base && pair.remote.addr.ip() == remote.ip();
         let mut pairs = self.iter().filter(|(_, pair)| lets_in(pair) && is_between(pair));

@@ -36,9 +36,9 @@ impl Conclusion {
         let pair = conn.pair.and_then(|pair| links.checklist.get(pair));
         let (Some(standing), Some(pair)) = (conn.standing(), pair) else { return };
         // The peer may have named more candidates since it connected.
-        let remote_kind = match pair.way {
-            Way::Passive => sides.remote_of(conn.remote, standing.priority).kind,
-            Way::Active | Way::SimultaneousOpen(_) => pair.remote.kind,
+        let remote_kind = match (&pair.way, standing.answered) {
+            (Way::Passive, Some(priority)) => sides.remote_of(conn.remote, priority).kind,
+            (Way::Passive | Way::Active | Way::SimultaneousOpen(_), _) => pair.remote.kind,
         };
         let selected = Selected {
             conn: id,

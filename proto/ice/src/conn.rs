@@ -10,7 +10,7 @@ use std::{
 
 use stun_types::message::TransactionId;
 
-use super::{ConnId, Role, Strategy, pair::PairId};
+use super::{ConnId, Priority, Role, Strategy, pair::PairId};
 
 /// All connections of an agent.
 #[derive(Debug, Default)]
@@ -45,10 +45,8 @@ pub(super) struct Standing {
     pub(super) pending: Option<Pending>,
     /// How long this side's check took, once it was answered, which proves the peer.
     pub(super) round_trip: Option<Duration>,
-    /// Whether a check of the peer has been answered with success.
-    pub(super) has_answered: bool,
-    /// The priority that the peer's check gave.
-    pub(super) priority: u32,
+    /// The priority in the peer's check, once that was answered with success.
+    pub(super) answered: Option<Priority>,
     /// Whether the controlling peer has nominated it.
     pub(super) is_nominated: bool,
     /// Messages that did no harm by themselves: refused requests and stray answers.
@@ -150,12 +148,12 @@ impl Conn {
 
     /// Whether it was accepted and has not shown a valid check.
     pub(super) fn is_unproven(&self) -> bool {
-        self.standing().is_some_and(|standing| standing.strategy == Strategy::Accepted && !standing.has_answered)
+        self.standing().is_some_and(|standing| standing.strategy == Strategy::Accepted && standing.answered.is_none())
     }
 
     /// Whether it may be nominated: this side's check was answered, and the peer's.
     pub(super) fn is_valid(&self) -> bool {
-        self.standing().is_some_and(|standing| standing.round_trip.is_some() && standing.has_answered)
+        self.standing().is_some_and(|standing| standing.round_trip.is_some() && standing.answered.is_some())
     }
 
     /// Whether the controlling peer has nominated it, and this side waits for no answer.
@@ -185,8 +183,7 @@ impl Standing {
             strategy,
             pending: None,
             round_trip: None,
-            has_answered: false,
-            priority: 0,
+            answered: None,
             is_nominated: false,
             nuisances: 0,
             until,

@@ -112,6 +112,7 @@ mod opening;
 mod outcome;
 mod output;
 mod pair;
+mod priority;
 mod role;
 mod sides;
 mod signal;
@@ -130,6 +131,7 @@ pub use self::{
     messages::addressed_ufrag,
     outcome::{FailureReason, PairReport, PairState, Selected},
     output::{AgentCounters, Output},
+    priority::{NoPriority, Priority},
     role::Role,
     sides::{AgentOptions, Stream},
     signal::{Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, SignalError},

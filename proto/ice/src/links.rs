@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::{
-    CandidateKind, ConnId, ConnectFailure, ConnectMethod, Output, Role, Strategy,
+    CandidateKind, ConnId, ConnectFailure, ConnectMethod, Output, Priority, Role, Strategy,
     checklist::Checklist,
     conn::{Conn, ConnTable, Stage, Standing},
     means::Means,
@@ -117,7 +117,7 @@ impl Links {
         sides: &Sides,
         role: Role,
         id: ConnId,
-        priority: u32,
+        priority: Priority,
     ) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
         if conn.pair.is_some() {

@@ -20,12 +20,10 @@ use stun_types::{
     },
 };
 
-use super::{Credentials, Role};
+use super::{Credentials, Priority, Role};
 
 /// RFC 8445 §16.1.
 const PRIORITY: AttributeType = AttributeType::new(0x0024);
-/// The priorities that a candidate can have (RFC 8445 §5.1.2).
-const ALLOWED_PRIORITIES: std::ops::Range<u32> = 1..1 << 31;
 const USE_CANDIDATE: AttributeType = AttributeType::new(0x0025);
 const ICE_CONTROLLED: AttributeType = AttributeType::new(0x8029);
 const ICE_CONTROLLING: AttributeType = AttributeType::new(0x802a);
@@ -41,7 +39,7 @@ const MAX_UNKNOWN_LISTED: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Check {
     /// The priority of the peer-reflexive candidate that it may reveal (RFC 8445 §7.1.1).
-    pub(super) priority: u32,
+    pub(super) priority: Priority,
     /// The role of its sender, with its tie-breaker. Agents before RFC 5245 left it out.
     pub(super) role: Option<(Role, u64)>,
     /// Whether it nominates.
@@ -148,7 +146,7 @@ pub(super) fn check(id: TransactionId, check: &Check, own: &Credentials, peer: &
     let request = MessageType::from_class_method(MessageClass::Request, BINDING);
     let mut message = Message::builder(request, id, MessageWriteVec::new());
     add_username(&mut message, &format!("{}:{}", peer.ufrag, own.ufrag));
-    add(&mut message, PRIORITY, &check.priority.to_be_bytes());
+    add(&mut message, PRIORITY, &u32::from(check.priority).to_be_bytes());
     if let Some((role, tie_breaker)) = check.role {
         let attribute = if role == Role::Controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
         add(&mut message, attribute, &tie_breaker.to_be_bytes());
@@ -173,9 +171,8 @@ impl BindingRequest<'_> {
         if self.unknown().next().is_some() {
             return Err(CheckRefusal::UnknownAttribute);
         }
-        let priority = self.number(PRIORITY).ok().flatten().map(u32::from_be_bytes);
-        let priority =
-            priority.filter(|priority| ALLOWED_PRIORITIES.contains(priority)).ok_or(CheckRefusal::BadRequest)?;
+        let number = self.number(PRIORITY)?.ok_or(CheckRefusal::BadRequest)?;
+        let priority = Priority::try_from(u32::from_be_bytes(number)).map_err(|_| CheckRefusal::BadRequest)?;
         let role = match (self.number(ICE_CONTROLLING)?, self.number(ICE_CONTROLLED)?) {
             (Some(_), Some(_)) => return Err(CheckRefusal::BadRequest),
             (Some(tie_breaker), None) => Some((Role::Controlling, u64::from_be_bytes(tie_breaker))),
@@ -293,7 +290,7 @@ mod tests {
     }
 
     fn a_check() -> Check {
-        Check { priority: 77, role: Some((Role::Controlling, 1 << 60)), nominates: true }
+        Check { priority: Priority::LEAST, role: Some((Role::Controlling, 1 << 60)), nominates: true }
     }
 
     fn check_bytes() -> Vec<u8> {

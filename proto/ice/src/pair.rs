@@ -10,13 +10,10 @@ use std::{
 use keyferry_net::ip::Class;
 
 use super::{
-    Candidate, CandidateKind, Config, ConnId, ConnectFailure, LocalCandidate, PairReport, PairState, Role, Source,
-    Strategy, TcpType,
+    Candidate, CandidateKind, Config, ConnId, ConnectFailure, LocalCandidate, PairReport, PairState, Priority, Role,
+    Source, Strategy, TcpType,
     opening::{Opening, Timing},
 };
-
-/// The type preference of peer-reflexive candidates (RFC 8445 §5.1.2.2).
-const PEER_REFLEXIVE: u32 = 110;
 
 /// A pair of one agent. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,12 +88,10 @@ impl Pair {
 
     /// The priority of the pair (RFC 8445 §6.1.2.3).
     pub(super) fn priority(&self, role: Role) -> u64 {
-        let (controlling, controlled) = match role {
-            Role::Controlling => (self.local.candidate.priority, self.remote.priority),
-            Role::Controlled => (self.remote.priority, self.local.candidate.priority),
-        };
-        let (lesser, greater) = (controlling.min(controlled), controlling.max(controlled));
-        (u64::from(lesser) << 32) + 2 * u64::from(greater) + u64::from(controlling > controlled)
+        match role {
+            Role::Controlling => Priority::of_pair(self.local.candidate.priority, self.remote.priority),
+            Role::Controlled => Priority::of_pair(self.remote.priority, self.local.candidate.priority),
+        }
     }
 
     /// Whether both pairs are of candidates of the same kinds, and are opened alike.
@@ -180,12 +175,6 @@ impl Pair {
         self.enter(now, PairState::Failed(self.last_failure.unwrap_or(ConnectFailure::TimedOut)));
     }
 
-    /// The priority of the peer-reflexive candidate that a check from this side may reveal (RFC 8445 §7.1.1).
-    pub(super) fn reflexive_priority(&self) -> u32 {
-        let candidate = &self.local.candidate;
-        PEER_REFLEXIVE << 24 | reflexive_direction(candidate.tcp_type) << 21 | (candidate.priority & 0x001f_ffff)
-    }
-
     pub(super) fn report(&self) -> PairReport {
         PairReport {
             local: self.local.candidate,
@@ -208,20 +197,6 @@ impl Pair {
     }
 }
 
-/// The direction preference of reflexive candidates (RFC 6544 §4.2).
-fn reflexive_direction(tcp_type: TcpType) -> u32 {
-    match tcp_type {
-        TcpType::SimultaneousOpen => 6,
-        TcpType::Active => 4,
-        TcpType::Passive => 2,
-    }
-}
-
-/// Whether a check whose PRIORITY is this comes from a candidate that opens simultaneously.
-pub(super) fn is_from_simultaneous_open(priority: u32) -> bool {
-    priority >> 21 & 7 == reflexive_direction(TcpType::SimultaneousOpen)
-}
-
 /// Whether an address is inside a house or a carrier's network. Others use the same addresses inside theirs.
 pub(super) fn is_inside(addr: SocketAddr) -> bool {
     Class::of(addr.ip()) != Class::Global
@@ -232,52 +207,17 @@ pub(super) fn makes_sense(candidate: &Candidate) -> bool {
     let (ip, port) = (candidate.addr.ip(), candidate.addr.port());
     let is_mapped_v4 = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let is_one_host = Class::of(ip) != Class::NoHost;
-    port != 0 && is_one_host && !is_mapped_v4 && (1..1 << 31).contains(&candidate.priority)
+    port != 0 && is_one_host && !is_mapped_v4
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn candidate(tcp_type: TcpType, addr: &str, priority: u32) -> Candidate {
-        Candidate { kind: CandidateKind::Host, tcp_type, addr: addr.parse().unwrap(), priority }
-    }
-
-    fn pair(local: u32, remote: u32) -> Pair {
-        let candidate = |priority| candidate(TcpType::Active, "192.0.2.1:9", priority);
-        let local = LocalCandidate { candidate: candidate(local), base: "192.0.2.1:1".parse().unwrap() };
-        Pair::new(local, candidate(remote), Way::Active)
-    }
-
-    #[test]
-    fn both_sides_give_a_pair_the_same_priority_by_the_formula() {
-        // RFC 8445 §6.1.2.3: 2^32·min + 2·max + (controlling > controlled).
-        assert_eq!(pair(5, 3).priority(Role::Controlling), (3 << 32) + 10 + 1);
-        assert_eq!(pair(3, 5).priority(Role::Controlled), (3 << 32) + 10 + 1);
-        assert_eq!(pair(3, 5).priority(Role::Controlling), (3 << 32) + 10);
-        assert_eq!(pair(4, 4).priority(Role::Controlling), (4 << 32) + 8);
-    }
-
-    #[test]
-    fn a_check_reveals_the_type_the_direction_and_the_local_preference() {
-        let host =
-            Candidate::new(CandidateKind::Host, TcpType::SimultaneousOpen, "192.0.2.1:1".parse().unwrap(), 0x123);
-        let pair = Pair::new(LocalCandidate { candidate: host, base: host.addr }, host, Way::Active);
-        let priority = pair.reflexive_priority();
-        assert_eq!(priority, 110 << 24 | (6 << 13 | 0x123) << 8 | 255);
-        assert!(is_from_simultaneous_open(priority));
-        assert!(!is_from_simultaneous_open(pair_of(TcpType::Active).reflexive_priority()));
-    }
-
-    fn pair_of(tcp_type: TcpType) -> Pair {
-        let candidate = Candidate::new(CandidateKind::Host, tcp_type, "192.0.2.1:9".parse().unwrap(), 1);
-        Pair::new(LocalCandidate { candidate, base: "192.0.2.1:1".parse().unwrap() }, candidate, Way::Active)
-    }
-
     #[test]
     fn addresses_that_cannot_be_right_make_no_sense() {
-        let makes = |addr, priority| makes_sense(&candidate(TcpType::Passive, addr, priority));
-        assert!(makes("192.0.2.1:1", 1) && makes("[2001:db8::1]:1", (1 << 31) - 1));
+        let makes = |addr: &str| makes_sense(&Candidate::host_passive(addr.parse().unwrap(), 0));
+        assert!(makes("192.0.2.1:1") && makes("[2001:db8::1]:1"));
         for addr in [
             "192.0.2.1:0",
             "0.0.0.0:1",
@@ -289,9 +229,8 @@ mod tests {
             "0.1.2.3:1",
             "[::ffff:192.0.2.1]:1",
         ] {
-            assert!(!makes(addr, 1), "{addr}");
+            assert!(!makes(addr), "{addr}");
         }
-        assert!(!makes("192.0.2.1:1", 0) && !makes("192.0.2.1:1", 1 << 31));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 use std::{net::SocketAddr, time::Instant};
 
 use super::{
-    Candidate, CandidateKind, Credentials, Description, LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping, Signal,
-    SignalError, TcpType,
+    Candidate, CandidateKind, Credentials, Description, LocalCandidate, MAX_SIGNALLED_CANDIDATES, Mapping, Priority,
+    Signal, SignalError, TcpType,
+    candidate::is_from_simultaneous_open,
     credentials::check_credentials,
-    pair::{Pair, Way, is_from_simultaneous_open, is_inside, makes_sense},
+    pair::{Pair, Way, is_inside, makes_sense},
 };
 
 /// Signals that one negotiation can need: four pairs with a ladder of rounds each, and some candidates.
@@ -122,7 +123,7 @@ impl Sides {
 
     /// The candidate of the peer from which a connection has come. Its port is that of a NAT, or any: its address tells,
     /// and the priority of the check tells which role the candidate has.
-    pub(super) fn remote_of(&self, remote: SocketAddr, priority: u32) -> Candidate {
+    pub(super) fn remote_of(&self, remote: SocketAddr, priority: Priority) -> Candidate {
         let is_so = is_from_simultaneous_open(priority);
         let tcp_type = if is_so { TcpType::SimultaneousOpen } else { TcpType::Active };
         let likely = |known: &&Candidate| (known.tcp_type == tcp_type, known.priority);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_ice::{Candidate, CandidateKind, TcpType, Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, Description, LocalCandidate, Mapping, OpenTurn, Output, Role, Signal, Source, Stream};
+use keyferry_ice::{Candidate, CandidateKind, TcpType, Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, Description, LocalCandidate, Mapping, OpenTurn, Output, Priority, Role, Signal, Source, Stream};
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
     fuzz_target,
@@ -338,7 +338,7 @@ fn candidate(script: &mut Unstructured<'_>) -> Result<Candidate> {
     let tcp_type = *script.choose(&[TcpType::Active, TcpType::Passive, TcpType::SimultaneousOpen])?;
     let mut candidate = Candidate::new(kind, tcp_type, addr(script)?, script.arbitrary()?);
     if script.ratio(1, 8)? {
-        candidate.priority = script.arbitrary()?;
+        candidate.priority = Priority::try_from(script.int_in_range(1..=(1 << 31) - 1)?).unwrap_or(Priority::LEAST);
     }
     Ok(candidate)
 }

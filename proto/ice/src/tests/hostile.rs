@@ -9,7 +9,7 @@ use super::{
     topology::{Place, Topology},
 };
 use crate::{
-    Config, ConnId, ConnectFailure, FailureReason, MAX_SIGNALLED_CANDIDATES, OpenTurn, Output, Role, Signal,
+    Config, ConnId, ConnectFailure, FailureReason, MAX_SIGNALLED_CANDIDATES, OpenTurn, Output, Priority, Role, Signal,
     candidate::{Candidate, CandidateKind, TcpType},
     messages::{AnswerOutcome, Check},
     tests::driver::Ended,
@@ -61,7 +61,7 @@ fn the_raw_connection_is_handed_over_right_behind_the_last_answer() {
 fn a_check_with_a_wrong_password_proves_nothing() {
     let mut solo = Solo::new(Role::Controlled);
     let conn = solo.accept(1001).unwrap();
-    let says = Check { priority: 1, role: Some((Role::Controlling, 5)), nominates: true };
+    let says = Check { priority: Priority::LEAST, role: Some((Role::Controlling, 5)), nominates: true };
     solo.check_as(conn, says, b'x');
     solo.wait_for_the_end();
     assert!(solo.selected().is_empty());
@@ -204,7 +204,11 @@ fn a_peer_that_insists_on_a_role_conflict_does_not_keep_the_agent_busy() {
         let Some(conn) = solo.accept(port) else { continue };
         for tie_breaker in [0, u64::MAX, 0, u64::MAX] {
             for role in [Role::Controlling, Role::Controlled] {
-                solo.check_as(conn, Check { priority: 1, role: Some((role, tie_breaker)), nominates: false }, b'a');
+                solo.check_as(
+                    conn,
+                    Check { priority: Priority::LEAST, role: Some((role, tie_breaker)), nominates: false },
+                    b'a',
+                );
             }
         }
     }
@@ -282,7 +286,7 @@ fn any_sequence_of_inputs_ends_and_stays_within_limits() {
 fn random_input(solo: &mut Solo, rng: &mut Rng) {
     let conn = ConnId(rng.below(30));
     let role = Some((rng.pick(&[Role::Controlling, Role::Controlled]), rng.next()));
-    let says = Check { priority: 1, role, nominates: rng.one_in(4) };
+    let says = Check { priority: Priority::LEAST, role, nominates: rng.one_in(4) };
     let turn = OpenTurn {
         round: u8::try_from(rng.below(20)).unwrap(),
         sender: addr(rng.pick(&[THERE, HERE, "203.0.113.9:22"])),

@@ -9,8 +9,8 @@ use stun_types::message::TransactionId;
 
 use super::pair::{credentials, start};
 use crate::{
-    Agent, AgentOptions, Config, ConnId, Description, FailureReason, LocalCandidate, Mapping, Output, Role, Selected,
-    Stream,
+    Agent, AgentOptions, Config, ConnId, Description, FailureReason, LocalCandidate, Mapping, Output, Priority, Role,
+    Selected, Stream,
     candidate::{Candidate, CandidateKind, TcpType},
     messages::{AnswerOutcome, Check, Incoming, check, read},
 };
@@ -97,7 +97,7 @@ impl Solo {
             Role::Controlling => Role::Controlled,
             Role::Controlled => Role::Controlling,
         };
-        self.check_as(conn, Check { priority: 1, role: Some((role, 5)), nominates }, b'a');
+        self.check_as(conn, Check { priority: Priority::LEAST, role: Some((role, 5)), nominates }, b'a');
     }
 
     /// A check that says anything, with the password of a side of this name.

@@ -3,7 +3,7 @@
 use data_encoding::HEXLOWER;
 
 use crate::{
-    Credentials, Role, addressed_ufrag,
+    Credentials, Priority, Role, addressed_ufrag,
     candidate::{Candidate, CandidateKind, TcpType},
     messages::{AnswerOutcome, BindingError, Check, CheckRefusal, Incoming, read},
 };
@@ -48,7 +48,10 @@ fn the_sample_request_is_a_check_of_a_controlled_agent() {
     assert_eq!(addressed_ufrag(&message).as_deref(), Some("evtj"));
     let Ok(Incoming::Request(request)) = read(&message) else { panic!("a request") };
     let role = Some((Role::Controlled, 0x932f_f9b1_5126_3b36));
-    assert_eq!(request.check(&known(PASSWORD)), Ok(Check { priority: 0x6e00_01ff, role, nominates: false }));
+    assert_eq!(
+        request.check(&known(PASSWORD)),
+        Ok(Check { priority: Priority::try_from(0x6e00_01ff).unwrap(), role, nominates: false })
+    );
     assert_eq!(request.check(&known("another password of 22")), Err(CheckRefusal::Unauthenticated));
 }
 
@@ -108,7 +111,7 @@ fn priorities_are_those_of_the_example_offer() {
     ];
     for (kind, tcp_type, priority) in example {
         let candidate = Candidate::new(kind, tcp_type, "192.0.2.3:45664".parse().unwrap(), 0x1fff);
-        assert_eq!(candidate.priority, priority, "{kind:?} {tcp_type:?}");
+        assert_eq!(u32::from(candidate.priority), priority, "{kind:?} {tcp_type:?}");
     }
 }
 
@@ -128,7 +131,7 @@ fn priorities_are_those_of_the_formula() {
                 let local_preference = (1 << 13) * direction + u32::from(other);
                 let expected = (1 << 24) * type_preference + (1 << 8) * local_preference + 256 - 1;
                 let candidate = Candidate::new(kind, tcp_type, "192.0.2.3:1".parse().unwrap(), other);
-                assert_eq!(candidate.priority, expected);
+                assert_eq!(u32::from(candidate.priority), expected);
             }
         }
     }

@@ -153,11 +153,11 @@ fn any_offer() -> impl Strategy<Value = Offer> {
         keyferry_ice::TcpType::Passive,
         keyferry_ice::TcpType::SimultaneousOpen,
     ]);
-    let candidate = (kind, tcp_type, addr, any::<u32>()).prop_map(|(kind, tcp_type, addr, priority)| Candidate {
+    let candidate = (kind, tcp_type, addr, 1_u32..1 << 31).prop_map(|(kind, tcp_type, addr, priority)| Candidate {
         kind,
         tcp_type,
         addr,
-        priority,
+        priority: priority.try_into().expect("a priority"),
     });
     let circuit = any::<std::net::Ipv4Addr>()
         .prop_map(|ip| format!("/ip4/{ip}/tcp/1/p2p-circuit").parse::<Multiaddr>().expect("a multiaddr"));

@@ -109,8 +109,13 @@ fn candidate(case: &Value) -> Candidate {
         "simultaneous_open" => TcpType::SimultaneousOpen,
         other => panic!("{other}"),
     };
-    let priority = u32::try_from(number(case, "priority")).expect("a priority");
-    Candidate { kind, tcp_type, addr: text(case, "addr").parse().expect("an address"), priority }
+    let priority = u32::try_from(number(case, "priority")).expect("a number of 32 bits");
+    Candidate {
+        kind,
+        tcp_type,
+        addr: text(case, "addr").parse().expect("an address"),
+        priority: priority.try_into().expect("a priority"),
+    }
 }
 
 fn offer(case: &Value) -> Offer {

@@ -46,7 +46,7 @@ fn candidates(case: &Value) -> Vec<Candidate> {
                 _ => TcpType::SimultaneousOpen,
             },
             addr: text(it, "addr").parse().expect("an address"),
-            priority: u32::try_from(number(it, "priority")).expect("a priority"),
+            priority: u32::try_from(number(it, "priority")).expect("32 bits").try_into().expect("a priority"),
         })
         .collect()
 }
