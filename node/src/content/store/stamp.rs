@@ -12,9 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock;
 
-/// Clocks of file systems are coarse, some tick in steps of 2 s: one that was changed this recently may change again and look the
+/// The longest step in which the clock of a file system ticks: a file that was changed this recently may change again and look the
 /// same.
-const YOUNG_NANOS: i128 = 2_000_000_000;
+const LONGEST_STEP_NANOS: i128 = 2_000_000_000;
+/// File systems that keep times in long steps have whole multiples of this.
+const COARSE_NANOS: i128 = 10_000_000;
+/// Those that keep nanoseconds take them from a clock of their kernel, which ticks at least as often as every 16 ms; twice that.
+const SHORT_STEP_NANOS: i128 = 40_000_000;
 /// Where Linux says in which boot it is.
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -86,7 +90,8 @@ impl Stamp {
 
     /// Whether the file may change again without its stamp telling: its last change is recent, or lies ahead.
     pub(super) fn is_young(&self, machine: &Machine) -> bool {
-        (machine.now_nanos)() - self.changed < YOUNG_NANOS
+        let step = if self.changed % COARSE_NANOS == 0 { LONGEST_STEP_NANOS } else { SHORT_STEP_NANOS };
+        (machine.now_nanos)() - self.changed < step
     }
 }
 
@@ -134,6 +139,31 @@ impl StampTrust {
             Self::Always => true,
             Self::InBoot(boot) => boot == machine.boot,
             Self::Never => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_young_for_the_longest_step_of_the_clock_that_it_was_taken_from() {
+        const NOW: i128 = 1_000_000_000_000;
+        let machine = Machine { boot: BootId::numbered(1), now_nanos: || NOW };
+        for (nanos_ago, young) in [
+            (SHORT_STEP_NANOS - 1, true),
+            (SHORT_STEP_NANOS + 1, false),
+            // Too round for a clock that ticks in short steps.
+            (SHORT_STEP_NANOS, true),
+            (LONGEST_STEP_NANOS - COARSE_NANOS, true),
+            (LONGEST_STEP_NANOS, false),
+            // It lies ahead.
+            (-1, true),
+        ] {
+            let changed = NOW - nanos_ago;
+            let stamp = Stamp { size: 1, modified: changed, changed, file: FileId::numbered(1) };
+            assert_eq!(stamp.is_young(&machine), young, "{nanos_ago} ns ago");
         }
     }
 }
