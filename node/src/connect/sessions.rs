@@ -48,8 +48,7 @@ impl PathRank {
 
 #[derive(Debug)]
 struct SessionEntry {
-    peer: NodeKey,
-    name: PeerName,
+    peer: PeerName,
     path: watch::Receiver<PathReport>,
     local: Option<IpAddr>,
     session: WeakSession,
@@ -66,8 +65,7 @@ impl Sessions {
     /// Lists a session for as long as the result is kept.
     pub(crate) fn enter(&self, session: &Session) -> ListedSession {
         let entry = SessionEntry {
-            peer: session.peer(),
-            name: session.peer_name(),
+            peer: session.peer_name(),
             path: session.watch_path(),
             local: session.local_addr().map(|addr| addr.ip().to_canonical()),
             session: session.downgrade(),
@@ -88,7 +86,7 @@ impl Sessions {
 
     /// How each of them came about.
     pub(crate) fn paths(&self) -> Vec<PathInfo> {
-        self.0.borrow().entries.values().map(|entry| PathInfo::new(entry.name.node(), &entry.path.borrow())).collect()
+        self.0.borrow().entries.values().map(|entry| PathInfo::new(entry.peer.node(), &entry.path.borrow())).collect()
     }
 
     /// The same, for tests.
@@ -158,7 +156,8 @@ impl Sessions {
     /// Ends the sessions with a node on direct paths that ICE found: a new negotiation needs the same addresses, and the node
     /// would not want one if they worked. Relayed ones are in nobody's way, and may be what the node uses meanwhile.
     pub(crate) fn break_off_punched(&self, node: &NodeKey) {
-        let punched = |entry: &SessionEntry| entry.peer == *node && matches!(entry.kind(), PathKind::Punched(_));
+        let punched =
+            |entry: &SessionEntry| entry.peer == PeerName::Node(*node) && matches!(entry.kind(), PathKind::Punched(_));
         self.break_off(punched, "the node makes a new path");
     }
 
@@ -187,7 +186,8 @@ impl Sessions {
 impl StandingSessions {
     /// The best session with a node, of those that fulfil a condition and are not doubted.
     fn best(&self, node: &NodeKey, which: impl Fn(u64, &SessionEntry) -> bool) -> Option<Session> {
-        let wanted = |(number, entry): &(&u64, &SessionEntry)| entry.peer == *node && which(**number, entry);
+        let wanted =
+            |(number, entry): &(&u64, &SessionEntry)| entry.peer == PeerName::Node(*node) && which(**number, entry);
         let alive = |(number, entry): (&u64, &SessionEntry)| {
             let session = entry.session.upgrade()?;
             if session.end().is_some() || session.is_doubted() {

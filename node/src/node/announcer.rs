@@ -93,6 +93,8 @@ impl Announcer {
         let mut schedule = OfferSchedule::default();
         let mut way_in = WayIn::default();
         let mut status = self.rendezvous.status();
+        // Contents are sought by another tag each day. Whoever changes the roots tells TLS.
+        let mut tagged_for = None;
         loop {
             let (reachability, early_for) = {
                 let (gathered, status) = (self.gathered.borrow_and_update(), status.borrow_and_update());
@@ -117,8 +119,10 @@ impl Announcer {
                 let due = schedule.next().map(|(_, due)| due.saturating_duration_since(Instant::now()));
                 pause = due.unwrap_or(REPUBLISH_EVERY);
             }
-            // By another tag each day.
-            self.tls.set_contents(self.store.roots().iter().map(|root| root.hash), clock::now().day());
+            let today = clock::now().day();
+            if tagged_for.replace(today) != Some(today) {
+                self.tls.set_contents(self.store.roots().iter().map(|root| root.hash), today);
+            }
             self.announce_roots(&mut announced).await;
             tokio::select! {
                 () = self.roots_changed.notified() => {}

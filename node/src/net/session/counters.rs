@@ -3,6 +3,7 @@
 //! What it is not: a metrics library; whoever reports them reads them here.
 
 use std::{
+    io::Cursor,
     pin::Pin,
     sync::{
         Arc,
@@ -91,18 +92,28 @@ impl SessionTraffic {
 pub(super) struct Metered<T> {
     inner: T,
     traffic: Arc<SessionTraffic>,
+    /// Bytes that were read from the socket already, and are read once more.
+    first: Cursor<Vec<u8>>,
 }
 
 impl<T> Metered<T> {
     pub(super) fn new(inner: T, traffic: Arc<SessionTraffic>) -> Self {
-        Self { inner, traffic }
+        Self::beginning_with(Vec::new(), inner, traffic)
+    }
+
+    /// A socket from which these bytes were read already; they are counted when they are read here.
+    pub(super) fn beginning_with(first: Vec<u8>, inner: T, traffic: Arc<SessionTraffic>) -> Self {
+        Self { inner, traffic, first: Cursor::new(first) }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let mut result = Pin::new(&mut self.first).poll_read(cx, buf);
+        if buf.filled().len() == before {
+            result = Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
         self.traffic.count_received(buf.filled().len() - before);
         result
     }

@@ -7,14 +7,10 @@
 //! ```
 //! What it is not: TLS. rustls reads the same bytes again, and does not show the key share.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::io;
 
 use keyferry_proto::dialling::{DialProof, KeyShare};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The longest record of a first flight. A ClientHello of ours has about 300 bytes.
 const MAX_LEN: usize = 4096;
@@ -49,7 +45,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(V
 }
 
 /// What a ClientHello shows.
-pub(super) fn shown(handshake: &[u8]) -> Option<FirstFlight> {
+fn shown(handshake: &[u8]) -> Option<FirstFlight> {
     let mut message = Fields(handshake);
     if message.number(1)? != usize::from(CLIENT_HELLO) {
         return None;
@@ -118,59 +114,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A stream whose first bytes were read already, and are read once more.
-pub(super) struct Reread<T> {
-    first: Vec<u8>,
-    read: usize,
-    inner: T,
-}
-
-impl<T> Reread<T> {
-    pub(super) fn new(first: Vec<u8>, inner: T) -> Self {
-        Self { first, read: 0, inner }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Reread<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let left = &this.first[this.read..];
-        if left.is_empty() {
-            return Pin::new(&mut this.inner).poll_read(cx, buf);
-        }
-        let some = left.len().min(buf.remaining());
-        buf.put_slice(&left[..some]);
-        this.read += some;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Reread<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -184,9 +127,9 @@ mod tests {
         }
 
         #[test]
-        fn what_begins_as_a_first_flight_shows_a_proof_or_none(mut extensions: Vec<u8>) {
+        fn what_begins_as_a_first_flight_shows_a_proof_or_none(extensions: Vec<u8>) {
             let len = (extensions.len() as u16).to_be_bytes();
-            let hello = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &len, &std::mem::take(&mut extensions)].concat();
+            let hello = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &len, &extensions].concat();
             let len = (hello.len() as u32).to_be_bytes();
             let _ = shown(&[&[CLIENT_HELLO][..], &len[1..], &hello].concat());
         }

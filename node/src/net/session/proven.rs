@@ -17,7 +17,7 @@ use super::{
     counters::{Metered, SessionTraffic},
     driver::{self, DriverLinks, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS},
     error::{SessionEnd, SessionError},
-    first_flight::{self, Reread},
+    first_flight,
     handle::{Session, SessionState, open_stream},
     silence::PING_INTERVAL,
     stream::InboundStreams,
@@ -55,9 +55,7 @@ impl ProvenPeer<PathStream> {
         let proven = Self::dialled(handshake, path.report, tls, sought, traffic).await?;
         Ok(Self { local, ..proven })
     }
-}
 
-impl ProvenPeer<Reread<PathStream>> {
     /// Proves the peer of a connection that it made to this node, and has it prove first that it knows what it seeks. Whoever does not
     /// is not answered, whatever it has sent.
     pub(super) async fn accept(path: Path, tls: &SessionTls) -> Result<Self, SessionError> {
@@ -68,7 +66,7 @@ impl ProvenPeer<Reread<PathStream>> {
             let (first, shown) = first_flight::read(&mut stream).await.map_err(SessionError::of_handshake)?;
             let sought = shown.and_then(|shown| tls.proofs.verify(&shown, clock::now()));
             let sought = sought.ok_or(SessionError::Unproven)?;
-            let io = Metered::new(Reread::new(first, stream), traffic.clone());
+            let io = Metered::beginning_with(first, stream, traffic.clone());
             let io = BufReader::with_capacity(READ_BUFFER, io);
             let (stream, peer) = tls.identity.accept(io, sought).await.map_err(SessionError::of_handshake)?;
             Ok((stream, peer, sought))
