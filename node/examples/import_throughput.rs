@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
     for (what, mode) in [("import in place", ImportMode::InPlace), ("import by copy", ImportMode::Copy)] {
         let (store, _) = Store::open(&home.path().join(what))?;
         let begin = Begin::now();
-        store.import(&path, None, mode, &|_| {}, &never)?;
+        store.import(&path, &"it".parse()?, None, mode, &|_| {}, &never)?;
         report(what, size, &begin);
         let begin = Begin::now();
         store.verify(&|_| {}, &mut |damage| eprintln!("{damage:?}"), &never)?;

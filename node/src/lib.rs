@@ -86,8 +86,8 @@ pub use self::connect::protocols::{Connection, Listener, MAX_CONNECTIONS_OF_SESS
 pub use self::node::{
     ContentReader, Error, Get, GetTo, MAX_BYTES, Node, NodeBuilder, NodeConfig, Offence, Progress, Share, Update,
     api::{
-        DEFAULT_WAIT, Entry, Fetched, LOOK_FOR, NodeAddress, NodeAddressError, PathClass, PathInfo, PathStrategy,
-        Shared, SourceInfo, Status, Wait, Waiting,
+        Audience, AudienceError, DEFAULT_WAIT, Entry, Fetched, Invited, LOOK_FOR, NodeAddress, NodeAddressError,
+        PathClass, PathInfo, PathStrategy, Shared, SourceInfo, Status, Wait, Waiting,
     },
 };
 
@@ -147,7 +147,7 @@ pub mod control {
         api::{
             CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FilteringInfo,
             Finding, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
-            RelayInfo, RootInfo, SeenAddr, StageName, StunInfo, TrafficInfo, TurnInfo, Verdict,
+            RelayInfo, RootInfo, RootState, SeenAddr, StageName, StunInfo, TrafficInfo, TurnInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

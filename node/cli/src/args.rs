@@ -63,20 +63,21 @@ pub enum Action {
     ///
     /// Prints what to type on the other side. Files stay where they are and are served from there, unless --copy is given.
     /// If a node is already running on the data folder, it takes the files over and this command returns.
+    /// What is shared again under its name replaces what had the name, for the same people.
     #[command(after_help = "Example:\n  keyferry share ~/Pictures/holiday --name holiday-2026")]
     Share(ShareArgs),
-    /// Stop sharing a name.
+    /// Stop offering something: nobody gets it any more, and what is being sent of it ends.
     ///
-    /// The files themselves are left alone.
+    /// The files themselves are left alone. What others have fetched already stays theirs.
     #[command(after_help = "Example:\n  keyferry unshare holiday-2026")]
     Unshare {
-        /// The name, as `keyferry store ls` shows it.
-        name: String,
+        /// The name, or the hash of what is seeded, as `keyferry store ls` shows it.
+        what: String,
     },
     /// Fetch a file or a folder by its address.
     ///
     /// Every 64 KiB is checked before it is kept. If it is interrupted, the same command goes on where it stopped. If whoever has it is
-    /// away, it waits for them, and goes on when they are back: see --wait.
+    /// away, it waits for them, and goes on when they are back: see --wait. What was fetched is given to nobody unless you say --seed.
     #[command(after_help = "Example:\n  keyferry get keyferry:12D3KooW…/holiday-2026 -o ~/Downloads")]
     Get(GetArgs),
     /// List what a node shares.
@@ -192,6 +193,12 @@ pub struct ShareArgs {
     /// Copy into the data folder, so that the original may change or go away.
     #[arg(long)]
     pub copy: bool,
+    /// Do not announce it, nor give it by its hash alone: only by your key and its name or hash.
+    #[arg(long)]
+    pub unannounced: bool,
+    /// Show it in `keyferry ls` to whoever has your key, and not to your contacts only.
+    #[arg(long)]
+    pub listed: bool,
     /// How to take part in the network.
     #[command(flatten)]
     pub network: NetworkOptions,
@@ -211,6 +218,9 @@ pub struct GetArgs {
     /// Wait until everything is on the disk; without this, a power cut soon afterwards may take some of it.
     #[arg(long)]
     pub sync: bool,
+    /// Offer it to others from there, by its hash, whenever a node runs on this data folder.
+    #[arg(long, env = "KEYFERRY_SEED", value_parser = clap::builder::FalseyValueParser::new())]
+    pub seed: bool,
     /// How long to wait for a node that is away: a duration such as 90s, 10m or 2h, forever, or none [default: 10m for one that was
     /// reached before, has an offer in the DHT or is a contact; a few seconds for others].
     #[arg(long, value_name = "TIME", default_value_t, hide_default_value = true)]

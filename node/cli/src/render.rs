@@ -22,8 +22,8 @@ pub use self::{
 };
 use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
-    ContentFormat, Entry, Fetched, NodeKey, PathInfo, ShareName, Shared, Waiting,
-    control::{Event, Failure, RootInfo},
+    Audience, ContentFormat, Entry, Fetched, NodeKey, PathInfo, Shared, Waiting,
+    control::{Event, Failure, RootInfo, RootState},
 };
 
 /// What the rendering needs to know beside the event.
@@ -96,6 +96,7 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         }),
         Event::Shared(shared) => Shown::Result(shared_text(shared, context)),
         Event::Unshared { name } => Shown::Result(format!("{} is no longer shared\n", safe(name.as_str()))),
+        Event::Withdrawn { hash } => Shown::Result(format!("{hash} is no longer offered to anybody\n")),
         Event::Fetched(fetched) => Shown::Result(fetched_text(fetched)),
         Event::Entry(entry) => Shown::Result(entry_line(entry)),
         Event::Listed { count } => Shown::Notice(listed_text(*count, context)),
@@ -143,7 +144,7 @@ pub fn failure_text(failure: &Failure) -> String {
 }
 
 fn shared_text(shared: &Shared, context: &RenderContext) -> String {
-    let Shared { name, hash, format, size: bytes, files, address, address_with_hints } = shared;
+    let Shared { name, hash, format, size: bytes, files, audience, address, address_with_hints } = shared;
     let get = |address: &str| format!("  {} get {}\n", context.program, shell_word(&safe(address)));
     let mut text = format!("Shared {}: {}\n", safe(name.as_str()), content_text(*format, *bytes, *files));
     text.push_str("\nOn the other machine, type:\n");
@@ -152,15 +153,28 @@ fn shared_text(shared: &Shared, context: &RenderContext) -> String {
         text.push_str("\nIf the two do not find each other that way:\n");
         text.push_str(&get(&address_with_hints.to_string()));
     }
-    text.push_str("\nBy its content, from anyone who has it:\n");
-    text.push_str(&get(&format!("keyferry:{hash}")));
+    if let Audience::Everyone { announced: true, .. } = audience {
+        text.push_str("\nBy its content, from anyone who offers it:\n");
+        text.push_str(&get(&format!("keyferry:{hash}")));
+    }
     text.push('\n');
     text
 }
 
 fn fetched_text(fetched: &Fetched) -> String {
-    let Fetched { format, path, size: bytes, files, received_bytes, resumed_bytes, from, took, first_byte, .. } =
-        fetched;
+    let Fetched {
+        hash,
+        format,
+        path,
+        seeded,
+        size: bytes,
+        files,
+        received_bytes,
+        resumed_bytes,
+        from,
+        took,
+        first_byte,
+    } = fetched;
     let mut text =
         format!("Fetched {}: {}\n", safe(&path.display().to_string()), content_text(*format, *bytes, *files));
     for source in from {
@@ -183,6 +197,9 @@ fn fetched_text(fetched: &Fetched) -> String {
         text.push('\n');
     } else {
         let _ = writeln!(text, "  nothing had to be fetched; done in {}", span(*took));
+    }
+    if *seeded {
+        let _ = writeln!(text, "  offered to others as keyferry:{hash} whenever a node runs here: keyferry node");
     }
     text
 }
@@ -238,7 +255,11 @@ fn entry_line(entry: &Entry) -> String {
 }
 
 fn root_lines(root: &RootInfo) -> String {
-    let name = root.name.as_ref().map(ShareName::as_str).map_or_else(|| "(not shared)".to_owned(), safe);
+    let name = match &root.state {
+        RootState::Shared { name, audience } => format!("{}  (shared with {audience})", safe(name.as_str())),
+        RootState::Seeded => "(seeded: given to whoever has its hash)".to_owned(),
+        RootState::Kept => "(kept: given to nobody)".to_owned(),
+    };
     let place = match &root.path {
         Some(path) => safe(&path.display().to_string()),
         None => "a copy in the data folder".to_owned(),

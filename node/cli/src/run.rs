@@ -18,7 +18,7 @@ use super::{
     screen::Screen,
 };
 use keyferry::{
-    NodeConfig, NodeSecret,
+    Audience, NodeConfig, NodeSecret,
     config::{RelayConfig, RelayMode},
     control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Runner, Tenure},
     data_dir::Home,
@@ -95,7 +95,13 @@ impl Run<'_> {
                 self.node(Need::Relay(&network, &relay_options.config(whom))).await
             }
             Action::Contacts { action } => self.contacts(action).await,
-            Action::Unshare { name } => self.once(Command::Unshare { name: name.parse()? }, Need::Folder).await,
+            Action::Unshare { what } => {
+                let command = match what.parse() {
+                    Ok(hash) => Command::Withdraw { hash },
+                    Err(_) => Command::Unshare { name: what.parse()? },
+                };
+                self.once(command, Need::Folder).await
+            }
             Action::Status => self.once(Command::Status, Need::Folder).await,
             Action::Store { action } => self.once(store_command(action), Need::Folder).await,
             // These need no node, and are done before there is a run.
@@ -110,7 +116,10 @@ impl Run<'_> {
         }
         let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
         let name = args.name.map(|name| name.parse()).transpose()?;
-        let command = Command::Share { paths, name, copy: args.copy };
+        // Without any of these, what is shared again stays shared with the same people.
+        let audience = (args.unannounced || args.listed)
+            .then_some(Audience::Everyone { listed: args.listed, announced: !args.unannounced });
+        let command = Command::Share { paths, name, copy: args.copy, audience };
         let (node, config) = match self.executor(Need::Serve(&args.network, None)).await? {
             Executor::Own(node, config) => (node, config),
             Executor::Other(client) => {
@@ -129,12 +138,13 @@ impl Run<'_> {
     }
 
     async fn get(&mut self, args: GetArgs) -> Result<Completion, Failure> {
-        let GetArgs { address, out_dir, overwrite, sync, wait, network } = args;
+        let GetArgs { address, out_dir, overwrite, sync, seed, wait, network } = args;
         if std::fs::metadata(&out_dir).is_ok_and(|found| !found.is_dir()) {
             let what = format!("{} is not a folder to put things in", out_dir.display());
             return Err(Failure::new(FailureKind::Usage, what).try_to("a folder with -o; it is made if need be"));
         }
-        let command = Command::Get { address: address.parse()?, out_dir: absolute(&out_dir)?, overwrite, sync, wait };
+        let (address, out_dir) = (address.parse()?, absolute(&out_dir)?);
+        let command = Command::Get { address, out_dir, overwrite, sync, seed, wait };
         self.once(command, Need::Fetch(&network)).await
     }
 

@@ -13,6 +13,7 @@
 mod admission;
 mod contacts;
 mod key_file;
+mod known_contacts;
 
 use std::{
     fs::{File, TryLockError},
@@ -29,6 +30,7 @@ pub use self::{
         MAX_CONTACT_NAME_LEN, MAX_CONTACTS,
     },
     key_file::{KeyFileError, MAX_PASSPHRASE_LEN},
+    known_contacts::KnownContacts,
 };
 use crate::base::{atomic_file, durable::sync_folder};
 

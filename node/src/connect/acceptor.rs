@@ -86,12 +86,12 @@ impl SessionHost {
     async fn serve_until_closed(&self, session: Session, mut inbound: InboundStreams, _listed: ListedSession) {
         let mut closed = pin!(session.closed());
         // Only the closing is awaited here: a handle kept by this task would keep an unused session up.
-        let (weak, sought) = (session.downgrade(), session.sought());
+        let (weak, server) = (session.downgrade(), self.server.for_session(&session));
         drop(session);
         // Its answers end with the session, even those that wait for their turn.
         let ended = self.cancel.child_token();
         let _end_answers = ended.clone().drop_guard();
-        let (server, places) = (self.server.for_session(&sought), Protocols::places());
+        let places = Protocols::places();
         let serve = async {
             while let Some(stream) = inbound.next().await {
                 let (server, ended) = (server.clone(), ended.clone());

@@ -1,6 +1,6 @@
 //! The content of a node: what it shares in place, what it copied, what it fetched, and what it is fetching.
 //!
-//! - `roots`: the list of what is there; a plain file, and the truth.
+//! - `roots`, `audience`: the list of what is there, and what of it is offered to whom; a plain file, and the truth.
 //! - `index`: which file has which blob; sled, made again from the roots when it is damaged.
 //! - `tree`, `hashing`, `proving`: hash trees, computing them on all cores, and checking files against them.
 //! - `import`, `rebuild`, `verify`, `collect`: what is done with all that.
@@ -11,6 +11,7 @@
 //!
 //! What it is not: the network, or where fetched files go; that is `transfer`.
 
+mod audience;
 mod blob;
 mod collect;
 mod disk;
@@ -45,6 +46,8 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
 };
 
+use tokio::sync::watch;
+
 use self::{
     blob::{Vouched, open_outboard},
     disk::Folders,
@@ -57,12 +60,13 @@ use self::{
 use crate::base::{clock, durable};
 
 pub use self::{
+    audience::{Asker, Audience, AudienceError, Invited, MAX_INVITED},
     blob::{Blob, BlobPieces},
     collect::{Collected, UNFINISHED_GRACE},
     error::{BlobError, StoreError},
     import::{ImportMode, ImportProgress, Imported, MAX_SKIPPED_LISTED, SkipReason},
     outboard::OutboardFile,
-    roots::{Root, RootOrigin},
+    roots::{Migrated, Root, RootOrigin, RootState},
     verify::{Damage, VerifyProgress, VerifyReport},
 };
 
@@ -75,6 +79,8 @@ struct Inner {
     folders: Folders,
     index: Index,
     roots: RwLock<Vec<Root>>,
+    /// Told of each change of the roots.
+    roots_changed: watch::Sender<()>,
     active: ActiveOutboards,
     doubts: SourceDoubts,
     machine: Machine,
@@ -97,6 +103,8 @@ pub struct OpenReport {
     pub lost: Vec<PathBuf>,
     /// How many those are in all.
     pub lost_count: u64,
+    /// What became of a list of roots of before there were states.
+    pub migrated: Option<Migrated>,
 }
 
 impl OpenReport {
@@ -129,9 +137,15 @@ impl Store {
 
     fn open_on(dir: &Path, machine: Machine) -> Result<(Self, OpenReport), StoreError> {
         let folders = Folders::open(dir)?;
-        let roots = roots::read(&folders.roots_file())?;
+        let (roots, migrated) = roots::read(&folders.roots_file())?;
+        if migrated.is_some()
+            && let Err(error) = roots::write(&folders.roots_file(), &roots)
+        {
+            // Such as on a full disk, where the user has to come this far to make room. It is written with the next change.
+            tracing::warn!(%error, "the list of roots is still that of an earlier version");
+        }
         let (index, set_aside) = index::open(&folders.index())?;
-        let mut report = OpenReport::default();
+        let mut report = OpenReport { migrated, ..OpenReport::default() };
         if let Some(set_aside) = set_aside {
             tracing::warn!(path = %set_aside.path.display(), problem = set_aside.problem, "set a damaged index aside");
             report.set_aside = Some(set_aside.path);
@@ -141,6 +155,7 @@ impl Store {
             folders,
             index,
             roots: RwLock::new(roots),
+            roots_changed: watch::Sender::default(),
             active: ActiveOutboards::default(),
             doubts: SourceDoubts::default(),
             machine,
@@ -151,14 +166,14 @@ impl Store {
         Ok((store, report))
     }
 
-    /// Everything that is shared or was fetched, in the order in which it came.
+    /// Everything that is shared, seeded or kept, in the order in which it came.
     pub fn roots(&self) -> Vec<Root> {
         self.read_roots().clone()
     }
 
     /// The root with this name in the catalogue.
     pub fn root_named(&self, name: &ShareName) -> Option<Root> {
-        self.read_roots().iter().find(|root| root.name.as_ref() == Some(name)).cloned()
+        self.read_roots().iter().find(|root| root.name() == Some(name)).cloned()
     }
 
     /// The root with this hash; the first one, if it has several names.
@@ -166,11 +181,33 @@ impl Store {
         self.read_roots().iter().find(|root| root.hash == *hash).cloned()
     }
 
-    /// Takes a name out of the catalogue and returns what it named. The content stays, and can be had by its hash.
+    /// What content is announced: all of it is given to whoever knows its hash.
+    pub fn announced(&self) -> Vec<ContentHash> {
+        let mut seen = HashSet::new();
+        let roots = self.read_roots();
+        let announced = roots.iter().filter(|root| root.is_offered_to(&Asker::ByHash)).map(|root| root.hash);
+        announced.filter(|hash| seen.insert(*hash)).collect()
+    }
+
+    /// What is there of this content for this asker: the format. None if it is not offered to them, which says nothing of whether it is here.
+    pub fn offered(&self, hash: &ContentHash, asker: &Asker) -> Option<ContentFormat> {
+        let roots = self.read_roots();
+        roots.iter().find(|root| root.hash == *hash && root.is_offered_to(asker)).map(|root| root.format)
+    }
+
+    /// Changes whenever the roots have changed.
+    pub fn watch_roots(&self) -> watch::Receiver<()> {
+        self.0.roots_changed.subscribe()
+    }
+
+    /// Takes a share out of the catalogue and returns it. The content is kept, and is offered no more, unless under another name.
     pub fn unshare(&self, name: &ShareName) -> Result<Option<Root>, StoreError> {
-        let mut unnamed = None;
-        self.change_roots(|roots| unnamed = roots::unname(roots, name))?;
-        Ok(unnamed)
+        self.change_roots(|roots| roots::unshare(roots, name))
+    }
+
+    /// Ends every offer of a content, which is kept. Returns whether there was one.
+    pub fn withdraw(&self, hash: &ContentHash) -> Result<bool, StoreError> {
+        self.change_roots(|roots| roots::withdraw(roots, hash))
     }
 
     /// Drops a root under all its names, with its copies in the data folder. Files that are shared in place, or were
@@ -331,7 +368,7 @@ impl Store {
     }
 
     /// Takes over what was fetched: `placed` says where each blob of the root is now (hash, size in bytes, file), and
-    /// from there it is seeded. The manifest of a collection was given by [`Store::put_blob_bytes`].
+    /// from there it can be offered. The manifest of a collection was given by [`Store::put_blob_bytes`].
     ///
     /// # Errors
     /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
@@ -351,7 +388,7 @@ impl Store {
             index.finish_root(&root.hash, count)
         })?;
         self.forget_doubts(&places);
-        self.add_root(root)
+        self.add_root(|_| root).map(|_| ())
     }
 
     /// A tree of the index's database for another part of the node, which may keep there what it can do without: a
@@ -406,24 +443,27 @@ impl Store {
         places.iter().for_each(|(hash, _)| self.0.doubts.forget(hash));
     }
 
-    /// Puts a root into the list, and forgets the roots that it displaces.
-    fn add_root(&self, root: Root) -> Result<(), StoreError> {
-        let mut displaced = Vec::new();
-        self.change_roots(|roots| displaced = roots::add(roots, root))?;
-        self.forget(&displaced, &self.roots());
-        Ok(())
+    /// Puts a root into the list, which may depend on what is in it, and forgets the one that it displaces.
+    fn add_root(&self, make: impl FnOnce(&[Root]) -> Root) -> Result<Root, StoreError> {
+        let (root, displaced) = self.change_roots(|roots| {
+            let root = make(roots);
+            (root.clone(), roots::add(roots, root))
+        })?;
+        self.forget(displaced.as_slice(), &self.roots());
+        Ok(root)
     }
 
     /// Changes the list of roots on the disk, and then in memory.
-    fn change_roots(&self, change: impl FnOnce(&mut Vec<Root>)) -> Result<(), StoreError> {
+    fn change_roots<T>(&self, change: impl FnOnce(&mut Vec<Root>) -> T) -> Result<T, StoreError> {
         let mut current = self.0.roots.write().unwrap_or_else(PoisonError::into_inner);
         let mut changed = current.clone();
-        change(&mut changed);
+        let result = change(&mut changed);
         if changed != *current {
             roots::write(&self.0.folders.roots_file(), &changed)?;
             *current = changed;
+            self.0.roots_changed.send_replace(());
         }
-        Ok(())
+        Ok(result)
     }
 
     /// The blobs of a root: its own, and those of its manifest.

@@ -1,4 +1,4 @@
-//! Keeps what the DHT says about this node up to date: its offer, and that it has what it shares.
+//! Keeps what the DHT says about this node up to date: its offer, and that it has what it gives to everybody.
 //!
 //! What it is not: the DHT (`crate::reach::rendezvous`), or the gathering of candidates (`crate::reach::gather`).
 
@@ -121,7 +121,7 @@ impl Announcer {
             }
             let today = clock::now().day();
             if tagged_for.replace(today) != Some(today) {
-                self.tls.set_contents(self.store.roots().iter().map(|root| root.hash), today);
+                self.tls.set_contents(self.store.announced(), today);
             }
             self.announce_roots(&mut announced).await;
             tokio::select! {
@@ -152,15 +152,14 @@ impl Announcer {
         Ok(())
     }
 
-    /// Announces that this node has what it shares. Whoever looks that up dials the addresses in the record, so a node that hides
+    /// Announces what this node gives to everybody. Whoever looks that up dials the addresses in the record, so a node that hides
     /// its addresses announces nothing.
     async fn announce_roots(&self, announced: &mut HashSet<RecordKey>) {
         if !self.relay_mode.allows_direct() {
             return;
         }
-        let roots = self.store.roots();
-        let wanted: HashSet<RecordKey> =
-            roots.iter().take(MAX_ANNOUNCED_ROOTS).map(|root| content_record_key(&root.hash)).collect();
+        let contents = self.store.announced();
+        let wanted: HashSet<RecordKey> = contents.iter().take(MAX_ANNOUNCED_ROOTS).map(content_record_key).collect();
         for key in wanted.difference(announced).copied().collect::<Vec<_>>() {
             if self.rendezvous.provide(key).await.is_ok() {
                 announced.insert(key);

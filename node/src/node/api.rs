@@ -31,6 +31,7 @@ pub use self::{
 };
 use crate::base::durations::seconds;
 pub use crate::connect::trace::StageName;
+pub use crate::content::store::{Audience, AudienceError, Invited, RootState};
 pub use crate::net::path::info::{CandidateInfo, PathClass, PathInfo, PathStrategy};
 
 /// One request of a front end.
@@ -43,13 +44,21 @@ pub enum Command {
         paths: Vec<PathBuf>,
         /// The name in the catalogue; by default the file name of the path. Only with a single path.
         name: Option<ShareName>,
-        /// Copy into the data folder instead of seeding in place.
+        /// Copy into the data folder instead of serving in place.
         copy: bool,
+        /// To whom it is offered; none: to those to whom what had the name before was offered, or else everyone.
+        #[serde(default)]
+        audience: Option<Audience>,
     },
-    /// Take a name out of the catalogue.
+    /// Take a name out of the catalogue, and offer its content no more.
     Unshare {
         /// The name.
         name: ShareName,
+    },
+    /// End every offer of a content, under whatever name.
+    Withdraw {
+        /// Its hash.
+        hash: ContentHash,
     },
     /// Fetch what an address names.
     Get {
@@ -62,6 +71,9 @@ pub enum Command {
         /// Whether to wait until it is on the disk.
         #[serde(default)]
         sync: bool,
+        /// Whether to offer it to others afterwards, by its hash.
+        #[serde(default)]
+        seed: bool,
         /// How long to wait for whoever has it, if they are away.
         #[serde(default)]
         wait: Wait,
@@ -84,7 +96,7 @@ pub enum Command {
     Status,
     /// List what the store holds.
     StoreList,
-    /// Drop a root from the store (files seeded in place are left alone).
+    /// Drop a root from the store (files that it is served from in place are left alone).
     StoreRemove {
         /// A name, or a content hash, as text.
         what: String,
@@ -126,6 +138,11 @@ pub enum Event {
     Unshared {
         /// The name.
         name: ShareName,
+    },
+    /// A content is offered to nobody any more.
+    Withdrawn {
+        /// Its hash.
+        hash: ContentHash,
     },
     /// What `get` is doing before bytes flow.
     Stage {
@@ -240,6 +257,7 @@ impl Event {
             Event::Identity { .. }
             | Event::Shared(_)
             | Event::Unshared { .. }
+            | Event::Withdrawn { .. }
             | Event::Fetched(_)
             | Event::Listed { .. }
             | Event::Pinged(_)
@@ -283,6 +301,8 @@ pub struct Shared {
     pub size: u64,
     /// Files in it.
     pub files: u64,
+    /// To whom it is offered.
+    pub audience: Audience,
     /// `keyferry:NODE/NAME`.
     pub address: Address,
     /// The same with `?via=` hints, which works without a DHT.
@@ -323,6 +343,9 @@ pub struct Fetched {
     pub format: ContentFormat,
     /// Where it is now.
     pub path: PathBuf,
+    /// Whether it is offered to others from there now.
+    #[serde(default)]
+    pub seeded: bool,
     /// Bytes of content in all.
     pub size: u64,
     /// Files in it.
@@ -369,8 +392,9 @@ pub struct Entry {
 /// One root of the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RootInfo {
-    /// Its name in the catalogue, if it is shared.
-    pub name: Option<ShareName>,
+    /// Whether it is offered, under which name, and to whom.
+    #[serde(flatten)]
+    pub state: RootState,
     /// The root hash.
     pub hash: ContentHash,
     /// A file or a folder.
@@ -379,8 +403,18 @@ pub struct RootInfo {
     pub size: u64,
     /// Files in it.
     pub files: u64,
-    /// Where the content is: the place it is seeded from, or none if it is a copy in the data folder.
+    /// Where the content is: the place it is served from, or none if it is a copy in the data folder.
     pub path: Option<PathBuf>,
+}
+
+impl RootInfo {
+    /// Its name in the catalogue, if it is shared.
+    pub fn name(&self) -> Option<&ShareName> {
+        match &self.state {
+            RootState::Shared { name, .. } => Some(name),
+            RootState::Seeded | RootState::Kept => None,
+        }
+    }
 }
 
 /// A node that the user knows.
@@ -458,6 +492,7 @@ mod tests {
             hash: ContentHash::EMPTY,
             format: ContentFormat::Blob,
             path: "/tmp/x".into(),
+            seeded: false,
             size: 0,
             files: 1,
             received_bytes: 0,

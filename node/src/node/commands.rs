@@ -29,7 +29,10 @@ use crate::{
     base::traffic::ByteCount,
     connect::trace::{PathSink, StepSink, TraceStep},
     content::{
-        store::{Damage, ImportMode, Root, RootOrigin, Store, UNFINISHED_GRACE, VerifyProgress},
+        store::{
+            Audience, Damage, ImportMode, Migrated, Root, RootOrigin, RootState, Store, UNFINISHED_GRACE,
+            VerifyProgress,
+        },
         transfer::staging::Destination,
     },
     net::path::host_candidates,
@@ -41,6 +44,16 @@ use crate::{
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Hints in a printed address; more would make it hard to pass on.
 const MAX_PRINTED_HINTS: usize = 3;
+
+/// How something is to be shared.
+#[derive(Debug, Clone)]
+pub(super) struct NewShare {
+    /// Under this name; by default that of its file.
+    pub(super) name: Option<ShareName>,
+    /// To these; by default to those to whom what had the name before was offered, or else everyone.
+    pub(super) audience: Option<Audience>,
+    pub(super) mode: ImportMode,
+}
 
 /// Where a command tells what happens.
 pub(crate) type Events = mpsc::Sender<Event>;
@@ -71,6 +84,10 @@ pub(crate) fn paths_to(events: &Events) -> PathSink {
 impl Runner for Node {
     fn run(&self, command: Command, events: Events, cancel: CancellationToken) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
+            let migrated = self.migrated.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(migrated) = migrated {
+                tell(&events, Event::Notice { message: migrated_text(migrated) }).await;
+            }
             let ended = self.carry_out(command, &events, &cancel).await.map_err(Failure::from);
             if let Err(failure) = &ended {
                 tell(&events, Event::Failed(failure.clone())).await;
@@ -83,14 +100,22 @@ impl Runner for Node {
 impl Node {
     async fn carry_out(&self, command: Command, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
         match command {
-            Command::Share { paths, name, copy } => self.share_all(paths, name, copy, events, cancel).await,
+            Command::Share { paths, name, copy, audience } => {
+                let mode = if copy { ImportMode::Copy } else { ImportMode::InPlace };
+                self.share_all(paths, NewShare { name, audience, mode }, events, cancel).await
+            }
             Command::Unshare { name } => {
                 self.unshare(&name).await?;
                 tell(events, Event::Unshared { name }).await;
                 Ok(())
             }
-            Command::Get { address, out_dir, overwrite, sync, wait } => {
-                let place = Destination { folder: out_dir, overwrite, sync };
+            Command::Withdraw { hash } => {
+                self.withdraw(&hash).await?;
+                tell(events, Event::Withdrawn { hash }).await;
+                Ok(())
+            }
+            Command::Get { address, out_dir, overwrite, sync, seed, wait } => {
+                let place = Destination { folder: out_dir, overwrite, sync, seed };
                 let fetched = self.fetch_to(&address, place, wait, events, cancel).await?;
                 tell(events, Event::Fetched(fetched)).await;
                 Ok(())
@@ -116,17 +141,15 @@ impl Node {
     async fn share_all(
         &self,
         paths: Vec<PathBuf>,
-        name: Option<ShareName>,
-        copy: bool,
+        share: NewShare,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
-        if name.is_some() && paths.len() > 1 {
+        if share.name.is_some() && paths.len() > 1 {
             return Err(Error::OneNameForMany);
         }
-        let mode = if copy { ImportMode::Copy } else { ImportMode::InPlace };
         for path in paths {
-            let shared = self.share_path(path, name.clone(), mode, events, cancel).await?;
+            let shared = self.share_path(path, share.clone(), events, cancel).await?;
             tell(events, Event::Shared(shared)).await;
         }
         Ok(())
@@ -136,27 +159,31 @@ impl Node {
     pub(super) async fn share_path(
         &self,
         path: PathBuf,
-        name: Option<ShareName>,
-        mode: ImportMode,
+        share: NewShare,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Shared, Error> {
-        let name = match name {
-            Some(name) => name,
+        let name = match &share.name {
+            Some(name) => name.clone(),
             None => default_name(&path)?,
         };
-        let Root { hash, format, size, files, .. } = self.import(path, name.clone(), mode, events, cancel).await?;
+        let root = self.import(path, name.clone(), share, events, cancel).await?;
         self.tell_of_changed_roots();
+        let Root { hash, format, size, files, state, .. } = root;
+        let audience = match state {
+            RootState::Shared { audience, .. } => audience,
+            RootState::Seeded | RootState::Kept => return Err(Error::NotSharedHere { name }),
+        };
         let address = Address::named(self.key(), name.clone());
         let address_with_hints = address.clone().with_hints(self.hints()).unwrap_or_else(|_| address.clone());
-        Ok(Shared { name, hash, format, size, files, address, address_with_hints })
+        Ok(Shared { name, hash, format, size, files, audience, address, address_with_hints })
     }
 
     async fn import(
         &self,
         path: PathBuf,
         name: ShareName,
-        mode: ImportMode,
+        share: NewShare,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Root, Error> {
@@ -177,7 +204,7 @@ impl Node {
                         });
                     }
                 };
-                store.import(&path, Some(&name), mode, &progress, &cancelled)
+                store.import(&path, &name, share.audience.as_ref(), share.mode, &progress, &cancelled)
             }
         });
         let imported = imported.await?;
@@ -191,7 +218,7 @@ impl Node {
         Ok(imported.root)
     }
 
-    /// Takes a name out of the catalogue; the content stays in the store.
+    /// Takes a name out of the catalogue. The content is offered no more, also where it is being sent, and is kept.
     ///
     /// # Errors
     ///
@@ -201,6 +228,20 @@ impl Node {
         match self.quick(move |store| store.unshare(&unwanted)).await? {
             Some(_) => self.tell_of_changed_roots(),
             None => return Err(Error::NotSharedHere { name: name.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Ends every offer of a content, under whatever name, also where it is being sent. It is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOfferedHere`] if it is not offered.
+    pub async fn withdraw(&self, hash: &ContentHash) -> Result<(), Error> {
+        let hash = *hash;
+        match self.quick(move |store| store.withdraw(&hash)).await? {
+            true => self.tell_of_changed_roots(),
+            false => return Err(Error::NotOfferedHere { hash }),
         }
         Ok(())
     }
@@ -269,7 +310,7 @@ impl Node {
             listen: self.local_addrs(),
             hints: self.hints().iter().map(Multiaddr::to_string).collect(),
             calls: self.calls.to_string(),
-            shared: roots.iter().filter(|root| root.name.is_some()).count() as u64,
+            shared: roots.iter().filter(|root| root.name().is_some()).count() as u64,
             sent_bytes: self.server.sent_bytes(),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
             counters: self.server.counters().by_name().collect(),
@@ -370,7 +411,18 @@ fn root_info(root: Root) -> RootInfo {
         RootOrigin::InPlace { path } | RootOrigin::Fetched { path } => Some(path),
         RootOrigin::Copied => None,
     };
-    RootInfo { name: root.name, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
+    RootInfo { state: root.state, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
+}
+
+/// What its owner has to know of a node that shared and served everything before.
+fn migrated_text(Migrated { shared, kept }: Migrated) -> String {
+    let count = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    format!(
+        "this keyferry offers only what is shared or seeded: of what is stored here, {} shared with everyone, and `ls` shows that to \
+         contacts alone (`share --listed` to all); {} kept and no longer given to others (`keyferry store ls` says which)",
+        count(shared, "item is", "items are"),
+        count(kept, "item is", "items are"),
+    )
 }
 
 fn traffic_info((name, bytes): (&'static str, ByteCount)) -> (String, TrafficInfo) {

@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use keyferry_proto::{
     address::{Address, AddressError, NameError, ShareName},
     catalogue::EntryError,
+    hash::ContentHash,
     identity::NodeKey,
     message::{ProtocolName, Refusal},
 };
@@ -75,6 +76,12 @@ pub enum Error {
     NotSharedHere {
         /// The name.
         name: ShareName,
+    },
+    /// The caller: this node does not offer the content.
+    #[error("this node does not offer {hash}")]
+    NotOfferedHere {
+        /// Its hash.
+        hash: ContentHash,
     },
     /// The caller: the store has no such root.
     #[error("the store has no {what}")]

@@ -80,7 +80,9 @@ impl From<Error> for Failure {
             Error::OwnKey => Self::usage(message).try_to("the key of another node"),
             Error::NoShareName { .. } => Self::usage(message).try_to("give one with --name"),
             Error::OneNameForMany => Self::usage(message).try_to("share the paths one by one"),
-            Error::NotSharedHere { .. } => Self::usage(message).try_to("`keyferry store ls` lists names"),
+            Error::NotSharedHere { .. } | Error::NotOfferedHere { .. } => {
+                Self::usage(message).try_to("`keyferry store ls` lists what is")
+            }
             Error::NotStored { .. } => Self::usage(message).try_to("`keyferry store ls` lists all"),
             Error::NameWithoutNode
             | Error::IsAFolder { .. }

@@ -193,9 +193,9 @@ impl Online {
         self.until_stopped(announcer.run().boxed());
     }
 
-    /// Lets what is in the store be sought by its hash alone.
+    /// Lets what is announced be sought by its hash alone, and nothing else.
     pub(crate) fn offer_contents(&self, store: &Store) {
-        self.tls.set_contents(store.roots().iter().map(|root| root.hash), clock::now().day());
+        self.tls.set_contents(store.announced(), clock::now().day());
     }
 
     fn until_stopped(&self, task: BoxFuture<'static, ()>) {

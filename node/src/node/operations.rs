@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Node,
     api::{Entry, Event, Fetched, NodeAddress, PathInfo, Shared, Wait},
-    commands::Events,
+    commands::{Events, NewShare},
     progress::{self, Update},
     remote::{ask, reply},
     runner::EVENT_QUEUE,
@@ -28,13 +28,17 @@ use crate::{
         protocols::{Connection, Listener},
         trace::Trace,
     },
-    content::{store::ImportMode, transfer::staging::Destination},
+    content::{
+        store::{Audience, ImportMode},
+        transfer::staging::Destination,
+    },
 };
 
 impl Node {
-    /// Shares a file or a folder, where it lies and under the name of its file, for as long as the node runs.
+    /// Shares a file or a folder, where it lies and under the name of its file, with whoever has the address, whenever the node runs.
     pub fn share(&self, path: impl Into<PathBuf>) -> Share<'_> {
-        Share { node: self, path: path.into(), name: None, mode: ImportMode::InPlace }
+        let share = NewShare { name: None, audience: None, mode: ImportMode::InPlace };
+        Share { node: self, path: path.into(), share }
     }
 
     /// Fetches what an address names: say where to by [`Get::to`].
@@ -116,19 +120,26 @@ impl Connection {
 pub struct Share<'a> {
     node: &'a Node,
     path: PathBuf,
-    name: Option<ShareName>,
-    mode: ImportMode,
+    share: NewShare,
 }
 
 impl<'a> Share<'a> {
     /// Shares it under this name.
-    pub fn name(self, name: ShareName) -> Self {
-        Self { name: Some(name), ..self }
+    pub fn name(mut self, name: ShareName) -> Self {
+        self.share.name = Some(name);
+        self
+    }
+
+    /// Offers it to this audience, also if it was shared with another one before.
+    pub fn with(mut self, audience: Audience) -> Self {
+        self.share.audience = Some(audience);
+        self
     }
 
     /// Copies it into the data folder, so that the original may change or go.
-    pub fn copy(self) -> Self {
-        Self { mode: ImportMode::Copy, ..self }
+    pub fn copy(mut self) -> Self {
+        self.share.mode = ImportMode::Copy;
+        self
     }
 
     /// Shares it, and tells how far that is.
@@ -138,12 +149,12 @@ impl<'a> Share<'a> {
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Shared, Error>> {
         async move {
-            let Self { node, path, name, mode } = self;
+            let Self { node, path, share } = self;
             let path = absolute(path)?;
             // Work on the store is on a thread of its own: it must hear that nobody waits for it any more.
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
-            node.share_path(path, name, mode, &events, &cancel).await
+            node.share_path(path, share, &events, &cancel).await
         }
         .boxed()
     }
@@ -175,9 +186,9 @@ impl<'a> Get<'a> {
         Self { wait: wait.into(), ..self }
     }
 
-    /// Fetches it into a folder, which is made if need be. The node goes on to give it to others from there.
+    /// Fetches it into a folder, which is made if need be.
     pub fn to(self, folder: impl Into<PathBuf>) -> GetTo<'a> {
-        GetTo { get: self, folder: folder.into(), overwrite: false, sync: false }
+        GetTo { get: self, folder: folder.into(), overwrite: false, sync: false, seed: false }
     }
 }
 
@@ -189,6 +200,7 @@ pub struct GetTo<'a> {
     folder: PathBuf,
     overwrite: bool,
     sync: bool,
+    seed: bool,
 }
 
 impl<'a> GetTo<'a> {
@@ -202,6 +214,11 @@ impl<'a> GetTo<'a> {
         Self { sync: true, ..self }
     }
 
+    /// Offers it to others from there, by its hash. Without this, it is given to nobody.
+    pub fn seed(self) -> Self {
+        Self { seed: true, ..self }
+    }
+
     /// Fetches it, and tells how far that is.
     pub fn updates(self) -> BoxStream<'a, Result<Update<Fetched>, Error>> {
         progress::updates(|events| self.run(events))
@@ -209,8 +226,8 @@ impl<'a> GetTo<'a> {
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
         async move {
-            let Self { get: Get { node, address, wait }, folder, overwrite, sync } = self;
-            let place = Destination { folder: absolute(folder)?, overwrite, sync };
+            let Self { get: Get { node, address, wait }, folder, overwrite, sync, seed } = self;
+            let place = Destination { folder: absolute(folder)?, overwrite, sync, seed };
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
             node.fetch_to(&address, place, wait, &events, &cancel).await

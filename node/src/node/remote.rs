@@ -35,10 +35,13 @@ use crate::{
         connector::{Finder, SearchBoard, SearchTries, SoughtProviders},
         trace::Trace,
     },
-    content::transfer::{
-        FetchError,
-        fetch::{FetchProgress, Given, Job, fetch},
-        staging::{Destination, FetchTarget},
+    content::{
+        store::Asker,
+        transfer::{
+            FetchError,
+            fetch::{FetchProgress, Given, Job, fetch},
+            staging::{Destination, FetchTarget},
+        },
     },
     net::session::{Session, SessionStream, read_message},
     node::network::Online,
@@ -78,7 +81,7 @@ impl Node {
         cancel: &CancellationToken,
     ) -> Result<Fetched, Error> {
         let started = Instant::now();
-        let Destination { folder, overwrite, sync } = place;
+        let Destination { folder, overwrite, sync, seed } = place;
         let online = self.online()?;
         let resolved = tokio::select! {
             resolved = self.resolve(address, wait, events) => resolved?,
@@ -90,6 +93,7 @@ impl Node {
             format: resolved.format,
             root_size: resolved.root_size,
             target: FetchTarget { out_dir: folder, name: resolved.name, overwrite, sync },
+            seed,
         };
         let (progress, told) = watch::channel(FetchProgress::default());
         let sought = self.sought(address, resolved.hash, resolved.session);
@@ -107,10 +111,17 @@ impl Node {
         let outcome = outcome.map_err(|error| nobody_came(error, over))?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.tell_of_changed_roots();
+        let seeded = self.store.offered(&resolved.hash, &Asker::ByHash).is_some();
+        if seed && !seeded {
+            let message =
+                "it is not given to others by its hash, because you share it with some alone or unannounced".to_owned();
+            tell(events, Event::Notice { message }).await;
+        }
         Ok(Fetched {
             hash: resolved.hash,
             format: outcome.format,
             path: outcome.path,
+            seeded,
             size: outcome.size,
             files: outcome.files,
             received_bytes: outcome.received_bytes,
@@ -268,7 +279,7 @@ impl Node {
     async fn list_own(&self, events: &Events) -> u64 {
         let mut count = 0;
         for root in self.store.roots() {
-            if let Some(name) = root.name {
+            if let Some(name) = root.name().cloned() {
                 let (hash, format, size, files) = (root.hash, root.format, root.size, root.files);
                 tell(events, entry_event(CatalogueEntry { name, hash, format, size, files })).await;
                 count += 1;

@@ -5,7 +5,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use keyferry_proto::identity::{NodeKey, NodeSecret};
@@ -13,8 +13,11 @@ use tokio::sync::Notify;
 
 use super::{Error, NodeConfig, api::NodeAddress};
 use crate::{
-    base::data_dir::{AdmissionPolicy, Home},
-    content::{store::Store, transfer::serve::ContentServer},
+    base::data_dir::{AdmissionPolicy, ContactsFile, Home, KnownContacts},
+    content::{
+        store::{Migrated, Store},
+        transfer::serve::ContentServer,
+    },
     node::network::Online,
 };
 
@@ -30,6 +33,8 @@ pub struct Node {
     /// Signalled when the store's roots have changed.
     pub(super) roots_changed: Arc<Notify>,
     pub(super) received_bytes: AtomicU64,
+    /// What the owner has still to be told of a list of roots of an earlier version.
+    pub(super) migrated: Mutex<Option<Migrated>>,
 }
 
 impl Node {
@@ -62,7 +67,8 @@ impl Node {
         if let Some(aside) = report.set_aside {
             tracing::warn!(aside = %aside.display(), "the index was damaged; it was set aside and made anew");
         }
-        let server = ContentServer::new(store.clone(), secret.clone());
+        let server =
+            ContentServer::new(store.clone(), secret.clone(), KnownContacts::of(ContactsFile::of(home.root())));
         let roots_changed = Arc::new(Notify::new());
         let online = match config.offline {
             true => None,
@@ -70,8 +76,19 @@ impl Node {
         };
         let announces = (config.announce || config.relay.is_some()) && !config.offline;
         let received_bytes = AtomicU64::new(0);
-        let calls = config.calls;
-        Ok(Arc::new(Self { home, secret, store, server, announces, calls, online, roots_changed, received_bytes }))
+        let (calls, migrated) = (config.calls, Mutex::new(report.migrated));
+        Ok(Arc::new(Self {
+            home,
+            secret,
+            store,
+            server,
+            announces,
+            calls,
+            online,
+            roots_changed,
+            received_bytes,
+            migrated,
+        }))
     }
 
     /// Has everybody follow who depends on the store's roots.

@@ -85,7 +85,7 @@ impl Peer {
     }
 
     async fn share(&self, path: &Path) -> Shared {
-        let command = Command::Share { paths: vec![path.to_owned()], name: None, copy: false };
+        let command = Command::Share { paths: vec![path.to_owned()], name: None, copy: false, audience: None };
         match self.run(command).await.unwrap().pop() {
             Some(Event::Shared(shared)) => shared,
             other => panic!("{other:?}"),
@@ -97,8 +97,14 @@ impl Peer {
     }
 
     async fn get_waiting(&self, address: &Address, out: &Path, wait: Wait) -> Result<Fetched, Failure> {
-        let command =
-            Command::Get { address: address.clone(), out_dir: out.to_owned(), overwrite: false, sync: false, wait };
+        let command = Command::Get {
+            address: address.clone(),
+            out_dir: out.to_owned(),
+            overwrite: false,
+            sync: false,
+            seed: false,
+            wait,
+        };
         match self.run(command).await?.pop() {
             Some(Event::Fetched(fetched)) => Ok(fetched),
             other => panic!("{other:?}"),
@@ -159,7 +165,7 @@ async fn a_second_provider_gives_content_by_hash_when_the_first_is_gone() {
     fs::write(&file, vec![3; 1_000_000]).unwrap();
     let shared = first.share(file.path()).await;
     let out = TempDir::new().unwrap();
-    second.get(&shared.address, out.path()).await.unwrap();
+    second.node.get(&shared.address).to(out.path()).seed().await.unwrap();
     first.node.shutdown().await;
     drop(first);
 
@@ -191,6 +197,7 @@ async fn an_existing_target_is_not_replaced_unasked() {
         out_dir: out.path().to_owned(),
         overwrite: true,
         sync: false,
+        seed: false,
         wait: Wait::default(),
     };
     fs::remove_file(&file).unwrap();
@@ -337,6 +344,7 @@ fn what_makes_no_sense_is_refused_before_a_node_is_started_for_it() {
         out_dir: "/".into(),
         overwrite: false,
         sync: false,
+        seed: false,
         wait: Wait::default(),
     };
     let key = keyferry_proto::identity::NodeSecret::from_bytes(&[1; 32]).public();
@@ -355,7 +363,8 @@ async fn a_node_that_hides_its_address_tells_it_nowhere_and_takes_no_session_at_
     let file = folder.path().join("shared");
     fs::write(&file, b"something").unwrap();
 
-    let shared = hidden.run(Command::Share { paths: vec![file], name: None, copy: false }).await.unwrap();
+    let shared =
+        hidden.run(Command::Share { paths: vec![file], name: None, copy: false, audience: None }).await.unwrap();
     let status = hidden.run(Command::Status).await.unwrap();
     let finder = &other.node.online.as_ref().unwrap().finder;
     let trace = crate::connect::trace::Trace::Silent;

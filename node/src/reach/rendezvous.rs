@@ -64,7 +64,7 @@ pub use self::{
     records::MAX_PROVIDED,
     scope::{AddressScope, multiaddr_of, socket_addr_of},
     status::RendezvousStatus,
-    turn::{AskAs, AskRelayError, Audience, CredentialIssuer, Granted, Requester, TurnService},
+    turn::{AnnouncedTo, AskAs, AskRelayError, CredentialIssuer, Granted, Requester, TurnService},
 };
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{
     },
     net::path::RelayMode,
     reach::{
-        rendezvous::{Audience, CredentialIssuer, Rendezvous, Requester, TurnService},
+        rendezvous::{AnnouncedTo, CredentialIssuer, Rendezvous, Requester, TurnService},
         turn_client::{Pin, RelaySearch, Relays, Trust, TurnServer},
         turn_discovery::{FindingConfig, FoundRelay, RelayFinding},
         turn_server::Relay,
@@ -31,8 +31,8 @@ const MAX_ADDRS_EACH: usize = 2;
 /// What the rendezvous answers and announces for a relay; `None` for one that is for its named users only.
 pub(crate) fn service(relay: &Arc<Relay>, secret: &NodeSecret) -> Option<TurnService> {
     let audience = match relay.policy() {
-        AdmissionPolicy::Everyone => Audience::Everyone,
-        AdmissionPolicy::Contacts => Audience::Contacts,
+        AdmissionPolicy::Everyone => AnnouncedTo::Everyone,
+        AdmissionPolicy::Contacts => AnnouncedTo::Contacts,
         AdmissionPolicy::Nobody => return None,
     };
     Some(TurnService { issuer: relay.clone(), secret: secret.clone(), audience })

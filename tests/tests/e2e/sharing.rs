@@ -1,7 +1,7 @@
 //! The main job: a file or folder shared under a key arrives bit for bit, by name, by hash, from one provider or two.
 
-use anyhow::{Result, ensure};
-use keyferry::node::api::Event;
+use anyhow::{Context, Result, ensure};
+use keyferry::node::api::{Event, Status};
 use keyferry_proto::hash::ContentFormat;
 use keyferry_tests::{
     content,
@@ -90,7 +90,9 @@ fn a_second_provider_serves_by_hash_when_the_first_has_gone() -> Result<()> {
     lab.bootstrap_from(&status)?;
     content::random_tree(&lab.folder("tree")?, 5, 60)?;
     let (first, shared) = lab.share("first", &lab.path("tree"))?;
-    lab.get("second", &shared.address, &lab.folder("second-out")?)?.fetched()?;
+    let out = lab.folder("second-out")?;
+    let get = ["get", &shared.address.to_string(), "--seed", "-o", out.to_str().context("a path")?];
+    ensure!(lab.run("second", get)?.fetched()?.seeded, "it is to be seeded");
     let (_second, _) = lab.node("second")?;
     first.stop(SOON)?;
 
@@ -100,6 +102,37 @@ fn a_second_provider_serves_by_hash_when_the_first_has_gone() -> Result<()> {
     let fetched = eventually(TRANSFER, || Ok(lab.get("third", &address, &into)?.fetched()?.clone()))?;
 
     content::same(&lab.path("tree"), &fetched.path)
+}
+
+#[test]
+fn what_is_not_offered_any_more_or_never_was_is_not_to_be_had_by_name_or_hash() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("film"), 9, 300_000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("film"))?;
+    let by_hash = |via: &str| format!("keyferry:{}?{via}", shared.hash);
+    let hint = shared.address_with_hints.to_string().split_once('?').context("a hint")?.1.to_owned();
+    ensure!(!lab.get("getter", by_hash(&hint), &lab.folder("out")?)?.fetched()?.seeded, "nobody has asked for that");
+    let (_getter, status) = lab.node("getter")?;
+    let node_and_hash = |status: &Status| {
+        Ok::<_, anyhow::Error>(format!(
+            "keyferry:{}/{}?via={}",
+            status.node,
+            shared.hash,
+            status.hints.first().context("a hint")?
+        ))
+    };
+
+    let refused = |address: &str| -> Result<()> {
+        lab.run("third", ["get", address, "--wait", "none"])?.failure()?;
+        Ok(())
+    };
+    refused(&node_and_hash(&status)?)?;
+    refused(&by_hash(&format!("via={}", status.hints[0])))?;
+    lab.run("sharer", ["unshare", "film"])?;
+    refused(&shared.address_with_hints.to_string())?;
+    refused(&by_hash(&hint))?;
+    refused(&format!("keyferry:{}/{}?{hint}", shared.address.node().context("a node")?, shared.hash))?;
+    Ok(())
 }
 
 #[test]
@@ -137,7 +170,7 @@ fn the_catalogue_of_a_node_is_listed() -> Result<()> {
     content::random_tree(&lab.folder("two")?, 8, 20)?;
     let one = lab.path("one").into_os_string();
     let two = lab.path("two").into_os_string();
-    let mut sharer = lab.start("sharer", ["share".into(), one, two])?;
+    let mut sharer = lab.start("sharer", ["share".into(), "--listed".into(), one, two])?;
     let first = sharer.wait_shared(TRANSFER)?;
     let second = sharer.wait_shared(TRANSFER)?;
     let node = first.address.node().map(|node| node.to_string()).unwrap_or_default();

@@ -139,7 +139,7 @@ fn roots(lab: &Lab) -> Result<Vec<RootInfo>> {
 }
 
 fn names(roots: &[RootInfo]) -> Vec<String> {
-    let mut names: Vec<_> = roots.iter().filter_map(|root| root.name.as_ref().map(ToString::to_string)).collect();
+    let mut names: Vec<_> = roots.iter().filter_map(|root| root.name().map(ToString::to_string)).collect();
     names.sort();
     names
 }

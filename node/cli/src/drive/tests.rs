@@ -49,7 +49,14 @@ impl Runner for Replay {
 
 fn get() -> Command {
     let address = keyferry::Address::content(None, ContentHash::EMPTY);
-    Command::Get { address, out_dir: PathBuf::from("/tmp"), overwrite: false, sync: false, wait: Wait::default() }
+    Command::Get {
+        address,
+        out_dir: PathBuf::from("/tmp"),
+        overwrite: false,
+        sync: false,
+        seed: false,
+        wait: Wait::default(),
+    }
 }
 
 fn notices(count: usize) -> Vec<Event> {

@@ -32,6 +32,7 @@ fn shared() -> Shared {
         format: ContentFormat::Collection,
         size: 3 << 30,
         files: 2314,
+        audience: Audience::default(),
         address: format!("keyferry:{NODE}/holiday").parse().unwrap(),
         address_with_hints: format!("keyferry:{NODE}/holiday?via=/ip4/192.0.2.1/tcp/4600").parse().unwrap(),
     }
@@ -56,6 +57,7 @@ fn fetched() -> Fetched {
         hash: ContentHash::EMPTY,
         format: ContentFormat::Collection,
         path: "/tmp/holiday".into(),
+        seeded: false,
         size: 1 << 30,
         files: 12,
         received_bytes: 768 << 20,
@@ -79,7 +81,7 @@ On the other machine, type:
 If the two do not find each other that way:
   keyferry get 'keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/holiday?via=/ip4/192.0.2.1/tcp/4600'
 
-By its content, from anyone who has it:
+By its content, from anyone who offers it:
   keyferry get keyferry:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
 
 "
@@ -171,7 +173,7 @@ fn hostile_names_cannot_steer_the_terminal() {
             ..fetched()
         }),
         Event::Root(RootInfo {
-            name: None,
+            state: RootState::Kept,
             hash: ContentHash::EMPTY,
             format: ContentFormat::Blob,
             size: 0,
@@ -234,14 +236,14 @@ fn store_results_are_plain_sentences() {
     assert_eq!(result(&Event::Collected { files: 1, bytes: 2048 }), "removed 1 file, freed 2.00 KiB\n");
     assert_eq!(
         result(&Event::Root(RootInfo {
-            name: None,
+            state: RootState::Kept,
             hash: ContentHash::EMPTY,
             format: ContentFormat::Blob,
             size: 5,
             files: 1,
             path: None,
         })),
-        "   5 bytes           file  (not shared)\n    \
+        "   5 bytes           file  (kept: given to nobody)\n    \
          af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262\n    a copy in the data folder\n"
     );
 }

@@ -5,7 +5,7 @@ use std::sync::{
 
 use clap::Parser;
 use futures::{FutureExt, future::BoxFuture};
-use keyferry::{Address, ContentFormat, ContentHash, Wait};
+use keyferry::{Address, Audience, ContentFormat, ContentHash, Wait};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -106,6 +106,7 @@ fn shared(name: String) -> Shared {
         format: ContentFormat::Blob,
         size: 0,
         files: 1,
+        audience: Audience::default(),
         address_with_hints: address.clone(),
         address,
     }
@@ -291,6 +292,7 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
         let (events, _pending) = mpsc::channel(8);
         let get = Command::Get {
             sync: false,
+            seed: false,
             address: Address::content(None, ContentHash::EMPTY),
             out_dir: "/".into(),
             overwrite: false,

@@ -20,9 +20,10 @@ use keyferry_proto::{
 };
 
 use super::{
-    Inner, Root, RootOrigin, Store, StoreError,
+    Audience, Inner, Root, RootOrigin, RootState, Store, StoreError,
     hashing::{self, FileToHash, Hashed, Observer, Sources},
     index::Location,
+    roots::audience_of,
     source::SourceFolder,
     stamp::FileId,
     utf8,
@@ -77,7 +78,8 @@ pub struct Imported {
 }
 
 impl Store {
-    /// Takes in a file or a folder, and gives it `name` in the catalogue if one is given.
+    /// Takes in a file or a folder and shares it, in place of what had its name before. Without an audience it has that of the share
+    /// before it, or else everyone.
     ///
     /// `progress` is called from this thread, about ten times a second and for every file. `cancelled` stops the import
     /// within milliseconds; nothing of it is shared then.
@@ -88,7 +90,8 @@ impl Store {
     pub fn import(
         &self,
         path: &Path,
-        name: Option<&ShareName>,
+        name: &ShareName,
+        audience: Option<&Audience>,
         mode: ImportMode,
         progress: &dyn Fn(ImportProgress),
         cancelled: &AtomicBool,
@@ -107,19 +110,21 @@ impl Store {
         self.sync_kept(&files, &hash, format, mode)?;
         let count = files.len() as u64;
         self.on_index(|index| index.finish_root(&hash, count))?;
-        let root = Root {
+        let root = self.add_root(|roots| Root {
             hash,
             format,
             size: files.iter().map(|file| file.stamp.size).sum(),
             files: count,
-            name: name.cloned(),
+            state: RootState::Shared {
+                name: name.clone(),
+                audience: audience.or_else(|| audience_of(roots, name)).cloned().unwrap_or_default(),
+            },
             origin: match mode {
                 ImportMode::InPlace => RootOrigin::InPlace { path },
                 ImportMode::Copy => RootOrigin::Copied,
             },
             added: clock::now(),
-        };
-        self.add_root(root.clone())?;
+        })?;
         tracing::info!(format = ?root.format, size = root.size, files = root.files, "took content into the store");
         Ok(Imported { root, skipped: std::mem::take(&mut found.skipped), skipped_count: found.skipped_count })
     }

@@ -67,7 +67,7 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 
 fn import(store: &Store, path: &Path, name: &str, mode: ImportMode) -> Result<Imported, StoreError> {
     let name: ShareName = name.parse().unwrap();
-    store.import(path, Some(&name), mode, &|_| {}, &AtomicBool::new(false))
+    store.import(path, &name, None, mode, &|_| {}, &AtomicBool::new(false))
 }
 
 fn read_all(store: &Store, hash: &ContentHash) -> Vec<u8> {
@@ -190,7 +190,7 @@ fn progress_counts_up_to_all_bytes_and_files() {
         }
     };
     let path = scene.file("d");
-    store.import(&path, None, ImportMode::InPlace, &progress, &AtomicBool::new(false)).unwrap();
+    store.import(&path, &"f".parse().unwrap(), None, ImportMode::InPlace, &progress, &AtomicBool::new(false)).unwrap();
     let last = last.get().unwrap();
     assert_eq!((last.done_files, last.total_files), (51, 51));
     assert_eq!((last.done_bytes, last.total_bytes), (50_000 + 20 * 1024 * 1024, last.done_bytes));
@@ -204,7 +204,7 @@ fn a_cancelled_import_shares_nothing_and_leaves_nothing_half_done() {
     scene.write("d/small", b"small");
     let cancelled = AtomicBool::new(false);
     let progress = |_| cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
-    let result = store.import(&scene.file("d"), None, ImportMode::Copy, &progress, &cancelled);
+    let result = store.import(&scene.file("d"), &"d".parse().unwrap(), None, ImportMode::Copy, &progress, &cancelled);
     assert!(matches!(result, Err(StoreError::Cancelled)), "{result:?}");
     assert_eq!(store.roots(), []);
     assert_eq!(fs::read_dir(scene.home().join("tmp")).unwrap().count(), 0);

@@ -27,7 +27,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// What to fetch, and where to.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The store that knows what is here already, and that seeds the content afterwards.
+    /// The store that knows what is here already, and takes over what was fetched.
     pub store: Store,
     /// The root hash.
     pub root: ContentHash,
@@ -37,6 +37,8 @@ pub struct Job {
     pub root_size: Option<u64>,
     /// Where the content goes.
     pub target: FetchTarget,
+    /// Whether it is offered to others afterwards, by its hash.
+    pub seed: bool,
 }
 
 /// What all requests of one attempt share.
@@ -81,7 +83,7 @@ impl FetchContext {
     }
 
     fn plan_without_network(&self, cancel: &CancellationToken) -> Result<Option<UnitRanges>, FetchError> {
-        let Job { store, root, format, root_size, target } = &self.job;
+        let Job { store, root, format, root_size, target, .. } = &self.job;
         // What the store has there may also be a file, or damaged.
         let manifest = match format {
             Some(ContentFormat::Blob) => None,

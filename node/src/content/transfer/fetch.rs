@@ -30,7 +30,7 @@ use super::{
 pub use super::{attempt::FetchProgress, context::Job, ledger::Given};
 use crate::{
     base::clock,
-    content::store::{Root, RootOrigin},
+    content::store::{Root, RootOrigin, RootState},
     net::session::Session,
 };
 
@@ -124,6 +124,7 @@ async fn take_for_manifest(job: &Job, plan: &Arc<FetchPlan>) -> Result<bool, Fet
 
 async fn finish(job: &Job, plan: Arc<FetchPlan>, ledger: Ledger) -> Result<FetchOutcome, FetchError> {
     let store = job.store.clone();
+    let state = if job.seed { RootState::Seeded } else { RootState::Kept };
     let (plan, path) = blocking(move || {
         let path = plan.finish()?;
         let root = Root {
@@ -131,13 +132,13 @@ async fn finish(job: &Job, plan: Arc<FetchPlan>, ledger: Ledger) -> Result<Fetch
             format: plan.format,
             size: plan.content_len(),
             files: plan.file_count(),
-            name: None,
+            state,
             origin: RootOrigin::Fetched { path: path.clone() },
             added: clock::now(),
         };
         if let Err(error) = store.add_fetched(root, plan.placed(&path)) {
             // What the user wanted is there all the same.
-            tracing::warn!(%error, "what was fetched cannot be given to others from here");
+            tracing::warn!(%error, "what was fetched cannot be taken over");
         }
         Ok((plan, path))
     })

@@ -1,9 +1,13 @@
 //! Answers what a peer asks on a stream: names, the catalogue, content.
 //!
+//! What is not offered to a peer does not exist for it: it hears what it would hear of a name or a hash that nobody has, and for that no
+//! file is opened. An answer ends as soon as its content is withdrawn.
+//!
 //! What it is not: a keeper of sessions (`crate::net::session`), or of what is shared (`crate::content::store`).
 
 use std::{
     collections::HashMap,
+    future::Future,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +19,7 @@ use keyferry_proto::{
     catalogue::{CatalogueEntry, SignedEntry},
     dialling::Sought,
     hash::{ContentFormat, ContentHash},
-    identity::NodeSecret,
+    identity::{NodeKey, NodeSecret},
     message::{
         CatalogueReply, ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, ProtocolName, Refusal,
         Request, ResolveReply,
@@ -32,9 +36,12 @@ use tokio::{
 };
 
 use crate::{
-    base::counters::{Counter, counters},
-    content::store::{Blob, BlobError, Root, Store, StoreError},
-    net::session::{ReadError, SessionStream, read_message},
+    base::{
+        counters::{Counter, counters},
+        data_dir::KnownContacts,
+    },
+    content::store::{Asker, Blob, BlobError, Root, RootState, Store, StoreError},
+    net::session::{ReadError, Session, SessionStream, read_message},
 };
 
 /// A peer that opened a stream has this long to say what it wants.
@@ -49,6 +56,8 @@ const MAX_SERVED_AT_ONCE: usize = 64;
 const MAX_SERVED_OF_SESSION: usize = 4;
 /// Names and catalogues that are answered at once, over all sessions.
 const MAX_ANSWERED_AT_ONCE: usize = 64;
+/// How often it is looked whether a peer that is sent content is still a contact: somebody else may edit that file.
+const LOOK_AT_CONTACTS_EVERY: Duration = Duration::from_secs(1);
 /// Data is handed to the session in pieces of about this many bytes.
 const PIECE_LEN: usize = 256 * 1024;
 /// Pieces read ahead of the network, for each request.
@@ -59,13 +68,28 @@ const PIECES_AHEAD: usize = 2;
 pub struct ContentServer {
     store: Store,
     secret: NodeSecret,
+    contacts: KnownContacts,
     limits: Arc<ServeLimits>,
-    /// The places of one session.
-    of_session: Arc<Semaphore>,
-    /// What the session is for, if not for the whole node.
-    only: Option<ContentHash>,
     counters: Arc<ServeCounters>,
     sent_bytes: Arc<Counter>,
+}
+
+/// Serves one session. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SessionServer {
+    server: ContentServer,
+    /// The places of this session.
+    places: Arc<Semaphore>,
+    peer: SessionPeer,
+}
+
+/// With whom a session is.
+#[derive(Debug, Clone, Copy)]
+enum SessionPeer {
+    /// A node.
+    Node(NodeKey),
+    /// Somebody who knows the hash of this content, under a key that is thrown away.
+    Seeking(ContentHash),
 }
 
 /// What all sessions share.
@@ -117,6 +141,9 @@ enum ServeError {
     /// This side's fault: the store holds something that has no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// This side's will.
+    #[error("the content is not offered to the peer any more")]
+    Withdrawn,
     /// The connection's or the peer's fault.
     #[error("the answer could not be sent: {0}")]
     Send(#[from] std::io::Error),
@@ -133,33 +160,23 @@ enum ServeError {
 
 impl ContentServer {
     /// Makes a server.
-    pub fn new(store: Store, secret: NodeSecret) -> Self {
+    pub fn new(store: Store, secret: NodeSecret, contacts: KnownContacts) -> Self {
         let limits = ServeLimits {
             content: Semaphore::new(MAX_SERVED_AT_ONCE),
             answers: Semaphore::new(MAX_ANSWERED_AT_ONCE),
             waiting: AtomicUsize::new(0),
             folders: Mutex::default(),
         };
-        let of_session = Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION));
-        Self {
-            store,
-            secret,
-            limits: Arc::new(limits),
-            of_session,
-            only: None,
-            counters: Arc::default(),
-            sent_bytes: Arc::default(),
-        }
+        Self { store, secret, contacts, limits: Arc::new(limits), counters: Arc::default(), sent_bytes: Arc::default() }
     }
 
-    /// The same server for one more session, which has places of its own, and in which nothing is answered but what it was made for.
-    #[must_use]
-    pub fn for_session(&self, sought: &Sought) -> Self {
-        let only = match sought {
-            Sought::Node(_) => None,
-            Sought::Content(hash) => Some(*hash),
+    /// Serves one more session, which has places of its own, and in which nothing is answered but what it was made for.
+    pub fn for_session(&self, session: &Session) -> SessionServer {
+        let peer = match session.sought() {
+            Sought::Node(_) => SessionPeer::Node(session.peer()),
+            Sought::Content(hash) => SessionPeer::Seeking(hash),
         };
-        Self { of_session: Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION)), only, ..self.clone() }
+        SessionServer { server: self.clone(), places: Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION)), peer }
     }
 
     #[cfg(test)]
@@ -176,7 +193,9 @@ impl ContentServer {
     pub fn counters(&self) -> &ServeCounters {
         &self.counters
     }
+}
 
+impl SessionServer {
     /// Answers one stream that a peer opened, to its end. One that is for an application is given back, with the name of its
     /// protocol.
     pub async fn serve(&self, mut stream: SessionStream) -> Option<(ProtocolName, SessionStream)> {
@@ -190,7 +209,7 @@ impl ContentServer {
                         | ServeError::SecondControl
                         | ServeError::NotSought
                 ) {
-                    self.counters.bad_requests.add_one();
+                    self.server.counters.bad_requests.add_one();
                 }
                 tracing::debug!(%error, "an answer ended early");
                 None
@@ -205,30 +224,27 @@ impl ContentServer {
             Ok(Err(error)) => return Err(ServeError::BadRequest(error)),
             Err(_) => return Err(ServeError::NoRequest),
         };
-        if let Some(only) = self.only
-            && !matches!(&request, Request::Content(content) if content.root == only)
+        if let SessionPeer::Seeking(sought) = self.peer
+            && !matches!(&request, Request::Content(content) if content.root == sought)
         {
             return Err(ServeError::NotSought);
         }
         match request {
             Request::Resolve(name) => {
-                let _place = self.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
-                let reply = match self.store.root_named(&name) {
-                    Some(root) => match self.entry(&root) {
-                        Some(entry) => ResolveReply::Found(entry),
-                        None => ResolveReply::NotFound,
-                    },
-                    None => ResolveReply::NotFound,
-                };
+                let _place = self.server.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
+                let asker = self.asker().await;
+                let root = self.server.store.root_named(&name).filter(|root| root.is_offered_to(&asker));
+                let entry = root.and_then(|root| self.server.entry(&root));
+                let reply = entry.map_or(ResolveReply::NotFound, ResolveReply::Found);
                 send(stream, &reply.to_frame()).await?;
             }
             Request::Catalogue => {
-                let _place = self.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
+                let _place = self.server.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
                 self.send_catalogue(stream).await?;
             }
             Request::Content(request) => {
-                let _own = self.of_session.acquire().await.map_err(|_| ServeError::Gone)?;
-                let _place = self.limits.content_place().await?;
+                let _own = self.places.acquire().await.map_err(|_| ServeError::Gone)?;
+                let _place = self.server.limits.content_place().await?;
                 self.send_content(stream, request).await?;
             }
             Request::Protocol(protocol) => return Ok(Some(protocol)),
@@ -240,16 +256,24 @@ impl ContentServer {
         Ok(None)
     }
 
-    fn entry(&self, root: &Root) -> Option<SignedEntry> {
-        let name = root.name.clone()?;
-        let Root { hash, format, size, files, .. } = *root;
-        Some(SignedEntry::sign(&CatalogueEntry { name, hash, format, size, files }, &self.secret))
+    /// Who asks, as of now.
+    async fn asker(&self) -> Asker {
+        let SessionPeer::Node(key) = self.peer else { return Asker::ByHash };
+        let contacts = self.server.contacts.clone();
+        let is_contact = tokio::task::spawn_blocking(move || contacts.include(&key)).await.unwrap_or_default();
+        Asker::Node { key, is_contact }
     }
 
     async fn send_catalogue(&self, stream: &mut SessionStream) -> Result<(), ServeError> {
+        let asker = self.asker().await;
+        let is_shown = |root: &&Root| match &root.state {
+            RootState::Shared { audience, .. } => audience.is_shown_to(&asker),
+            RootState::Seeded | RootState::Kept => false,
+        };
         let mut bytes = Vec::new();
         let mut count = 0;
-        for entry in self.store.roots().iter().filter_map(|root| self.entry(root)) {
+        let roots = self.server.store.roots();
+        for entry in roots.iter().filter(is_shown).filter_map(|root| self.server.entry(root)) {
             bytes.extend(CatalogueReply::Entry(entry).to_frame());
             count += 1;
             if bytes.len() >= PIECE_LEN {
@@ -263,21 +287,57 @@ impl ContentServer {
 
     /// Reads on a blocking thread, a few pieces ahead of the network.
     async fn send_content(&self, stream: &mut SessionStream, request: ContentRequest) -> Result<(), ServeError> {
+        let withdrawn = self.withdrawn(request.root);
+        let Some(format) = self.offered(&request.root).await else {
+            self.server.counters.not_found.add_one();
+            return send(stream, &ContentReply::Refused(Refusal::NotFound).to_frame()).await;
+        };
         let (pieces, mut ready) = mpsc::channel(PIECES_AHEAD);
         let (empties, returned) = mpsc::channel(PIECES_AHEAD + 1);
-        let (store, counters, limits) = (self.store.clone(), Arc::clone(&self.counters), Arc::clone(&self.limits));
+        let server = self.server.clone();
         let producer = tokio::task::spawn_blocking(move || {
-            let mut answer = ContentAnswer { store, limits, counters, pieces, returned, piece: Vec::new() };
-            answer.produce(&request)
+            let mut answer = ContentAnswer { server, pieces, returned, piece: Vec::new() };
+            answer.produce(&request, format)
         });
-        while let Some(mut piece) = ready.recv().await {
-            self.limits.send_in_turn(stream, &piece).await?;
-            self.sent_bytes.add(piece.len() as u64);
-            piece.clear();
-            // A full channel only means that the producer has buffers enough.
-            let _ = empties.try_send(piece);
+        let ContentServer { limits, sent_bytes, .. } = &self.server;
+        let sending = async {
+            while let Some(mut piece) = ready.recv().await {
+                limits.send_in_turn(stream, &piece).await?;
+                sent_bytes.add(piece.len() as u64);
+                piece.clear();
+                // A full channel only means that the producer has buffers enough.
+                let _ = empties.try_send(piece);
+            }
+            producer.await.map_err(|_| ServeError::Gone)?
+        };
+        tokio::select! {
+            biased;
+            sent = sending => sent,
+            () = withdrawn => Err(ServeError::Withdrawn),
         }
-        producer.await.map_err(|_| ServeError::Gone)?
+    }
+
+    /// Ends when a content is not offered to the peer any more. Changes count from the call on.
+    fn withdrawn(&self, root: ContentHash) -> impl Future<Output = ()> + '_ {
+        let mut roots = self.server.store.watch_roots();
+        async move {
+            while self.offered(&root).await.is_some() {
+                // It fails only without a store, which this side holds.
+                let _ = timeout(LOOK_AT_CONTACTS_EVERY, roots.changed()).await;
+            }
+        }
+    }
+
+    async fn offered(&self, root: &ContentHash) -> Option<ContentFormat> {
+        self.server.store.offered(root, &self.asker().await)
+    }
+}
+
+impl ContentServer {
+    fn entry(&self, root: &Root) -> Option<SignedEntry> {
+        let name = root.name()?.clone();
+        let Root { hash, format, size, files, .. } = *root;
+        Some(SignedEntry::sign(&CatalogueEntry { name, hash, format, size, files }, &self.secret))
     }
 }
 
@@ -344,20 +404,18 @@ async fn send(stream: &mut SessionStream, bytes: &[u8]) -> Result<(), ServeError
 
 /// The producing half of an answer to a content request.
 struct ContentAnswer {
-    store: Store,
-    limits: Arc<ServeLimits>,
-    counters: Arc<ServeCounters>,
+    server: ContentServer,
     pieces: mpsc::Sender<Vec<u8>>,
     returned: mpsc::Receiver<Vec<u8>>,
     piece: Vec<u8>,
 }
 
 impl ContentAnswer {
-    fn produce(&mut self, request: &ContentRequest) -> Result<(), ServeError> {
-        let described = match self.describe(&request.root) {
+    fn produce(&mut self, request: &ContentRequest, format: ContentFormat) -> Result<(), ServeError> {
+        let described = match self.describe(&request.root, format) {
             Ok(Some(described)) => described,
             Ok(None) => {
-                self.counters.not_found.add_one();
+                self.server.counters.not_found.add_one();
                 return self.refuse(Refusal::NotFound);
             }
             Err(error @ ServeError::Store(_)) => {
@@ -369,7 +427,7 @@ impl ContentAnswer {
         let Described { format, size, layout } = &*described;
         self.put(&ContentReply::Header(ContentHeader { format: *format, size: *size }).to_frame());
         for (_, item, wanted) in layout.select(&request.ranges) {
-            let opened = match self.store.blob(&item.hash) {
+            let opened = match self.server.store.blob(&item.hash) {
                 Ok(Some(blob)) if blob.size() == item.size => Ok(blob),
                 Ok(_) => Err(Refusal::NotFound),
                 Err(error) => {
@@ -382,7 +440,7 @@ impl ContentAnswer {
                     self.put(&[ItemStatus::Data.to_byte()]);
                     self.put_groups(&blob, &wanted).inspect_err(|error| {
                         if matches!(error, ServeError::Source(_)) {
-                            self.counters.changed_sources.add_one();
+                            self.server.counters.changed_sources.add_one();
                             tracing::warn!(%error, "a shared file is not what was shared");
                         }
                     })?;
@@ -393,13 +451,12 @@ impl ContentAnswer {
         self.flush()
     }
 
-    fn describe(&self, root: &ContentHash) -> Result<Option<Arc<Described>>, ServeError> {
-        if self.store.root(root).is_some_and(|found| found.format == ContentFormat::Collection) {
-            return self.limits.folder(&self.store, root);
-        }
-        let size = match *root {
-            ContentHash::EMPTY => 0,
-            _ => match self.store.blob(root)? {
+    fn describe(&self, root: &ContentHash, format: ContentFormat) -> Result<Option<Arc<Described>>, ServeError> {
+        let ContentServer { store, limits, .. } = &self.server;
+        let size = match format {
+            ContentFormat::Collection => return limits.folder(store, root),
+            ContentFormat::Blob if *root == ContentHash::EMPTY => 0,
+            ContentFormat::Blob => match store.blob(root)? {
                 Some(blob) => blob.size(),
                 None => return Ok(None),
             },
@@ -434,7 +491,7 @@ impl ContentAnswer {
     }
 
     fn note_changed(&self, error: &dyn std::error::Error) {
-        self.counters.changed_sources.add_one();
+        self.server.counters.changed_sources.add_one();
         tracing::warn!(%error, "a shared file is not what was shared");
     }
 }

@@ -42,6 +42,8 @@ pub struct Destination {
     pub overwrite: bool,
     /// Whether to wait until all of it is on the disk.
     pub sync: bool,
+    /// Whether to offer it to others from there, by its hash.
+    pub seed: bool,
 }
 
 /// Where the user wants the content.

@@ -2,6 +2,7 @@
 
 mod durability;
 mod moving;
+mod offering;
 mod provider;
 
 use std::{
@@ -70,7 +71,8 @@ impl Source {
 }
 
 fn import(store: &Store, path: &Path) -> ContentHash {
-    store.import(path, None, ImportMode::InPlace, &|_| {}, &AtomicBool::new(false)).unwrap().root.hash
+    let name = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    store.import(path, &name, None, ImportMode::InPlace, &|_| {}, &AtomicBool::new(false)).unwrap().root.hash
 }
 
 /// Bytes of which no two groups are alike.
@@ -110,7 +112,7 @@ impl Getter {
             overwrite: false,
             sync: self.sync,
         };
-        Job { store: self.store.clone(), root, format: self.format, root_size: None, target }
+        Job { store: self.store.clone(), root, format: self.format, root_size: None, target, seed: false }
     }
 
     fn got(&self) -> std::path::PathBuf {
@@ -473,7 +475,8 @@ async fn content_that_the_store_has_as_a_copy_needs_no_provider() {
     let source = Source::file(3 * GROUP);
     let mut getter = Getter::new();
     let progress = |_: crate::content::store::ImportProgress| {};
-    getter.store.import(&source.path(), None, ImportMode::Copy, &progress, &AtomicBool::new(false)).unwrap();
+    let name = "copy".parse().unwrap();
+    getter.store.import(&source.path(), &name, None, ImportMode::Copy, &progress, &AtomicBool::new(false)).unwrap();
     for format in [None, Some(ContentFormat::Blob)] {
         getter.format = format;
 

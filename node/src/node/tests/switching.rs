@@ -81,8 +81,14 @@ impl Peer {
 
     /// Fetches, and gives the paths that were told meanwhile.
     async fn get_and_tell(&self, address: keyferry_proto::address::Address, out: &Path) -> (Vec<PathClass>, Fetched) {
-        let command =
-            Command::Get { address, out_dir: out.to_owned(), overwrite: false, sync: false, wait: Wait::default() };
+        let command = Command::Get {
+            address,
+            out_dir: out.to_owned(),
+            overwrite: false,
+            sync: false,
+            seed: false,
+            wait: Wait::default(),
+        };
         let mut events = self.run(command).await.unwrap();
         let Some(Event::Fetched(fetched)) = events.pop() else { panic!("{events:?}") };
         let path = |event| match event {
@@ -149,6 +155,7 @@ async fn a_get_tells_again_of_a_relayed_path_when_it_is_known_why_it_is_relayed(
         out_dir: out.path().to_owned(),
         overwrite: false,
         sync: false,
+        seed: false,
         wait: Wait::default(),
     };
 

@@ -11,7 +11,7 @@ mod asking;
 mod frames;
 
 pub use self::{
-    answering::{Audience, CredentialIssuer, Requester, TurnService},
+    answering::{AnnouncedTo, CredentialIssuer, Requester, TurnService},
     asking::{AskAs, AskRelayError, Granted},
 };
 pub(super) use self::{

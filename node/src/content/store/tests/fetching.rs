@@ -138,7 +138,7 @@ fn small_blobs_need_no_outboard_and_are_found_again_too() {
 }
 
 #[test]
-fn what_was_fetched_is_seeded_from_where_it_was_put() {
+fn what_was_fetched_is_kept_where_it_was_put() {
     let (_sharer, _store, blob, hash) = sharer();
     let scene = Scene::new();
     let store = scene.open();
@@ -154,7 +154,7 @@ fn what_was_fetched_is_seeded_from_where_it_was_put() {
         format: ContentFormat::Blob,
         size: LEN as u64,
         files: 1,
-        name: None,
+        state: RootState::Kept,
         origin: RootOrigin::Fetched { path: place.clone() },
         added: clock::now(),
     };

@@ -21,15 +21,85 @@ fn everything_is_there_after_a_restart() {
 }
 
 #[test]
-fn an_unshared_name_leaves_the_content_to_be_had_by_its_hash() {
+fn an_unshared_name_leaves_content_that_is_offered_to_nobody() {
     let scene = Scene::new();
     let store = scene.open();
     let root = import(&store, &scene.write("f", b"f"), "f", ImportMode::InPlace).unwrap().root;
     let name: ShareName = "f".parse().unwrap();
+    assert_eq!(store.announced(), [root.hash]);
+    let mut changes = store.watch_roots();
     assert_eq!(store.unshare(&name).unwrap(), Some(root.clone()));
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
     assert_eq!(store.unshare(&name).unwrap(), None);
+    assert!(!changes.has_changed().unwrap());
     assert_eq!(store.root_named(&name), None);
+    assert_eq!((store.announced(), store.offered(&root.hash, &Asker::ByHash)), (vec![], None));
     assert_eq!(read_all(&store, &root.hash), b"f");
+}
+
+#[test]
+fn a_copy_that_is_shared_anew_takes_the_place_of_the_one_before() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let path = scene.write("f", &bytes(1, 100_000));
+    import(&store, &path, "f", ImportMode::Copy).unwrap();
+    scene.write("f", &bytes(2, 100_000));
+    let after = import(&store, &path, "f", ImportMode::Copy).unwrap().root;
+    assert_eq!(store.roots(), std::slice::from_ref(&after));
+    store.gc(NO_GRACE).unwrap();
+    assert!(store.blob(&ContentHash::of(&bytes(1, 100_000))).unwrap().is_none());
+    assert_eq!((files_below(&scene.home().join("blobs")), files_below(&scene.home().join("outboards"))), (1, 1));
+    assert!(read_all(&store, &after.hash) == bytes(2, 100_000));
+}
+
+#[test]
+fn what_is_shared_again_stays_with_the_same_people_unless_others_are_named() {
+    let scene = Scene::new();
+    let path = scene.write("f", b"one");
+    let share = |audience: Option<&Audience>| {
+        let store = scene.open();
+        let import =
+            store.import(&path, &"f".parse().unwrap(), audience, ImportMode::InPlace, &|_| {}, &AtomicBool::new(false));
+        match import.unwrap().root.state {
+            RootState::Shared { audience, .. } => audience,
+            other => panic!("{other:?}"),
+        }
+    };
+    let contacts = Audience::Only(Invited::new(true, vec![]).unwrap());
+    assert_eq!(share(None), Audience::default());
+    assert_eq!(share(Some(&contacts)), contacts);
+    scene.write("f", b"two");
+    assert_eq!(share(None), contacts);
+    assert_eq!(share(Some(&Audience::default())), Audience::default());
+}
+
+#[test]
+fn a_list_without_states_is_migrated_once_and_its_unnamed_roots_are_offered_no_more() {
+    let scene = Scene::new();
+    let store = scene.open();
+    let shared = import(&store, &scene.write("f", b"f"), "f", ImportMode::InPlace).unwrap().root;
+    let kept = import(&store, &scene.write("g", b"g"), "g", ImportMode::InPlace).unwrap().root;
+    drop(store);
+    let list = scene.home().join("roots.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    file["version"] = 1.into();
+    for root in file["roots"].as_array_mut().unwrap() {
+        let root = root.as_object_mut().unwrap();
+        root.retain(|key, _| key != "state" && key != "audience");
+        if root["name"] == "g" {
+            root["name"] = serde_json::Value::Null;
+        }
+    }
+    fs::write(&list, file.to_string()).unwrap();
+
+    let (store, report) = Store::open(&scene.home()).unwrap();
+
+    assert_eq!(report.migrated, Some(Migrated { shared: 1, kept: 1 }));
+    assert_eq!(store.roots(), [shared.clone(), Root { state: RootState::Kept, ..kept }]);
+    assert_eq!(store.announced(), [shared.hash]);
+    drop(store);
+    scene.open();
 }
 
 #[test]

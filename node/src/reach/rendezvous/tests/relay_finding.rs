@@ -40,7 +40,7 @@ async fn public(host: u8, bootstrap: &[&Node]) -> Node {
 }
 
 /// A public node that relays; its node key is that of its host's number.
-async fn relay(host: u8, bootstrap: &[&Node], issuer: &Arc<Issuer>, audience: Audience) -> Node {
+async fn relay(host: u8, bootstrap: &[&Node], issuer: &Arc<Issuer>, audience: AnnouncedTo) -> Node {
     let turn = Some(service(issuer, secret(host), audience));
     let config = RendezvousConfig { public: true, turn, ..quiet_config(bootstrap) };
     let node = start_on(at(host), config).await;
@@ -101,8 +101,8 @@ async fn of_two_relays_the_one_that_vanishes_is_dropped_and_the_next_that_comes_
     }
     let entry = public(1, &[]).await;
     let short = Issuer::new(Duration::from_secs(6), |_| Ok(()));
-    let steady = relay(2, &[&entry], &short, Audience::Everyone).await;
-    let fleeting = relay(3, &[&entry], &short, Audience::Everyone).await;
+    let steady = relay(2, &[&entry], &short, AnnouncedTo::Everyone).await;
+    let fleeting = relay(3, &[&entry], &short, AnnouncedTo::Everyone).await;
     let seeker = start_on(at(12), quiet_config(&[&entry])).await;
     seeker.until(|status| status.wan_peers > 0).await;
     announced(&seeker, relay_record_key(), 2).await;
@@ -128,7 +128,7 @@ async fn of_two_relays_the_one_that_vanishes_is_dropped_and_the_next_that_comes_
     // One that its user finds broken is dropped at once.
     finding.lost(renewed[0].peer);
     assert!(found(&finding, <[FoundRelay]>::is_empty).await.is_empty());
-    let third = relay(4, &[&entry], &short, Audience::Everyone).await;
+    let third = relay(4, &[&entry], &short, AnnouncedTo::Everyone).await;
     let next = found(&finding, |found| !found.is_empty()).await;
     assert_eq!(next[0].addrs, [third.addr]);
 }
@@ -144,8 +144,8 @@ async fn a_contacts_relay_comes_first_and_it_alone_learns_who_asks() {
         let is_contact = who.node == Some(secret(9).public());
         if is_contact { Ok(()) } else { Err(RelayRefusal::Policy) }
     });
-    let _for_all = relay(2, &[&entry], &open, Audience::Everyone).await;
-    let _for_contacts = relay(3, &[&entry], &private, Audience::Contacts).await;
+    let _for_all = relay(2, &[&entry], &open, AnnouncedTo::Everyone).await;
+    let _for_contacts = relay(3, &[&entry], &private, AnnouncedTo::Contacts).await;
     let seeker = start_on(at(12), quiet_config(&[&entry])).await;
     seeker.until(|status| status.wan_peers > 0).await;
     let today = relay_record_key_of(&secret(3).public(), clock::now().day());
@@ -174,7 +174,7 @@ async fn relays_are_looked_for_when_they_are_wanted_or_nobody_can_connect_to_the
     }
     let entry = public(1, &[]).await;
     let issuer = Issuer::new(HOUR, |_| Ok(()));
-    let _relay = relay(2, &[&entry], &issuer, Audience::Everyone).await;
+    let _relay = relay(2, &[&entry], &issuer, AnnouncedTo::Everyone).await;
     announced(&entry, relay_record_key(), 1).await;
 
     let reachable = public(3, &[&entry]).await;
@@ -196,7 +196,7 @@ async fn a_relay_that_is_not_public_is_not_announced() {
     }
     let entry = public(1, &[]).await;
     let issuer = Issuer::new(HOUR, |_| Ok(()));
-    let turn = Some(service(&issuer, secret(3), Audience::Everyone));
+    let turn = Some(service(&issuer, secret(3), AnnouncedTo::Everyone));
     let closed = start_on(at(12), RendezvousConfig { turn, ..quiet_config(&[&entry]) }).await;
     closed.until(|status| status.wan_peers > 0 && status.circuits.len() == 1).await;
     let mut providers = entry.rendezvous.providers(relay_record_key());
@@ -215,7 +215,7 @@ async fn nobody_asks_over_a_circuit() {
     }
     let entry = public(1, &[]).await;
     let issuer = Issuer::new(HOUR, |_| Ok(()));
-    let turn = |seed| Some(service(&issuer, secret(seed), Audience::Everyone));
+    let turn = |seed| Some(service(&issuer, secret(seed), AnnouncedTo::Everyone));
     let callee = start_on(at(13), RendezvousConfig { turn: turn(3), ..quiet_config(&[&entry]) }).await;
     let circuit = callee.until(|status| status.circuits.len() == 1).await.circuits[0].clone();
     let caller = start_on(at(12), RendezvousConfig { turn: turn(2), ..quiet_config(&[]) }).await;

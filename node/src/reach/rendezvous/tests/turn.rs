@@ -58,7 +58,7 @@ impl CredentialIssuer for Issuer {
     }
 }
 
-pub(super) fn service(issuer: &Arc<Issuer>, secret: NodeSecret, audience: Audience) -> TurnService {
+pub(super) fn service(issuer: &Arc<Issuer>, secret: NodeSecret, audience: AnnouncedTo) -> TurnService {
     TurnService { issuer: issuer.clone(), secret, audience }
 }
 
@@ -67,7 +67,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A node with key 1 that relays.
 async fn relay(policy: fn(Requester) -> Result<(), RelayRefusal>) -> (Node, Arc<Issuer>) {
     let issuer = Issuer::new(HOUR, policy);
-    let turn = Some(service(&issuer, secret(1), Audience::Everyone));
+    let turn = Some(service(&issuer, secret(1), AnnouncedTo::Everyone));
     (start(RendezvousConfig { turn, ..quiet_config(&[]) }).await, issuer)
 }
 
@@ -124,7 +124,7 @@ async fn a_relay_issues_to_strangers_and_to_nodes_and_its_policy_knows_which() {
 async fn the_relay_may_ask_over_the_connection_that_the_other_has_made() {
     let (relay, _) = relay(|_| Ok(())).await;
     let issuer = Issuer::new(HOUR, |_| Ok(()));
-    let turn = Some(service(&issuer, secret(2), Audience::Everyone));
+    let turn = Some(service(&issuer, secret(2), AnnouncedTo::Everyone));
     let other = start(RendezvousConfig { turn, ..quiet_config(&[&relay]) }).await;
     other.until(|status| status.connected == 1).await;
     relay.until(|status| status.connected == 1).await;
@@ -240,7 +240,7 @@ async fn what_an_issuer_makes_that_nobody_would_take_is_not_sent() {
             async move { Ok(issued) }.boxed()
         }
     }
-    let turn = TurnService { issuer: Arc::new(Careless), secret: secret(1), audience: Audience::Everyone };
+    let turn = TurnService { issuer: Arc::new(Careless), secret: secret(1), audience: AnnouncedTo::Everyone };
     let relay = start(RendezvousConfig { turn: Some(turn), ..quiet_config(&[]) }).await;
     let asker = start(quiet_config(&[])).await;
     let answer = ask(&asker, &relay, AskAs::Anonymous).await;

@@ -59,7 +59,7 @@ pub trait CredentialIssuer: Send + Sync {
 
 /// Whom a relay is announced to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
+pub enum AnnouncedTo {
     /// Everyone.
     Everyone,
     /// Those who know the key of this node.
@@ -74,7 +74,7 @@ pub struct TurnService {
     /// The node's key, to which requesters seal who they are.
     pub secret: NodeSecret,
     /// Whom the relay is announced to, while this node serves the wide-area DHT.
-    pub audience: Audience,
+    pub audience: AnnouncedTo,
 }
 
 /// The requests of others.
@@ -101,8 +101,8 @@ impl TurnService {
     /// The keys under which the relay is found at `now`.
     fn record_keys(&self, now: UnixTime) -> Vec<RecordKey> {
         match self.audience {
-            Audience::Everyone => vec![relay_record_key()],
-            Audience::Contacts => {
+            AnnouncedTo::Everyone => vec![relay_record_key()],
+            AnnouncedTo::Contacts => {
                 let node = self.secret.public();
                 publish_days(now).into_iter().map(|day| relay_record_key_of(&node, day)).collect()
             }
