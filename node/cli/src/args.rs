@@ -193,6 +193,10 @@ pub struct ShareArgs {
     /// Copy into the data folder, so that the original may change or go away.
     #[arg(long)]
     pub copy: bool,
+    /// Share it with some only: a contact by name, a key, or contacts. Repeat it for several. To all others it does not exist. The word
+    /// everyone opens it again [default: as it is shared already, or else everyone who has the address].
+    #[arg(long, value_name = "WHOM")]
+    pub to: Vec<String>,
     /// Do not announce it, nor give it by its hash alone: only by your key and its name or hash.
     #[arg(long)]
     pub unannounced: bool,

@@ -153,6 +153,9 @@ fn shared_text(shared: &Shared, context: &RenderContext) -> String {
         text.push_str("\nIf the two do not find each other that way:\n");
         text.push_str(&get(&address_with_hints.to_string()));
     }
+    if let Audience::Only(_) = audience {
+        let _ = writeln!(text, "\nIt is there for these only: {audience}");
+    }
     if let Audience::Everyone { announced: true, .. } = audience {
         text.push_str("\nBy its content, from anyone who offers it:\n");
         text.push_str(&get(&format!("keyferry:{hash}")));

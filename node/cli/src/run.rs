@@ -18,12 +18,13 @@ use super::{
     screen::Screen,
 };
 use keyferry::{
-    Audience, NodeConfig, NodeSecret,
+    NodeConfig, NodeSecret,
     config::{RelayConfig, RelayMode},
     control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Runner, Tenure},
     data_dir::Home,
 };
 
+mod audience;
 mod contacts;
 mod identity;
 
@@ -114,11 +115,9 @@ impl Run<'_> {
             return Err(Failure::new(FailureKind::Usage, "--name goes with one path, and there are several")
                 .try_to("share them one by one, or the folder that they are in"));
         }
+        let audience = audience::audience(&self.home, &args)?;
         let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
         let name = args.name.map(|name| name.parse()).transpose()?;
-        // Without any of these, what is shared again stays shared with the same people.
-        let audience = (args.unannounced || args.listed)
-            .then_some(Audience::Everyone { listed: args.listed, announced: !args.unannounced });
         let command = Command::Share { paths, name, copy: args.copy, audience };
         let (node, config) = match self.executor(Need::Serve(&args.network, None)).await? {
             Executor::Own(node, config) => (node, config),
