@@ -94,7 +94,7 @@ impl PeerEnd {
     /// handshake on the path tells why.
     fn begin_dial(self, tls: &Arc<SessionTls>) -> Option<EarlyDial> {
         match self {
-            Self::Callee(node) => EarlyDial::begin(tls, node).ok(),
+            Self::Callee(node) => EarlyDial::begin(tls, Sought::Node(node)).ok(),
             Self::Caller(_) => None,
         }
     }

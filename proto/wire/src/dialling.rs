@@ -13,12 +13,15 @@
 //!
 //! What it is not: TLS, or a proof of who dials.
 
+mod first_flight;
+
 use std::{fmt, sync::LazyLock};
 
 use data_encoding::{Encoding, Specification};
 use keyferry_net::time::UtcDay;
 use thiserror::Error;
 
+pub use self::first_flight::{FirstFlight, MAX_RECORD_LEN, RECORD_HEADER_LEN};
 use crate::{hash::ContentHash, identity::NodeKey};
 
 const NODE_CONTEXT: &str = "keyferry 2026 dial node v1";

@@ -5,6 +5,7 @@
 mod checks;
 mod garbage;
 mod getters;
+mod guesses;
 mod manifests;
 mod scanning;
 mod sizes;

@@ -56,12 +56,12 @@ pub(super) struct Awaited {
 }
 
 impl EarlyDial {
-    /// Begins the handshake with a node.
-    pub fn begin(tls: &Arc<SessionTls>, node: NodeKey) -> Result<Self, SessionError> {
+    /// Begins the handshake with a node, or with whoever has a content.
+    pub fn begin(tls: &Arc<SessionTls>, sought: Sought) -> Result<Self, SessionError> {
         let (coming, traffic) = (Arc::new(Mutex::new(Coming::Words(Vec::new()))), Arc::new(SessionTraffic::default()));
         let stream = Awaited { coming: Arc::clone(&coming), stream: None };
         let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
-        let (own, sought) = (Arc::clone(tls), Sought::Node(node));
+        let own = Arc::clone(tls);
         let mut handshake = async move { own.identity.connect(io, sought).await }.boxed();
         // It writes its first words, and then waits for an answer.
         if let Some(Err(error)) = (&mut handshake).now_or_never() {

@@ -11,12 +11,10 @@ use std::{
 
 use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::{
-    dialling::{ContentTag, DialNonce, Sought},
+    dialling::{ContentTag, DialNonce, FirstFlight, Sought},
     hash::ContentHash,
     identity::NodeKey,
 };
-
-use super::first_flight::FirstFlight;
 
 /// How many proofs are remembered, so that none counts twice. Each takes about 50 bytes.
 const MAX_REMEMBERED: usize = 65_536;

@@ -172,7 +172,7 @@ async fn without_a_proof_or_with_one_that_is_wrong_or_was_used_or_is_anothers_th
     }
 
     // Recorded, and sent once more.
-    let dialling = EarlyDial::begin(&tls(2), secret(1).public()).expect("a ClientHello");
+    let dialling = EarlyDial::begin(&tls(2), node(1)).expect("a ClientHello");
     let recorded = dialling.first_words().to_vec();
     let once = accept_from(&ours, |mut stream| {
         let recorded = recorded.clone();
