@@ -110,6 +110,19 @@ impl FindError {
         }
     }
 
+    /// Whether it was found by trying, so that it may be for packets which were lost on the way.
+    pub(crate) fn is_by_trying(&self) -> bool {
+        match self {
+            Self::NotDirect { reason, .. } | Self::NotRelayed { reason, .. } => match reason {
+                IceFailure::NoPath(FailureReason::NoPairWorks | FailureReason::Deadline)
+                | IceFailure::PeerGone
+                | IceFailure::Broke => true,
+                IceFailure::NoPath(_) | IceFailure::Peer(_) => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Whether somebody answers at the address who does not answer as the node.
     pub(crate) fn is_of_another_node(&self) -> bool {
         matches!(self, Self::Unreachable { why, .. } if why.not_there().is_some())

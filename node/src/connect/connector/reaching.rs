@@ -13,7 +13,7 @@ use super::{
     Finder,
     error::{FindError, Tried},
     offers::{FoundOffer, ways_to},
-    search::{MissedTry, SearchBoard, SearchPauses, SearchTries},
+    search::{MissedTry, SearchBoard, SearchPauses, SearchTries, SearchVerdicts},
 };
 use crate::net::session::Session;
 
@@ -32,6 +32,7 @@ impl Finder {
         tries: &mut SearchTries,
     ) -> Session {
         let mut pauses = SearchPauses::new(Instant::now());
+        let mut verdicts = SearchVerdicts::default();
         let mut trace = trace;
         loop {
             tries.present = Tried::default();
@@ -55,7 +56,7 @@ impl Finder {
             let pause = pauses.next(now);
             board.missed(MissedTry {
                 why: error.to_string(),
-                is_final: error.is_final(),
+                is_final: verdicts.is_final(&error),
                 is_of_another: error.is_of_another_node(),
                 next: now + pause,
             });

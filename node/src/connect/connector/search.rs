@@ -23,6 +23,9 @@ const MAX_CLOSE_PAUSE: Duration = Duration::from_secs(3);
 /// The longest pause later.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
+/// How many tries in a row are to find no path until that is believed: on a bad line, one of them may have lost too much.
+const TRIES_IN_VAIN: usize = 3;
+
 /// Whose sessions a fetch wants.
 #[derive(Debug)]
 pub(crate) struct SoughtProviders {
@@ -114,6 +117,22 @@ pub(crate) struct SearchTries {
     pub(super) last: Option<FindError>,
 }
 
+/// What the tries of one search say together.
+#[derive(Debug, Default)]
+pub(super) struct SearchVerdicts {
+    /// How many in a row have led to nobody for good.
+    in_vain: usize,
+}
+
+impl SearchVerdicts {
+    /// Whether waiting does not help, now that a try has failed in this way.
+    pub(super) fn is_final(&mut self, error: &FindError) -> bool {
+        self.in_vain = if error.is_final() { self.in_vain + 1 } else { 0 };
+        let needed = if error.is_by_trying() { TRIES_IN_VAIN } else { 1 };
+        self.in_vain >= needed
+    }
+}
+
 /// The pauses between the tries of one search.
 #[derive(Debug)]
 pub(super) struct SearchPauses {
@@ -137,6 +156,9 @@ impl SearchPauses {
 
 #[cfg(test)]
 mod tests {
+    use keyferry_ice::FailureReason;
+    use keyferry_proto::identity::NodeSecret;
+
     use super::*;
 
     /// The times at which tries begin that end at once, in the time given.
@@ -166,6 +188,22 @@ mod tests {
         assert_eq!(gaps.last(), Some(&Duration::from_secs(30)));
         assert!(gaps.is_sorted());
         assert!(day.len() < 3200, "{}", day.len());
+    }
+
+    #[test]
+    fn that_no_path_works_is_believed_when_it_was_tried_three_times_and_what_the_nats_do_at_once() {
+        let node = NodeSecret::from_bytes(&[1; 32]).public();
+        let no_path = |reason: FailureReason| FindError::NotDirect {
+            node,
+            reason: reason.into(),
+            relayed: None,
+            pairs: Vec::new(),
+        };
+        let (no_pair_works, unanswered) = (no_path(FailureReason::NoPairWorks), FindError::Unanswered { node });
+        let mut verdicts = SearchVerdicts::default();
+        let tried = [&no_pair_works, &no_pair_works, &unanswered, &no_pair_works, &no_pair_works, &no_pair_works];
+        assert_eq!(tried.map(|error| verdicts.is_final(error)), [false, false, false, false, false, true]);
+        assert!(SearchVerdicts::default().is_final(&no_path(FailureReason::BothMapByDestination)));
     }
 
     #[test]
