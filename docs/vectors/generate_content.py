@@ -312,7 +312,7 @@ def message_vectors():
         ("ControlMessage", {"Ping": 7}, u32(1) + u64(7)),
         ("ControlMessage", {"Pong": 1 << 63}, u32(2) + u64(1 << 63)),
         *(("ControlMessage", {"Goodbye": reason}, u32(3) + u32(at))
-          for at, reason in enumerate(["Finished", "Stopping", "Busy", "Protocol"])),
+          for at, reason in enumerate(["Finished", "Stopping", "Busy", "Protocol", "Idle"])),
         ("ResolveReply", {"Found": signed.hex()}, u32(0) + entry_value),
         ("ResolveReply", "NotFound", u32(1)),
         ("CatalogueReply", {"Entry": signed.hex()}, u32(0) + entry_value),
@@ -341,7 +341,7 @@ def message_vectors():
         ("Request", "a program name with an escape character", u32(0) + bad_hello + string("\x1b[2J"), "Agent"),
         ("Request", "a program name of 129 bytes", u32(0) + bad_hello + string("x" * 129), "Agent"),
         ("Request", "a program name that is not ASCII", u32(0) + bad_hello + string("é"), "Agent"),
-        ("ControlMessage", "a reason that is none", u32(3) + u32(4), "Codec"),
+        ("ControlMessage", "a reason that is none", u32(3) + u32(5), "Codec"),
         ("ControlMessage", "a program name of 129 bytes", u32(0) + bad_hello + string("x" * 129), "Agent"),
         ("ControlMessage", "more bytes than allowed", bytes(4097), "Codec(TooLong"),
         ("ResolveReply", "an entry that is too short for a signature", u32(0) + string("x" * 63), "Codec"),

@@ -6,8 +6,11 @@ pub(crate) mod counters;
 pub mod data_dir;
 pub(crate) mod durable;
 pub(crate) mod durations;
+pub(crate) mod file_limit;
 pub(crate) mod frame_io;
 #[cfg(test)]
 pub(crate) mod namespace;
+pub(crate) mod place_table;
+pub(crate) mod places;
 pub(crate) mod rate_limit;
 pub mod traffic;

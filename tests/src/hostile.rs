@@ -17,7 +17,8 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     identity::{NodeKey, NodeSecret},
     message::{
-        ContentHeader, ContentReply, ContentRequest, ControlMessage, Hello, Message, Request, ResolveReply, VERSION,
+        ContentHeader, ContentReply, ContentRequest, ControlMessage, Goodbye, Hello, Message, Request, ResolveReply,
+        VERSION,
     },
     transfer::{
         groups::{GROUP_LEN, GroupSteps, PARENT_LEN, Step, group_count, leaf_value, outboard_len, parent_value},
@@ -46,22 +47,41 @@ impl Peer {
     where
         F: Fn(Request, SessionStream) -> Answer + Send + Sync + 'static,
     {
+        let answer = Arc::new(answer);
+        Self::start_with(key, move |session, streams| Box::pin(serve(session, streams, answer.clone())))
+    }
+
+    /// Starts a peer that has no place for any session, and says so.
+    pub fn start_busy(key: u8) -> Result<Self> {
+        Self::start_with(key, |session, _streams| {
+            Box::pin(async move {
+                session.close_with(Goodbye::Busy);
+                session.closed().await;
+                Ok(())
+            })
+        })
+    }
+
+    fn start_with<F>(key: u8, on_session: F) -> Result<Self>
+    where
+        F: Fn(Session, InboundStreams) -> Answer + Send + Sync + 'static,
+    {
         let secret = NodeSecret::from_bytes(&[key; 32]);
         let tls = SessionTls::new(&secret)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
         let addr = listener.local_addr()?;
         let policy = AddressPolicy::for_listeners(&[addr])?;
-        let answer = Arc::new(answer);
+        let on_session = Arc::new(on_session);
         runtime.spawn(async move {
             while let Ok((stream, remote)) = listener.accept().await {
                 let report = PathReport::accepted(remote, &policy);
-                let (tls, answer) = (tls.clone(), answer.clone());
+                let (tls, on_session) = (tls.clone(), on_session.clone());
                 tokio::spawn(async move {
                     // Whoever wants something else than a session, such as the DHT, fails here.
                     if let Ok((session, streams)) = Session::accept(Path { stream: stream.into(), report }, &tls).await
                     {
-                        serve(session, streams, answer).await;
+                        drop(on_session(session, streams).await);
                     }
                 });
             }
@@ -90,7 +110,7 @@ impl Peer {
     }
 }
 
-async fn serve<F>(_session: Session, mut streams: InboundStreams, answer: Arc<F>)
+async fn serve<F>(_session: Session, mut streams: InboundStreams, answer: Arc<F>) -> Result<()>
 where
     F: Fn(Request, SessionStream) -> Answer + Send + Sync + 'static,
 {
@@ -104,6 +124,7 @@ where
             }
         });
     }
+    Ok(())
 }
 
 /// Says hello and answers pings for as long as the session lives.

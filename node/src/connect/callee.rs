@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use futures::FutureExt;
 use keyferry_ice::{Role, Stream};
 use keyferry_proto::signalling::{CallRefusal, Streams};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use super::streams::{self, PathSearch, PeerEnd, StreamSettings};
 use crate::{
@@ -21,8 +21,6 @@ use crate::{
     net::{path::AddressPolicy, port::Port, session::SessionTls},
 };
 
-/// Calls that are answered at once; further ones hear that this node is busy.
-const MAX_ANSWERED: usize = 16;
 /// How long a call may ring while this node's own call to the caller goes on.
 const TURN_PATIENCE: Duration = Duration::from_secs(9);
 
@@ -40,22 +38,10 @@ pub(crate) struct Callee {
 impl Callee {
     /// Answers calls until the node stops.
     pub(crate) async fn run(self, mut incoming: IncomingCalls) {
-        let places = Arc::new(Semaphore::new(MAX_ANSWERED));
         while let Some(Some(ringing)) = self.host.cancel.run_until_cancelled(incoming.next()).await {
-            let place = Arc::clone(&places).try_acquire_owned();
             let callee = self.clone();
             self.host.tasks.spawn(async move {
-                let cancel = callee.host.cancel.clone();
-                let answer = async {
-                    match place {
-                        Ok(_place) => callee.answer(ringing).await,
-                        Err(_) => {
-                            tracing::debug!("too many calls; one more is refused");
-                            ringing.refuse(CallRefusal::Busy).await;
-                        }
-                    }
-                };
-                cancel.run_until_cancelled(answer).await;
+                callee.host.cancel.run_until_cancelled(callee.answer(ringing)).await;
             });
         }
     }

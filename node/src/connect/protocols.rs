@@ -21,9 +21,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::net::{
-    path::PathReport,
-    session::{Session, SessionStream, write_message},
+use crate::{
+    base::places::PlaceUse,
+    net::{
+        path::PathReport,
+        session::{Session, SessionStream, write_message},
+    },
 };
 
 /// Connections of one protocol that may wait until the application takes them.
@@ -53,6 +56,8 @@ pub struct Connection {
     session: Session,
     /// Its place among those of its session; none if this side has opened it.
     _place: Option<OwnedSemaphorePermit>,
+    /// Says that its session is in use, if the peer has made that.
+    _in_use: Option<PlaceUse<NodeKey>>,
 }
 
 impl Protocols {
@@ -84,7 +89,7 @@ impl Protocols {
         protocol: &ProtocolName,
         mut stream: SessionStream,
         session: Session,
-        places: Arc<Semaphore>,
+        (places, in_use): (Arc<Semaphore>, Option<PlaceUse<NodeKey>>),
     ) {
         let listener = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(protocol).cloned();
         let admitted = match listener {
@@ -101,7 +106,7 @@ impl Protocols {
         let told = timeout(REPLY_DEADLINE, write_message(&mut stream, &reply)).await;
         tracing::debug!(%protocol, ?reply, "a peer opens a stream for an application");
         if let (Ok((room, place)), Ok(Ok(()))) = (admitted, told) {
-            room.send(Connection { stream, session, _place: Some(place) });
+            room.send(Connection { stream, session, _place: Some(place), _in_use: in_use });
         }
     }
 }
@@ -127,7 +132,7 @@ impl Drop for Listener {
 impl Connection {
     /// A connection that this side has opened, and the peer has accepted.
     pub(crate) fn opened(stream: SessionStream, session: Session) -> Self {
-        Self { stream, session, _place: None }
+        Self { stream, session, _place: None, _in_use: None }
     }
 
     /// The node at the other end, proven by its key.

@@ -26,7 +26,7 @@ use tokio::{io::AsyncWrite, sync::watch};
 pub use self::{
     begin::{FreeLine, call},
     error::CallError,
-    listen::{IncomingCalls, MAX_CALLS, Ringing, listen},
+    listen::{IncomingCalls, Ringing, listen},
 };
 use crate::{
     base::frame_io::{StreamFrameReader, write_frame},

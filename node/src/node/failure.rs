@@ -22,6 +22,9 @@ use crate::{
     net::{port::PortError, session::SessionError},
 };
 
+/// What to do about a node, or this one, that has no place for one more.
+const TRY_AGAIN: &str = "try again in a minute";
+
 impl Failure {
     /// The user asked for what makes no sense.
     pub fn usage(message: impl Into<String>) -> Self {
@@ -97,6 +100,10 @@ impl From<Error> for Failure {
             Error::Tls(_) | Error::Rendezvous(_) | Error::Relay(_) | Error::Task(_) => Self::local(message),
             Error::NotSharedThere { node, .. } => {
                 Self::network(message).try_to(format!("`keyferry ls {node}` lists what it shares"))
+            }
+            Error::Lost(why) if why.is_busy() => Self::network("that node is busy").try_to(TRY_AGAIN),
+            Error::CatalogueRefused { why: Refusal::Busy, .. } | Error::ProtocolRefused { why: Refusal::Busy, .. } => {
+                Self::network(message).try_to(TRY_AGAIN)
             }
             Error::Lost(_)
             | Error::StreamLost(_)
@@ -225,7 +232,7 @@ impl From<FindError> for Failure {
                  `keyferry id` shows here",
             ),
             FindError::NotCalled { why: CallError::Refused(Refused::Busy), .. } | FindError::Busy { .. } => {
-                failure.try_to("the same again in a moment")
+                failure.try_to(TRY_AGAIN)
             }
             FindError::NotCalled { why: CallError::Refused(Refused::NoCommonStream), .. } => {
                 failure.try_to("leave out --relay-only on one of the two nodes, or --no-relay on the other")
@@ -270,6 +277,7 @@ impl From<FetchError> for Failure {
             FetchError::Unavailable { why: Refusal::Changed, .. } => {
                 Self::network(message).try_to("a file changed after it was shared: ask the sender to share it again")
             }
+            FetchError::Unavailable { why: Refusal::Busy, .. } => Self::network(message).try_to(TRY_AGAIN),
             FetchError::Unavailable { .. } | FetchError::NotFound { .. } => {
                 Self::network(message).try_to("check the address, and that a provider is running")
             }

@@ -28,6 +28,7 @@ use crate::{
     base::{
         clock,
         data_dir::{Admission, ContactsFile, Home},
+        file_limit,
     },
     connect::{
         acceptor::SessionHost,
@@ -94,6 +95,7 @@ impl Online {
         server: &ContentServer,
         roots_changed: &Arc<Notify>,
     ) -> Result<Self, Error> {
+        file_limit::raise();
         let relays = configured_relays(config)?;
         let (port, incoming) = bind(config).await?;
         let port = Arc::new(port);

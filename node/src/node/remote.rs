@@ -39,16 +39,18 @@ use crate::{
         store::Asker,
         transfer::{
             FetchError,
-            fetch::{FetchProgress, Given, Job, fetch},
+            fetch::{FetchProgress, FoundSources, Given, Job, fetch},
             staging::{Destination, FetchTarget},
         },
     },
-    net::session::{Session, SessionStream, read_message},
+    net::session::{ReadError, Session, SessionError, SessionStream, read_message},
     node::network::Online,
 };
 
 /// How long a peer may take for a short answer.
 const REPLY_DEADLINE: Duration = Duration::from_secs(20);
+/// When a stream breaks, its session may have ended, which is known a moment later.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// Sessions that wait for a fetch to take them.
 const MAX_WAITING_PROVIDERS: usize = 4;
 
@@ -56,7 +58,7 @@ const MAX_WAITING_PROVIDERS: usize = 4;
 pub(super) struct FoundProviders {
     /// Ends when nobody takes any more sessions, or when the wait for somebody is over, which it tells.
     pub(super) finding: BoxFuture<'static, Option<WaitOver>>,
-    pub(super) providers: mpsc::Receiver<Session>,
+    pub(super) providers: FoundSources,
 }
 
 /// What an address turned out to name.
@@ -135,7 +137,7 @@ impl Node {
     /// Who may have the content of an address, given the session that told what it names.
     pub(super) fn sought(&self, address: &Address, root: ContentHash, first: Option<Session>) -> SoughtProviders {
         let node = address.node().filter(|node| *node != self.key());
-        SoughtProviders { root, node, hints: address.hints().to_vec(), first }
+        SoughtProviders { root, node, hints: address.hints().to_vec(), first, untried: watch::Sender::default() }
     }
 
     /// Looks for nodes that have the content, for as long as somebody takes their sessions, and the fetch whose `progress` this is waits
@@ -148,7 +150,8 @@ impl Node {
         progress: watch::Receiver<FetchProgress>,
         events: &Events,
     ) -> FoundProviders {
-        let (found, providers) = mpsc::channel(MAX_WAITING_PROVIDERS);
+        let (found, sessions) = mpsc::channel(MAX_WAITING_PROVIDERS);
+        let providers = FoundSources { sessions, untried: sought.untried.subscribe() };
         let board = SearchBoard::default();
         if sought.first.is_some() {
             board.found();
@@ -322,6 +325,10 @@ pub(super) async fn reply<M: Message>(session: &Session, stream: &mut SessionStr
     match timeout(REPLY_DEADLINE, read_message(stream)).await {
         Ok(Ok(Some(message))) => Ok(message),
         Ok(Ok(None)) => Err(broken(session, Offence::NoAnswer)),
+        Ok(Err(error @ ReadError::Io(_))) => match timeout(END_PATIENCE, session.closed()).await {
+            Ok(end) => Err(Error::Lost(SessionError::Ended(end))),
+            Err(_) => Err(broken(session, error)),
+        },
         Ok(Err(error)) => Err(broken(session, error)),
         Err(_) => Err(Error::NoAnswer { within: REPLY_DEADLINE }),
     }

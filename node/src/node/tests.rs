@@ -256,13 +256,14 @@ async fn a_provider_that_comes_back_elsewhere_is_found_again() {
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let finder = getter.node.online.as_ref().unwrap().finder.clone();
     let (found, mut providers) = mpsc::channel(4);
-    let sought = SoughtProviders { root, node: Some(key), hints: sharer.addrs(), first: None };
+    let sought =
+        SoughtProviders { root, node: Some(key), hints: sharer.addrs(), first: None, untried: Default::default() };
     let paths = Arc::new(|_| async {}.boxed());
     tokio::spawn(finder.find_providers(sought, found, paths, SearchBoard::default()));
     let first = providers.recv().await.unwrap();
     let before = first.path().remote;
-    drop(first);
     sharer.node.shutdown().await;
+    drop(first);
     let Peer { home, node } = sharer;
     drop(node);
 
@@ -310,7 +311,13 @@ async fn a_provider_is_connected_to_again_when_the_address_of_its_session_goes_a
     let root = keyferry_proto::hash::ContentHash::of(b"whatever");
     let online = getter.node.online.as_ref().unwrap();
     let (found, mut providers) = mpsc::channel(4);
-    let sought = SoughtProviders { root, node: Some(sharer.node.key()), hints: sharer.addrs(), first: None };
+    let sought = SoughtProviders {
+        root,
+        node: Some(sharer.node.key()),
+        hints: sharer.addrs(),
+        first: None,
+        untried: Default::default(),
+    };
     let paths = Arc::new(|_| async {}.boxed());
     tokio::spawn(online.finder.clone().find_providers(sought, found, paths, SearchBoard::default()));
     let first = providers.recv().await.unwrap();

@@ -122,7 +122,6 @@ impl Relay {
         listeners: &[SocketAddr],
         home: PathBuf,
     ) -> Result<Self, RelayError> {
-        raise_file_limit();
         let external = config.external().map_err(RelayError::External)?;
         let secret = config
             .secret
@@ -270,18 +269,6 @@ impl Entrance {
     fn admit(&self, stream: ClientStream, arrival: Arrival, first: Option<Vec<u8>>) {
         if self.inputs.try_send(RelayInput::Client { stream, arrival, first }).is_err() {
             self.traffic.busy.add_one();
-        }
-    }
-}
-
-/// A joined connection takes two sockets and up to four ends of pipes, which would soon reach the usual limit of 1024.
-fn raise_file_limit() {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-            tracing::debug!(%error, "the limit of open files stays as it is");
         }
     }
 }

@@ -122,6 +122,8 @@ pub enum Goodbye {
     Busy,
     /// The peer said something that it should not.
     Protocol,
+    /// The peer has asked for nothing for minutes.
+    Idle,
 }
 
 /// The answer to [`Request::Resolve`].

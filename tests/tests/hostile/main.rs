@@ -3,6 +3,7 @@
 //! What it is not: the decoders alone; those have property tests and fuzz targets.
 
 mod checks;
+mod crowds;
 mod garbage;
 mod getters;
 mod guesses;

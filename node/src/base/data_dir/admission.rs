@@ -45,19 +45,13 @@ impl Admission {
         match self.policy {
             AdmissionPolicy::Everyone => true,
             AdmissionPolicy::Nobody => false,
-            AdmissionPolicy::Contacts => {
-                let file = self.contacts.clone();
-                let listed = tokio::task::spawn_blocking(move || file.read());
-                match listed.await {
-                    Ok(Ok(contacts)) => contacts.name_of(&node).is_some(),
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "nobody is admitted: the contacts cannot be read");
-                        false
-                    }
-                    Err(_) => false,
-                }
-            }
+            AdmissionPolicy::Contacts => self.is_contact(node).await,
         }
+    }
+
+    /// Whether a node is a contact.
+    pub(crate) async fn is_contact(&self, node: NodeKey) -> bool {
+        self.contacts.lists(node).await
     }
 }
 

@@ -188,6 +188,19 @@ impl ContactsFile {
         }
     }
 
+    /// Whether a node is listed, as far as the file can be read.
+    pub(crate) async fn lists(&self, node: NodeKey) -> bool {
+        let file = self.clone();
+        match tokio::task::spawn_blocking(move || file.read()).await {
+            Ok(Ok(contacts)) => contacts.name_of(&node).is_some(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "nobody counts as a contact: the contacts cannot be read");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Adds a contact, or gives one that is there another name. Without a name it gets one made of its key.
     pub fn add(&self, node: NodeKey, name: Option<&str>) -> Result<Contact, ContactsError> {
         let name = match name {

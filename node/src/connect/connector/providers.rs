@@ -4,7 +4,7 @@
 //! What it is not: making one session ([`Finder::connect`]), or deciding who is asked for what.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     future::pending,
     net::SocketAddr,
     pin::pin,
@@ -12,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, FusedFuture},
+    stream::FuturesUnordered,
+};
 use keyferry_proto::{dialling::Sought, hash::ContentHash, identity::NodeKey, offer::content_record_key};
 use libp2p::Multiaddr;
 use tokio::sync::{mpsc, watch};
@@ -26,8 +30,8 @@ use super::{
     search::{MissedTry, SearchBoard, SearchPauses, SearchTries, SoughtProviders},
 };
 use crate::net::{
-    path::{AddressPolicy, PathReport, info::PathInfo},
-    session::{PeerName, Session},
+    path::{AddressPolicy, Admitted, PathReport, info::PathInfo},
+    session::{PeerName, Session, SessionEnd},
 };
 
 /// Pause before a node is connected to again that has ended its session soon; doubled up to [`RETRY_PAUSE_MAX`].
@@ -39,8 +43,12 @@ const STOOD_FOR: Duration = Duration::from_secs(2);
 const LOOK_FOR_PROVIDERS_EVERY: Duration = Duration::from_secs(15);
 /// Sessions to providers that one fetch keeps.
 const MAX_PROVIDERS: usize = 8;
-/// Providers that are dialled at once: of many, most may be gone.
-const MAX_ATTEMPTS: usize = 8;
+/// Providers that are known and wait to be tried; a lookup tells no more than that at once.
+const MAX_UNTRIED: usize = 64;
+/// How long a provider that was of no use is left alone.
+const SET_ASIDE_FOR: Duration = Duration::from_secs(5 * 60);
+/// Those that are left alone; of more, the one that was first is forgotten.
+const MAX_SET_ASIDE: usize = 256;
 
 impl Finder {
     /// Brings sessions with providers to `found`, now and until it is closed: the node that is named, and whoever else the DHT knows.
@@ -53,8 +61,8 @@ impl Finder {
         paths: PathSink,
         board: SearchBoard,
     ) {
-        let SoughtProviders { root, node, hints, first } = sought;
-        let found = FoundSessions { sessions: found, paths };
+        let SoughtProviders { root, node, hints, first, untried } = sought;
+        let found = FoundSessions { sessions: found, paths, untried };
         let connected = ConnectedProviders::default();
         let by_key = async {
             if let Some(node) = node {
@@ -88,10 +96,12 @@ impl Finder {
             };
             if connected.enter(&session) {
                 let since = Instant::now();
-                if !self.use_best(node, hints, session, connected, found).await {
-                    return;
+                let Some(end) = self.use_best(node, hints, session, connected, found).await else { return };
+                connected.leave(&node.into(), &end);
+                if is_given_back(&end) {
+                    tokio::time::sleep(SET_ASIDE_FOR).await;
+                    continue;
                 }
-                connected.leave(&node.into());
                 // A node that takes connections and ends them at once is tried less and less often.
                 if since.elapsed() > STOOD_FOR {
                     pause = RETRY_PAUSE;
@@ -107,8 +117,8 @@ impl Finder {
         }
     }
 
-    /// Lets the fetch use a session with a node, and then each better one, until the last one ends. False if nobody fetches
-    /// any more.
+    /// Lets the fetch use a session with a node, and then each better one, until the last one ends, and says how. None if nobody
+    /// fetches any more.
     async fn use_best(
         &self,
         node: NodeKey,
@@ -116,7 +126,7 @@ impl Finder {
         session: Session,
         connected: &ConnectedProviders,
         found: &FoundSessions,
-    ) -> bool {
+    ) -> Option<SessionEnd> {
         let mut present = session;
         loop {
             let (mut closed, mut path) = (pin!(present.closed()), present.watch_path());
@@ -125,27 +135,27 @@ impl Finder {
             let look_for_direct = || may_improve.then(|| self.go_direct(node, hints).boxed());
             let mut direct = look_for_direct();
             let mut anew: Option<BoxFuture<'_, Result<Session, FindError>>> = None;
-            let mut is_closed = false;
+            let mut ended = None;
             // This keeps no handle of it: the fetch decides when its use ends.
             if !found.send(present, &mut path).await {
-                return false;
+                return None;
             }
             present = loop {
                 tokio::select! {
-                    _ = &mut closed, if !is_closed => match anew {
-                        Some(_) => is_closed = true,
-                        None => return true,
+                    end = &mut closed, if ended.is_none() => match anew {
+                        Some(_) => ended = Some(end),
+                        None => return Some(end),
                     },
                     // It may be dead: a new one is made at once, beside it. What looks for a direct path ends then: it may be in the
                     // middle of a call, and there is one call to a node at a time.
-                    Ok(()) = doubt.changed(), if !is_closed => {
+                    Ok(()) = doubt.changed(), if ended.is_none() => {
                         let is_doubted = *doubt.borrow_and_update();
                         direct = if is_doubted { None } else { look_for_direct() };
                         anew = is_doubted.then(|| self.connect(node, hints, &Trace::Silent).boxed());
                     }
                     made = attempted(&mut anew) => match made {
                         Ok(session) => break session,
-                        Err(_) if is_closed => return true,
+                        Err(_) if ended.is_some() => return ended,
                         Err(error) => {
                             tracing::debug!(%error, "the node is not reached anew yet");
                             anew = Some(self.connect_later(node, hints).boxed());
@@ -173,51 +183,58 @@ impl Finder {
         board: Option<&SearchBoard>,
     ) {
         let mut pauses = None;
+        let mut untried = VecDeque::new();
         loop {
             let mut providers = self.rendezvous.providers(content_record_key(&root));
+            let hinted = resolve_hints(hints).await.into_iter().map(|hint| UntriedProvider::Hinted([hint]));
+            untried.extend(hinted.filter(|hinted| !connected.knows_any(hinted.addrs())));
             let mut attempts = FuturesUnordered::new();
-            for hint in resolve_hints(hints).await {
-                if !connected.at_any(&[hint]) {
-                    let policy = AddressPolicy::for_listeners(self.port.local_addrs());
-                    attempts.extend(policy.map(|policy| {
-                        self.attempt(policy.admit(&[], &[hint]), policy, Sought::Content(root), not_told)
-                    }));
+            let (mut open, mut changes) = (true, connected.0.subscribe());
+            let again = pin!(tokio::time::sleep(LOOK_FOR_PROVIDERS_EVERY));
+            let mut again = again.fuse();
+            // Whoever is known is tried before anybody is looked for once more, unless all places are taken for long.
+            while open || !attempts.is_empty() || !(untried.is_empty() || again.is_terminated()) {
+                changes.mark_unchanged();
+                while connected.count() + attempts.len() < MAX_PROVIDERS
+                    && let Some(next) = untried.pop_front()
+                {
+                    let Ok(policy) = AddressPolicy::for_listeners(self.port.local_addrs()) else { continue };
+                    if !connected.knows_any(next.addrs()) {
+                        attempts.push(self.attempt(next.admitted(&policy), policy, Sought::Content(root), not_told));
+                    }
                 }
-            }
-            let mut open = true;
-            while open || !attempts.is_empty() {
+                found.untried.send_replace(untried.len() + attempts.len());
                 tokio::select! {
-                    provider = providers.recv(), if open && attempts.len() < MAX_ATTEMPTS => match provider {
-                        Some(provider) if connected.count() < MAX_PROVIDERS && !connected.at_any(&provider.addrs) => {
-                            let Ok(policy) = AddressPolicy::for_listeners(self.port.local_addrs()) else { continue };
-                            attempts.push(self.attempt(policy.admit(&provider.addrs, &[]), policy, Sought::Content(root), not_told));
-                        }
-                        Some(_) => {}
+                    provider = providers.recv(), if open && untried.len() < MAX_UNTRIED => match provider {
+                        Some(provider) if connected.knows_any(&provider.addrs) => {}
+                        Some(provider) => untried.push_back(UntriedProvider::Told(provider.addrs)),
                         None => open = false,
                     },
                     Some(ended) = attempts.next(), if !attempts.is_empty() => match ended {
-                        Ok(session) if Self::may_enter(&session, connected) => {
+                        Ok(session) if connected.enter(&session) => {
                             let (closed, peer, connected) = (session.closed(), session.peer_name(), connected.clone());
                             let mut path = session.watch_path();
                             board.inspect(|board| board.found());
                             if !found.send(session, &mut path).await {
                                 return;
                             }
-                            tokio::spawn(async move {
-                                closed.await;
-                                connected.leave(&peer);
-                            });
+                            tokio::spawn(async move { connected.leave(&peer, &closed.await) });
                         }
                         Ok(_) => {}
                         Err(error) => tracing::debug!(%error, "a provider was not reached"),
                     },
+                    _ = changes.changed(), if !untried.is_empty() => {}
+                    () = &mut again, if !open => {}
                 }
             }
+            found.untried.send_replace(untried.len());
             if connected.count() > 0 {
                 pauses = None;
-                tokio::select! {
-                    () = tokio::time::sleep(LOOK_FOR_PROVIDERS_EVERY) => {}
-                    () = connected.all_left() => {}
+                if !again.is_terminated() {
+                    tokio::select! {
+                        () = &mut again => {}
+                        () = connected.all_left() => {}
+                    }
                 }
                 continue;
             }
@@ -227,9 +244,28 @@ impl Finder {
             tokio::time::sleep(pause).await;
         }
     }
+}
 
-    fn may_enter(session: &Session, connected: &ConnectedProviders) -> bool {
-        connected.count() < MAX_PROVIDERS && connected.enter(session)
+/// A provider that is known and was not tried yet.
+enum UntriedProvider {
+    Told(Vec<SocketAddr>),
+    Hinted([SocketAddr; 1]),
+}
+
+impl UntriedProvider {
+    fn addrs(&self) -> &[SocketAddr] {
+        match self {
+            Self::Told(addrs) => addrs,
+            Self::Hinted(addr) => addr,
+        }
+    }
+
+    /// Where it may be dialled.
+    fn admitted(&self, policy: &AddressPolicy) -> Admitted {
+        match self {
+            Self::Told(addrs) => policy.admit(addrs, &[]),
+            Self::Hinted(addr) => policy.admit(&[], addr),
+        }
     }
 }
 
@@ -237,6 +273,8 @@ impl Finder {
 struct FoundSessions {
     sessions: mpsc::Sender<Session>,
     paths: PathSink,
+    /// How many are known and were not tried yet.
+    untried: watch::Sender<usize>,
 }
 
 impl FoundSessions {
@@ -252,15 +290,26 @@ impl FoundSessions {
     }
 }
 
-/// The providers that a fetch has a session with, and where they are.
+/// The providers that a fetch has a session with, where they are, and those that it has given back.
 #[derive(Debug, Clone, Default)]
-struct ConnectedProviders(Arc<watch::Sender<HashMap<PeerName, SocketAddr>>>);
+struct ConnectedProviders(Arc<watch::Sender<ProviderSessions>>);
+
+#[derive(Debug, Default)]
+struct ProviderSessions {
+    there: HashMap<PeerName, SocketAddr>,
+    set_aside: VecDeque<(SocketAddr, Instant)>,
+}
+
+/// Whether the fetch has let a session go: its provider is of no use.
+fn is_given_back(end: &SessionEnd) -> bool {
+    matches!(end, SessionEnd::ClosedHere)
+}
 
 impl ConnectedProviders {
     /// False if the node is there already.
     fn enter(&self, session: &Session) -> bool {
         let (peer, remote) = (session.peer_name(), session.path().remote);
-        self.0.send_if_modified(|nodes| match nodes.entry(peer) {
+        self.0.send_if_modified(|sessions| match sessions.there.entry(peer) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
                 place.insert(remote);
@@ -269,36 +318,46 @@ impl ConnectedProviders {
         })
     }
 
-    fn leave(&self, peer: &PeerName) {
-        self.0.send_modify(|nodes| {
-            nodes.remove(peer);
+    /// Notes that the session with a node has ended. Who was of no use is left alone for a while.
+    fn leave(&self, peer: &PeerName, end: &SessionEnd) {
+        self.0.send_modify(|sessions| {
+            if let Some(remote) = sessions.there.remove(peer)
+                && is_given_back(end)
+            {
+                sessions.set_aside.truncate(MAX_SET_ASIDE - 1);
+                sessions.set_aside.push_front((remote, Instant::now()));
+            }
         });
     }
 
     /// Notes that a node is connected from elsewhere now.
     fn moved(&self, session: &Session) {
-        self.0.send_modify(|nodes| {
-            nodes.insert(session.peer_name(), session.path().remote);
+        self.0.send_modify(|sessions| {
+            sessions.there.insert(session.peer_name(), session.path().remote);
         });
     }
 
     /// Waits until nobody is there.
     async fn all_left(&self) {
-        let _ = self.0.subscribe().wait_for(HashMap::is_empty).await;
+        let _ = self.0.subscribe().wait_for(|sessions| sessions.there.is_empty()).await;
     }
 
     /// Waits until the node is not there.
     async fn left(&self, node: &NodeKey) {
         // An error means that nobody can be there any more.
-        let _ = self.0.subscribe().wait_for(|nodes| !nodes.contains_key(&PeerName::Node(*node))).await;
+        let _ = self.0.subscribe().wait_for(|sessions| !sessions.there.contains_key(&PeerName::Node(*node))).await;
     }
 
-    fn at_any(&self, addrs: &[SocketAddr]) -> bool {
-        self.0.borrow().values().any(|remote| addrs.contains(remote))
+    /// Whether a provider at one of these addresses is there, or is left alone.
+    fn knows_any(&self, addrs: &[SocketAddr]) -> bool {
+        let sessions = self.0.borrow();
+        let left_alone = sessions.set_aside.iter().filter(|(_, since)| since.elapsed() < SET_ASIDE_FOR);
+        let mut known = sessions.there.values().chain(left_alone.map(|(addr, _)| addr));
+        known.any(|remote| addrs.contains(remote))
     }
 
     fn count(&self) -> usize {
-        self.0.borrow().len()
+        self.0.borrow().there.len()
     }
 }
 

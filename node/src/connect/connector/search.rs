@@ -37,6 +37,8 @@ pub(crate) struct SoughtProviders {
     pub(crate) hints: Vec<Multiaddr>,
     /// The session with the node, if there is one already.
     pub(crate) first: Option<Session>,
+    /// Where it is told how many providers are known and were not tried yet.
+    pub(crate) untried: watch::Sender<usize>,
 }
 
 /// How the search for a node, or for providers of content, stands.

@@ -2,12 +2,24 @@
 //!
 //! What it is not: the rules; see [`AddressPolicy`].
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use keyferry_ice::{Candidate, Description, Signal, SignalError};
+use keyferry_ice::{Candidate, Description, Signal, SignalError, TcpType};
 
 use super::host::IceHost;
-use crate::net::path::{AddressPolicy, AddressSource};
+use crate::net::path::{AddressPolicy, AddressRefusal, AddressSource};
+
+/// Ports below 1024 belong to services that no peer is. These two stay, since peers in closed networks listen there.
+const OPEN_LOW_PORTS: [u16; 2] = [80, 443];
+
+/// Why a candidate is left out.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum CandidateRefusal {
+    #[error(transparent)]
+    Address(#[from] AddressRefusal),
+    #[error("port {0} is that of a service")]
+    Port(u16),
+}
 
 /// Stands between a peer and this side's agent, and counts what it holds back.
 pub(super) struct PeerFilter<'a> {
@@ -53,16 +65,14 @@ impl<'a> PeerFilter<'a> {
 fn admit_signal(policy: &AddressPolicy, signal: &mut Signal) -> Option<usize> {
     match signal {
         Signal::Candidates { candidates, .. } => Some(admit(policy, candidates)),
-        Signal::Opened(turn) | Signal::Cross { turn, .. } => {
-            policy.check(turn.sender, AddressSource::Offer).is_ok().then_some(0)
-        }
+        Signal::Opened(turn) | Signal::Cross { turn, .. } => check(policy, turn.sender).is_ok().then_some(0),
         Signal::Exhausted => Some(0),
     }
 }
 
 fn admit(policy: &AddressPolicy, candidates: &mut Vec<Candidate>) -> usize {
     let before = candidates.len();
-    candidates.retain(|candidate| match policy.check(candidate.addr, AddressSource::Offer) {
+    candidates.retain(|candidate| match admit_candidate(policy, candidate) {
         Ok(()) => true,
         Err(why) => {
             tracing::debug!(addr = %candidate.addr, %why, "a candidate of the peer is left out");
@@ -72,11 +82,28 @@ fn admit(policy: &AddressPolicy, candidates: &mut Vec<Candidate>) -> usize {
     before - candidates.len()
 }
 
+/// An active candidate is not connected to, and its port means nothing.
+fn admit_candidate(policy: &AddressPolicy, candidate: &Candidate) -> Result<(), CandidateRefusal> {
+    match candidate.tcp_type {
+        TcpType::Active => Ok(policy.check(candidate.addr, AddressSource::Offer)?),
+        TcpType::Passive | TcpType::SimultaneousOpen => check(policy, candidate.addr),
+    }
+}
+
+/// Anybody may call, and have this node connect to what it names.
+fn check(policy: &AddressPolicy, addr: SocketAddr) -> Result<(), CandidateRefusal> {
+    policy.check(addr, AddressSource::Offer)?;
+    match addr.port() {
+        port if port >= 1024 || OPEN_LOW_PORTS.contains(&port) => Ok(()),
+        port => Err(CandidateRefusal::Port(port)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, time::Duration};
+    use std::time::Duration;
 
-    use keyferry_ice::{CandidateKind, OpenTurn, TcpType};
+    use keyferry_ice::{CandidateKind, OpenTurn};
 
     use super::*;
 
@@ -94,7 +121,8 @@ mod tests {
     fn a_hostile_list_of_candidates_shrinks_to_what_may_be_connected_to() {
         let mut signal = Signal::Candidates {
             candidates: [
-                "203.0.113.5:9",
+                "203.0.113.5:443",
+                "203.0.113.5:22",
                 "169.254.169.254:80",
                 "224.0.0.1:9",
                 "0.0.0.0:9",
@@ -103,16 +131,24 @@ mod tests {
                 "[fe80::1]:9",
                 "[ff02::1]:9",
                 "[64:ff9b::a9fe:a9fe]:80",
-                "[2001:db8::5]:9",
+                "[2001:db8::5]:1024",
+                "[2001:db8::5]:1023",
             ]
             .map(candidate)
             .to_vec(),
             complete: true,
         };
-        assert_eq!(admit_signal(&policy(), &mut signal), Some(8));
+        assert_eq!(admit_signal(&policy(), &mut signal), Some(10));
         let Signal::Candidates { candidates, .. } = signal else { panic!("another signal") };
         let left: Vec<String> = candidates.iter().map(|candidate| candidate.addr.to_string()).collect();
-        assert_eq!(left, ["203.0.113.5:9", "[2001:db8::5]:9"]);
+        assert_eq!(left, ["203.0.113.5:443", "[2001:db8::5]:1024"]);
+    }
+
+    #[test]
+    fn an_active_candidate_has_any_port_since_nobody_connects_to_it() {
+        let active = Candidate { tcp_type: TcpType::Active, ..candidate("203.0.113.5:9") };
+        let mut signal = Signal::Candidates { candidates: vec![active], complete: true };
+        assert_eq!(admit_signal(&policy(), &mut signal), Some(0));
     }
 
     #[test]
@@ -122,7 +158,8 @@ mod tests {
             OpenTurn { round: 0, sender: sender.parse().unwrap(), receiver, ttl: 2 }
         };
         let cross = |sender| Signal::Cross { turn: turn(sender), after: Duration::ZERO };
-        assert_eq!(admit_signal(&policy(), &mut Signal::Opened(turn("203.0.113.5:9"))), Some(0));
+        assert_eq!(admit_signal(&policy(), &mut Signal::Opened(turn("203.0.113.5:1024"))), Some(0));
+        assert_eq!(admit_signal(&policy(), &mut Signal::Opened(turn("203.0.113.5:25"))), None);
         assert_eq!(admit_signal(&policy(), &mut Signal::Opened(turn("169.254.169.254:80"))), None);
         assert_eq!(admit_signal(&policy(), &mut cross("192.0.2.1:5")), None);
     }

@@ -42,7 +42,7 @@ impl FreeLine {
         let Self { opened, rendezvous } = self;
         let begun = begin(opened, callee, secret, local);
         let begun = tokio::time::timeout(CALL_TIMEOUT, begun).await.unwrap_or(Err(CallError::TimedOut))?;
-        Ok(carry(begun, rendezvous, ()))
+        Ok(carry(begun, rendezvous, None))
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use keyferry_ice::{Description, Role, Signal, Stream};
-use keyferry_proto::signalling::{Conversation, MAX_SIGNALS, Received, SignallingError, Streams};
+use keyferry_proto::{
+    identity::NodeKey,
+    signalling::{Conversation, MAX_SIGNALS, Received, SignallingError, Streams},
+};
 use libp2p::Multiaddr;
 use tokio::{
     io::{AsyncWriteExt, ReadHalf, WriteHalf},
@@ -17,6 +20,7 @@ use tokio::{
 
 use super::{ASSUMED_ROUND_TRIP, Call, MAX_CALL_TIME, messages, write_message};
 use crate::{
+    base::places::Place,
     connect::ice::{Dialogue, RelayedDialogue},
     reach::rendezvous::{CallIo, Rendezvous},
 };
@@ -68,8 +72,8 @@ impl Lane {
     }
 }
 
-/// Starts the task. It ends with the call, and holds `keep` until then.
-pub(super) fn carry(begun: Begun, rendezvous: Rendezvous, keep: impl Send + 'static) -> Call {
+/// Starts the task. It ends with the call, or when the call loses its place, which it holds until then.
+pub(super) fn carry(begun: Begun, rendezvous: Rendezvous, place: Option<Place<NodeKey>>) -> Call {
     let Begun { stream, conversation, role, remote, via, round_trip } = begun;
     let peer = conversation.peer();
     let (round_trip_sender, round_trip) = watch::channel(round_trip.unwrap_or(ASSUMED_ROUND_TRIP));
@@ -106,15 +110,27 @@ pub(super) fn carry(begun: Begun, rendezvous: Rendezvous, keep: impl Send + 'sta
         RelayedDialogue { known, remote, describe, round_trip: round_trip.clone(), outgoing, incoming }
     });
     tokio::spawn(async move {
-        carrier.run().await;
-        drop(keep);
+        carrier.run(place).await;
     });
     Call { peer, role, via, direct, relayed, round_trip }
 }
 
 impl Carrier {
-    async fn run(mut self) {
-        if tokio::time::timeout(MAX_CALL_TIME, self.exchange()).await.is_err() {
+    async fn run(mut self, mut place: Option<Place<NodeKey>>) {
+        let pushed_out = async {
+            match &mut place {
+                Some(place) => drop((&mut place.pushed_out).await),
+                None => pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(MAX_CALL_TIME, self.exchange()) => ended.is_ok(),
+            () = pushed_out => {
+                self.rendezvous.count(|counters| &counters.call_pushed_out);
+                true
+            }
+        };
+        if !ended {
             self.rendezvous.count(|counters| &counters.call_too_long);
         }
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.writer.shutdown()).await;

@@ -2,21 +2,14 @@
 //!
 //! What it is not: what is done with a call that was answered.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use keyferry_ice::Role;
 use keyferry_proto::{
     identity::{NodeKey, NodeSecret},
     signalling::{CallRefusal, Called, SignallingError, Streams},
 };
-use tokio::{
-    io::AsyncWriteExt,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-};
+use tokio::{io::AsyncWriteExt, sync::mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -25,15 +18,23 @@ use super::{
     messages, write_message,
 };
 use crate::{
-    base::data_dir::Admission,
+    base::{
+        data_dir::Admission,
+        places::{Place, PlaceClaim, PlaceLimits, Places},
+    },
     net::port::Undecided,
     reach::rendezvous::{CallStream, Rendezvous},
 };
 
-/// Incoming calls at once, from the first message to the end.
-pub const MAX_CALLS: usize = 32;
-/// Incoming calls from one node at once: it may try all circuits of an offer.
-const MAX_PER_CALLER: usize = keyferry_proto::offer::MAX_SIGNALLING;
+/// Incoming calls at once, from the first message to the end. A node may try all circuits of an offer. Most calls are over within the
+/// grace; they are by the relay that they come by, since behind one anybody may be.
+const CALL_PLACES: PlaceLimits = PlaceLimits {
+    in_all: 32,
+    for_contacts: 8,
+    per_host: 32,
+    per_key: keyferry_proto::offer::MAX_SIGNALLING,
+    grace: Duration::from_secs(15),
+};
 /// Incoming streams at once that have not shown a valid call. One more pushes out the oldest of the busiest relay, so that
 /// silent ones keep nobody out: the first message comes with the stream.
 const MAX_SILENT: usize = 64;
@@ -57,7 +58,7 @@ pub struct Ringing {
     called: Called,
     stream: CallStream,
     desk: Arc<Desk>,
-    place: CallPlace,
+    place: Place<NodeKey>,
 }
 
 /// What all incoming calls share.
@@ -67,17 +68,8 @@ struct Desk {
     secret: NodeSecret,
     callers: Admission,
     silent: Undecided,
-    calls: Arc<Semaphore>,
-    by_caller: Mutex<HashMap<NodeKey, usize>>,
+    calls: Places<NodeKey>,
     ringing: mpsc::Sender<Ringing>,
-}
-
-/// A place among the calls; given back when dropped.
-#[derive(Debug)]
-struct CallPlace {
-    desk: Arc<Desk>,
-    caller: NodeKey,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// Takes the calls that come in to the node with this key. If several listen, the last one gets them.
@@ -89,8 +81,7 @@ pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -
         secret,
         callers,
         silent: Undecided::new(MAX_SILENT),
-        calls: Arc::new(Semaphore::new(MAX_CALLS)),
-        by_caller: Mutex::default(),
+        calls: Places::new(CALL_PLACES),
         ringing,
     });
     let task = tokio::spawn(async move {
@@ -126,7 +117,7 @@ impl Ringing {
         write_message(&mut self.stream.io, &message).await?;
         let CallStream { io: stream, via, .. } = self.stream;
         let begun = Begun { stream, conversation, role: Role::Controlled, remote, via, round_trip: None };
-        Ok(carry(begun, self.desk.rendezvous.clone(), self.place))
+        Ok(carry(begun, self.desk.rendezvous.clone(), Some(self.place)))
     }
 
     /// Says that the call is not wanted, and why.
@@ -144,7 +135,8 @@ impl Desk {
             self.rendezvous.count(|counters| &counters.call_refused_policy);
             return self.refuse(called, stream, CallRefusal::Policy).await;
         }
-        let Some(place) = CallPlace::take(&self, called.caller()) else {
+        let is_contact = self.callers.is_contact(called.caller()).await;
+        let Ok(place) = self.calls.enter(PlaceClaim::of_key(stream.host(), called.caller(), is_contact)) else {
             self.rendezvous.count(|counters| &counters.call_refused_busy);
             return self.refuse(called, stream, CallRefusal::Busy).await;
         };
@@ -186,31 +178,6 @@ impl Desk {
     async fn refuse(&self, called: Called, mut stream: CallStream, why: CallRefusal) {
         if let Ok(message) = called.refuse(&self.secret, why) {
             hang_up(&mut stream, &message).await;
-        }
-    }
-}
-
-impl CallPlace {
-    fn take(desk: &Arc<Desk>, caller: NodeKey) -> Option<Self> {
-        let permit = Arc::clone(&desk.calls).try_acquire_owned().ok()?;
-        let mut by_caller = desk.by_caller.lock().unwrap_or_else(PoisonError::into_inner);
-        let calls = by_caller.entry(caller).or_default();
-        if *calls >= MAX_PER_CALLER {
-            return None;
-        }
-        *calls += 1;
-        Some(Self { desk: Arc::clone(desk), caller, _permit: permit })
-    }
-}
-
-impl Drop for CallPlace {
-    fn drop(&mut self) {
-        let mut by_caller = self.desk.by_caller.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(calls) = by_caller.get_mut(&self.caller) {
-            *calls -= 1;
-            if *calls == 0 {
-                by_caller.remove(&self.caller);
-            }
         }
     }
 }

@@ -16,6 +16,7 @@ use std::{
 
 use keyferry_proto::{
     hash::ContentFormat,
+    message::Refusal,
     transfer::{
         schedule::{
             DropReason, ProviderId, RequestId, Schedule, ScheduleConfig, ScheduleError, ScheduleInput, ScheduleOutput,
@@ -23,10 +24,7 @@ use keyferry_proto::{
         units::UnitRanges,
     },
 };
-use tokio::{
-    sync::mpsc,
-    time::{sleep, sleep_until},
-};
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::tally::FetchProgress;
@@ -37,7 +35,7 @@ use self::{
 };
 use super::{
     FetchError, InternalError, ProviderError,
-    context::FetchContext,
+    context::{FetchContext, FoundSources},
     ledger::Ledger,
     patience::Patience,
     plan::{FetchPlan, blocking},
@@ -122,7 +120,7 @@ impl Attempt {
     /// Runs until everything is verified and on disk.
     pub(super) async fn run(
         &mut self,
-        providers: &mut mpsc::Receiver<Session>,
+        found: &mut FoundSources,
         tell: &impl Fn(FetchProgress),
         cancel: &CancellationToken,
     ) -> Result<(), AttemptError> {
@@ -136,12 +134,12 @@ impl Attempt {
                 }
                 ScheduleStep::WaitUntil(at) => at,
             };
-            let patience = self.patience_left(more_may_come)?;
+            let patience = self.patience_left(more_may_come, found.has_untried())?;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(FetchError::Interrupted.into()),
                 Some(report) = self.requests.next_report() => self.on_report(report)?,
-                session = providers.recv(), if more_may_come => match session {
+                session = found.sessions.recv(), if more_may_come => match session {
                     Some(session) => self.on_session(Instant::now(), session)?,
                     None => more_may_come = false,
                 },
@@ -198,11 +196,11 @@ impl Attempt {
                 ScheduleOutput::Shorten { request, end_unit, .. } => self.requests.shorten(request, end_unit),
                 ScheduleOutput::Drop { provider, why: DropReason::Stalled } => {
                     self.ledger.note(ProviderError::Silent);
-                    self.requests.give_up(provider);
+                    self.give_back(provider);
                 }
                 ScheduleOutput::Drop { provider, why: DropReason::Empty } => {
                     self.ledger.note_if_none(ProviderError::Useless);
-                    self.requests.give_up(provider);
+                    self.give_back(provider);
                 }
                 ScheduleOutput::Complete => return ScheduleStep::Complete,
                 ScheduleOutput::Stuck { .. } => self.stuck_since = Instant::now(),
@@ -346,7 +344,12 @@ impl Attempt {
                 }
             }
             ProviderError::Disagrees { .. } => self.description.is_disputed = true,
-            ProviderError::Refused(_) => {}
+            // Asked again, it may have a place; who is turned away each time is given up.
+            ProviderError::Refused(Refusal::Busy) => {
+                self.ledger.note(error);
+                return Ok(self.input(ask_again)?);
+            }
+            ProviderError::Refused(_) => self.give_back(provider),
             // A provider whose file changed ends the stream; asked again, it says why.
             _ if self.providers.is_connected(provider) => {
                 self.ledger.note(error);
@@ -363,6 +366,12 @@ impl Attempt {
         Ok(self.input(ScheduleInput::ProviderLost(provider))?)
     }
 
+    /// Ends what is asked of a provider, and its session unless others use that: somebody else may have its place.
+    fn give_back(&mut self, provider: ProviderId) {
+        self.requests.give_up(provider);
+        self.providers.give_back(provider);
+    }
+
     /// If no word comes from the provider whose answer makes the plan, that is because this side is busy with it.
     fn excuse_planner(&mut self) -> Result<(), FetchError> {
         match self.requests.planner() {
@@ -375,7 +384,7 @@ impl Attempt {
     }
 
     /// How long the fetch may still go on without progress; an error once it is over.
-    fn patience_left(&mut self, more_may_come: bool) -> Result<Duration, AttemptError> {
+    fn patience_left(&mut self, more_may_come: bool, are_untried: bool) -> Result<Duration, AttemptError> {
         // That all were away is nobody's silence.
         let silent_for = self.ledger.fruitless().min(self.back_since.elapsed());
         let when_silent = self.patience.when_silent.saturating_sub(silent_for);
@@ -387,7 +396,7 @@ impl Attempt {
             return Err(AttemptError::PlanWasWrong);
         }
         // Somebody who is away may be back, and somebody may still be found; who waits for them, and how long, is not known here.
-        let waits = !self.ledger.has_setback() || self.providers.may_return();
+        let waits = !self.ledger.has_setback() || self.providers.may_return() || are_untried;
         let left = match waits {
             true => Duration::MAX,
             false => self.patience.when_refused.saturating_sub(self.stuck_since.elapsed()),

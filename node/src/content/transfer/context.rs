@@ -11,7 +11,10 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     transfer::units::UnitRanges,
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,7 +22,7 @@ use super::{
     plan::{FetchPlan, blocking},
     staging::FetchTarget,
 };
-use crate::content::store::Store;
+use crate::{content::store::Store, net::session::Session};
 
 /// Looking at what is here already may take this long to notice that the fetch was cancelled.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +42,33 @@ pub struct Job {
     pub target: FetchTarget,
     /// Whether it is offered to others afterwards, by its hash.
     pub seed: bool,
+}
+
+/// Where a fetch hears of those who may have the content.
+#[derive(Debug)]
+pub struct FoundSources {
+    /// Sessions with them, now and while the fetch runs.
+    pub sessions: mpsc::Receiver<Session>,
+    /// How many are known and were not tried yet: while there are any, no fetch ends for want of providers.
+    pub untried: watch::Receiver<usize>,
+}
+
+impl FoundSources {
+    /// Whether somebody is known who was not tried yet.
+    pub(super) fn has_untried(&self) -> bool {
+        *self.untried.borrow() > 0
+    }
+
+    /// The next session, if it comes within this time or somebody may still be tried. Cancel-safe.
+    pub(super) async fn next_within(&mut self, limit: Duration) -> Option<Session> {
+        loop {
+            match timeout(limit, self.sessions.recv()).await {
+                Ok(session) => return session,
+                Err(_) if self.has_untried() => {}
+                Err(_) => return None,
+            }
+        }
+    }
 }
 
 /// What all requests of one attempt share.

@@ -16,7 +16,6 @@ use std::{
 };
 
 use keyferry_proto::hash::ContentFormat;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,11 +26,14 @@ use super::{
     patience::Patience,
     plan::{FetchPlan, blocking},
 };
-pub use super::{attempt::FetchProgress, context::Job, ledger::Given};
+pub use super::{
+    attempt::FetchProgress,
+    context::{FoundSources, Job},
+    ledger::Given,
+};
 use crate::{
     base::clock,
     content::store::{Root, RootOrigin, RootState},
-    net::session::Session,
 };
 
 /// The result of a fetch.
@@ -57,11 +59,10 @@ pub struct FetchOutcome {
 
 /// Fetches until everything is in its final place.
 ///
-/// `providers` brings sessions to nodes that may have the content, now and while the fetch runs. A fetch with nobody to ask
-/// waits for as long as `providers` is open. `progress` is called several times a second.
+/// A fetch with nobody to ask waits for as long as the sessions of `providers` may become more. `progress` is called several times a second.
 pub async fn fetch(
     job: Job,
-    providers: mpsc::Receiver<Session>,
+    providers: FoundSources,
     progress: impl Fn(FetchProgress),
     cancel: CancellationToken,
 ) -> Result<FetchOutcome, FetchError> {
@@ -71,7 +72,7 @@ pub async fn fetch(
 pub(super) async fn fetch_with(
     job: Job,
     patience: &Patience,
-    mut providers: mpsc::Receiver<Session>,
+    mut providers: FoundSources,
     progress: impl Fn(FetchProgress),
     cancel: CancellationToken,
 ) -> Result<FetchOutcome, FetchError> {

@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     FetchError, InternalError, Lie, ProviderError,
     attempt::FetchProgress,
+    context::FoundSources,
     patience::Patience,
     receive::{ReceiveError, ask},
 };
@@ -112,7 +113,7 @@ impl Reading {
     /// # Errors
     ///
     /// If none came, or the last one that came has failed and no other follows, or it refuses and no other follows soon.
-    pub async fn read_from_all(mut self, mut providers: mpsc::Receiver<Session>) -> Result<(), FetchError> {
+    pub async fn read_from_all(mut self, mut providers: FoundSources) -> Result<(), FetchError> {
         if self.root == ContentHash::EMPTY {
             let _ = self.pieces.send(FilePiece::Size(0)).await;
             return Ok(());
@@ -122,7 +123,7 @@ impl Reading {
         loop {
             self.progress.send_modify(|progress| progress.is_stuck = true);
             let provider = tokio::select! {
-                provider = timeout(left, providers.recv()) => provider.ok().flatten(),
+                provider = providers.next_within(left) => provider,
                 () = self.pieces.closed() => return Ok(()),
             };
             let Some(session) = provider else { return Err(FetchError::in_vain(self.root, last)) };

@@ -6,16 +6,15 @@
 //! What it is not: a keeper of sessions (`crate::net::session`), or of what is shared (`crate::content::store`).
 
 use std::{
-    collections::HashMap,
-    future::Future,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::{HashMap, HashSet, VecDeque},
+    future::{Future, pending},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use keyferry_proto::{
+    address::ShareName,
     catalogue::{CatalogueEntry, SignedEntry},
     dialling::Sought,
     hash::{ContentFormat, ContentHash},
@@ -30,7 +29,7 @@ use keyferry_proto::{
     },
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf, split},
     sync::{Semaphore, SemaphorePermit, mpsc},
     time::timeout,
 };
@@ -39,6 +38,7 @@ use crate::{
     base::{
         counters::{Counter, counters},
         data_dir::KnownContacts,
+        places::{Place, PlaceClaim, PlaceLimits, Places, PlacesFull},
     },
     content::store::{Asker, Blob, BlobError, Root, RootState, Store, StoreError},
     net::session::{ReadError, Session, SessionStream, read_message},
@@ -48,14 +48,20 @@ use crate::{
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// A peer that takes no bytes for this long is given up.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-/// While others wait for their turn, a peer that has not taken the piece at hand for this long is given up.
-const CONTENDED_WRITE_DEADLINE: Duration = Duration::from_secs(8);
-/// Requests for content that are served at once, over all sessions; further ones wait.
-const MAX_SERVED_AT_ONCE: usize = 64;
-/// The same for one session; whoever fetches has one request at a time.
-const MAX_SERVED_OF_SESSION: usize = 4;
+/// Requests for content that are served at once, over all sessions; further ones wait. While others wait, nobody has a place for
+/// longer than `grace`, however slowly it reads: going on where one stopped costs a round trip.
+const UPLOAD_PLACES: PlaceLimits =
+    PlaceLimits { in_all: 64, for_contacts: 16, per_host: 64, per_key: 8, grace: Duration::from_secs(10) };
 /// Names and catalogues that are answered at once, over all sessions.
-const MAX_ANSWERED_AT_ONCE: usize = 64;
+const ANSWER_PLACES: PlaceLimits =
+    PlaceLimits { in_all: 64, for_contacts: 16, per_host: 64, per_key: 8, grace: Duration::from_secs(2) };
+/// How long a request may wait for its place, less than whoever fetches waits for a provider.
+const PLACE_PATIENCE: Duration = Duration::from_secs(20);
+/// Requests of one session that are answered or wait; a fetch has one at a time.
+const MAX_REQUESTS_OF_SESSION: usize = 16;
+/// How long the description of a folder is kept after it was asked for, and of how many: each may have been read from 64 MiB.
+const DESCRIBED_FOR: Duration = Duration::from_secs(60);
+const MAX_DESCRIBED: usize = 4;
 /// How often it is looked whether a peer that is sent content is still a contact: somebody else may edit that file.
 const LOOK_AT_CONTACTS_EVERY: Duration = Duration::from_secs(1);
 /// Data is handed to the session in pieces of about this many bytes.
@@ -78,8 +84,10 @@ pub struct ContentServer {
 #[derive(Debug, Clone)]
 pub struct SessionServer {
     server: ContentServer,
-    /// The places of this session.
-    places: Arc<Semaphore>,
+    /// The requests that this session may have at once.
+    requests: Arc<Semaphore>,
+    host: IpAddr,
+    key: NodeKey,
     peer: SessionPeer,
 }
 
@@ -95,13 +103,23 @@ enum SessionPeer {
 /// What all sessions share.
 #[derive(Debug)]
 struct ServeLimits {
-    content: Semaphore,
-    answers: Semaphore,
-    /// Requests for content that wait for a place.
-    waiting: AtomicUsize,
+    uploads: Places<NodeKey>,
+    answers: Places<NodeKey>,
     /// Folders that are being sent: their lists of files are large, and many peers may ask for the same one.
-    folders: Mutex<HashMap<ContentHash, Weak<Described>>>,
+    folders: Mutex<DescribedFolders>,
+    signed: Mutex<SignedEntries>,
 }
+
+/// How folders are described, as long as somebody is sent one, and the last few for a while longer.
+#[derive(Debug, Default)]
+struct DescribedFolders {
+    in_use: HashMap<ContentHash, Weak<Described>>,
+    recent: VecDeque<(Instant, ContentHash, Arc<Described>)>,
+}
+
+/// The entries of the catalogue as they were signed: a signature is work, and the same entry is asked for again and again.
+#[derive(Debug, Default)]
+struct SignedEntries(HashMap<ShareName, (CatalogueEntry, SignedEntry)>);
 
 /// How content is described to whoever asks for it.
 #[derive(Debug)]
@@ -120,6 +138,10 @@ counters! {
         pub not_found = "requests_not_found",
         /// Files that changed or vanished since they were shared.
         pub changed_sources = "sources_changed",
+        /// Requests for which there was no place in time.
+        pub refused_busy = "requests_refused_busy",
+        /// Answers that ended because another one got their place.
+        pub pushed_out = "answers_pushed_out",
     }
 }
 
@@ -138,6 +160,15 @@ enum ServeError {
     /// The peer's fault.
     #[error("the peer asked for something else than the session is for")]
     NotSought,
+    /// The peer's fault.
+    #[error("the peer went on after its request")]
+    WentOn,
+    /// Nobody's fault.
+    #[error("this node is busy")]
+    Busy(#[from] PlacesFull),
+    /// Nobody's fault.
+    #[error("another answer has got the place")]
+    PushedOut,
     /// This side's fault: the store holds something that has no layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -162,26 +193,33 @@ impl ContentServer {
     /// Makes a server.
     pub fn new(store: Store, secret: NodeSecret, contacts: KnownContacts) -> Self {
         let limits = ServeLimits {
-            content: Semaphore::new(MAX_SERVED_AT_ONCE),
-            answers: Semaphore::new(MAX_ANSWERED_AT_ONCE),
-            waiting: AtomicUsize::new(0),
+            uploads: Places::new(UPLOAD_PLACES),
+            answers: Places::new(ANSWER_PLACES),
             folders: Mutex::default(),
+            signed: Mutex::default(),
         };
         Self { store, secret, contacts, limits: Arc::new(limits), counters: Arc::default(), sent_bytes: Arc::default() }
     }
 
-    /// Serves one more session, which has places of its own, and in which nothing is answered but what it was made for.
+    /// Serves one more session, in which nothing is answered but what it was made for.
     pub fn for_session(&self, session: &Session) -> SessionServer {
         let peer = match session.sought() {
             Sought::Node(_) => SessionPeer::Node(session.peer()),
             Sought::Content(hash) => SessionPeer::Seeking(hash),
         };
-        SessionServer { server: self.clone(), places: Arc::new(Semaphore::new(MAX_SERVED_OF_SESSION)), peer }
+        let requests = Arc::new(Semaphore::new(MAX_REQUESTS_OF_SESSION));
+        SessionServer { server: self.clone(), requests, host: session.path().remote.ip(), key: session.peer(), peer }
+    }
+
+    /// Whether a node is a contact, as of now.
+    pub(crate) async fn is_contact(&self, key: NodeKey) -> bool {
+        let contacts = self.contacts.clone();
+        tokio::task::spawn_blocking(move || contacts.include(&key)).await.unwrap_or_default()
     }
 
     #[cfg(test)]
     pub(super) fn content_places_taken(&self) -> usize {
-        MAX_SERVED_AT_ONCE - self.limits.content.available_permits()
+        self.limits.uploads.count()
     }
 
     /// Content bytes handed to sessions so far.
@@ -202,14 +240,16 @@ impl SessionServer {
         match self.answer(&mut stream).await {
             Ok(protocol) => protocol.map(|protocol| (protocol, stream)),
             Err(error) => {
-                if matches!(
-                    error,
+                let ServeCounters { bad_requests, refused_busy, pushed_out, .. } = &*self.server.counters;
+                match &error {
                     ServeError::BadRequest(_)
-                        | ServeError::NoRequest
-                        | ServeError::SecondControl
-                        | ServeError::NotSought
-                ) {
-                    self.server.counters.bad_requests.add_one();
+                    | ServeError::NoRequest
+                    | ServeError::SecondControl
+                    | ServeError::NotSought
+                    | ServeError::WentOn => bad_requests.add_one(),
+                    ServeError::Busy(_) => refused_busy.add_one(),
+                    ServeError::PushedOut => pushed_out.add_one(),
+                    _ => {}
                 }
                 tracing::debug!(%error, "an answer ended early");
                 None
@@ -230,63 +270,83 @@ impl SessionServer {
             return Err(ServeError::NotSought);
         }
         match request {
-            Request::Resolve(name) => {
-                let _place = self.server.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
-                let asker = self.asker().await;
-                let root = self.server.store.root_named(&name).filter(|root| root.is_offered_to(&asker));
-                let entry = root.and_then(|root| self.server.entry(&root));
-                let reply = entry.map_or(ResolveReply::NotFound, ResolveReply::Found);
-                send(stream, &reply.to_frame()).await?;
-            }
-            Request::Catalogue => {
-                let _place = self.server.limits.answers.acquire().await.map_err(|_| ServeError::Gone)?;
-                self.send_catalogue(stream).await?;
-            }
-            Request::Content(request) => {
-                let _own = self.places.acquire().await.map_err(|_| ServeError::Gone)?;
-                let _place = self.server.limits.content_place().await?;
-                self.send_content(stream, request).await?;
-            }
             Request::Protocol(protocol) => return Ok(Some(protocol)),
-            Request::Control(_) => {
-                return Err(ServeError::SecondControl);
-            }
+            Request::Control(_) => return Err(ServeError::SecondControl),
+            Request::Resolve(_) | Request::Catalogue | Request::Content(_) => {}
         }
-        timeout(WRITE_DEADLINE, stream.shutdown()).await.map_err(|_| ServeError::Gone)??;
+        let (reader, mut stream) = split(stream);
+        tokio::select! {
+            replied = self.reply(request, &mut stream) => replied?,
+            error = goes_on(reader) => return Err(error),
+        }
         Ok(None)
+    }
+
+    /// Answers a request, as soon as there is a place for that.
+    async fn reply(&self, request: Request, stream: &mut AnswerStream<'_>) -> Result<(), ServeError> {
+        let limits = &self.server.limits;
+        let (places, busy) = match &request {
+            Request::Content(_) => (&limits.uploads, Some(ContentReply::Refused(Refusal::Busy).to_frame())),
+            Request::Catalogue => (&limits.answers, Some(CatalogueReply::Refused(Refusal::Busy).to_frame())),
+            _ => (&limits.answers, None),
+        };
+        let (_of_session, mut place) = match self.place(places).await {
+            Ok(place) => place,
+            Err(full) => {
+                if let Some(busy) = busy {
+                    send(stream, &busy).await?;
+                    end(stream).await?;
+                }
+                return Err(full.into());
+            }
+        };
+        let answer = async {
+            match request {
+                Request::Resolve(name) => {
+                    let asker = self.asker().await;
+                    let root = self.server.store.root_named(&name).filter(|root| root.is_offered_to(&asker));
+                    let entry = root.and_then(|root| self.server.entry(&root));
+                    let reply = entry.map_or(ResolveReply::NotFound, ResolveReply::Found);
+                    send(stream, &reply.to_frame()).await?;
+                }
+                Request::Catalogue => self.send_catalogue(stream).await?,
+                Request::Content(request) => self.send_content(stream, request).await?,
+                Request::Protocol(_) | Request::Control(_) => {}
+            }
+            end(stream).await
+        };
+        tokio::select! {
+            answered = answer => answered,
+            _ = &mut place.pushed_out => Err(ServeError::PushedOut),
+        }
+    }
+
+    /// A place for one answer, if there is one in time.
+    async fn place(&self, places: &Places<NodeKey>) -> Result<(SemaphorePermit<'_>, Place<NodeKey>), PlacesFull> {
+        let of_session = self.requests.try_acquire().map_err(|_| PlacesFull { until: None })?;
+        let is_contact = matches!(self.asker().await, Asker::Node { is_contact: true, .. });
+        let claim = PlaceClaim::of_key(self.host, self.key, is_contact);
+        Ok((of_session, places.enter_within(claim, PLACE_PATIENCE).await?))
     }
 
     /// Who asks, as of now.
     async fn asker(&self) -> Asker {
         let SessionPeer::Node(key) = self.peer else { return Asker::ByHash };
-        let contacts = self.server.contacts.clone();
-        let is_contact = tokio::task::spawn_blocking(move || contacts.include(&key)).await.unwrap_or_default();
-        Asker::Node { key, is_contact }
+        Asker::Node { key, is_contact: self.server.is_contact(key).await }
     }
 
-    async fn send_catalogue(&self, stream: &mut SessionStream) -> Result<(), ServeError> {
+    async fn send_catalogue(&self, stream: &mut AnswerStream<'_>) -> Result<(), ServeError> {
         let asker = self.asker().await;
-        let is_shown = |root: &&Root| match &root.state {
-            RootState::Shared { audience, .. } => audience.is_shown_to(&asker),
-            RootState::Seeded | RootState::Kept => false,
-        };
-        let mut bytes = Vec::new();
-        let mut count = 0;
-        let roots = self.server.store.roots();
-        for entry in roots.iter().filter(is_shown).filter_map(|root| self.server.entry(root)) {
-            bytes.extend(CatalogueReply::Entry(entry).to_frame());
-            count += 1;
-            if bytes.len() >= PIECE_LEN {
-                send(stream, &bytes).await?;
-                bytes.clear();
-            }
+        let server = self.server.clone();
+        let pieces = tokio::task::spawn_blocking(move || server.catalogue(&asker));
+        for piece in pieces.await.map_err(|_| ServeError::Gone)? {
+            send(stream, &piece).await?;
         }
-        bytes.extend(CatalogueReply::End { count }.to_frame());
-        send(stream, &bytes).await
+        Ok(())
     }
 
     /// Reads on a blocking thread, a few pieces ahead of the network.
-    async fn send_content(&self, stream: &mut SessionStream, request: ContentRequest) -> Result<(), ServeError> {
+    async fn send_content(&self, stream: &mut AnswerStream<'_>, request: ContentRequest) -> Result<(), ServeError> {
         let withdrawn = self.withdrawn(request.root);
         let Some(format) = self.offered(&request.root).await else {
             self.server.counters.not_found.add_one();
@@ -299,10 +359,10 @@ impl SessionServer {
             let mut answer = ContentAnswer { server, pieces, returned, piece: Vec::new() };
             answer.produce(&request, format)
         });
-        let ContentServer { limits, sent_bytes, .. } = &self.server;
+        let sent_bytes = &self.server.sent_bytes;
         let sending = async {
             while let Some(mut piece) = ready.recv().await {
-                limits.send_in_turn(stream, &piece).await?;
+                send(stream, &piece).await?;
                 sent_bytes.add(piece.len() as u64);
                 piece.clear();
                 // A full channel only means that the producer has buffers enough.
@@ -337,68 +397,111 @@ impl ContentServer {
     fn entry(&self, root: &Root) -> Option<SignedEntry> {
         let name = root.name()?.clone();
         let Root { hash, format, size, files, .. } = *root;
-        Some(SignedEntry::sign(&CatalogueEntry { name, hash, format, size, files }, &self.secret))
+        let entry = CatalogueEntry { name, hash, format, size, files };
+        let mut signed = self.limits.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(signed.get(entry, |entry| SignedEntry::sign(entry, &self.secret)))
+    }
+
+    /// What an asker is shown of the catalogue, in pieces that are sent one after the other. What was not signed before takes a while.
+    fn catalogue(&self, asker: &Asker) -> Vec<Vec<u8>> {
+        let is_shown = |root: &&Root| match &root.state {
+            RootState::Shared { audience, .. } => audience.is_shown_to(asker),
+            RootState::Seeded | RootState::Kept => false,
+        };
+        let roots = self.store.roots();
+        let (mut pieces, mut bytes, mut count) = (Vec::new(), Vec::new(), 0);
+        for entry in roots.iter().filter(is_shown).filter_map(|root| self.entry(root)) {
+            bytes.extend(CatalogueReply::Entry(entry).to_frame());
+            count += 1;
+            if bytes.len() >= PIECE_LEN {
+                pieces.push(std::mem::take(&mut bytes));
+            }
+        }
+        bytes.extend(CatalogueReply::End { count }.to_frame());
+        pieces.push(bytes);
+        let mut signed = self.limits.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.forget_all_but(&roots);
+        pieces
     }
 }
 
 impl ServeLimits {
-    /// Waits for a place among those who are sent content.
-    async fn content_place(&self) -> Result<SemaphorePermit<'_>, ServeError> {
-        if let Ok(place) = self.content.try_acquire() {
-            return Ok(place);
-        }
-        let _waiting = WaitingAnswer::new(&self.waiting);
-        self.content.acquire().await.map_err(|_| ServeError::Gone)
-    }
-
-    /// Sends a piece; a peer that takes it slowly is given up while others wait.
-    async fn send_in_turn(&self, stream: &mut SessionStream, bytes: &[u8]) -> Result<(), ServeError> {
-        let begin = Instant::now();
-        let mut sending = std::pin::pin!(stream.write_all(bytes));
-        loop {
-            if let Ok(sent) = timeout(CONTENDED_WRITE_DEADLINE, &mut sending).await {
-                return Ok(sent?);
-            }
-            if begin.elapsed() >= WRITE_DEADLINE || self.waiting.load(Ordering::Relaxed) > 0 {
-                return Err(ServeError::Gone);
-            }
-        }
-    }
-
     /// The description of a folder, shared by all who are sent it now. One list of files is read at a time.
     fn folder(&self, store: &Store, root: &ContentHash) -> Result<Option<Arc<Described>>, ServeError> {
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(described) = folders.get(root).and_then(Weak::upgrade) {
+        if let Some(described) = folders.get(root, Instant::now()) {
             return Ok(Some(described));
         }
         let Some(manifest) = store.manifest(root)? else { return Ok(None) };
         let size = manifest.encoded_len() as u64;
         let layout = Layout::collection(*root, size, &manifest)?;
         let described = Arc::new(Described { format: ContentFormat::Collection, size, layout });
-        folders.retain(|_, other| other.strong_count() > 0);
-        folders.insert(*root, Arc::downgrade(&described));
+        folders.insert(*root, &described, Instant::now());
         Ok(Some(described))
     }
 }
 
-/// One that waits, for as long as this lives.
-struct WaitingAnswer<'a>(&'a AtomicUsize);
+impl DescribedFolders {
+    fn get(&mut self, root: &ContentHash, now: Instant) -> Option<Arc<Described>> {
+        self.recent.retain(|(since, ..)| now.saturating_duration_since(*since) < DESCRIBED_FOR);
+        let described = self.in_use.get(root)?.upgrade()?;
+        self.keep(*root, &described, now);
+        Some(described)
+    }
 
-impl<'a> WaitingAnswer<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+    fn insert(&mut self, root: ContentHash, described: &Arc<Described>, now: Instant) {
+        self.in_use.retain(|_, other| other.strong_count() > 0);
+        self.in_use.insert(root, Arc::downgrade(described));
+        self.keep(root, described, now);
+    }
+
+    fn keep(&mut self, root: ContentHash, described: &Arc<Described>, now: Instant) {
+        self.recent.retain(|(_, other, _)| *other != root);
+        self.recent.truncate(MAX_DESCRIBED - 1);
+        self.recent.push_front((now, root, Arc::clone(described)));
     }
 }
 
-impl Drop for WaitingAnswer<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl SignedEntries {
+    fn get(&mut self, entry: CatalogueEntry, sign: impl FnOnce(&CatalogueEntry) -> SignedEntry) -> SignedEntry {
+        if let Some((known, signed)) = self.0.get(&entry.name)
+            && *known == entry
+        {
+            return signed.clone();
+        }
+        let signed = sign(&entry);
+        self.0.insert(entry.name.clone(), (entry, signed.clone()));
+        signed
+    }
+
+    /// Forgets what is not shared any more, once that is as much as what is.
+    fn forget_all_but(&mut self, roots: &[Root]) {
+        if self.0.len() > 2 * roots.len() {
+            let names: HashSet<_> = roots.iter().filter_map(Root::name).collect();
+            self.0.retain(|name, _| names.contains(name));
+        }
     }
 }
 
-async fn send(stream: &mut SessionStream, bytes: &[u8]) -> Result<(), ServeError> {
+/// What an answer is written to.
+type AnswerStream<'a> = WriteHalf<&'a mut SessionStream>;
+
+/// Waits until a peer says more than its request, or is gone: what nobody reads would be kept in memory.
+async fn goes_on(mut reader: impl AsyncRead + Unpin) -> ServeError {
+    match reader.read(&mut [0]).await {
+        Ok(0) => pending().await,
+        Ok(_) => ServeError::WentOn,
+        Err(error) => ServeError::Send(error),
+    }
+}
+
+async fn send(stream: &mut AnswerStream<'_>, bytes: &[u8]) -> Result<(), ServeError> {
     timeout(WRITE_DEADLINE, stream.write_all(bytes)).await.map_err(|_| ServeError::Gone)??;
+    Ok(())
+}
+
+async fn end(stream: &mut AnswerStream<'_>) -> Result<(), ServeError> {
+    timeout(WRITE_DEADLINE, stream.shutdown()).await.map_err(|_| ServeError::Gone)??;
     Ok(())
 }
 
@@ -493,5 +596,49 @@ impl ContentAnswer {
     fn note_changed(&self, error: &dyn std::error::Error) {
         self.server.counters.changed_sources.add_one();
         tracing::warn!(%error, "a shared file is not what was shared");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, size: u64) -> CatalogueEntry {
+        let hash = ContentHash::of(name.as_bytes());
+        CatalogueEntry { name: name.parse().unwrap(), hash, format: ContentFormat::Blob, size, files: 1 }
+    }
+
+    #[test]
+    fn an_entry_is_signed_once_and_again_when_it_is_another() {
+        let (secret, mut entries, mut signed) = (NodeSecret::from_bytes(&[1; 32]), SignedEntries::default(), 0);
+        let mut ask = |size| {
+            entries.get(entry("file", size), |entry| {
+                signed += 1;
+                SignedEntry::sign(entry, &secret)
+            })
+        };
+        let first = ask(1);
+        assert!((0..100).all(|_| ask(1) == first));
+        assert_ne!(ask(2), first);
+        assert_eq!(signed, 2);
+    }
+
+    #[test]
+    fn the_last_few_folders_stay_described_for_a_minute_and_no_more_than_those() {
+        let (mut folders, now) = (DescribedFolders::default(), Instant::now());
+        let describe = |number: u8| {
+            let root = ContentHash::of(&[number]);
+            let layout = Layout::blob(root, 1).unwrap();
+            (root, Arc::new(Described { format: ContentFormat::Collection, size: 1, layout }))
+        };
+        for number in 0..=4 {
+            let (root, described) = describe(number);
+            folders.insert(root, &described, now);
+        }
+        let is_described = |folders: &mut DescribedFolders, number, at| folders.get(&describe(number).0, at).is_some();
+        assert!(!is_described(&mut folders, 0, now) && is_described(&mut folders, 1, now));
+        assert!(is_described(&mut folders, 4, now + DESCRIBED_FOR / 2));
+        assert!(!is_described(&mut folders, 1, now + DESCRIBED_FOR));
+        assert!(is_described(&mut folders, 4, now + DESCRIBED_FOR));
     }
 }

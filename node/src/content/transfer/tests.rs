@@ -21,19 +21,19 @@ use keyferry_proto::{
     message::Refusal,
 };
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::provider::{Behaviour, Provider};
 use super::{
     FetchError,
-    fetch::{FetchOutcome, FetchProgress, Job, fetch_with},
+    fetch::{FetchOutcome, FetchProgress, FoundSources, Job, fetch_with},
     patience::Patience,
     staging::FetchTarget,
 };
 use crate::{
     content::store::{ImportMode, Store},
-    net::session::Session,
+    net::session::{Session, SessionEnd},
 };
 
 const GROUP: u64 = 64 * 1024;
@@ -94,6 +94,7 @@ struct Getter {
     patience: Patience,
     progress: Mutex<FetchProgress>,
     cancel: CancellationToken,
+    untried: watch::Sender<usize>,
 }
 
 impl Getter {
@@ -102,7 +103,8 @@ impl Getter {
         let (store, _) = Store::open(home.path()).unwrap();
         let patience = Patience { when_refused: Duration::from_secs(1), when_silent: Duration::from_secs(5) };
         let (progress, cancel) = (Mutex::default(), CancellationToken::new());
-        Self { store, home, out, sync: false, format: None, patience, progress, cancel }
+        let untried = watch::Sender::default();
+        Self { store, home, out, sync: false, format: None, patience, progress, cancel, untried }
     }
 
     fn job(&self, root: ContentHash) -> Job {
@@ -139,7 +141,8 @@ impl Getter {
         _found: mpsc::Sender<Session>,
     ) -> Result<FetchOutcome, FetchError> {
         let tell = |progress| *self.progress.lock().unwrap() = progress;
-        let fetching = fetch_with(self.job(root), &self.patience, providers, tell, self.cancel.clone());
+        let found = FoundSources { sessions: providers, untried: self.untried.subscribe() };
+        let fetching = fetch_with(self.job(root), &self.patience, found, tell, self.cancel.clone());
         tokio::time::timeout(Duration::from_secs(60), fetching).await.expect("the fetch ends in time")
     }
 
@@ -464,6 +467,7 @@ async fn a_file_that_changes_while_it_is_sent_ends_the_fetch_soon_and_says_why()
     };
     let begin = Instant::now();
 
+    let providers = FoundSources { sessions: providers, untried: getter.untried.subscribe() };
     let ended = fetch_with(getter.job(source.root), &Patience::default(), providers, tell, getter.cancel.clone()).await;
 
     assert!(matches!(ended, Err(FetchError::Unavailable { why: Refusal::Changed, .. })), "{ended:?}");
@@ -489,10 +493,10 @@ async fn content_that_the_store_has_as_a_copy_needs_no_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_cannot_take_all_places_of_a_server() {
+async fn a_node_cannot_take_all_places_of_a_server() {
     let source = Source::file(200 * GROUP);
     let provider = source.provider(1, Behaviour::Serve).await;
-    let greedy = Arc::new(provider.session().await);
+    let greedy = Arc::new(provider.session_of(98, crate::net::path::PathKind::Dialled).await);
     let mut unread = Vec::new();
     for _ in 0..16 {
         unread.push(provider::ask_for_all(&greedy, source.root).await);
@@ -503,5 +507,30 @@ async fn a_session_cannot_take_all_places_of_a_server() {
     let outcome = getter.fetch_from(source.root, vec![provider.session().await]).await.unwrap();
 
     assert_eq!(outcome.size, 200 * GROUP);
-    assert!(provider.places_taken() <= 4, "{}", provider.places_taken());
+    assert!(provider.places_taken() <= 8, "{}", provider.places_taken());
+}
+
+#[tokio::test]
+async fn a_provider_of_no_use_gives_its_session_back_and_nobody_gives_up_before_the_last_one_is_tried() {
+    let source = Source::file(3 * GROUP);
+    let useless = source.provider(1, Behaviour::Refuse(Refusal::NotFound)).await;
+    let honest = source.provider(2, Behaviour::Serve).await;
+    let mut getter = Getter::new();
+    getter.patience.when_refused = Duration::from_millis(10);
+    getter.untried.send_replace(1);
+    let (found, providers) = mpsc::channel(16);
+    let session = useless.session().await;
+    let ended = session.closed();
+    found.send(session).await.unwrap();
+    let later = async {
+        assert!(matches!(ended.await, SessionEnd::ClosedHere));
+        // Far beyond the patience with those who refuse.
+        tokio::time::sleep(getter.patience.when_refused * 50).await;
+        found.send(honest.session().await).await.unwrap();
+        getter.untried.send_replace(0);
+    };
+
+    let (outcome, ()) = tokio::join!(getter.fetch(source.root, providers, found.clone()), later);
+
+    assert_eq!(outcome.unwrap().size, 3 * GROUP);
 }

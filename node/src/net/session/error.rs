@@ -102,6 +102,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Whether the peer has no place for this session now.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Ended(SessionEnd::ClosedByPeer { reason: Some(Goodbye::Busy) }))
+    }
+
     /// The first address at which somebody answers who is not who is sought.
     pub fn not_there(&self) -> Option<SocketAddr> {
         let Self::AllFailed { failed, .. } = self else {
@@ -182,6 +187,7 @@ fn in_words(reason: &Option<Goodbye>) -> &'static str {
         Some(Goodbye::Finished) => " (it has finished)",
         Some(Goodbye::Stopping) => " (it stops)",
         Some(Goodbye::Busy) => " (it is busy)",
+        Some(Goodbye::Idle) => " (nothing was asked of it for minutes)",
         Some(Goodbye::Protocol) => " (it says that this node broke the protocol)",
     }
 }

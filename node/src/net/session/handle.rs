@@ -17,12 +17,10 @@ use keyferry_proto::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-#[cfg(doc)]
-use super::driver::MAX_OUTBOUND_STREAMS;
 use super::{
     control::Closing,
     counters::SessionTraffic,
-    driver::OpenRequest,
+    driver::{MAX_OUTBOUND_STREAMS, OpenRequest},
     error::{Breakage, SessionEnd, SessionError},
     stream::SessionStream,
 };
@@ -174,6 +172,11 @@ impl Session {
 
     fn ask_to_close(&self, how: Closing) {
         self.shared.close.send_if_modified(|asked| asked.replace(how).is_none());
+    }
+
+    /// Whether this side has a stream open, of those that it may have open at once.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.shared.places.available_permits() < MAX_OUTBOUND_STREAMS
     }
 
     /// Measures one round trip. The caller sets the deadline.

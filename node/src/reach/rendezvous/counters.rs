@@ -96,5 +96,7 @@ counters! {
         pub(crate) call_refused_busy = "call_refused_busy",
         /// Calls that took too long.
         pub(crate) call_too_long = "call_too_long",
+        /// Calls that ended because another one got their place.
+        pub(crate) call_pushed_out = "call_pushed_out",
     }
 }

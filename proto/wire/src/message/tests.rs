@@ -39,7 +39,7 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn control() -> impl Strategy<Value = ControlMessage> {
-    let reasons = vec![Goodbye::Finished, Goodbye::Stopping, Goodbye::Busy, Goodbye::Protocol];
+    let reasons = vec![Goodbye::Finished, Goodbye::Stopping, Goodbye::Busy, Goodbye::Protocol, Goodbye::Idle];
     prop_oneof![
         hello().prop_map(ControlMessage::Hello),
         any::<u64>().prop_map(ControlMessage::Ping),

@@ -135,6 +135,7 @@ fn control(message: &Value) -> ControlMessage {
             "Stopping" => Goodbye::Stopping,
             "Busy" => Goodbye::Busy,
             "Protocol" => Goodbye::Protocol,
+            "Idle" => Goodbye::Idle,
             other => panic!("{other}"),
         }),
         (other, _) => panic!("{other}"),

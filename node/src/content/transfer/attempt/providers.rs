@@ -68,6 +68,11 @@ impl Providers {
         self.sessions.retain(|id, session| busy.contains(id) || session.end().is_none());
     }
 
+    /// Forgets a provider that is of no use.
+    pub(super) fn give_back(&mut self, id: ProviderId) {
+        self.sessions.remove(&id);
+    }
+
     /// Forgets a provider.
     pub(super) fn remove(&mut self, name: &PeerName) {
         self.sessions.retain(|_, session| session.peer_name() != *name);

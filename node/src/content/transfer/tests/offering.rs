@@ -170,6 +170,7 @@ async fn what_was_fetched_is_given_to_nobody_unless_it_is_seeded() {
         let (found, providers) = mpsc::channel(1);
         found.send(first.session().await).await.unwrap();
         let job = Job { seed, ..getter.job(source.root) };
+        let providers = FoundSources { sessions: providers, untried: getter.untried.subscribe() };
         fetch_with(job, &getter.patience, providers, |_| {}, getter.cancel.clone()).await.unwrap();
 
         let second = Provider::start(2, getter.store.clone(), Behaviour::Serve).await;

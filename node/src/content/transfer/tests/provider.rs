@@ -130,7 +130,12 @@ impl Provider {
 
     /// The same, but it counts as one by another kind of path.
     pub(super) async fn session_by(&self, kind: PathKind) -> Session {
-        let tls = SessionTls::new(&NodeSecret::from_bytes(&[99; 32])).unwrap();
+        self.session_of(99, kind).await
+    }
+
+    /// The same, with the node that has this key.
+    pub(super) async fn session_of(&self, key: u8, kind: PathKind) -> Session {
+        let tls = SessionTls::new(&NodeSecret::from_bytes(&[key; 32])).unwrap();
         let stream = TcpStream::connect(self.addr).await.unwrap();
         let policy = AddressPolicy::for_listeners(&[self.addr]).unwrap();
         let report = PathReport { kind, ..PathReport::dialled(self.addr, &policy, Duration::ZERO) };
