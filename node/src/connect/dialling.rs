@@ -9,7 +9,15 @@ use std::{
 };
 
 use futures::FutureExt;
-use tokio::sync::Mutex;
+use keyferry_ice::{FrameReader, MAX_MESSAGE_LEN, frame};
+use stun_types::{
+    message::{BINDING, Message, MessageWriteVec},
+    prelude::*,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Mutex,
+};
 
 use crate::{
     net::{
@@ -82,8 +90,36 @@ impl RelayDialler {
     /// Connects to an address of a peer (RFC 6062 §4.3); gives the relay's address too. The caller sets the deadline.
     async fn connect(&self, remote: SocketAddr) -> io::Result<(PathStream, IpAddr)> {
         let (connector, relay, lease) = self.allocation(AddressFamily::of(remote.ip())).await?;
-        let stream = connector.relay_to(remote).await.map_err(io::Error::other)?;
+        let mut stream = connector.relay_to(remote).await.map_err(io::Error::other)?;
+        begin_with_check(&mut stream).await?;
         Ok((stream.holding(lease), relay))
+    }
+}
+
+/// Begins a connection as an ICE agent would, with a Binding request behind its RFC 4571 length, and waits for the answer: relays of others
+/// let nothing else through first. It names nobody and proves nothing.
+async fn begin_with_check(stream: &mut PathStream) -> io::Result<()> {
+    let no_check = || io::Error::new(io::ErrorKind::InvalidData, "the peer does not answer a check");
+    let request = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
+    let framed = frame(&request).ok_or_else(no_check)?;
+    stream.write_all(&framed).await?;
+    stream.flush().await?;
+    let mut reader = FrameReader::new();
+    let mut buffer = [0; MAX_MESSAGE_LEN];
+    let answer = loop {
+        let wanted = reader.wanted();
+        let read = stream.read(&mut buffer[..wanted]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(answer) = reader.push(&buffer[..read]).map_err(|_| no_check())? {
+            break answer;
+        }
+    };
+    let asked = Message::from_bytes(&request).map_err(|_| no_check())?;
+    match Message::from_bytes(&answer) {
+        Ok(answer) if answer.is_response() && answer.transaction_id() == asked.transaction_id() => Ok(()),
+        _ => Err(no_check()),
     }
 }
 
@@ -101,19 +137,51 @@ mod tests {
         let (relay, allocator) = test_relay();
         let dialler = Dialler::ByRelay(Arc::new(RelayDialler::new(allocator)));
 
-        let (stream, kind) = dialler.connect(peer_addr, PathScope::Internet).await.unwrap();
+        let connecting = dialler.connect(peer_addr, PathScope::Internet);
+        let (connected, (_from_relay, seen)) = tokio::join!(connecting, answering(&peer));
+        let (stream, kind) = connected.unwrap();
 
         assert_ne!(stream.tcp().peer_addr().unwrap(), peer_addr, "the connection is to the relay");
         let why = Some(RelayReason::RelayOnly);
         let by = relay.relayed()[0].ip();
         assert_eq!(kind, PathKind::Relayed { by, how: RelayWay::ThroughOurs, why });
-        let (_from_relay, seen) = peer.accept().await.unwrap();
         assert_ne!(seen, stream.tcp().local_addr().unwrap());
         let nobody_else = tokio::time::timeout(std::time::Duration::from_millis(50), peer.accept()).await;
         assert!(nobody_else.is_err());
         assert_eq!(relay.standing(), 1);
         drop(stream);
         assert_eq!(relay.standing(), 0, "the allocation lasts as long as what goes through it");
+    }
+
+    /// Accepts a connection that begins with a check, and answers that.
+    async fn answering(peer: &TcpListener) -> (tokio::net::TcpStream, SocketAddr) {
+        let (mut stream, remote) = peer.accept().await.unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).await.unwrap();
+        let mut check = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut check).await.unwrap();
+        assert!(keyferry_turn::server::is_check(&check), "relays let it through");
+        let keyferry_turn::binding::BindingReply::Answer(answer) = keyferry_turn::binding::reply(&check, remote) else {
+            panic!("no request")
+        };
+        stream.write_all(&frame(&answer).unwrap()).await.unwrap();
+        (stream, remote)
+    }
+
+    #[tokio::test]
+    async fn a_peer_behind_the_relay_that_does_not_answer_a_check_is_none() {
+        let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = web.local_addr().unwrap();
+        let dialler = Dialler::ByRelay(Arc::new(RelayDialler::new(test_relay().1)));
+        let serving = async {
+            let (mut stream, _) = web.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            stream
+        };
+
+        let (connected, _stream) = tokio::join!(dialler.connect(addr, PathScope::Internet), serving);
+
+        assert_eq!(connected.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[tokio::test]

@@ -145,6 +145,13 @@ counters! {
     }
 }
 
+/// Gives connections whose first message has been answered to the owner of what follows.
+#[derive(Debug, Clone)]
+pub(crate) struct Readmission {
+    owners: Owners,
+    undecided: Undecided,
+}
+
 #[derive(Debug, Clone)]
 struct Owners {
     libp2p: mpsc::Sender<Accepted>,
@@ -233,6 +240,11 @@ impl Port {
         bounded(socket::connect(source, remote)).await
     }
 
+    /// The way back for connections whose first message was one to be answered and no more.
+    pub(crate) fn readmission(&self) -> Readmission {
+        Readmission { owners: self.owners.clone(), undecided: self.undecided.clone() }
+    }
+
     /// What the port has seen.
     pub fn counters(&self) -> &PortCounters {
         &self.owners.counters
@@ -250,6 +262,16 @@ impl Port {
                 && (local.ip().is_unspecified() || local.ip().is_loopback() == remote.ip().is_loopback())
         };
         self.departing_addrs().iter().find(fits).copied()
+    }
+}
+
+impl Readmission {
+    /// Waits for what comes next on a connection. STUN has had its turn, and is not taken any more.
+    pub(crate) fn readmit(&self, Accepted { stream, remote, .. }: Accepted) {
+        let place = self.undecided.enter(remote.ip());
+        let (stun, _) = mpsc::channel(1);
+        let owners = Owners { stun, ..self.owners.clone() };
+        tokio::spawn(decide(stream, remote, place, owners));
     }
 }
 

@@ -9,12 +9,14 @@
 //! What it is not: any of these; it only joins them.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use keyferry_ice::CandidateKind;
 use keyferry_proto::identity::NodeSecret;
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
@@ -110,8 +112,7 @@ impl Online {
         let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
         let answers_stun = config.announce || relay.is_some();
         let entrance = relay.as_ref().map(|relay| relay.entrance());
-        let stun =
-            demux::stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance, port.traffic().clone());
+        let stun = demux::stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance, &port);
         let host = SessionHost::new(server.clone(), TaskTracker::new(), CancellationToken::new());
         let caller = Caller {
             rendezvous: rendezvous.clone(),
@@ -144,6 +145,9 @@ impl Online {
         online.offer_contents(store);
         online.let_sessions_in(config, incoming.sessions);
         online.until_stopped(notice_sleep(online.tls.troubles().clone()).boxed());
+        if let Some(relay) = &online.relay {
+            online.until_stopped(tell_where_seen(online.gathered.clone(), Arc::clone(relay)).boxed());
+        }
         online.until_stopped(follow_network(network, online.sessions.clone(), online.rendezvous.clone()).boxed());
         if let Some(finding) = turn_service::find(&online.relays, relay_mode, secret, home, &online.rendezvous) {
             online.until_stopped(finding);
@@ -306,6 +310,23 @@ async fn bind(config: &NodeConfig) -> Result<(Port, IncomingConnections), PortEr
         Ok(bound) => Ok(bound),
         // Another node of this machine has the usual port.
         Err(_) => Port::bind(&everywhere(0)).await,
+    }
+}
+
+/// Tells the relay of the addresses outside that lead to this node.
+async fn tell_where_seen(mut gathered: watch::Receiver<Gathered>, relay: Arc<Relay>) {
+    loop {
+        let of_router = |kind| matches!(kind, CandidateKind::ServerReflexive | CandidateKind::PortMapped);
+        let candidates = gathered.borrow_and_update().candidates.clone();
+        let outside: BTreeSet<IpAddr> = candidates
+            .iter()
+            .filter(|local| of_router(local.candidate.kind))
+            .map(|local| local.candidate.addr.ip())
+            .collect();
+        relay.seen_at(outside.into_iter().collect()).await;
+        if gathered.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -50,7 +50,7 @@ use self::{
     certificate::Certificate,
     credentials::Issuer,
     link::{ClientStream, RelayInput, RelayTraffic},
-    ports::Ports,
+    ports::{Ports, Surroundings},
     rates::Shares,
 };
 pub use self::{
@@ -132,11 +132,8 @@ impl Relay {
         let certificate = Certificate::load(config.certificate.as_ref(), &home)?;
         let ports = Ports::new(config.ports, external);
         let own_ports = listeners.iter().map(SocketAddr::port).collect();
-        let policy = PeerPolicy {
-            allowed: config.allow_peers.clone(),
-            own_ips: ports.own_ips().map_err(RelayError::Interfaces)?,
-            own_ports,
-        };
+        let Surroundings { own_ips, on_link } = ports.surroundings().map_err(RelayError::Interfaces)?;
+        let policy = PeerPolicy { allowed: config.allow_peers.clone(), own_ips, on_link, own_ports };
         let core = Config { realm: config.realm.clone(), limits: config.limits.clone(), ..timers };
         let now = tokio::time::Instant::now().into_std();
         let server = Server::new(core, users, policy.clone(), rand::random(), now);
@@ -190,6 +187,11 @@ impl Relay {
         now: UnixTime,
     ) -> Result<RelayCredentials, RelayRefusal> {
         self.issuer.credentials_for(node, remote, now).await
+    }
+
+    /// Tells at which addresses others see this machine: nobody is connected with these, as with those of the machine itself.
+    pub(crate) async fn seen_at(&self, ips: Vec<IpAddr>) {
+        let _ = self.entrance.inputs.send(RelayInput::SeenAt(ips)).await;
     }
 
     /// Who gets credentials.

@@ -55,6 +55,10 @@ impl Relay {
         match self.0 {}
     }
 
+    pub(crate) async fn seen_at(&self, _: Vec<IpAddr>) {
+        match self.0 {}
+    }
+
     pub(crate) fn policy(&self) -> AdmissionPolicy {
         match self.0 {}
     }

@@ -43,8 +43,12 @@ pub(crate) fn open(user: &str, password: &str) -> Result<(TcpListener, Server)> 
     let addr = listener.local_addr()?;
     let users = Users { named: [(user.to_owned(), password.to_owned())].into(), secret: None };
     // By default no peer in a private network is reached.
-    let policy =
-        PeerPolicy { allowed: vec!["127.0.0.0/8".parse()?], own_ips: vec![addr.ip()], own_ports: vec![addr.port()] };
+    let policy = PeerPolicy {
+        allowed: vec!["127.0.0.0/8".parse()?],
+        own_ips: vec![addr.ip()],
+        own_ports: vec![addr.port()],
+        ..PeerPolicy::default()
+    };
     Ok((listener, Server::new(Config::default(), users, policy, rand::random(), Instant::now())))
 }
 
@@ -77,7 +81,8 @@ pub(crate) fn run(mut server: Server, listener: &TcpListener) -> Result<()> {
                     server.peer_connected(now, peer, result);
                 }
                 ServerOutput::ClosePeer { peer } => drop(peers.remove(&peer)),
-                ServerOutput::Join { client, peer, holder } => {
+                // Nobody here has issued credentials: no connection has to begin with checks.
+                ServerOutput::Join { client, peer, holder, checks_first: _ } => {
                     let (one, other) = (clients.remove(&client), peers.remove(&peer));
                     let (one, other) = (one.ok_or("no client")?.socket, other.ok_or("no peer")?);
                     let over = over.clone();

@@ -5,11 +5,15 @@
 //! | the relay's own listeners                                                              | never                       |
 //! | the relay's own addresses                                                              | if the operator names them  |
 //! | of any class but [`Class::Global`]                                                     | if the operator names them  |
+//! | in a network that the relay stands in                                                  | if the operator names them  |
 //! | port 0; ports below 1024 but for 80 and 443                                            | never                       |
 //! | any other; documentation ranges too, which laboratories use                            | yes                         |
 //!
 //! Ports below 1024 belong to services that no peer of a relay is: a relay for everyone would be a way to send mail or
 //! to guess passwords under the relay's name. 80 and 443 stay, since peers in closed networks listen there.
+//!
+//! Neighbours of the relay's machine have addresses of the whole internet, with IPv6 nearly always, and a router in front of them that
+//! lets nobody in: the relay, which is in, must not be the way around it.
 //!
 //! What it is not: a permission (RFC 8656 §9), which a client gives on top of this.
 
@@ -38,6 +42,9 @@ pub enum PeerRefusal {
     /// The relay itself.
     #[error("an address of the relay itself")]
     Relay,
+    /// In a network that the relay stands in, behind whatever keeps others out of it.
+    #[error("an address of a network that the relay stands in")]
+    OnLink,
     /// A port that no peer listens on.
     #[error("a port of a service that no peer is")]
     Port,
@@ -50,6 +57,8 @@ pub struct PeerPolicy {
     pub allowed: Vec<Network>,
     /// The addresses of the relay's machine, those that a NAT in front of it has among them.
     pub own_ips: Vec<IpAddr>,
+    /// The networks of its interfaces, which it reaches without a router.
+    pub on_link: Vec<Network>,
     /// The ports that the relay itself listens on.
     pub own_ports: Vec<u16>,
 }
@@ -69,6 +78,7 @@ impl PeerPolicy {
             Class::Loopback => Err(PeerRefusal::Loopback),
             Class::LinkLocal => Err(PeerRefusal::LinkLocal),
             Class::Private | Class::Reserved => Err(PeerRefusal::NotPublic),
+            Class::Global if self.on_link.iter().any(|network| network.contains(ip)) => Err(PeerRefusal::OnLink),
             Class::Global => Ok(()),
         }
     }
@@ -195,6 +205,24 @@ mod tests {
         let named = PeerPolicy { allowed: vec!["127.0.0.0/8".parse().unwrap()], ..policy() };
         assert_eq!(named.check("127.3.3.3:41414".parse().unwrap()), Err(PeerRefusal::Relay), "its own listener");
         assert_eq!(named.check("127.3.3.3:4600".parse().unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn neighbours_of_the_relay_are_refused_unless_the_operator_names_them() {
+        let on_link =
+            ["2001:db8:9::9/64", "203.0.113.9/26", "10.0.0.9/8"].map(|network| network.parse().unwrap()).to_vec();
+        let mut policy = PeerPolicy { on_link, ..policy() };
+        let neighbours =
+            ["[2001:db8:9::1]:8080", "203.0.113.1:443", "[::ffff:203.0.113.1]:443", "[2002:cb00:7101::1]:443"];
+        for neighbour in neighbours {
+            assert_eq!(policy.check(neighbour.parse().unwrap()), Err(PeerRefusal::OnLink), "{neighbour}");
+        }
+        for other in ["[2001:db8:9:1::1]:8080", "203.0.113.64:443"] {
+            assert_eq!(policy.check(other.parse().unwrap()), Ok(()), "{other}");
+        }
+        policy.allowed = vec!["203.0.113.0/24".parse().unwrap()];
+        assert_eq!(policy.check(neighbours[1].parse().unwrap()), Ok(()));
+        assert_eq!(policy.check(neighbours[0].parse().unwrap()), Err(PeerRefusal::OnLink));
     }
 
     #[test]

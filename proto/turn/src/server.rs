@@ -17,6 +17,7 @@
 mod allocate;
 mod allocations;
 mod answer;
+mod check;
 mod clients;
 mod config;
 mod connect;
@@ -38,6 +39,7 @@ mod tests;
 use std::net::SocketAddr;
 
 pub use self::{
+    check::{MAX_CHECK_LEN, is_check},
     config::{Config, Quota, RelayLimits},
     counters::{CountedOutcome, ServerCounters},
     quota::Holder,
@@ -133,6 +135,9 @@ pub enum ServerOutput {
     },
     /// After everything sent so far, both connections carry raw bytes: join them. Tell the bytes by [`Server::relayed`] and the
     /// end of it by [`Server::closed`] of the client.
+    ///
+    /// With `checks_first`, the first message each way, behind its length of two bytes (RFC 4571 §2), has to be one that [`is_check`]
+    /// knows: pass on these two and nothing else, and then join them, or call [`Server::not_checked`].
     Join {
         /// The client's connection.
         client: ClientId,
@@ -140,5 +145,8 @@ pub enum ServerOutput {
         peer: PeerId,
         /// Whose bytes they are.
         holder: Holder,
+        /// Whether they have to begin with checks: the client is nobody whom the operator knows, and the peer none of the relay's
+        /// clients.
+        checks_first: bool,
     },
 }

@@ -59,7 +59,7 @@ impl IceNode {
         let addr = port.local_addrs()[0];
         let (sender, gathered) = watch::channel(gathered(addr));
         let ice = IceHost::new(gathered, config);
-        let front = Front::spawn(stun, Arc::clone(&ice), true, None, port.traffic().clone());
+        let front = Front::spawn(stun, Arc::clone(&ice), true, None, &port);
         let policy = AddressPolicy::for_listeners(&[addr])?;
         Ok(Self { addr, policy, port, front, ice, _gathered: sender, _libp2p: libp2p, _sessions: sessions })
     }

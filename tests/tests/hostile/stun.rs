@@ -116,7 +116,8 @@ async fn what_is_no_request_is_closed_and_counted() -> Result<()> {
     odd_length[2..4].copy_from_slice(&[0x00, 0x01]);
     let mut framed_too_long = [&[0xff, 0xff][..], &request].concat();
     framed_too_long.resize(70_000, 0);
-    let framed = [&[0, HEADER_LEN as u8][..], &request].concat();
+    // A framed request to nobody in particular is answered, once; anything else framed belongs to a negotiation.
+    let framed = [&[0, HEADER_LEN as u8][..], &answer].concat();
     let pieces = [answer, [too_long, vec![0; 70_000]].concat(), odd_length, framed_too_long, framed];
     let noise = (0..20).map(|seed| [&request[..], &content::random_bytes(seed, 400)].concat());
 

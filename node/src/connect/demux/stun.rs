@@ -3,6 +3,7 @@
 //! | first message                                             | goes to                                           |
 //! |-----------------------------------------------------------|---------------------------------------------------|
 //! | framed: an ICE check whose USERNAME names a negotiation   | that negotiation, with the message                |
+//! | framed: a Binding request without USERNAME                | the responder, once; then whoever it is for       |
 //! | plain: a Binding request                                  | the responder, until it has had enough            |
 //! | plain: a TURN request, also after Binding requests        | the relay, if this node is one                    |
 //! | anything else                                             | nobody: closed, and counted                       |
@@ -19,6 +20,10 @@ use std::{
 };
 
 use keyferry_turn::binding::{BindingReply, reply};
+use stun_types::{
+    attribute::{AttributeStaticType, Username},
+    message::{BINDING, Message, MessageClass},
+};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -35,7 +40,7 @@ use crate::{
     },
     connect::ice::{IceHost, Inbound, Unclaimed},
     net::{
-        port::{Accepted, Undecided},
+        port::{Accepted, Port, Readmission, Undecided},
         stun::read::{self, First},
     },
     reach::turn_server::Entrance,
@@ -73,6 +78,8 @@ counters! {
         pub ice_checks = "stun_ice_checks",
         /// Handed to the relay.
         pub relay = "stun_turn",
+        /// Given back to the port after a framed Binding request was answered.
+        pub introduced = "stun_introduced",
         /// Binding requests answered.
         pub answered = "stun_answered",
         /// Closed: no negotiation has the username fragment.
@@ -100,24 +107,26 @@ struct DemuxState {
     ice: Arc<IceHost>,
     answers: bool,
     relay: Option<Entrance>,
+    readmission: Readmission,
     answers_left: Mutex<HostLimiter>,
     counters: Arc<StunCounters>,
     traffic: Traffic,
 }
 
 impl Front {
-    /// Takes the connections of `accepted`. ICE checks go to `ice`, TURN goes to `relay`, and `answers` says whether to answer
-    /// Binding requests. The bytes of those are counted in `traffic`.
+    /// Takes the connections of `accepted`, which came in at `port`. ICE checks go to `ice`, TURN goes to `relay`, and `answers` says
+    /// whether to answer Binding requests.
     pub fn spawn(
         accepted: mpsc::Receiver<Accepted>,
         ice: Arc<IceHost>,
         answers: bool,
         relay: Option<Entrance>,
-        traffic: Traffic,
+        port: &Port,
     ) -> Self {
         let counters = Arc::new(StunCounters::default());
         let answers_left = Mutex::new(HostLimiter::new(HOST_RATE, RATE));
-        let shared = DemuxState { ice, answers, relay, answers_left, counters: counters.clone(), traffic };
+        let (readmission, traffic) = (port.readmission(), port.traffic().clone());
+        let shared = DemuxState { ice, answers, relay, readmission, answers_left, counters: counters.clone(), traffic };
         let task = tokio::spawn(serve(accepted, Arc::new(shared))).abort_handle();
         Self { counters, task }
     }
@@ -154,6 +163,7 @@ async fn serve(mut accepted: mpsc::Receiver<Accepted>, shared: Arc<DemuxState>) 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionEnd {
     HandedOver,
+    Introduced,
     Relay,
     UnknownNegotiation,
     NegotiationFull,
@@ -170,6 +180,9 @@ enum ConnectionEnd {
 async fn connection(accepted: Accepted, shared: &DemuxState) -> ConnectionEnd {
     let Accepted { mut stream, remote, local } = accepted;
     match timeout(FIRST_MESSAGE_TIMEOUT, read::first(&mut stream)).await {
+        Ok(Ok(First::Framed(check))) if shared.answers && names_nobody(&check) => {
+            introduce(Accepted { stream, remote, local }, &check, shared).await
+        }
         Ok(Ok(First::Framed(first_check))) => {
             match shared.ice.hand_over(Inbound { stream: stream.into(), remote, local, first_check }) {
                 Ok(()) => ConnectionEnd::HandedOver,
@@ -226,6 +239,30 @@ async fn respond(
     ConnectionEnd::UsedUp
 }
 
+/// Whether a framed message is a Binding request to nobody in particular: that of a dialler behind a relay, which lets nothing through that
+/// does not begin like a check.
+fn names_nobody(check: &[u8]) -> bool {
+    Message::from_bytes(check).is_ok_and(|message| {
+        message.has_class(MessageClass::Request)
+            && message.has_method(BINDING)
+            && !message.has_attribute(Username::TYPE)
+    })
+}
+
+/// Answers it, and gives the connection back to the port for what follows.
+async fn introduce(mut accepted: Accepted, check: &[u8], shared: &DemuxState) -> ConnectionEnd {
+    let BindingReply::Answer(answer) = reply(check, accepted.remote) else { return ConnectionEnd::Malformed };
+    if !shared.may_answer(accepted.remote.ip()) {
+        return ConnectionEnd::RateLimited;
+    }
+    let Some(framed) = keyferry_ice::frame(&answer) else { return ConnectionEnd::Malformed };
+    if !matches!(timeout(WRITE_TIMEOUT, accepted.stream.write_all(&framed)).await, Ok(Ok(()))) {
+        return ConnectionEnd::Closed;
+    }
+    shared.readmission.readmit(accepted);
+    ConnectionEnd::Introduced
+}
+
 /// Gives a connection to the relay, with the message that is not a Binding request.
 fn hand_over(
     stream: TcpStream,
@@ -254,6 +291,7 @@ impl StunCounters {
         tracing::trace!(?end, "a connection for STUN is done with");
         let counter = match end {
             ConnectionEnd::HandedOver => &self.ice_checks,
+            ConnectionEnd::Introduced => &self.introduced,
             ConnectionEnd::Relay => &self.relay,
             ConnectionEnd::UnknownNegotiation => &self.ice_unknown,
             ConnectionEnd::NegotiationFull => &self.ice_full,

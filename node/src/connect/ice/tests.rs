@@ -11,7 +11,6 @@ use super::*;
 mod relayed;
 
 use crate::{
-    base::traffic::Traffic,
     connect::demux::stun::Front,
     net::{
         path::{AddressPolicy, Path, PathKind},
@@ -33,7 +32,7 @@ impl Side {
         let (port, incoming) = Port::bind(listen).await.unwrap();
         let (gathered, receiver) = watch::channel(gathered);
         let ice = IceHost::new(receiver, Config::default());
-        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, None, Traffic::default());
+        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, None, &port);
         Self { port, ice, gathered, _front: front }
     }
 

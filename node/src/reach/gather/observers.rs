@@ -286,7 +286,6 @@ async fn keep_asking(port: Arc<Port>, addr: SocketAddr, again: bool, words: mpsc
 mod tests {
     use super::*;
     use crate::{
-        base::traffic::Traffic,
         connect::{demux::stun::Front, ice::IceHost},
         net::port::IncomingConnections,
         reach::gather::Gathered,
@@ -301,8 +300,7 @@ mod tests {
     async fn peer() -> (Arc<Port>, Front) {
         let (port, incoming) = loopback().await;
         let (_, gathered) = tokio::sync::watch::channel(Gathered::default());
-        let front =
-            Front::spawn(incoming.stun, IceHost::new(gathered, Default::default()), true, None, Traffic::default());
+        let front = Front::spawn(incoming.stun, IceHost::new(gathered, Default::default()), true, None, &port);
         (port, front)
     }
 

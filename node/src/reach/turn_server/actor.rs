@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     client,
     link::{ClientCommand, ClientStream, Joined, Link, RelayInput, RelayTraffic},
-    ports::Ports,
+    ports::{Ports, Surroundings},
     rates::Shares,
 };
 use crate::base::clock;
@@ -124,6 +124,14 @@ impl RelayActor {
                 let outcome = result.map(|stream| drop(self.peers.insert(peer, stream))).map_err(|()| ConnectFailed);
                 self.server.peer_connected(now(), peer, outcome);
             }
+            RelayInput::Unchecked { client } => {
+                self.clients.remove(&client);
+                self.server.not_checked(now(), client);
+            }
+            RelayInput::SeenAt(ips) => {
+                self.ports.seen_at(ips);
+                self.read_addrs();
+            }
         }
     }
 
@@ -159,10 +167,11 @@ impl RelayActor {
                     self.peers.remove(&peer);
                     self.connects.remove(&peer).inspect(AbortHandle::abort);
                 }
-                ServerOutput::Join { client, peer, holder } => match self.peers.remove(&peer) {
+                ServerOutput::Join { client, peer, holder, checks_first } => match self.peers.remove(&peer) {
                     Some(peer) => {
                         let share = self.shares.of(&holder);
-                        self.command(client, ClientCommand::Join(Joined { peer, share, holder }));
+                        let joined = Joined { peer, share, holder, checks_first };
+                        self.command(client, ClientCommand::Join(joined));
                     }
                     None => self.command(client, ClientCommand::Close),
                 },
@@ -201,9 +210,9 @@ impl RelayActor {
     }
 
     fn read_addrs(&mut self) {
-        match self.ports.own_ips() {
-            Ok(own_ips) => {
-                self.policy.own_ips = own_ips;
+        match self.ports.surroundings() {
+            Ok(Surroundings { own_ips, on_link }) => {
+                (self.policy.own_ips, self.policy.on_link) = (own_ips, on_link);
                 self.server.set_policy(self.policy.clone());
             }
             Err(error) => tracing::warn!(%error, "the addresses of this machine cannot be read"),

@@ -2,7 +2,11 @@
 //!
 //! What it is not: any of these tasks.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use keyferry_turn::server::{AllocationId, Arrival, ClientId, Holder, PeerId};
 use tokio::{
@@ -26,12 +30,16 @@ pub(super) enum RelayInput {
     Message { client: ClientId, message: Vec<u8>, taken: oneshot::Sender<()> },
     /// A client's connection is over.
     Closed { client: ClientId },
+    /// A connection that had to begin with checks has not.
+    Unchecked { client: ClientId },
     /// Bytes were moved on a joined connection.
     Relayed { client: ClientId, holder: Holder, bytes: u64 },
     /// A peer has connected to a relayed address.
     Peer { allocation: AllocationId, stream: TcpStream, remote: SocketAddr },
     /// A connect has ended.
     Connected { peer: PeerId, result: io::Result<TcpStream> },
+    /// Others see this machine at these addresses.
+    SeenAt(Vec<IpAddr>),
 }
 
 /// What a client's task is told.
@@ -49,6 +57,8 @@ pub(super) struct Joined {
     pub(super) peer: TcpStream,
     pub(super) share: Option<HolderShare>,
     pub(super) holder: Holder,
+    /// Whether both have to begin with a check.
+    pub(super) checks_first: bool,
 }
 
 /// The way from a client's task to the actor.

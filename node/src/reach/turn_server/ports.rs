@@ -8,7 +8,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use keyferry_net::ip::Class;
+use if_addrs::IfAddr;
+use keyferry_net::ip::{Class, Network};
 use keyferry_turn::{
     AddressFamily,
     server::{AllocationId, ListenFailure},
@@ -20,6 +21,8 @@ use crate::net::port::socket::{allow_sharing, new_socket};
 
 /// How many connections of peers the kernel may hold between two calls of accept.
 const BACKLOG: i32 = 128;
+/// How many addresses at which others see this machine are believed.
+const MAX_SEEN_AT: usize = 8;
 /// How many ports to try for one allocation. In a range that is half full, all of them are taken once in four billion times.
 const TRIES: u16 = 32;
 
@@ -28,7 +31,18 @@ const TRIES: u16 = 32;
 pub(super) struct Ports {
     range: PortRange,
     external: Vec<IpAddr>,
+    /// Where others see this machine, if not at `external`.
+    seen_at: Vec<IpAddr>,
     bound: BTreeMap<AllocationId, Bound>,
+}
+
+/// Where this machine stands.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    /// Its addresses, those that a NAT in front of it has among them.
+    pub(super) own_ips: Vec<IpAddr>,
+    /// The networks of its interfaces.
+    pub(super) on_link: Vec<Network>,
 }
 
 /// A relayed address, as bound and as told.
@@ -40,13 +54,27 @@ struct Bound {
 
 impl Ports {
     pub(super) fn new(range: PortRange, external: Vec<IpAddr>) -> Self {
-        Self { range, external, bound: BTreeMap::new() }
+        Self { range, external, seen_at: Vec::new(), bound: BTreeMap::new() }
     }
 
-    /// The addresses of this machine, those that a NAT in front of it has among them.
-    pub(super) fn own_ips(&self) -> io::Result<Vec<IpAddr>> {
+    /// Learns at which addresses others see this machine: those of a NAT in front of it, which may lead back inside.
+    pub(super) fn seen_at(&mut self, mut ips: Vec<IpAddr>) {
+        ips.truncate(MAX_SEEN_AT);
+        self.seen_at = ips;
+    }
+
+    /// The addresses of this machine, and what is beside it.
+    pub(super) fn surroundings(&self) -> io::Result<Surroundings> {
         let interfaces = if_addrs::get_if_addrs()?;
-        Ok(interfaces.iter().map(|interface| interface.ip()).chain(self.external.iter().copied()).collect())
+        let own = interfaces.iter().map(|interface| interface.ip());
+        let on_link = interfaces.iter().map(|interface| match &interface.addr {
+            IfAddr::V4(addr) => Network::new(addr.ip.into(), addr.prefixlen),
+            IfAddr::V6(addr) => Network::new(addr.ip.into(), addr.prefixlen),
+        });
+        Ok(Surroundings {
+            own_ips: own.chain(self.external.iter().chain(&self.seen_at).copied()).collect(),
+            on_link: on_link.collect(),
+        })
     }
 
     /// Listens for an allocation, if possible on the address that its client has reached; returns the relayed address, in the form

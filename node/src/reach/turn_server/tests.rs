@@ -2,6 +2,7 @@
 
 mod bench;
 mod certificates;
+mod checks;
 mod coturn;
 mod crowd;
 mod external;

@@ -105,6 +105,8 @@ impl Server {
         let peer = self.peers.waiting(connection).filter(|_| is_free).ok_or(TurnRefusal::BadBind)?;
         let known = self.peers.get(peer).ok_or(TurnRefusal::BadBind)?;
         let holder = self.allocations.holder(known.allocation).ok_or(TurnRefusal::BadBind)?.clone();
+        let is_client = self.allocations.at(known.addr).is_some();
+        let checks_first = matches!(holder.identity, UserIdentity::Issued(_)) && !is_client;
         if holder.identity != *identity {
             return Err(TurnRefusal::BadBind);
         }
@@ -112,8 +114,17 @@ impl Server {
         self.clients.settle(client, ClientStage::Data(peer));
         self.outputs.counters.joined += 1;
         self.succeed(client, ticket.done());
-        self.outputs.push(ServerOutput::Join { client, peer, holder });
+        self.outputs.push(ServerOutput::Join { client, peer, holder, checks_first });
         Ok(())
+    }
+
+    /// Tells that a connection that was to begin with checks has not, and is over.
+    pub fn not_checked(&mut self, now: Instant, client: ClientId) {
+        self.expire(now);
+        if self.clients.is_joined(client) {
+            self.outputs.counters.unchecked += 1;
+            self.forget_client(client);
+        }
     }
 
     /// The id of one more connection of an allocation; `None` when a quota is used up.

@@ -44,6 +44,8 @@ pub struct ServerCounters {
     pub peer_link_local: u64,
     /// Peers refused because of their address: anything else that is not public.
     pub peer_not_public: u64,
+    /// Peers refused because of their address: a network that the relay stands in.
+    pub peer_on_link: u64,
     /// Peers refused because of their port.
     pub peer_port: u64,
     /// What the server refused because an identity, a host or all together have enough.
@@ -58,6 +60,8 @@ pub struct ServerCounters {
     pub connected_already: u64,
     /// ConnectionBinds of a connection that is not there, is somebody else's or is taken.
     pub bad_bind: u64,
+    /// Connections that did not begin with a check each way, although they had to: somebody who takes the relay for a proxy.
+    pub unchecked: u64,
     /// Connections of peers without permission.
     pub unpermitted: u64,
     /// Connections of peers that their client did not take in time.
@@ -104,6 +108,7 @@ impl ServerCounters {
             peer_loopback,
             peer_link_local,
             peer_not_public,
+            peer_on_link,
             peer_port,
             quota,
             quota_bytes,
@@ -111,6 +116,7 @@ impl ServerCounters {
             connect_failed,
             connected_already,
             bad_bind,
+            unchecked,
             unpermitted,
             unbound,
             unproven,
@@ -136,6 +142,7 @@ impl ServerCounters {
             (CountedOutcome::Refused, "peer_loopback", peer_loopback),
             (CountedOutcome::Refused, "peer_link_local", peer_link_local),
             (CountedOutcome::Refused, "peer_not_public", peer_not_public),
+            (CountedOutcome::Refused, "peer_on_link", peer_on_link),
             (CountedOutcome::Refused, "peer_port", peer_port),
             (CountedOutcome::Refused, "quota", quota),
             (CountedOutcome::Closed, "quota_bytes", quota_bytes),
@@ -143,6 +150,7 @@ impl ServerCounters {
             (CountedOutcome::Done, "connect_failed", connect_failed),
             (CountedOutcome::Refused, "connected_already", connected_already),
             (CountedOutcome::Refused, "bad_bind", bad_bind),
+            (CountedOutcome::Closed, "unchecked", unchecked),
             (CountedOutcome::Closed, "unpermitted", unpermitted),
             (CountedOutcome::Closed, "unbound", unbound),
             (CountedOutcome::Closed, "unproven", unproven),
@@ -179,6 +187,7 @@ impl ServerCounters {
             PeerRefusal::Loopback => &mut self.peer_loopback,
             PeerRefusal::LinkLocal => &mut self.peer_link_local,
             PeerRefusal::NotPublic | PeerRefusal::NotAHost => &mut self.peer_not_public,
+            PeerRefusal::OnLink => &mut self.peer_on_link,
             PeerRefusal::Port => &mut self.peer_port,
         };
         *counter += 1;

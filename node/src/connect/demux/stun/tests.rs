@@ -30,7 +30,7 @@ async fn server(answers: bool) -> Server {
     let (port, incoming) = Port::bind(&["0.0.0.0:0".parse().unwrap()]).await.unwrap();
     let addr = SocketAddr::from(([127, 0, 0, 1], port.number()));
     let ice = IceHost::new(watch::channel(Gathered::default()).1, Config::default());
-    let front = Front::spawn(incoming.stun, Arc::clone(&ice), answers, None, Traffic::default());
+    let front = Front::spawn(incoming.stun, Arc::clone(&ice), answers, None, &port);
     Server { _port: port, front, ice, addr }
 }
 
@@ -110,7 +110,7 @@ async fn what_is_nobodys_is_closed_and_counted() {
     server.closed_after(&too_long, |counters| &counters.malformed).await;
     server.closed_after(&[&binding_request()[..], &[0x55; 30]].concat(), |counters| &counters.malformed).await;
     server.closed_after(&frame(&check("nobody:peer")).unwrap(), |counters| &counters.ice_unknown).await;
-    server.closed_after(&frame(&binding_request()).unwrap(), |counters| &counters.malformed).await;
+    server.closed_after(&frame(&allocate).unwrap(), |counters| &counters.malformed).await;
     server.closed_after(&frame(&check("no colon")).unwrap(), |counters| &counters.malformed).await;
 }
 
@@ -118,7 +118,8 @@ async fn what_is_nobodys_is_closed_and_counted() {
 async fn a_node_that_is_told_so_answers_nobody() {
     let server = server(false).await;
     server.closed_after(&binding_request(), |counters| &counters.not_binding).await;
-    assert_eq!(server.counters().answered.get(), 0);
+    server.closed_after(&frame(&binding_request()).unwrap(), |counters| &counters.malformed).await;
+    assert_eq!((server.counters().answered.get(), server.counters().introduced.get()), (0, 0));
 }
 
 #[tokio::test]
@@ -194,4 +195,42 @@ async fn a_flood_of_connections_takes_the_places_of_its_own_host_only() {
     })
     .await;
     assert_eq!(patient.repeat().await.unwrap(), patient.local());
+}
+
+#[tokio::test]
+async fn a_framed_request_to_nobody_is_answered_and_what_follows_goes_to_its_owner() {
+    let (port, incoming) = Port::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    let ice = IceHost::new(watch::channel(Gathered::default()).1, Config::default());
+    let front = Front::spawn(incoming.stun, ice, true, None, &port);
+    let mut sessions = incoming.sessions;
+    let mut stream = TcpStream::connect(port.local_addrs()[0]).await.unwrap();
+    let request = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
+
+    stream.write_all(&frame(&request).unwrap()).await.unwrap();
+    let answer = in_time(read::first(&mut stream)).await.unwrap();
+    stream.write_all(&[0x16, 0x03, 0x01, 0x00, 0x05, 1, 2, 3, 4, 5]).await.unwrap();
+    let mut accepted = in_time(sessions.recv()).await.unwrap();
+
+    let First::Framed(answer) = answer else { panic!("not framed: {answer:?}") };
+    let answer = Message::from_bytes(&answer).unwrap();
+    assert_eq!(answer.transaction_id(), Message::from_bytes(&request).unwrap().transaction_id());
+    assert_eq!(accepted.remote, stream.local_addr().unwrap());
+    let mut hello = [0; 10];
+    in_time(accepted.stream.read_exact(&mut hello)).await.unwrap();
+    assert_eq!(hello[..2], [0x16, 0x03], "nothing of it was read");
+    assert_eq!(front.counters().introduced.get(), 1);
+    drop(port);
+}
+
+#[tokio::test]
+async fn a_second_framed_request_to_nobody_ends_the_connection() {
+    let server = server(true).await;
+    let request = frame(&Message::builder_request(BINDING, MessageWriteVec::new()).finish()).unwrap();
+    let mut stream = server.connect([127, 0, 0, 1]).await;
+    for _ in 0..2 {
+        stream.write_all(&request).await.unwrap();
+    }
+    in_time(read::first(&mut stream)).await.unwrap();
+    let _ = in_time(stream.read_to_end(&mut Vec::new())).await;
+    assert_eq!(server.counters().introduced.get(), 1);
 }

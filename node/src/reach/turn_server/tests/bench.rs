@@ -6,6 +6,10 @@ use keyferry_turn::{
     long_term::UserCredentials,
     server::{Config, ServerCounters},
 };
+use stun_types::{
+    message::{BINDING, Message, MessageWriteVec},
+    prelude::*,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -14,7 +18,6 @@ use tokio::{
 };
 
 use crate::{
-    base::traffic::Traffic,
     connect::{demux::stun::Front, ice::IceHost},
     net::{path::PathStream, port::Port},
     reach::{
@@ -61,7 +64,7 @@ impl Bench {
         let addr = port.local_addrs()[0];
         let relay = Relay::start_with(config, timers, port.local_addrs(), home.path().to_owned()).unwrap();
         let ice = IceHost::new(watch::channel(Gathered::default()).1, Default::default());
-        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, Some(relay.entrance()), Traffic::default());
+        let front = Front::spawn(incoming.stun, Arc::clone(&ice), true, Some(relay.entrance()), &port);
         let entrance = relay.entrance();
         let mut sessions = incoming.sessions;
         let tls = tokio::spawn(async move {
@@ -196,6 +199,23 @@ pub(super) async fn exchange(client: &mut PathStream, peer: &mut (impl AsyncRead
     .await
     .unwrap();
     assert!(from_client == bytes && from_peer == bytes);
+}
+
+/// Has both sides begin with a check, as the relay wants it of clients whom its operator does not know.
+pub(super) async fn check_first(client: &mut PathStream, peer: &mut TcpStream) {
+    let check = Message::builder_request(BINDING, MessageWriteVec::new()).finish();
+    let check = keyferry_ice::frame(&check).unwrap();
+    let mut got = vec![0; check.len()];
+    in_time(async {
+        client.write_all(&check).await?;
+        client.flush().await?;
+        peer.read_exact(&mut got).await?;
+        peer.write_all(&check).await?;
+        client.read_exact(&mut got).await
+    })
+    .await
+    .unwrap();
+    assert_eq!(got, check);
 }
 
 /// Reads one STUN message.

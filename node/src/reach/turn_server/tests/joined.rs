@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::bench::{self, Bench, accepted, between, config, exchange, in_time, listener, relayed};
+use super::bench::{self, Bench, accepted, between, check_first, config, exchange, in_time, listener, relayed};
 use crate::{
     base::{
         clock,
@@ -184,6 +184,7 @@ async fn issued_credentials_are_good_for_those_whom_the_policy_allows() {
     );
     let allocation = bench.allocation_of(false, &issued.username, &issued.password).await;
     let (mut client, mut peer) = relayed(&allocation).await;
+    check_first(&mut client, &mut peer).await;
     exchange(&mut client, &mut peer, 1000).await;
     let wrong = bench.server(false, &issued.username, "made up");
     assert!(in_time(Allocation::make(&wrong, AddressFamily::V4)).await.is_err());

@@ -10,7 +10,7 @@ use keyferry_turn::{
 };
 use tokio::net::TcpSocket;
 
-use super::bench::{Bench, config, exchange, in_time, relayed};
+use super::bench::{Bench, check_first, config, exchange, in_time, relayed};
 use crate::{
     base::clock,
     reach::turn_client::{AddressFamily, Allocation, PeerConnectError, TurnError},
@@ -96,5 +96,6 @@ async fn credentials_made_elsewhere_with_the_relays_secret_are_good_until_they_r
     let allocation = bench.allocation_of(false, issued.username(), issued.password()).await;
 
     let (mut client, mut peer) = relayed(&allocation).await;
+    check_first(&mut client, &mut peer).await;
     exchange(&mut client, &mut peer, 1000).await;
 }

@@ -27,7 +27,11 @@ fn a_connect_ends_in_a_joined_connection() {
     assert_eq!(answer.code(), 0);
     assert!(answer.integrity(&user).is_some());
     let joined = relay.outputs.pop_back();
-    assert_eq!(joined, Some(ServerOutput::Join { client, peer, holder: user.holder() }), "after the answer");
+    assert_eq!(
+        joined,
+        Some(ServerOutput::Join { client, peer, holder: user.holder(), checks_first: false }),
+        "after the answer"
+    );
     let counters = relay.server.counters();
     assert_eq!((counters.joined, counters.connections), (1, 1));
     relay.server.closed(relay.now, client);
@@ -144,4 +148,38 @@ fn a_control_connection_is_no_data_connection() {
     let data = relay.client();
     assert_eq!(relay.ask(data, &user.request(CONNECTION_BIND, &[])).code(), 400, "which one?");
     assert_eq!(relay.ask(data, &user.request(CONNECTION_BIND, &[&ConnectionId::new(connection)])).code(), 0);
+}
+
+#[test]
+fn clients_whom_the_operator_does_not_know_begin_with_checks_but_among_themselves() {
+    let mut relay = Relay::new();
+    let joined = |relay: &mut Relay, user: &User, connection| {
+        assert_eq!(relay.bind(user, connection).1.code(), 0);
+        match relay.outputs.pop_back() {
+            Some(ServerOutput::Join { client, checks_first, .. }) => (client, checks_first),
+            other => panic!("not joined: {other:?}"),
+        }
+    };
+    let (mut ada, mut carol, mut dave) = (User::ada(), User::issued("carol"), User::issued("dave"));
+    let (adas, carols, daves) = (relay.allocated(&mut ada), relay.allocated(&mut carol), relay.client());
+    let at_dave = relay.allocate_on(daves, &mut dave).to_string();
+
+    let (_, known) = relay.connect(adas, &ada, PEER);
+    assert!(!joined(&mut relay, &ada, known).1, "a user of the operator's");
+    let (_, between) = relay.connect(carols, &carol, &at_dave);
+    assert!(!joined(&mut relay, &carol, between).1, "two clients of this relay");
+    relay.permit(carols, &carol, &["192.0.2.6:1"]);
+    let allocation = relay.allocation_of(carols);
+    relay.peer(allocation, "192.0.2.6:1234").expect("a peer");
+    let accepted = relay.indication(carols).expect("an indication").connection();
+    assert!(joined(&mut relay, &carol, accepted).1, "a peer that has connected");
+    let (_, connected) = relay.connect(carols, &carol, PEER);
+    let (client, checks_first) = joined(&mut relay, &carol, connected);
+    assert!(checks_first, "any other");
+
+    relay.server.not_checked(relay.now, client);
+    relay.server.not_checked(relay.now, client);
+    relay.drain();
+    let counters = relay.server.counters();
+    assert_eq!((counters.unchecked, counters.connections), (1, 3), "told once, and forgotten");
 }

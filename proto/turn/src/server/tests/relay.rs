@@ -322,7 +322,7 @@ impl Relay {
         let (client, answer) = self.bind(user, connection);
         assert_eq!(answer.code(), 0);
         let joined = self.outputs.pop_back();
-        assert_eq!(joined, Some(ServerOutput::Join { client, peer, holder: user.holder() }));
+        assert_eq!(joined, Some(ServerOutput::Join { client, peer, holder: user.holder(), checks_first: false }));
         client
     }
 
