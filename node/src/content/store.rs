@@ -70,6 +70,9 @@ pub use self::{
     verify::{Damage, VerifyProgress, VerifyReport},
 };
 
+/// How many files that were fetched are put into the index together.
+const MAX_ADDED_TOGETHER: usize = 4096;
+
 /// The content of a node. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store(Arc<Inner>);
@@ -372,22 +375,27 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
-    pub fn add_fetched(&self, root: Root, placed: Vec<(ContentHash, u64, PathBuf)>) -> Result<(), StoreError> {
+    pub fn add_fetched(
+        &self,
+        root: Root,
+        placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>,
+    ) -> Result<(), StoreError> {
         let _changing = self.lock_changing();
-        let count = placed.len() as u64;
-        let mut places = Vec::with_capacity(placed.len());
-        for (hash, size, path) in placed {
-            let location = self.locate(path)?;
-            if location.stamp.size != size {
-                return Err(StoreError::Changed { path: location.path.into() });
+        let (mut placed, mut count) = (placed.into_iter().peekable(), 0);
+        // Of a million files, only some are in memory at a time.
+        while placed.peek().is_some() {
+            let mut places = Vec::new();
+            for (hash, size, path) in placed.by_ref().take(MAX_ADDED_TOGETHER) {
+                let location = self.locate(path)?;
+                if location.stamp.size != size {
+                    return Err(StoreError::Changed { path: location.path.into() });
+                }
+                places.push((hash, location));
             }
-            places.push((hash, location));
+            count += places.len() as u64;
+            self.add_places(&places)?;
         }
-        self.on_index(|index| {
-            index.add(places.iter().cloned())?;
-            index.finish_root(&root.hash, count)
-        })?;
-        self.forget_doubts(&places);
+        self.on_index(|index| index.finish_root(&root.hash, count))?;
         self.add_root(|_| root).map(|_| ())
     }
 

@@ -180,6 +180,9 @@ pub enum InternalError {
     /// An attempt is complete without a plan.
     #[error("there is no plan")]
     NoPlan,
+    /// A plan has content that no file is for.
+    #[error("there is no file for the content")]
+    NoPlace,
 }
 
 #[cfg(test)]

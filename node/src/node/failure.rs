@@ -264,7 +264,7 @@ impl From<FetchError> for Failure {
                 Self::usage(message).try_to("remove it, or give another folder with -o")
             }
             FetchError::Target(StagingError::Busy { .. }) => Self::usage(message).try_to("wait for it to end"),
-            FetchError::Target(StagingError::Io { .. }) | FetchError::Disk { .. } => {
+            FetchError::Target(StagingError::Io { .. } | StagingError::NoRoom { .. }) | FetchError::Disk { .. } => {
                 Self::local(message).try_to("make room or choose another folder with -o; what was verified is kept")
             }
             FetchError::Store(error) => error.into(),

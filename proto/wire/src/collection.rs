@@ -8,7 +8,7 @@
 //!
 //! What it is not: folders as such. A folder without files in it is not listed, nor are owners, times or symlinks.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,12 @@ pub const MAGIC: [u8; 16] = *b"keyferry-coll-1\n";
 
 /// The greatest number of entries of a manifest.
 pub const MAX_ENTRIES: usize = 1_000_000;
+
+/// The greatest number of components of a path in a manifest.
+pub const MAX_DEPTH: usize = 64;
+
+/// The greatest number of folders of a collection.
+pub const MAX_FOLDERS: usize = 1_000_000;
 
 /// The greatest length of an encoded manifest, in bytes.
 pub const MAX_MANIFEST_LEN: usize = 64 * 1024 * 1024;
@@ -94,6 +100,15 @@ pub enum ManifestError {
         /// The path.
         path: SafePath,
     },
+    /// A path of more than [`MAX_DEPTH`] components.
+    #[error("{path} lies in more than {} folders, one in the other", MAX_DEPTH - 1)]
+    TooDeep {
+        /// The path.
+        path: SafePath,
+    },
+    /// More folders than [`MAX_FOLDERS`].
+    #[error("more than {MAX_FOLDERS} folders")]
+    TooManyFolders,
     /// Two different paths are one on some file system.
     #[error("{first} and {second} are the same name on some systems")]
     Clash {
@@ -193,7 +208,7 @@ impl Manifest {
             return Err(ManifestError::TooManyEntries { got: entries.len() });
         }
         check_order(&entries)?;
-        check_clashes(&entries)?;
+        check_names(&entries)?;
         let total_size = check_sizes(&entries)?;
         Ok(Self { entries, total_size })
     }
@@ -263,68 +278,72 @@ fn check_sizes(entries: &[ManifestEntry]) -> Result<u64, ManifestError> {
     Ok(total)
 }
 
-/// What a folded name stands for; the text is a path or the front part of one.
-#[derive(Clone, Copy)]
-struct Name<'a> {
-    text: &'a str,
-    is_file: bool,
+/// A name in a folder, under its folded form, of which 128 bits of a hash are kept. The text is that of an entry, up to `end`.
+struct Name {
+    folded: [u8; 16],
+    entry: u32,
+    end: u16,
 }
 
-/// Every path, and every folder on the way to it, under its folded name. Folded names are kept as 128 bits of their
-/// hash: a million of them must not take the memory of a million strings.
-fn check_clashes(entries: &[ManifestEntry]) -> Result<(), ManifestError> {
-    let mut names: HashMap<[u8; 16], Name<'_>> = HashMap::with_capacity(entries.len());
-    let mut previous_parent = None;
-    for entry in entries {
+/// A folder whose entries are being gone through: what it is called there, and what is in it.
+struct OpenFolder<'a> {
+    path: &'a str,
+    names: Vec<Name>,
+}
+
+/// Looks at every path, and at every folder on the way to it. Sorted, the entries of a folder stand together: only the names of the folders
+/// on the way to the entry at hand are kept, and never those of all folders.
+fn check_names(entries: &[ManifestEntry]) -> Result<(), ManifestError> {
+    let mut open = vec![OpenFolder { path: "", names: Vec::new() }];
+    let mut folders = 0;
+    for (index, entry) in entries.iter().enumerate() {
         let path = entry.path.as_str();
-        let folded = components_folded(path);
-        let depth = folded.len();
-        // Sorted entries mostly share the folder of the one before: its folders are in the map already.
-        let skip = if previous_parent == Some(entry.path.parent()) { depth - 1 } else { 0 };
-        previous_parent = Some(entry.path.parent());
-        let mut hasher = blake3::Hasher::new();
-        for (level, (end, key)) in folded.into_iter().enumerate() {
-            hasher.update(key.as_bytes()).update(b"/");
-            if level < skip {
-                continue;
+        while open.last().is_some_and(|folder| !is_within(path, folder.path)) {
+            close(open.pop(), entries)?;
+        }
+        let mut start = open.last().map_or(0, |folder| if folder.path.is_empty() { 0 } else { folder.path.len() + 1 });
+        loop {
+            let end = path[start..].find('/').map_or(path.len(), |at| start + at);
+            let is_file = end == path.len();
+            let hash = blake3::hash(fold_key(&path[start..end]).as_bytes());
+            let mut folded = [0; 16];
+            folded.copy_from_slice(&hash.as_bytes()[..16]);
+            // A path has at most 4,096 bytes, and there are at most a million of them.
+            let name = Name { folded, entry: index as u32, end: end as u16 };
+            if let Some(folder) = open.last_mut() {
+                folder.names.push(name);
             }
-            let mut short = [0; 16];
-            short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-            add_name(&mut names, short, Name { text: &path[..end], is_file: level + 1 == depth })?;
+            if is_file {
+                break;
+            }
+            folders += 1;
+            if open.len() >= MAX_DEPTH {
+                return Err(ManifestError::TooDeep { path: entry.path.clone() });
+            }
+            if folders > MAX_FOLDERS {
+                return Err(ManifestError::TooManyFolders);
+            }
+            open.push(OpenFolder { path: &path[..end], names: Vec::new() });
+            start = end + 1;
         }
     }
-    Ok(())
+    open.into_iter().rev().try_for_each(|folder| close(Some(folder), entries))
 }
 
-/// For each component: where it ends in the path, and its folded form. A `/` that folding makes (of `℀`) is none.
-fn components_folded(path: &str) -> Vec<(usize, String)> {
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    let mut start = 0;
-    ends.map(|end| {
-        let folded = fold_key(&path[start..end]).replace('/', "\0");
-        start = end + 1;
-        (end, folded)
-    })
-    .collect()
+fn is_within(path: &str, folder: &str) -> bool {
+    folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
-fn add_name<'a>(
-    names: &mut HashMap<[u8; 16], Name<'a>>,
-    folded: [u8; 16],
-    name: Name<'a>,
-) -> Result<(), ManifestError> {
-    match names.entry(folded) {
-        hash_map::Entry::Vacant(place) => {
-            place.insert(name);
-            Ok(())
-        }
-        hash_map::Entry::Occupied(place) => match place.get() {
-            first if first.text != name.text => {
-                Err(ManifestError::Clash { first: first.text.to_owned(), second: name.text.to_owned() })
-            }
-            first if first.is_file || name.is_file => Err(ManifestError::FileAndFolder { path: name.text.to_owned() }),
-            _ => Ok(()),
-        },
+/// Compares the names of a folder that has no further ones.
+fn close(folder: Option<OpenFolder<'_>>, entries: &[ManifestEntry]) -> Result<(), ManifestError> {
+    let mut names = folder.map(|folder| folder.names).unwrap_or_default();
+    let text = |name: &Name| &entries[name.entry as usize].path.as_str()[..usize::from(name.end)];
+    names.sort_unstable_by_key(|name| (name.folded, name.entry));
+    let same = names.windows(2).find(|pair| pair[0].folded == pair[1].folded);
+    let Some((first, second)) = same.map(|pair| (text(&pair[0]), text(&pair[1]))) else { return Ok(()) };
+    match first == second {
+        true => Err(ManifestError::FileAndFolder { path: first.to_owned() }),
+        false => Err(ManifestError::Clash { first: first.to_owned(), second: second.to_owned() }),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use keyferry_proto::{
     codec,
-    collection::MAGIC,
+    collection::{MAGIC, MAX_ENTRIES, MAX_MANIFEST_LEN, Manifest},
     hash::{ContentFormat, ContentHash},
     identity::NodeSecret,
     message::Request,
+    transfer::layout::Layout,
 };
 use keyferry_tests::{
     hostile::{Answer, Blobs, Peer, resolved},
@@ -116,6 +117,53 @@ fn paths_that_lead_elsewhere_are_refused() -> Result<()> {
         Ok(())
     })?;
     ensure!(!std::path::Path::new("/tmp/keyferry-evil").exists(), "an absolute path was written");
+    Ok(())
+}
+
+#[test]
+fn folders_without_end_are_refused_before_one_is_made() -> Result<()> {
+    let lab = Lab::new()?;
+    // The audit's: each path has 2,048 components, none of which another has.
+    let deep: Vec<String> = (0..1000).map(|number| format!("{number:04}{}", "/d".repeat(2045))).collect();
+    let peer = sharer(paths(&deep.iter().map(String::as_str).collect::<Vec<_>>()))?;
+
+    let failure = refused(&lab, &peer.address_of("folder"))?;
+
+    ensure!(failure.contains("lies in more than 63 folders"), "{failure}");
+    Ok(())
+}
+
+/// The greatest resident size that this process has had, in bytes.
+fn peak_resident() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
+#[test]
+fn the_longest_list_of_files_is_read_and_laid_out_in_less_than_256_mib() -> Result<()> {
+    let longest = (MAX_MANIFEST_LEN - 24) / MAX_ENTRIES - (8 + 8 + 32 + 1);
+    let mut bytes = Vec::with_capacity(MAX_MANIFEST_LEN);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&(MAX_ENTRIES as u64).to_le_bytes());
+    for number in 0..MAX_ENTRIES as u32 {
+        let mut hash = [0xa5; 32];
+        hash[..4].copy_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(&(longest as u64).to_le_bytes());
+        bytes.extend_from_slice(format!("{number:0longest$}").as_bytes());
+        bytes.extend_from_slice(&(1_u64 << 30).to_le_bytes());
+        bytes.extend_from_slice(&hash);
+        bytes.push(0);
+    }
+
+    let manifest = Manifest::decode(&bytes)?;
+    let (hash, size) = (ContentHash::from_bytes([1; 32]), bytes.len() as u64);
+    drop(bytes);
+    let layout = Layout::collection(hash, size, &manifest)?;
+
+    ensure!(layout.items().len() == MAX_ENTRIES + 1, "{} items", layout.items().len());
+    let peak = peak_resident()?;
+    ensure!(peak < 256 << 20, "{} MiB", peak >> 20);
     Ok(())
 }
 

@@ -121,7 +121,7 @@ impl FetchContext {
         };
         let blob = |size| FetchPlan::blob(store.clone(), target.clone(), *root, size);
         let plan = match (manifest, format, root_size) {
-            (Some(manifest), ..) => FetchPlan::collection(store.clone(), target.clone(), *root, &manifest.encode())?,
+            (Some(manifest), ..) => FetchPlan::collection(store.clone(), target.clone(), *root, manifest.encode())?,
             (None, Some(ContentFormat::Collection), _) => return Ok(None),
             (None, Some(ContentFormat::Blob), Some(size)) => blob(*size)?,
             (None, ..) => match store.blob(root) {

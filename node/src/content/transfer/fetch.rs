@@ -88,7 +88,7 @@ pub(super) async fn fetch_with(
             Ok(()) => {
                 let plan = attempt.plan()?;
                 if job.format.is_some() || !take_for_manifest(&job, &plan).await? {
-                    return finish(&job, plan, attempt.into_ledger()).await;
+                    return finish(&job, plan, attempt.into_ledger(), cancel).await;
                 }
             }
             Err(AttemptError::Failed(error)) => return Err(error),
@@ -123,11 +123,16 @@ async fn take_for_manifest(job: &Job, plan: &Arc<FetchPlan>) -> Result<bool, Fet
     .await
 }
 
-async fn finish(job: &Job, plan: Arc<FetchPlan>, ledger: Ledger) -> Result<FetchOutcome, FetchError> {
+async fn finish(
+    job: &Job,
+    plan: Arc<FetchPlan>,
+    ledger: Ledger,
+    cancel: CancellationToken,
+) -> Result<FetchOutcome, FetchError> {
     let store = job.store.clone();
     let state = if job.seed { RootState::Seeded } else { RootState::Kept };
     let (plan, path) = blocking(move || {
-        let path = plan.finish()?;
+        let path = plan.finish(&cancel)?;
         let root = Root {
             hash: plan.root,
             format: plan.format,

@@ -28,6 +28,9 @@ use super::{
 };
 use crate::content::store::{OutboardFile, Store};
 
+/// How much of a file to copy before looking whether the user has had enough.
+const COPIED_TOGETHER: u64 = 16 << 20;
+
 /// The plan of one fetch. Shared by all its requests.
 #[derive(Debug)]
 pub(super) struct FetchPlan {
@@ -43,15 +46,15 @@ pub(super) struct FetchPlan {
     pub(super) manifest: Option<Manifest>,
     staging: Staging,
     store: Store,
-    /// For each item of the layout, the files that have its content; none for a manifest.
-    places: Vec<Vec<FilePlace>>,
-    empty_files: Vec<FilePlace>,
+    places: Places,
+    /// Where a file that is no collection is staged.
+    blob_path: PathBuf,
 }
 
 /// One file to be written, relative to the staging area.
-#[derive(Debug, Clone)]
-struct FilePlace {
-    relative: PathBuf,
+#[derive(Debug, Clone, Copy)]
+struct FilePlace<'a> {
+    relative: &'a Path,
     executable: bool,
 }
 
@@ -68,14 +71,13 @@ impl FetchPlan {
     /// The plan for one file.
     pub(super) fn blob(store: Store, target: FetchTarget, root: ContentHash, size: u64) -> Result<Self, FetchError> {
         let staging = Staging::open(target, &root, ContentFormat::Blob)?;
-        let place = FilePlace { relative: staging.blob_path(), executable: false };
         let layout = Layout::blob(root, size)?;
         Ok(Self {
             root,
             format: ContentFormat::Blob,
             root_size: size,
-            places: layout.items().iter().map(|_| vec![place.clone()]).collect(),
-            empty_files: if size == 0 { vec![place] } else { Vec::new() },
+            places: Places::of_blob(size == 0),
+            blob_path: staging.blob_path(),
             layout,
             manifest: None,
             staging,
@@ -88,37 +90,26 @@ impl FetchPlan {
         store: Store,
         target: FetchTarget,
         root: ContentHash,
-        manifest_bytes: &[u8],
+        manifest_bytes: Vec<u8>,
     ) -> Result<Self, FetchError> {
-        let manifest = Manifest::decode(manifest_bytes).map_err(FetchError::HostileManifest)?;
+        let manifest = Manifest::decode(&manifest_bytes).map_err(FetchError::HostileManifest)?;
         let staging = Staging::open(target, &root, ContentFormat::Collection)?;
-        store.put_blob_bytes(root, manifest_bytes)?;
+        store.put_blob_bytes(root, &manifest_bytes)?;
         let root_size = manifest_bytes.len() as u64;
+        // A manifest is in memory once.
+        drop(manifest_bytes);
         let layout = Layout::collection(root, root_size, &manifest)?;
-        let mut by_hash: HashMap<ContentHash, Vec<FilePlace>> = HashMap::new();
-        let mut empty_files = Vec::new();
-        for entry in manifest.entries() {
-            let place = FilePlace { relative: PathBuf::from(entry.path.as_str()), executable: entry.executable };
-            match entry.size {
-                0 => empty_files.push(place),
-                _ => by_hash.entry(entry.hash).or_default().push(place),
-            }
-        }
-        let places = layout.items().iter().enumerate().map(|(index, item)| match index {
-            0 => Vec::new(),
-            _ => by_hash.remove(&item.hash).unwrap_or_default(),
-        });
-        let places = places.collect();
+        let places = Places::of_collection(&layout, &manifest);
         Ok(Self {
             root,
             format: ContentFormat::Collection,
             root_size,
             layout,
             manifest: Some(manifest),
+            blob_path: staging.blob_path(),
             staging,
             store,
             places,
-            empty_files,
         })
     }
 
@@ -158,7 +149,7 @@ impl FetchPlan {
     }
 
     fn groups_at_hand(&self, index: usize, item: &Item, cancel: &CancellationToken) -> Result<UnitRanges, FetchError> {
-        let place = &self.places[index][0];
+        let place = self.first_place(index)?;
         let left = self.groups_left(place, item)?;
         if left.total() == item.units {
             return Ok(left);
@@ -173,8 +164,8 @@ impl FetchPlan {
     }
 
     /// The groups of an item that an earlier run left.
-    fn groups_left(&self, place: &FilePlace, item: &Item) -> Result<UnitRanges, FetchError> {
-        let leftover = if self.staging.is_new() { None } else { self.staging.open_existing(&place.relative)? };
+    fn groups_left(&self, place: FilePlace<'_>, item: &Item) -> Result<UnitRanges, FetchError> {
+        let leftover = if self.staging.is_new() { None } else { self.staging.open_existing(place.relative)? };
         let Some(file) = leftover else { return Ok(UnitRanges::empty()) };
         if item.units == 1 {
             let is_whole = hash_of_small_file(&file, item.size).is_ok_and(|hash| hash == item.hash);
@@ -187,7 +178,7 @@ impl FetchPlan {
     /// Copies an item that the store holds already, verifying it on the way. A damaged source counts as absent.
     fn copy_from_store(
         &self,
-        place: &FilePlace,
+        place: FilePlace<'_>,
         item: &Item,
         cancel: &CancellationToken,
     ) -> Result<Copied, FetchError> {
@@ -195,7 +186,7 @@ impl FetchPlan {
         if blob.size() != item.size {
             return Ok(Copied::Nothing);
         }
-        let file = self.staging.open_file(&place.relative, place.executable)?;
+        let file = self.staging.open_file(place.relative, place.executable)?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; item.size.min(1 << 20) as usize];
         let mut offset = 0;
@@ -208,13 +199,13 @@ impl FetchPlan {
                 return Ok(Copied::Damaged);
             }
             hasher.update(&buffer[..len]);
-            self.write_at(&file, &place.relative, &buffer[..len], offset)?;
+            self.write_at(&file, place.relative, &buffer[..len], offset)?;
             offset += len as u64;
         }
         if ContentHash::from(hasher.finalize()) != item.hash {
             return Ok(Copied::Damaged);
         }
-        file.set_len(item.size).map_err(|source| self.disk(&place.relative, source))?;
+        file.set_len(item.size).map_err(|source| self.disk(place.relative, source))?;
         Ok(Copied::Whole)
     }
 
@@ -242,8 +233,8 @@ impl FetchPlan {
     /// Opens the destination of an item for writing.
     pub(super) fn open_item(&self, index: usize) -> Result<ItemFile, FetchError> {
         let item = &self.layout.items()[index];
-        let place = &self.places[index][0];
-        let data = self.staging.open_file(&place.relative, place.executable)?;
+        let place = self.first_place(index)?;
+        let data = self.staging.open_file(place.relative, place.executable)?;
         let outboard = match item.units {
             1 => None,
             _ => Some(self.store.partial_outboard(item.hash, item.size)?),
@@ -253,22 +244,22 @@ impl FetchPlan {
 
     /// Writes verified bytes of an item.
     pub(super) fn write_item(&self, index: usize, file: &File, bytes: &[u8], offset: u64) -> Result<(), FetchError> {
-        self.write_at(file, &self.places[index][0].relative, bytes, offset)
+        self.write_at(file, self.first_place(index)?.relative, bytes, offset)
     }
 
     /// Cuts off what a leftover has beyond an item of one unit.
     pub(super) fn cut_item(&self, index: usize, file: &File) -> Result<(), FetchError> {
-        self.cut(&self.places[index][0].relative, file, self.layout.items()[index].size)
+        self.cut(self.first_place(index)?.relative, file, self.layout.items()[index].size)
     }
 
     /// How many files have the content of an item.
     pub(super) fn files_of(&self, index: usize) -> u64 {
-        self.places[index].len() as u64
+        self.places.of_item(index).len() as u64
     }
 
     /// How many files are empty.
     pub(super) fn empty_file_count(&self) -> u64 {
-        self.empty_files.len() as u64
+        self.places.empty.len() as u64
     }
 
     /// Whether an item is the manifest, which is kept in memory and in the store, not among the files.
@@ -277,24 +268,29 @@ impl FetchPlan {
     }
 
     /// Finishes the fetch: everything is verified and in the staging area. Returns where the content is now.
-    pub(super) fn finish(&self) -> Result<PathBuf, FetchError> {
-        for place in &self.empty_files {
-            self.truncate(place, 0)?;
+    pub(super) fn finish(&self, cancel: &CancellationToken) -> Result<PathBuf, FetchError> {
+        self.check_room()?;
+        for empty in &self.places.empty {
+            go_on(cancel)?;
+            self.truncate(self.place(*empty)?, 0)?;
         }
         for (index, item) in self.layout.items().iter().enumerate() {
-            let Some((first, others)) = self.places[index].split_first() else { continue };
+            go_on(cancel)?;
+            let Some((first, others)) = self.places.of_item(index).split_first() else { continue };
+            let first = self.place(*first)?;
             if item.units > 1 {
                 self.truncate(first, item.size)?;
                 self.store.partial_outboard(item.hash, item.size)?.finish()?;
             }
             for other in others {
-                self.staging.duplicate(&first.relative, &other.relative, other.executable)?;
+                let other = self.place(*other)?;
+                self.duplicate(first, other, cancel)?;
             }
         }
         // The data first: a name that is on the disk stands for a whole file.
         if self.staging.is_synced() {
-            let places = self.places.iter().flatten().chain(&self.empty_files);
-            self.staging.sync_files(places.map(|place| place.relative.clone()))?;
+            let places = self.places.files.iter().chain(&self.places.empty).filter_map(|file| self.place(*file).ok());
+            self.staging.sync_files(places.map(|place| place.relative.to_owned()))?;
         }
         let path = self.staging.commit(self.manifest.as_ref())?;
         if self.staging.is_synced() {
@@ -305,20 +301,65 @@ impl FetchPlan {
         Ok(path)
     }
 
-    /// Every blob with the files that hold it, once the content is at `path`.
-    pub(super) fn placed(&self, path: &Path) -> Vec<(ContentHash, u64, PathBuf)> {
-        let in_place = |place: &FilePlace| match self.format {
-            ContentFormat::Blob => path.to_owned(),
-            ContentFormat::Collection => path.join(&place.relative),
+    /// Every blob with a file that holds it, once the content is at `path`.
+    pub(super) fn placed(&self, path: &Path) -> impl Iterator<Item = (ContentHash, u64, PathBuf)> {
+        self.layout.items().iter().enumerate().filter_map(move |(index, item)| {
+            let first = self.first_place(index).ok()?;
+            let path = match self.format {
+                ContentFormat::Blob => path.to_owned(),
+                ContentFormat::Collection => path.join(first.relative),
+            };
+            Some((item.hash, item.size, path))
+        })
+    }
+
+    /// Finds that the files which are copies of others fit on the disk: a list of a few bytes may name one file a million times.
+    fn check_room(&self) -> Result<(), FetchError> {
+        let mut needed: u64 = 0;
+        for (index, item) in self.layout.items().iter().enumerate() {
+            for copy in self.places.of_item(index).iter().skip(1) {
+                let there = self.staging.len_of(self.place(*copy)?.relative);
+                needed = needed.saturating_add(item.size.saturating_sub(there));
+            }
+        }
+        if needed > 0 { Ok(self.staging.check_room(needed)?) } else { Ok(()) }
+    }
+
+    /// Copies one file of the staging area to another place in it.
+    fn duplicate(&self, from: FilePlace<'_>, to: FilePlace<'_>, cancel: &CancellationToken) -> Result<(), FetchError> {
+        let failed = |source| self.disk(to.relative, source);
+        let Some(mut source) = self.staging.open_existing(from.relative)? else {
+            return Err(self.disk(from.relative, io::ErrorKind::NotFound.into()));
         };
-        let items = self.layout.items().iter().zip(&self.places);
-        items.filter_map(|(item, places)| Some((item.hash, item.size, in_place(places.first()?)))).collect()
+        let mut copy = self.staging.open_file(to.relative, to.executable)?;
+        copy.set_len(0).map_err(failed)?;
+        loop {
+            go_on(cancel)?;
+            if io::copy(&mut (&mut source).take(COPIED_TOGETHER), &mut copy).map_err(failed)? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The file that the content of an item is written to.
+    fn first_place(&self, index: usize) -> Result<FilePlace<'_>, FetchError> {
+        self.place(*self.places.of_item(index).first().ok_or(InternalError::NoPlace)?)
+    }
+
+    fn place(&self, file: u32) -> Result<FilePlace<'_>, FetchError> {
+        match &self.manifest {
+            None => Ok(FilePlace { relative: &self.blob_path, executable: false }),
+            Some(manifest) => {
+                let entry = manifest.entries().get(file as usize).ok_or(InternalError::NoPlace)?;
+                Ok(FilePlace { relative: Path::new(entry.path.as_str()), executable: entry.executable })
+            }
+        }
     }
 
     /// A leftover may be longer than the content, if it was something else before.
-    fn truncate(&self, place: &FilePlace, size: u64) -> Result<(), FetchError> {
-        let file = self.staging.open_file(&place.relative, place.executable)?;
-        self.cut(&place.relative, &file, size)
+    fn truncate(&self, place: FilePlace<'_>, size: u64) -> Result<(), FetchError> {
+        let file = self.staging.open_file(place.relative, place.executable)?;
+        self.cut(place.relative, &file, size)
     }
 
     fn cut(&self, relative: &Path, file: &File, size: u64) -> Result<(), FetchError> {
@@ -336,6 +377,52 @@ impl FetchPlan {
     fn disk(&self, relative: &Path, source: io::Error) -> FetchError {
         FetchError::Disk { path: self.staging.staged_path(relative), source }
     }
+}
+
+/// Which files become of each item: numbers of entries of the manifest, in one list, since there may be a million.
+#[derive(Debug)]
+struct Places {
+    files: Vec<u32>,
+    /// Where those of each item end.
+    ends: Vec<u32>,
+    /// Those without content.
+    empty: Vec<u32>,
+}
+
+impl Places {
+    fn of_blob(is_empty: bool) -> Self {
+        Self { files: vec![0], ends: vec![1], empty: if is_empty { vec![0] } else { Vec::new() } }
+    }
+
+    fn of_collection(layout: &Layout, manifest: &Manifest) -> Self {
+        let items: HashMap<&ContentHash, u32> =
+            layout.items().iter().zip(0..).skip(1).map(|(item, index)| (&item.hash, index)).collect();
+        let mut empty = Vec::new();
+        let mut by_item: Vec<(u32, u32)> = Vec::with_capacity(manifest.entries().len());
+        for (entry, file) in manifest.entries().iter().zip(0..) {
+            match items.get(&entry.hash) {
+                Some(item) if entry.size > 0 => by_item.push((*item, file)),
+                _ => empty.push(file),
+            }
+        }
+        drop(items);
+        by_item.sort_unstable();
+        let ends = (0..layout.items().len() as u32)
+            .map(|index| by_item.partition_point(|(item, _)| *item <= index) as u32)
+            .collect();
+        Self { files: by_item.into_iter().map(|(_, file)| file).collect(), ends, empty }
+    }
+
+    /// The files that have the content of an item; none for a manifest.
+    fn of_item(&self, index: usize) -> &[u32] {
+        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        &self.files[begin..self.ends[index] as usize]
+    }
+}
+
+/// Ends what takes long when the user has had enough.
+fn go_on(cancel: &CancellationToken) -> Result<(), FetchError> {
+    if cancel.is_cancelled() { Err(FetchError::Interrupted) } else { Ok(()) }
 }
 
 /// Runs what a plan does, which blocks.

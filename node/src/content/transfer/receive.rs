@@ -154,7 +154,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
             return Ok(Some((agreeing(plan, format, size)?, next_item)));
         }
         (self.report)(RequestProgress::Planning);
-        let plan = match &manifest {
+        let plan = match manifest {
             None => FetchPlan::blob(store.clone(), target.clone(), *root, size),
             Some(bytes) => FetchPlan::collection(store.clone(), target.clone(), *root, bytes),
         };

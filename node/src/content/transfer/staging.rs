@@ -85,6 +85,16 @@ pub enum StagingError {
         /// The leftover.
         path: PathBuf,
     },
+    /// The disk has less room than the copies of files would take.
+    #[error("{path} has {free} bytes of free space, and {needed} more are needed for files that are the same")]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// The bytes that are needed there.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+    },
     /// Another fetch is writing to the same target.
     #[error("another fetch is writing {path} right now")]
     Busy {
@@ -101,6 +111,9 @@ pub enum StagingError {
         source: io::Error,
     },
 }
+
+/// How many folders are known to be there. One more, and all are forgotten: a folder that is made again does no harm.
+const MAX_REMEMBERED: usize = 4096;
 
 /// What an I/O error means, in words that a person can act on.
 pub fn explain(error: &io::Error) -> String {
@@ -226,12 +239,18 @@ impl Staging {
         }
     }
 
-    /// Copies one file of the staging area to another place in it.
-    pub fn duplicate(&self, from: &Path, to: &Path, executable: bool) -> Result<(), StagingError> {
-        let mut source = self.base.open(from).map_err(|source| self.io(from, source))?;
-        let mut copy = self.open_file(to, executable)?;
-        copy.set_len(0).and_then(|()| io::copy(&mut source, &mut copy)).map_err(|source| self.io(to, source))?;
-        Ok(())
+    /// The length of what is at a relative path; 0 if there is nothing.
+    pub fn len_of(&self, relative: &Path) -> u64 {
+        self.base.symlink_metadata(relative).map_or(0, |found| found.len())
+    }
+
+    /// Finds that the disk has room for so many bytes more.
+    pub fn check_room(&self, needed: u64) -> Result<(), StagingError> {
+        let path = || self.target.out_dir.clone();
+        let disk = rustix::fs::fstatvfs(&self.parent)
+            .map_err(|error| StagingError::Io { path: path(), source: error.into() })?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if needed <= free { Ok(()) } else { Err(StagingError::NoRoom { path: path(), needed, free }) }
     }
 
     /// Whether to wait until all of it is on the disk.
@@ -331,7 +350,7 @@ impl Staging {
             let io = |source| StagingError::Io { path: self.final_path().join(relative), source };
             if let Some(dir) = relative.parent().filter(|dir| !dir.as_os_str().is_empty() && !made.contains(*dir)) {
                 into.create_dir_all(dir).map_err(io)?;
-                made.insert(dir.to_owned());
+                remember(&mut made, dir);
             }
             self.base.rename(relative, &into, relative).map_err(io)?;
         }
@@ -343,7 +362,7 @@ impl Staging {
         let mut made = self.made_dirs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !made.contains(dir) {
             self.base.create_dir_all(dir).map_err(|source| self.io(relative, source))?;
-            made.insert(dir.to_owned());
+            remember(&mut made, dir);
         }
         Ok(())
     }
@@ -351,6 +370,14 @@ impl Staging {
     fn io(&self, relative: &Path, source: io::Error) -> StagingError {
         StagingError::Io { path: self.staged_path(relative), source }
     }
+}
+
+/// Remembers that a folder was made, so that it is not made again for each of its files.
+fn remember(made: &mut HashSet<PathBuf>, dir: &Path) {
+    if made.len() >= MAX_REMEMBERED {
+        made.clear();
+    }
+    made.insert(dir.to_owned());
 }
 
 fn part_name(name: &str, root: &ContentHash, format: ContentFormat) -> String {

@@ -180,3 +180,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_path_has_at_most_64_components_and_a_longer_one_is_refused() {
+    let deep = |components: usize| vec!["d"; components].join("/");
+    assert!(decode_paths(&[&deep(MAX_DEPTH)]).is_ok());
+    let refused = decode_paths(&["a", &deep(MAX_DEPTH + 1)]);
+    assert!(matches!(&refused, Err(ManifestError::TooDeep { path }) if path.as_str() == deep(65)), "{refused:?}");
+    assert!(matches!(files(&[&deep(2048)]), Err(ManifestError::TooDeep { .. })), "nor can one be shared");
+}
+
+#[test]
+fn folders_are_counted_once_each_and_a_million_and_one_are_refused() {
+    // Each entry makes folders of its own, up to the greatest depth.
+    let entry = |number: usize, folders: usize| format!("{number:06}{}/f", "/d".repeat(folders - 1));
+    let whole = MAX_FOLDERS / (MAX_DEPTH - 1);
+    let rest = MAX_FOLDERS % (MAX_DEPTH - 1);
+    let mut paths: Vec<String> = (0..whole).map(|number| entry(number, MAX_DEPTH - 1)).collect();
+    paths.push(entry(whole, rest));
+    paths.push(entry(whole, rest) + "2");
+    let decoded = |paths: &[String]| decode_paths(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(decoded(&paths).is_ok());
+    paths.push(entry(whole + 1, 1));
+    assert_eq!(decoded(&paths).unwrap_err(), ManifestError::TooManyFolders);
+}
+
+proptest! {
+    #[test]
+    fn names_clash_where_their_folded_paths_do(
+        paths in proptest::collection::btree_set("[aAbß]{1,2}(/[aAbB]{1,2}){0,3}", 1..12),
+    ) {
+        let folded = |path: &str| path.split('/').map(fold_key).collect::<Vec<_>>().join("/");
+        // Every path, and every folder on the way to it, by its folded form.
+        let mut known = HashMap::new();
+        let mut is_fine = true;
+        for path in &paths {
+            for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
+                let name = (&path[..end], end == path.len());
+                let first = *known.entry(folded(name.0)).or_insert(name);
+                is_fine &= first == name;
+            }
+        }
+        let manifest = files(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        prop_assert_eq!(manifest.is_ok(), is_fine, "{:?}", manifest);
+    }
+}

@@ -97,7 +97,7 @@ impl Layout {
         let mut seen = HashSet::with_capacity(manifest.entries().len());
         for entry in manifest.entries() {
             // The manifest vouches that equal hashes have equal sizes.
-            if entry.size > 0 && seen.insert(entry.hash) {
+            if entry.size > 0 && seen.insert(&entry.hash) {
                 layout.push(entry.hash, entry.size);
             }
         }

@@ -274,3 +274,12 @@ fn where_folders_cannot_change_places_files_are_replaced_one_by_one() {
     assert_eq!(fs::read(thing.join("both")).unwrap(), b"x");
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn what_does_not_fit_on_the_disk_is_refused_with_both_numbers() {
+    let out = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    staging.check_room(1).unwrap();
+    let refused = staging.check_room(u64::MAX).unwrap_err();
+    assert!(matches!(&refused, StagingError::NoRoom { needed: u64::MAX, free, .. } if *free > 0), "{refused:?}");
+}
