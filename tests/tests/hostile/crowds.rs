@@ -16,7 +16,6 @@ use keyferry_proto::{
 };
 use keyferry_tests::{
     binary, content,
-    hostile::Peer,
     lab::{Lab, SOON},
     process::Keyferry,
 };
@@ -147,17 +146,6 @@ fn a_peer_that_says_more_than_its_request_gets_no_answer() -> Result<()> {
         ensure!(end.is_err() && read < LARGE, "{read} bytes were sent, and then {end:?}");
         Ok(())
     })
-}
-
-#[test]
-fn who_is_turned_away_is_told_that_the_node_is_busy() -> Result<()> {
-    let lab = Lab::new()?;
-    let peer = Peer::start_busy(61)?;
-    let outcome = lab.run("asker", ["ls", &peer.address_of("x").replace("/x?", "?")])?;
-    let failure = outcome.failure()?;
-    ensure!(failure.message == "that node is busy", "{failure:?}");
-    ensure!(failure.advice.as_deref().is_some_and(|advice| advice.contains("try again")), "{failure:?}");
-    Ok(())
 }
 
 #[test]
