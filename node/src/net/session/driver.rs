@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     counters::SessionCounters,
     error::{Breakage, SessionEnd},
+    frame_merger::{FrameMerger, UnreadStreams},
     stream::SessionStream,
 };
 
@@ -35,8 +36,11 @@ pub const MAX_INBOUND_STREAMS: usize = 24;
 const MAX_STREAMS: usize = 64;
 
 /// What a peer can make this node hold of data that nobody has read yet, in one session: 256 KiB for each of
-/// 64 streams, and the rest as windows that grow with the bandwidth-delay product.
+/// 64 streams, the rest as windows that grow with the bandwidth-delay product, and what is kept beside the bytes.
 pub const RECEIVE_MEMORY: usize = 32 * 1024 * 1024;
+
+/// What of that is kept beside the bytes, whatever the frames: small ones are put together.
+const FRAME_MEMORY: usize = 1024 * 1024;
 
 /// Bytes of one frame. A smaller one costs throughput: a frame costs a wake-up on each side and a system call. A greater
 /// one costs memory: the multiplexer queues up to 12 of a stream whose peer takes nothing in.
@@ -62,7 +66,7 @@ pub(super) struct DriverLinks {
 fn config() -> yamux::Config {
     let mut config = yamux::Config::default();
     config.set_max_num_streams(MAX_STREAMS);
-    config.set_max_connection_receive_window(Some(RECEIVE_MEMORY));
+    config.set_max_connection_receive_window(Some(RECEIVE_MEMORY - FRAME_MEMORY));
     config.set_split_send_size(FRAME_SIZE);
     config
 }
@@ -72,9 +76,11 @@ pub(super) async fn run<T>(io: T, mode: yamux::Mode, links: DriverLinks) -> Sess
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut conn = yamux::Connection::new(FrameJoiner::new(io), config(), mode);
+    let unread = UnreadStreams::default();
+    let mut conn = yamux::Connection::new(FrameJoiner::new(FrameMerger::new(io, unread.clone())), config(), mode);
     let mut end_asked = links.end_asked.clone();
-    let mut driver = SessionDriver { links, places: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)), waiting: None };
+    let mut driver =
+        SessionDriver { links, places: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)), waiting: None, unread };
     let own_end = tokio::select! {
         biased;
         end = asked(&mut end_asked) => return close(conn, end).await,
@@ -113,6 +119,7 @@ struct SessionDriver {
     places: Arc<Semaphore>,
     /// A request that the multiplexer had no room for yet.
     waiting: Option<OpenRequest>,
+    unread: UnreadStreams,
 }
 
 impl SessionDriver {
@@ -151,7 +158,7 @@ impl SessionDriver {
             match conn.poll_new_outbound(cx) {
                 Poll::Ready(Ok(stream)) => {
                     // Whoever asked may have gone; then the stream is dropped before the peer hears of it.
-                    let _ = request.reply.send(SessionStream::new(stream, request.place));
+                    let _ = request.reply.send(SessionStream::new(stream, request.place, self.unread.clone()));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(end_of(error)),
                 Poll::Pending => {
@@ -164,7 +171,12 @@ impl SessionDriver {
 
     /// Hands on a stream that the peer opened, or resets it by dropping it.
     fn take_in(&mut self, stream: yamux::Stream) {
-        let taken = self.places.clone().try_acquire_owned().ok().map(|place| SessionStream::new(stream, place));
+        let taken = self
+            .places
+            .clone()
+            .try_acquire_owned()
+            .ok()
+            .map(|place| SessionStream::new(stream, place, self.unread.clone()));
         if taken.is_none_or(|stream| self.links.inbound.try_send(stream).is_err()) {
             self.links.counters.streams_refused.add_one();
             tracing::debug!(limit = MAX_INBOUND_STREAMS, "a stream of the peer was refused");

@@ -14,6 +14,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
 };
 
+use super::frame_merger::UnreadStreams;
+
 /// A stream within a session. Dropping it without [`shutdown`](tokio::io::AsyncWriteExt::shutdown) resets it.
 ///
 /// The peer learns of a stream with the first byte that is written to it.
@@ -21,13 +23,16 @@ use tokio::{
 pub struct SessionStream {
     inner: yamux::Stream,
     write_closed: bool,
+    /// Where it is told what was read.
+    unread: UnreadStreams,
     /// Its place among the streams that a session may have at once.
     _place: OwnedSemaphorePermit,
 }
 
 impl SessionStream {
-    pub(super) fn new(inner: yamux::Stream, place: OwnedSemaphorePermit) -> Self {
-        Self { inner, write_closed: false, _place: place }
+    pub(super) fn new(inner: yamux::Stream, place: OwnedSemaphorePermit, unread: UnreadStreams) -> Self {
+        unread.open(inner.id().val());
+        Self { inner, write_closed: false, unread, _place: place }
     }
 }
 
@@ -39,6 +44,7 @@ impl AsyncRead for SessionStream {
         let this = &mut *self;
         let n = ready!(Pin::new(&mut this.inner).poll_read(cx, buf.initialize_unfilled()))?;
         buf.advance(n);
+        this.unread.read(this.inner.id().val(), n);
         // The multiplexer shows a reset as an end. As long as this side has not closed, a closed stream means a reset.
         if n == 0 && !this.write_closed && this.inner.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -60,6 +66,12 @@ impl AsyncWrite for SessionStream {
         ready!(Pin::new(&mut self.inner).poll_close(cx))?;
         self.write_closed = true;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for SessionStream {
+    fn drop(&mut self) {
+        self.unread.close(self.inner.id().val());
     }
 }
 
