@@ -46,7 +46,7 @@ pub(super) struct FetchPlan {
     pub(super) manifest: Option<Manifest>,
     staging: Staging,
     store: Store,
-    places: Places,
+    places: FilePlaces,
     /// Where a file that is no collection is staged.
     blob_path: PathBuf,
 }
@@ -76,7 +76,7 @@ impl FetchPlan {
             root,
             format: ContentFormat::Blob,
             root_size: size,
-            places: Places::of_blob(size == 0),
+            places: FilePlaces::of_blob(size == 0),
             blob_path: staging.blob_path(),
             layout,
             manifest: None,
@@ -99,7 +99,7 @@ impl FetchPlan {
         // A manifest is in memory once.
         drop(manifest_bytes);
         let layout = Layout::collection(root, root_size, &manifest)?;
-        let places = Places::of_collection(&layout, &manifest);
+        let places = FilePlaces::of_collection(&layout, &manifest);
         Ok(Self {
             root,
             format: ContentFormat::Collection,
@@ -381,7 +381,7 @@ impl FetchPlan {
 
 /// Which files become of each item: numbers of entries of the manifest, in one list, since there may be a million.
 #[derive(Debug)]
-struct Places {
+struct FilePlaces {
     files: Vec<u32>,
     /// Where those of each item end.
     ends: Vec<u32>,
@@ -389,7 +389,7 @@ struct Places {
     empty: Vec<u32>,
 }
 
-impl Places {
+impl FilePlaces {
     fn of_blob(is_empty: bool) -> Self {
         Self { files: vec![0], ends: vec![1], empty: if is_empty { vec![0] } else { Vec::new() } }
     }
