@@ -145,9 +145,10 @@ pub mod control {
     pub use crate::node::{
         MAX_PINGS,
         api::{
-            CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FilteringInfo,
-            Finding, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
-            RelayInfo, RootInfo, RootState, SeenAddr, StageName, StunInfo, TrafficInfo, TurnInfo, Verdict,
+            CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FetcherInfo,
+            FilteringInfo, Finding, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged,
+            PortMappingInfo, Reach, RelayInfo, RootInfo, RootState, SeenAddr, ShareInfo, StageName, StunInfo,
+            TrafficInfo, TurnInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

@@ -133,6 +133,11 @@ pub enum Action {
         #[command(subcommand)]
         action: StoreAction,
     },
+    /// List what this node offers, to whom, and who has fetched how much of it.
+    ///
+    /// What is stored here and offered to nobody is in `keyferry store ls`.
+    #[command(after_help = "Example:\n  keyferry shares")]
+    Shares,
     /// Show the state of the node of this data folder.
     #[command(after_help = "Example:\n  keyferry status --json")]
     Status,

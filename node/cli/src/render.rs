@@ -23,7 +23,7 @@ pub use self::{
 use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
     Audience, ContentFormat, Entry, Fetched, NodeKey, PathInfo, Shared, Waiting,
-    control::{Event, Failure, RootInfo, RootState},
+    control::{ContactInfo, Event, Failure, FetcherInfo, RootInfo, RootState, ShareInfo},
 };
 
 /// What the rendering needs to know beside the event.
@@ -114,6 +114,9 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         }
         Event::Diagnosed(found) => Shown::Result(diagnosis_text(found)),
         Event::Status(status) => Shown::Result(status_text(status)),
+        Event::Share(share) => Shown::Result(share_lines(share)),
+        Event::Shares { count: 0 } => Shown::Notice("nothing is offered to anybody".to_owned()),
+        Event::Shares { count } => Shown::Notice(plural(*count, "item", "items")),
         Event::Root(root) => Shown::Result(root_lines(root)),
         Event::Roots { count: 0 } => Shown::Notice("nothing is stored here yet".to_owned()),
         Event::Roots { count } => Shown::Notice(plural(*count, "item", "items")),
@@ -268,6 +271,22 @@ fn root_lines(root: &RootInfo) -> String {
         None => "a copy in the data folder".to_owned(),
     };
     format!("{}  {name}\n    {}\n    {place}\n", content_columns(root.format, root.size, root.files), root.hash)
+}
+
+fn share_lines(share: &ShareInfo) -> String {
+    let mut text = root_lines(&share.root);
+    for ContactInfo { node, name } in &share.named_contacts {
+        text = text.replace(&safe(node), &safe(name));
+    }
+    for FetcherInfo { node, contact, bytes, .. } in &share.fetched {
+        let whom = match (contact, node) {
+            (Some(name), _) => safe(name),
+            (None, Some(node)) => safe(node),
+            (None, None) => "others, or by its hash".to_owned(),
+        };
+        let _ = writeln!(text, "    sent to {whom}: {}", size(*bytes));
+    }
+    text
 }
 
 /// Size and number of files in columns of fixed width, so that lines can be shown as they come.

@@ -103,6 +103,7 @@ impl Run<'_> {
                 };
                 self.once(command, Need::Folder).await
             }
+            Action::Shares => self.once(Command::Shares, Need::Folder).await,
             Action::Status => self.once(Command::Status, Need::Folder).await,
             Action::Store { action } => self.once(store_command(action), Need::Folder).await,
             // These need no node, and are done before there is a run.

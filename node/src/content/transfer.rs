@@ -5,6 +5,7 @@
 mod attempt;
 mod context;
 pub mod fetch;
+pub mod fetchers;
 mod ledger;
 mod patience;
 mod plan;

@@ -94,6 +94,8 @@ pub enum Command {
     Doctor,
     /// Describe the running node.
     Status,
+    /// List what this node offers, to whom, and who has fetched it.
+    Shares,
     /// List what the store holds.
     StoreList,
     /// Drop a root from the store (files that it is served from in place are left alone).
@@ -183,6 +185,13 @@ pub enum Event {
     Diagnosed(Box<Diagnosis>),
     /// The state of the node.
     Status(Box<Status>),
+    /// Something that this node offers.
+    Share(ShareInfo),
+    /// What this node offers has been listed.
+    Shares {
+        /// How much there is.
+        count: u64,
+    },
     /// One root of the store.
     Root(RootInfo),
     /// The roots have been listed.
@@ -263,6 +272,7 @@ impl Event {
             | Event::Pinged(_)
             | Event::Diagnosed(_)
             | Event::Status(_)
+            | Event::Shares { .. }
             | Event::Roots { .. }
             | Event::Removed { .. }
             | Event::Verified { .. }
@@ -280,6 +290,7 @@ impl Event {
             | Event::Entry(_)
             | Event::PingStage(_)
             | Event::PingReply(_)
+            | Event::Share(_)
             | Event::Root(_)
             | Event::Verifying { .. }
             | Event::Damaged { .. }
@@ -415,6 +426,31 @@ impl RootInfo {
             RootState::Seeded | RootState::Kept => None,
         }
     }
+}
+
+/// Something that a node offers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ShareInfo {
+    /// What it is, and to whom it is offered.
+    #[serde(flatten)]
+    pub root: RootInfo,
+    /// Those contacts whom it is offered to by their key.
+    pub named_contacts: Vec<ContactInfo>,
+    /// Who was sent how much of this content, under whatever name; who got most comes first.
+    pub fetched: Vec<FetcherInfo>,
+}
+
+/// Who was sent how much of something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetcherInfo {
+    /// The node's key, as text; none for all together who are not counted one by one, or had no more than the hash.
+    pub node: Option<String>,
+    /// The node's name, if it is a contact.
+    pub contact: Option<String>,
+    /// Bytes, proofs and all.
+    pub bytes: u64,
+    /// When the last of them were sent: seconds since 1970 (UTC).
+    pub last: u64,
 }
 
 /// A node that the user knows.

@@ -15,6 +15,7 @@ use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     address::{Address, ShareName},
     hash::ContentHash,
+    identity::NodeKey,
 };
 use libp2p::Multiaddr;
 use tokio::sync::mpsc;
@@ -22,18 +23,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node,
-    api::{Command, Event, Failure, PingStage, RelayInfo, RootInfo, Shared, Status, TrafficInfo},
+    api::{
+        Command, ContactInfo, Event, Failure, FetcherInfo, PingStage, RelayInfo, RootInfo, ShareInfo, Shared, Status,
+        TrafficInfo,
+    },
     runner::Runner,
 };
 use crate::{
-    base::traffic::ByteCount,
+    base::{
+        data_dir::{ContactList, ContactsFile},
+        traffic::ByteCount,
+    },
     connect::trace::{PathSink, StepSink, TraceStep},
     content::{
         store::{
             Audience, Damage, ImportMode, Migrated, Root, RootOrigin, RootState, Store, UNFINISHED_GRACE,
             VerifyProgress,
         },
-        transfer::staging::Destination,
+        transfer::{fetchers::SentOfRoot, staging::Destination},
     },
     net::path::host_candidates,
     node::network::Online,
@@ -131,6 +138,7 @@ impl Node {
                 tell(events, Event::Status(Box::new(self.status()))).await;
                 Ok(())
             }
+            Command::Shares => self.shares(events).await,
             Command::StoreList => self.store_list(events).await,
             Command::StoreRemove { what } => self.store_remove(what, events).await,
             Command::StoreVerify => self.store_verify(events, cancel).await,
@@ -243,6 +251,21 @@ impl Node {
             true => self.tell_of_changed_roots(),
             false => return Err(Error::NotOfferedHere { hash }),
         }
+        Ok(())
+    }
+
+    async fn shares(&self, events: &Events) -> Result<(), Error> {
+        let file = ContactsFile::of(self.home.root());
+        let contacts = self.quick(move |_| file.read()).await?;
+        let offered = self.store.roots().into_iter().filter(|root| root.state != RootState::Kept);
+        let mut count = 0;
+        for root in offered {
+            let fetched = fetchers(&self.server.sent_of(&root.hash), &contacts);
+            let named_contacts = named_contacts(&root, &contacts);
+            tell(events, Event::Share(ShareInfo { root: root_info(root), named_contacts, fetched })).await;
+            count += 1;
+        }
+        tell(events, Event::Shares { count }).await;
         Ok(())
     }
 
@@ -412,6 +435,26 @@ fn root_info(root: Root) -> RootInfo {
         RootOrigin::Copied => None,
     };
     RootInfo { state: root.state, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
+}
+
+fn named_contacts(root: &Root, contacts: &ContactList) -> Vec<ContactInfo> {
+    let RootState::Shared { audience: Audience::Only(invited), .. } = &root.state else { return Vec::new() };
+    let contact = |node: &NodeKey| {
+        contacts.name_of(node).map(|name| ContactInfo { node: node.to_string(), name: name.to_string() })
+    };
+    invited.nodes().iter().filter_map(contact).collect()
+}
+
+fn fetchers(sent: &SentOfRoot, contacts: &ContactList) -> Vec<FetcherInfo> {
+    let one_by_one = sent.nodes().into_iter().map(|to| FetcherInfo {
+        node: Some(to.node.to_string()),
+        contact: contacts.name_of(&to.node).map(ToString::to_string),
+        bytes: to.sent.bytes,
+        last: to.sent.last.0,
+    });
+    let others = sent.others();
+    let others = FetcherInfo { node: None, contact: None, bytes: others.bytes, last: others.last.0 };
+    one_by_one.chain((others.bytes > 0).then_some(others)).collect()
 }
 
 /// What its owner has to know of a node that shared and served everything before.

@@ -148,6 +148,29 @@ fn a_standing_share_changes_when_it_is_shared_again() -> Result<()> {
 }
 
 #[test]
+fn what_is_offered_is_listed_with_who_was_sent_how_much_with_and_without_a_node() -> Result<()> {
+    let scene = Scene::new()?;
+    let ada = scene.id("ada")?;
+    scene.lab.run("sharer", ["contacts", "add", &ada, "Ada"])?;
+    let film = scene.share_film(&["Ada"])?;
+    scene.lab.run("sharer", ["unshare", "open"])?;
+    ensure!(scene.gets("ada", &film, By::Name)?.is_ok());
+    let shares = || {
+        let outcome = scene.lab.run("sharer", ["shares"])?;
+        let [Event::Share(share), Event::Shares { count: 1 }] = &outcome.events[..] else { bail!("{outcome:?}") };
+        ensure!(share.root.hash == film.hash && share.named_contacts[0].name == "Ada", "{share:?}");
+        let [by] = &share.fetched[..] else { bail!("{share:?}") };
+        ensure!(by.contact.as_deref() == Some("Ada") && by.node.as_ref() == Some(&ada), "{share:?}");
+        Ok(by.bytes)
+    };
+    let running = shares()?;
+    ensure!(running >= 300_000, "{running}");
+    scene.sharer.stop(SOON)?;
+    ensure!(shares()? == running, "kept over a restart");
+    Ok(())
+}
+
+#[test]
 fn an_unannounced_share_is_had_by_its_address_and_not_by_its_hash_alone() -> Result<()> {
     let scene = Scene::new()?;
     let film = scene.lab.path("film");

@@ -108,6 +108,37 @@ Fetched /tmp/holiday: folder, 12 files, 1.00 GiB
 }
 
 #[test]
+fn a_share_says_to_whom_it_is_offered_and_who_was_sent_how_much() {
+    let node: keyferry::NodeKey = NODE.parse().unwrap();
+    let audience = Audience::Only(keyferry::Invited::new(true, vec![node]).unwrap());
+    let root = RootInfo {
+        state: RootState::Shared { name: "film".parse().unwrap(), audience },
+        hash: ContentHash::EMPTY,
+        format: ContentFormat::Blob,
+        size: 5,
+        files: 1,
+        path: None,
+    };
+    let sent = |node: Option<&str>, contact: Option<&str>, bytes| FetcherInfo {
+        node: node.map(str::to_owned),
+        contact: contact.map(str::to_owned),
+        bytes,
+        last: 1,
+    };
+    let share = Event::Share(ShareInfo {
+        root,
+        named_contacts: vec![ContactInfo { node: NODE.to_owned(), name: "Ada".to_owned() }],
+        fetched: vec![sent(Some(NODE), Some("Ada"), 2048), sent(None, None, 5)],
+    });
+    let text = result(&share);
+    assert!(text.contains("film  (shared with contacts, Ada)\n"), "{text}");
+    assert!(text.ends_with("    sent to Ada: 2.00 KiB\n    sent to others, or by its hash: 5 bytes\n"), "{text}");
+    // It is one line of JSON, from which the same can be read.
+    let read: Event = serde_json::from_str(&share.to_line()).unwrap();
+    assert_eq!(result(&read), text);
+}
+
+#[test]
 fn get_of_what_is_here_already_says_so() {
     let fetched = Fetched {
         format: ContentFormat::Blob,

@@ -34,6 +34,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::fetchers::{Fetchers, SentOfRoot};
 use crate::{
     base::{
         counters::{Counter, counters},
@@ -76,6 +77,7 @@ pub struct ContentServer {
     secret: NodeSecret,
     contacts: KnownContacts,
     limits: Arc<ServeLimits>,
+    fetchers: Fetchers,
     counters: Arc<ServeCounters>,
     sent_bytes: Arc<Counter>,
 }
@@ -198,7 +200,16 @@ impl ContentServer {
             folders: Mutex::default(),
             signed: Mutex::default(),
         };
-        Self { store, secret, contacts, limits: Arc::new(limits), counters: Arc::default(), sent_bytes: Arc::default() }
+        let fetchers = Fetchers::of(&store);
+        Self {
+            fetchers,
+            store,
+            secret,
+            contacts,
+            limits: Arc::new(limits),
+            counters: Arc::default(),
+            sent_bytes: Arc::default(),
+        }
     }
 
     /// Serves one more session, in which nothing is answered but what it was made for.
@@ -225,6 +236,11 @@ impl ContentServer {
     /// Content bytes handed to sessions so far.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.get()
+    }
+
+    /// What was sent of a root, and to whom, over restarts.
+    pub fn sent_of(&self, root: &ContentHash) -> SentOfRoot {
+        self.fetchers.sent_of(root)
     }
 
     /// What has been served so far.
@@ -348,22 +364,25 @@ impl SessionServer {
     /// Reads on a blocking thread, a few pieces ahead of the network.
     async fn send_content(&self, stream: &mut AnswerStream<'_>, request: ContentRequest) -> Result<(), ServeError> {
         let withdrawn = self.withdrawn(request.root);
-        let Some(format) = self.offered(&request.root).await else {
+        let asker = self.asker().await;
+        let Some(format) = self.server.store.offered(&request.root, &asker) else {
             self.server.counters.not_found.add_one();
             return send(stream, &ContentReply::Refused(Refusal::NotFound).to_frame()).await;
         };
         let (pieces, mut ready) = mpsc::channel(PIECES_AHEAD);
         let (empties, returned) = mpsc::channel(PIECES_AHEAD + 1);
-        let server = self.server.clone();
+        let (server, root) = (self.server.clone(), request.root);
         let producer = tokio::task::spawn_blocking(move || {
             let mut answer = ContentAnswer { server, pieces, returned, piece: Vec::new() };
             answer.produce(&request, format)
         });
-        let sent_bytes = &self.server.sent_bytes;
+        let ContentServer { sent_bytes, fetchers, .. } = &self.server;
+        let fetched = fetchers.sending(root, asker);
         let sending = async {
             while let Some(mut piece) = ready.recv().await {
                 send(stream, &piece).await?;
                 sent_bytes.add(piece.len() as u64);
+                fetched.note(piece.len() as u64);
                 piece.clear();
                 // A full channel only means that the producer has buffers enough.
                 let _ = empties.try_send(piece);
