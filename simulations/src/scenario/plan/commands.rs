@@ -18,9 +18,10 @@ use crate::scenario::{
 pub(crate) const MAX_WORDS: usize = 64;
 
 /// What `keyferry` can be told to do.
-pub(crate) const COMMANDS: [&str; 14] = [
+pub(crate) const COMMANDS: [&str; 15] = [
     "share",
     "unshare",
+    "shares",
     "get",
     "ls",
     "ping",

@@ -14,12 +14,15 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 29] = [
+pub(crate) const EVENTS: [&str; 32] = [
     "identity",
     "notice",
     "importing",
     "shared",
     "unshared",
+    "withdrawn",
+    "share",
+    "shares",
     "stage",
     "connected",
     "fetching",
