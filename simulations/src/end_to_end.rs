@@ -112,7 +112,8 @@ fn fetch_by_hash(lab: &Lab, address: &str, source: &Path, shared: &Shared) -> Re
 fn fetch(lab: &Lab, node: &str, address: &str, source: &Path, shared: &Shared, what: &str) -> Result<Row> {
     let out = lab.path(format!("{node}-out"));
     fs::create_dir_all(&out)?;
-    let (fetched, took, receiver) = lab.get(node, address, &out)?;
+    // Others fetch from whoever seeds.
+    let (fetched, took, receiver) = lab.get_to_seed(node, address, &out)?;
     let files = content::same(source, &fetched.path)?;
     ensure!(files == shared.files && fetched.size == shared.size, "{fetched:?} is not {shared:?}");
     Ok(Row {

@@ -105,12 +105,28 @@ impl Lab {
         into: &Path,
     ) -> Result<(Fetched, Duration, Usage)> {
         let began = Instant::now();
-        let process = self.start_get(node, address, into)?;
-        let sampler = Sampler::start(process.pid());
-        let outcome = process.finish()?;
-        let took = began.elapsed();
-        Ok((outcome.fetched()?.clone(), took, sampler.usage()))
+        measured(self.start_get(node, address, into)?, began)
     }
+
+    /// The same, of a node that offers to others what it has fetched.
+    pub(crate) fn get_to_seed(
+        &self,
+        node: &str,
+        address: impl std::fmt::Display,
+        into: &Path,
+    ) -> Result<(Fetched, Duration, Usage)> {
+        let (began, address) = (Instant::now(), address.to_string());
+        let words = ["get", "--seed", &address, "-o"].map(OsStr::new);
+        measured(self.start(node, words.into_iter().chain([into.as_os_str()]))?, began)
+    }
+}
+
+/// What a `get` that began then has fetched, once it has ended, with the time and what it used.
+fn measured(get: Process, began: Instant) -> Result<(Fetched, Duration, Usage)> {
+    let sampler = Sampler::start(get.pid());
+    let outcome = get.finish()?;
+    let took = began.elapsed();
+    Ok((outcome.fetched()?.clone(), took, sampler.usage()))
 }
 
 /// The binary that was built beside this one, or `KEYFERRY_BIN`.
