@@ -117,7 +117,7 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Share(share) => Shown::Result(share_lines(share)),
         Event::Shares { count: 0 } => Shown::Notice("nothing is offered to anybody".to_owned()),
         Event::Shares { count } => Shown::Notice(plural(*count, "item", "items")),
-        Event::Root(root) => Shown::Result(root_lines(root)),
+        Event::Root(root) => Shown::Result(root_lines(root, &[])),
         Event::Roots { count: 0 } => Shown::Notice("nothing is stored here yet".to_owned()),
         Event::Roots { count } => Shown::Notice(plural(*count, "item", "items")),
         Event::Removed { hash } => Shown::Result(format!("dropped {hash}\n")),
@@ -260,9 +260,21 @@ fn entry_line(entry: &Entry) -> String {
     format!("{}  {}\n", content_columns(entry.format, entry.size, entry.files), safe(entry.name.as_str()))
 }
 
-fn root_lines(root: &RootInfo) -> String {
+/// `contacts` are the names of nodes that an audience may name.
+fn root_lines(root: &RootInfo, contacts: &[ContactInfo]) -> String {
+    let named = |node: &NodeKey| {
+        let key = node.to_string();
+        let contact = contacts.iter().find(|contact| contact.node == key);
+        contact.map_or(key, |contact| safe(&contact.name))
+    };
     let name = match &root.state {
-        RootState::Shared { name, audience } => format!("{}  (shared with {audience})", safe(name.as_str())),
+        RootState::Shared { name, audience } => {
+            let whom = match audience {
+                Audience::Everyone { .. } => audience.to_string(),
+                Audience::Only(invited) => invited.in_words(named),
+            };
+            format!("{}  (shared with {whom})", safe(name.as_str()))
+        }
         RootState::Seeded => "(seeded: given to whoever has its hash)".to_owned(),
         RootState::Kept => "(kept: given to nobody)".to_owned(),
     };
@@ -274,10 +286,7 @@ fn root_lines(root: &RootInfo) -> String {
 }
 
 fn share_lines(share: &ShareInfo) -> String {
-    let mut text = root_lines(&share.root);
-    for ContactInfo { node, name } in &share.named_contacts {
-        text = text.replace(&safe(node), &safe(name));
-    }
+    let mut text = root_lines(&share.root, &share.named_contacts);
     for FetcherInfo { node, contact, bytes, .. } in &share.fetched {
         let whom = match (contact, node) {
             (Some(name), _) => safe(name),

@@ -9,20 +9,18 @@ use std::{
 };
 
 use futures::FutureExt;
-use keyferry_ice::{FrameReader, MAX_MESSAGE_LEN, frame};
+use keyferry_ice::frame;
 use stun_types::{
     message::{BINDING, Message, MessageWriteVec},
     prelude::*,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::Mutex,
-};
+use tokio::{io::AsyncWriteExt, sync::Mutex};
 
 use crate::{
     net::{
         path::{Connect, PathKind, PathScope, PathStream, RelayReason, RelayWay},
         port::Port,
+        stun::read,
     },
     reach::turn_client::{AddressFamily, Connector, Lease, RelayAllocator},
 };
@@ -104,18 +102,10 @@ async fn begin_with_check(stream: &mut PathStream) -> io::Result<()> {
     let framed = frame(&request).ok_or_else(no_check)?;
     stream.write_all(&framed).await?;
     stream.flush().await?;
-    let mut reader = FrameReader::new();
-    let mut buffer = [0; MAX_MESSAGE_LEN];
-    let answer = loop {
-        let wanted = reader.wanted();
-        let read = stream.read(&mut buffer[..wanted]).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some(answer) = reader.push(&buffer[..read]).map_err(|_| no_check())? {
-            break answer;
-        }
-    };
+    let answer = read::framed(stream).await.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => no_check(),
+        _ => error,
+    })?;
     let asked = Message::from_bytes(&request).map_err(|_| no_check())?;
     match Message::from_bytes(&answer) {
         Ok(answer) if answer.is_response() && answer.transaction_id() == asked.transaction_id() => Ok(()),
@@ -125,7 +115,7 @@ async fn begin_with_check(stream: &mut PathStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
     use crate::reach::turn_client::test_relay::{no_relays, test_relay};

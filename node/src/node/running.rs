@@ -15,7 +15,7 @@ use super::{Error, NodeConfig, api::NodeAddress};
 use crate::{
     base::data_dir::{AdmissionPolicy, ContactsFile, Home, KnownContacts},
     content::{
-        store::{Migrated, Store},
+        store::{Migrated, Store, StoreError},
         transfer::serve::ContentServer,
     },
     node::network::Online,
@@ -62,13 +62,16 @@ impl Node {
     ///
     /// If the store cannot be opened, or the port cannot be used.
     pub async fn start(home: Home, secret: NodeSecret, config: NodeConfig) -> Result<Arc<Self>, Error> {
-        let root = home.root().to_owned();
-        let (store, report) = tokio::task::spawn_blocking(move || Store::open(&root)).await??;
+        let (root, own) = (home.root().to_owned(), secret.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let (store, report) = Store::open(&root)?;
+            let server = ContentServer::new(store.clone(), own, KnownContacts::of(ContactsFile::of(&root)));
+            Ok::<_, StoreError>((store, server, report))
+        });
+        let (store, server, report) = opened.await??;
         if let Some(aside) = report.set_aside {
             tracing::warn!(aside = %aside.display(), "the index was damaged; it was set aside and made anew");
         }
-        let server =
-            ContentServer::new(store.clone(), secret.clone(), KnownContacts::of(ContactsFile::of(home.root())));
         let roots_changed = Arc::new(Notify::new());
         let online = match config.offline {
             true => None,

@@ -117,6 +117,12 @@ impl Invited {
         &self.nodes
     }
 
+    /// All of them in words, with these names for those that are named.
+    pub fn in_words(&self, name: impl Fn(&NodeKey) -> String) -> String {
+        let contacts = self.contacts.then(|| "contacts".to_owned());
+        contacts.into_iter().chain(self.nodes.iter().map(name)).collect::<Vec<_>>().join(", ")
+    }
+
     fn includes(&self, key: &NodeKey, is_contact: bool) -> bool {
         (self.contacts && is_contact) || self.nodes.contains(key)
     }
@@ -135,11 +141,7 @@ impl fmt::Display for Audience {
         match self {
             Self::Everyone { announced: true, .. } => f.write_str("everyone"),
             Self::Everyone { announced: false, .. } => f.write_str("everyone who has the address"),
-            Self::Only(Invited { contacts: true, nodes }) if nodes.is_empty() => f.write_str("contacts"),
-            Self::Only(Invited { contacts, nodes }) => {
-                let nodes = nodes.iter().map(NodeKey::to_string).collect::<Vec<_>>().join(", ");
-                write!(f, "{}{nodes}", if *contacts { "contacts, " } else { "" })
-            }
+            Self::Only(invited) => f.write_str(&invited.in_words(NodeKey::to_string)),
         }
     }
 }

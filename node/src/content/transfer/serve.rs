@@ -5,16 +5,17 @@
 //!
 //! What it is not: a keeper of sessions (`crate::net::session`), or of what is shared (`crate::content::store`).
 
+mod descriptions;
+mod signed_entries;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
     future::{Future, pending},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use keyferry_proto::{
-    address::ShareName,
     catalogue::{CatalogueEntry, SignedEntry},
     dialling::Sought,
     hash::{ContentFormat, ContentHash},
@@ -34,6 +35,10 @@ use tokio::{
     time::timeout,
 };
 
+use self::{
+    descriptions::{Described, DescribedFolders},
+    signed_entries::SignedEntries,
+};
 use super::fetchers::{Fetchers, SentOfRoot};
 use crate::{
     base::{
@@ -60,9 +65,6 @@ const ANSWER_PLACES: PlaceLimits =
 const PLACE_PATIENCE: Duration = Duration::from_secs(20);
 /// Requests of one session that are answered or wait; a fetch has one at a time.
 const MAX_REQUESTS_OF_SESSION: usize = 16;
-/// How long the description of a folder is kept after it was asked for, and of how many: each may have been read from 64 MiB.
-const DESCRIBED_FOR: Duration = Duration::from_secs(60);
-const MAX_DESCRIBED: usize = 4;
 /// How often it is looked whether a peer that is sent content is still a contact: somebody else may edit that file.
 const LOOK_AT_CONTACTS_EVERY: Duration = Duration::from_secs(1);
 /// Data is handed to the session in pieces of about this many bytes.
@@ -110,25 +112,6 @@ struct ServeLimits {
     /// Folders that are being sent: their lists of files are large, and many peers may ask for the same one.
     folders: Mutex<DescribedFolders>,
     signed: Mutex<SignedEntries>,
-}
-
-/// How folders are described, as long as somebody is sent one, and the last few for a while longer.
-#[derive(Debug, Default)]
-struct DescribedFolders {
-    in_use: HashMap<ContentHash, Weak<Described>>,
-    recent: VecDeque<(Instant, ContentHash, Arc<Described>)>,
-}
-
-/// The entries of the catalogue as they were signed: a signature is work, and the same entry is asked for again and again.
-#[derive(Debug, Default)]
-struct SignedEntries(HashMap<ShareName, (CatalogueEntry, SignedEntry)>);
-
-/// How content is described to whoever asks for it.
-#[derive(Debug)]
-struct Described {
-    format: ContentFormat,
-    size: u64,
-    layout: Layout,
 }
 
 counters! {
@@ -192,7 +175,7 @@ enum ServeError {
 }
 
 impl ContentServer {
-    /// Makes a server.
+    /// Makes a server. Reads from the disk who was sent how much so far.
     pub fn new(store: Store, secret: NodeSecret, contacts: KnownContacts) -> Self {
         let limits = ServeLimits {
             uploads: Places::new(UPLOAD_PLACES),
@@ -396,19 +379,18 @@ impl SessionServer {
         }
     }
 
-    /// Ends when a content is not offered to the peer any more. Changes count from the call on.
+    /// Ends when a content that is offered to the peer is so no more. Changes count from the call on.
     fn withdrawn(&self, root: ContentHash) -> impl Future<Output = ()> + '_ {
         let mut roots = self.server.store.watch_roots();
         async move {
-            while self.offered(&root).await.is_some() {
+            loop {
                 // It fails only without a store, which this side holds.
                 let _ = timeout(LOOK_AT_CONTACTS_EVERY, roots.changed()).await;
+                if self.server.store.offered(&root, &self.asker().await).is_none() {
+                    return;
+                }
             }
         }
-    }
-
-    async fn offered(&self, root: &ContentHash) -> Option<ContentFormat> {
-        self.server.store.offered(root, &self.asker().await)
     }
 }
 
@@ -457,48 +439,6 @@ impl ServeLimits {
         let described = Arc::new(Described { format: ContentFormat::Collection, size, layout });
         folders.insert(*root, &described, Instant::now());
         Ok(Some(described))
-    }
-}
-
-impl DescribedFolders {
-    fn get(&mut self, root: &ContentHash, now: Instant) -> Option<Arc<Described>> {
-        self.recent.retain(|(since, ..)| now.saturating_duration_since(*since) < DESCRIBED_FOR);
-        let described = self.in_use.get(root)?.upgrade()?;
-        self.keep(*root, &described, now);
-        Some(described)
-    }
-
-    fn insert(&mut self, root: ContentHash, described: &Arc<Described>, now: Instant) {
-        self.in_use.retain(|_, other| other.strong_count() > 0);
-        self.in_use.insert(root, Arc::downgrade(described));
-        self.keep(root, described, now);
-    }
-
-    fn keep(&mut self, root: ContentHash, described: &Arc<Described>, now: Instant) {
-        self.recent.retain(|(_, other, _)| *other != root);
-        self.recent.truncate(MAX_DESCRIBED - 1);
-        self.recent.push_front((now, root, Arc::clone(described)));
-    }
-}
-
-impl SignedEntries {
-    fn get(&mut self, entry: CatalogueEntry, sign: impl FnOnce(&CatalogueEntry) -> SignedEntry) -> SignedEntry {
-        if let Some((known, signed)) = self.0.get(&entry.name)
-            && *known == entry
-        {
-            return signed.clone();
-        }
-        let signed = sign(&entry);
-        self.0.insert(entry.name.clone(), (entry, signed.clone()));
-        signed
-    }
-
-    /// Forgets what is not shared any more, once that is as much as what is.
-    fn forget_all_but(&mut self, roots: &[Root]) {
-        if self.0.len() > 2 * roots.len() {
-            let names: HashSet<_> = roots.iter().filter_map(Root::name).collect();
-            self.0.retain(|name, _| names.contains(name));
-        }
     }
 }
 
@@ -615,49 +555,5 @@ impl ContentAnswer {
     fn note_changed(&self, error: &dyn std::error::Error) {
         self.server.counters.changed_sources.add_one();
         tracing::warn!(%error, "a shared file is not what was shared");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(name: &str, size: u64) -> CatalogueEntry {
-        let hash = ContentHash::of(name.as_bytes());
-        CatalogueEntry { name: name.parse().unwrap(), hash, format: ContentFormat::Blob, size, files: 1 }
-    }
-
-    #[test]
-    fn an_entry_is_signed_once_and_again_when_it_is_another() {
-        let (secret, mut entries, mut signed) = (NodeSecret::from_bytes(&[1; 32]), SignedEntries::default(), 0);
-        let mut ask = |size| {
-            entries.get(entry("file", size), |entry| {
-                signed += 1;
-                SignedEntry::sign(entry, &secret)
-            })
-        };
-        let first = ask(1);
-        assert!((0..100).all(|_| ask(1) == first));
-        assert_ne!(ask(2), first);
-        assert_eq!(signed, 2);
-    }
-
-    #[test]
-    fn the_last_few_folders_stay_described_for_a_minute_and_no_more_than_those() {
-        let (mut folders, now) = (DescribedFolders::default(), Instant::now());
-        let describe = |number: u8| {
-            let root = ContentHash::of(&[number]);
-            let layout = Layout::blob(root, 1).unwrap();
-            (root, Arc::new(Described { format: ContentFormat::Collection, size: 1, layout }))
-        };
-        for number in 0..=4 {
-            let (root, described) = describe(number);
-            folders.insert(root, &described, now);
-        }
-        let is_described = |folders: &mut DescribedFolders, number, at| folders.get(&describe(number).0, at).is_some();
-        assert!(!is_described(&mut folders, 0, now) && is_described(&mut folders, 1, now));
-        assert!(is_described(&mut folders, 4, now + DESCRIBED_FOR / 2));
-        assert!(!is_described(&mut folders, 1, now + DESCRIBED_FOR));
-        assert!(is_described(&mut folders, 4, now + DESCRIBED_FOR));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use keyferry_ice::MAX_MESSAGE_LEN;
+use keyferry_ice::{FrameReader, MAX_MESSAGE_LEN};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 const HEADER_LEN: usize = 20;
@@ -39,6 +39,23 @@ pub(crate) async fn first(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<F
     message.resize(len, 0);
     stream.read_exact(&mut message[have..]).await?;
     Ok(First::Framed(message))
+}
+
+/// Reads a message behind its RFC 4571 length, which is not in the result: an ICE check, or an answer to one.
+pub(crate) async fn framed(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut reader = FrameReader::new();
+    let mut buffer = [0; MAX_MESSAGE_LEN];
+    loop {
+        let wanted = reader.wanted();
+        let read = stream.read(&mut buffer[..wanted]).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let message = reader.push(&buffer[..read]);
+        if let Some(message) = message.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+            return Ok(message);
+        }
+    }
 }
 
 /// Reads the next plain message.

@@ -6,15 +6,16 @@
 
 use std::{io, time::Duration};
 
-use keyferry_ice::{FrameReader, MAX_MESSAGE_LEN, frame};
+use keyferry_ice::frame;
 use keyferry_turn::server::is_check;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
 use super::flow::{Flow, Quantum};
+use crate::net::stun::read;
 
 /// How long both sides may take. Agents begin as soon as they are connected.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,18 +50,10 @@ async fn one(
     mut to: impl AsyncWrite + Unpin,
     flow: &Flow<'_>,
 ) -> Result<(), NotJoined> {
-    let mut reader = FrameReader::new();
-    let mut buffer = [0; MAX_MESSAGE_LEN];
-    let message = loop {
-        let wanted = reader.wanted();
-        let read = from.read(&mut buffer[..wanted]).await?;
-        if read == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        if let Some(message) = reader.push(&buffer[..read]).map_err(|_| NotJoined::Unchecked)? {
-            break message;
-        }
-    };
+    let message = read::framed(&mut from).await.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => NotJoined::Unchecked,
+        _ => NotJoined::Broken(error),
+    })?;
     let framed = frame(&message).filter(|_| is_check(&message)).ok_or(NotJoined::Unchecked)?;
     flow.admit(framed.len()).await;
     to.write_all(&framed).await?;
