@@ -73,6 +73,8 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Notice { message } => Shown::Notice(safe(message)),
         Event::Stage { message } => Shown::Stage(safe(message)),
         Event::Connected(path) => Shown::Notice(connected_text(path, context)),
+        // Who is waited for, if anybody is, is shown at once.
+        Event::Disconnected(_) => Shown::Nothing,
         Event::Importing { done_bytes, total_bytes, done_files, total_files } => Shown::Progress(ProgressLine {
             what: "Reading",
             done_bytes: *done_bytes,

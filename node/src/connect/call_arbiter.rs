@@ -6,7 +6,7 @@
 //!
 //! What it is not: a limit on calls; see `crate::connect::callee`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use keyferry_proto::identity::NodeKey;
 use tokio::sync::watch;
@@ -21,9 +21,16 @@ pub(crate) struct Turns {
 
 #[derive(Debug, Default)]
 struct UnderWay {
-    outgoing: Option<CancellationToken>,
+    outgoing: Option<Outgoing>,
     incoming: Option<(u64, CancellationToken)>,
     last: u64,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    superseded: CancellationToken,
+    /// The signalling's round trip, once the call was answered.
+    answered: Option<Duration>,
 }
 
 impl UnderWay {
@@ -64,7 +71,7 @@ impl Turns {
                 let one = all.entry(node).or_default();
                 let free = one.is_over();
                 if free {
-                    one.outgoing = Some(superseded.clone());
+                    one.outgoing = Some(Outgoing { superseded: superseded.clone(), answered: None });
                 }
                 free
             });
@@ -88,12 +95,17 @@ impl Turns {
             if let Some(outgoing) = &one.outgoing
                 && self.own.as_bytes() < node.as_bytes()
             {
-                outgoing.cancel();
+                outgoing.superseded.cancel();
             }
         });
         let turn = AnswerTurn { turns: self.clone(), node, number, superseded };
         self.wait_until(&node, |one| one.outgoing.is_none()).await;
         turn
+    }
+
+    /// The signalling's round trip with a node that has answered this one's call, as long as a path to it is looked for.
+    pub(crate) fn negotiates_with(&self, node: &NodeKey) -> Option<Duration> {
+        self.under_way.borrow().get(node)?.outgoing.as_ref()?.answered
     }
 
     async fn wait_until(&self, node: &NodeKey, is: impl Fn(&UnderWay) -> bool) {
@@ -107,6 +119,17 @@ impl Turns {
             change(one);
             if one.is_over() {
                 all.remove(node);
+            }
+        });
+    }
+}
+
+impl CallTurn {
+    /// Tells that the node has answered the call, and how long a signal takes to it and back.
+    pub(crate) fn answered(&self, round_trip: Duration) {
+        self.turns.change(&self.node, |one| {
+            if let Some(outgoing) = &mut one.outgoing {
+                outgoing.answered = Some(round_trip);
             }
         });
     }
@@ -159,6 +182,19 @@ mod tests {
         assert!(is_ready(pin!(turns.to_call(own))).await, "another node can be called");
         drop(first);
         assert!(is_ready(second).await);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_answered_is_known_until_its_turn_is_over() {
+        let (own, peer) = keys();
+        let turns = Turns::new(own);
+        let turn = turns.to_call(peer).await;
+        assert_eq!(turns.negotiates_with(&peer), None);
+
+        turn.answered(Duration::from_millis(600));
+        assert_eq!(turns.negotiates_with(&peer), Some(Duration::from_millis(600)));
+        drop(turn);
+        assert_eq!(turns.negotiates_with(&peer), None);
     }
 
     #[tokio::test]

@@ -165,6 +165,7 @@ impl Caller {
         let rung = self.ring(node, circuits, streams).await;
         let Rung { call, direct, relayed } =
             rung.inspect_err(|error| trace.stage(StageName::Signalling, began.elapsed(), error.to_string()))?;
+        turn.answered(call.round_trip());
         trace.stage(StageName::Signalling, began.elapsed(), format!("answered{}", through(&call.via)));
         trace.doing(|| format!("looking for a path to {}", node.short()));
         let peer = PeerEnd::Callee(node);

@@ -274,6 +274,11 @@ impl Finder {
         }
     }
 
+    /// The signalling's round trip with a node that has answered a call, as long as a path to it is looked for.
+    fn negotiates_with(&self, node: &NodeKey) -> Option<Duration> {
+        self.caller.turns.negotiates_with(node)
+    }
+
     fn no_offer(&self, node: NodeKey) -> FindError {
         let status = self.rendezvous.status();
         let status = status.borrow();

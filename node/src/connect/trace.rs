@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use keyferry_ice::PairReport;
 use serde::{Deserialize, Serialize};
 
-use crate::net::path::info::PathInfo;
+use crate::net::path::info::{PathEnd, PathInfo};
 
 /// What is said on the way to a node.
 #[derive(Debug)]
@@ -47,8 +47,17 @@ pub enum StageName {
 /// Who takes the steps. It does not wait: a front end that is behind misses some.
 pub(crate) type StepSink = Arc<dyn Fn(TraceStep<'_>) + Send + Sync>;
 
-/// Who takes the paths of sessions: the path of each new one, and again when more is known of it. The search waits for it.
-pub(crate) type PathSink = Arc<dyn Fn(PathInfo) -> BoxFuture<'static, ()> + Send + Sync>;
+/// What becomes of a session that is used.
+#[derive(Debug)]
+pub(crate) enum PathNews {
+    /// It stands on this path, or more is known of that.
+    Stands(PathInfo),
+    /// It has ended.
+    Ended(PathEnd),
+}
+
+/// Who takes the news of sessions. The search waits for it.
+pub(crate) type PathSink = Arc<dyn Fn(PathNews) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Who wants to know of the steps towards a node.
 #[derive(Clone)]

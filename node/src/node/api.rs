@@ -32,7 +32,7 @@ pub use self::{
 use crate::base::durations::seconds;
 pub use crate::connect::trace::StageName;
 pub use crate::content::store::{Audience, AudienceError, Invited, RootState};
-pub use crate::net::path::info::{CandidateInfo, PathClass, PathInfo, PathStrategy};
+pub use crate::net::path::info::{CandidateInfo, PathClass, PathEnd, PathInfo, PathStrategy};
 
 /// One request of a front end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -153,6 +153,8 @@ pub enum Event {
     },
     /// A connection was made.
     Connected(PathInfo),
+    /// A connection that a fetch used has ended before the fetch.
+    Disconnected(PathEnd),
     /// How far a fetch has come. Counts verified bytes only, those of an earlier run included.
     Fetching {
         /// Verified bytes so far.
@@ -285,6 +287,7 @@ impl Event {
             | Event::Importing { .. }
             | Event::Stage { .. }
             | Event::Connected(_)
+            | Event::Disconnected(_)
             | Event::Fetching { .. }
             | Event::Waiting(_)
             | Event::Entry(_)

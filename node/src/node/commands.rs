@@ -34,7 +34,7 @@ use crate::{
         data_dir::{ContactList, ContactsFile},
         traffic::ByteCount,
     },
-    connect::trace::{PathSink, StepSink, TraceStep},
+    connect::trace::{PathNews, PathSink, StepSink, TraceStep},
     content::{
         store::{
             Audience, Damage, ImportMode, Migrated, Root, RootOrigin, RootState, Store, UNFINISHED_GRACE,
@@ -79,12 +79,16 @@ pub(crate) fn steps_to(events: &Events) -> StepSink {
     })
 }
 
-/// Tells the paths of sessions as events.
+/// Tells what becomes of sessions as events.
 pub(crate) fn paths_to(events: &Events) -> PathSink {
     let events = events.clone();
-    Arc::new(move |path| {
+    Arc::new(move |news| {
         let events = events.clone();
-        async move { tell(&events, Event::Connected(path)).await }.boxed()
+        let event = match news {
+            PathNews::Stands(path) => Event::Connected(path),
+            PathNews::Ended(end) => Event::Disconnected(end),
+        };
+        async move { tell(&events, event).await }.boxed()
     })
 }
 

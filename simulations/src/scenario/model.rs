@@ -51,6 +51,20 @@ pub(crate) struct Scenario {
     pub(crate) expectations: Vec<Expectation>,
 }
 
+impl Scenario {
+    /// How often a process is started in all: from the beginning, and by steps.
+    pub(crate) fn starts_of(&self, process: ProcessId) -> usize {
+        let is_main = |node: &Node| node.main == Some(process);
+        let from_beginning = self.nodes.iter().filter(|node| is_main(node)).count();
+        let by_steps = self.steps.iter().filter(|step| match &step.action {
+            Action::Run { processes, .. } => processes.contains(&process),
+            Action::Start { nodes } => nodes.iter().any(|node| is_main(&self.nodes[node.0])),
+            _ => false,
+        });
+        from_beginning + by_steps.count()
+    }
+}
+
 /// Public `keyferry` nodes at sites of their own, by which the others find each other. Each `keyferry` process bootstraps from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rendezvous {

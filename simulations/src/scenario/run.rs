@@ -247,7 +247,7 @@ fn start_public(scenario: &Scenario, lab: &Lab<'_>, public: &Processes, journal:
     let up = super::model::EventMatch { event: Some("status".to_owned()), conditions: Vec::new() };
     let deadline = Instant::now() + START;
     for name in (0..count).map(public_name) {
-        if journal.wait_for(&name, 0.0, &up, deadline).is_none() {
+        if journal.wait_for((&name, 1), 0.0, &up, deadline).is_none() {
             bail!("{name} is not up after {START:?}: {}", public.last_words(&name));
         }
     }
@@ -274,7 +274,8 @@ fn wait_for_ends(scenario: &Scenario, processes: &Processes, journal: &Journal, 
                     window.within.map_or(limit, |within| journal.began() + Duration::from_secs_f64(begin_s) + within);
                 for process in telling {
                     let name = &scenario.processes[process.0].name;
-                    journal.wait_for(name, begin_s, event, until.min(limit));
+                    let starts = scenario.starts_of(*process);
+                    journal.wait_for((name, starts), begin_s, event, until.min(limit));
                 }
                 (&[][..], None)
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use keyferry_proto::identity::NodeKey;
 use libp2p::Multiaddr;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{
     super::{sessions::PathRank, trace::Trace},
@@ -26,6 +26,9 @@ const EAGER_PERIOD: Duration = Duration::from_secs(3 * 60);
 const EAGER_DEADLINE: Duration = Duration::from_secs(4);
 /// How long one try may take later.
 const DEADLINE: Duration = Duration::from_secs(12);
+/// Round trips of the signalling that a try may take in addition, once its call was answered: two turns of opening each way, and as many
+/// for what is lost on the way.
+const ROUND_TRIPS: u32 = 12;
 
 impl Finder {
     /// Gives a direct session with a node that is reached by a relay, however it comes about.
@@ -46,13 +49,27 @@ impl Finder {
             let mut tried = Tried::default();
             let board = SearchBoard::default();
             let race = self.race_to(node, hints, Goal::Direct, &Trace::Silent, &board, &mut tried);
-            match timeout(deadline, race).await {
-                Ok(Ok(Some(session))) if PathRank::of(&session) == PathRank::Direct => return session,
-                Ok(Ok(Some(_))) => tracing::debug!("another relayed path was found"),
-                Ok(Ok(None)) => tracing::debug!(why = ?tried.into_error(node), "there is still no direct path"),
-                Ok(Err(error)) => tracing::debug!(%error, "no direct path could be looked for"),
-                Err(_) => tracing::debug!("no direct path was found in time"),
+            let raced = tokio::select! {
+                raced = race => raced,
+                () = self.end_of_try(&node, deadline) => {
+                    tracing::debug!("no direct path was found in time");
+                    continue;
+                }
+            };
+            match raced {
+                Ok(Some(session)) if PathRank::of(&session) == PathRank::Direct => return session,
+                Ok(Some(_)) => tracing::debug!("another relayed path was found"),
+                Ok(None) => tracing::debug!(why = ?tried.into_error(node), "there is still no direct path"),
+                Err(error) => tracing::debug!(%error, "no direct path could be looked for"),
             }
+        }
+    }
+
+    /// Waits until a try has taken too long: on a long way, a call that was answered takes longer.
+    async fn end_of_try(&self, node: &NodeKey, deadline: Duration) {
+        sleep(deadline).await;
+        if let Some(round_trip) = self.negotiates_with(node) {
+            sleep(round_trip * ROUND_TRIPS).await;
         }
     }
 }

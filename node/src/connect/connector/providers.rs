@@ -19,18 +19,21 @@ use futures::{
 };
 use keyferry_proto::{dialling::Sought, hash::ContentHash, identity::NodeKey, offer::content_record_key};
 use libp2p::Multiaddr;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{
     super::{
         sessions::PathRank,
-        trace::{PathSink, Trace},
+        trace::{PathNews, PathSink, Trace},
     },
     FindError, Finder, resolve_hints,
     search::{MissedTry, SearchBoard, SearchPauses, SearchTries, SoughtProviders},
 };
 use crate::net::{
-    path::{AddressPolicy, Admitted, PathReport, info::PathInfo},
+    path::{AddressPolicy, Admitted, PathReport, info::{PathEnd, PathInfo}},
     session::{PeerName, Session, SessionEnd},
 };
 
@@ -97,7 +100,9 @@ impl Finder {
             if connected.enter(&session) {
                 let since = Instant::now();
                 let Some(end) = self.use_best(node, hints, session, connected, found).await else { return };
-                connected.leave(&node.into(), &end);
+                if let Some(remote) = connected.leave(&node.into(), &end) {
+                    found.tell_end(node.into(), remote, &end).await;
+                }
                 if is_given_back(&end) {
                     tokio::time::sleep(SET_ASIDE_FOR).await;
                     continue;
@@ -184,6 +189,8 @@ impl Finder {
     ) {
         let mut pauses = None;
         let mut untried = VecDeque::new();
+        // They end with this search.
+        let mut leaving = JoinSet::new();
         loop {
             let mut providers = self.rendezvous.providers(content_record_key(&root));
             let hinted = resolve_hints(hints).await.into_iter().map(|hint| UntriedProvider::Hinted([hint]));
@@ -212,13 +219,20 @@ impl Finder {
                     },
                     Some(ended) = attempts.next(), if !attempts.is_empty() => match ended {
                         Ok(session) if connected.enter(&session) => {
-                            let (closed, peer, connected) = (session.closed(), session.peer_name(), connected.clone());
+                            let (closed, peer) = (session.closed(), session.peer_name());
                             let mut path = session.watch_path();
                             board.inspect(|board| board.found());
                             if !found.send(session, &mut path).await {
                                 return;
                             }
-                            tokio::spawn(async move { connected.leave(&peer, &closed.await) });
+                            while leaving.try_join_next().is_some() {}
+                            let (connected, found) = (connected.clone(), found.clone());
+                            leaving.spawn(async move {
+                                let end = closed.await;
+                                if let Some(remote) = connected.leave(&peer, &end) {
+                                    found.tell_end(peer, remote, &end).await;
+                                }
+                            });
                         }
                         Ok(_) => {}
                         Err(error) => tracing::debug!(%error, "a provider was not reached"),
@@ -270,6 +284,7 @@ impl UntriedProvider {
 }
 
 /// Where the sessions go, and who is told of their paths.
+#[derive(Clone)]
 struct FoundSessions {
     sessions: mpsc::Sender<Session>,
     paths: PathSink,
@@ -286,7 +301,12 @@ impl FoundSessions {
 
     async fn tell_path(&self, peer: PeerName, path: &mut watch::Receiver<PathReport>) {
         let path = PathInfo::new(peer.node(), &path.borrow_and_update());
-        (self.paths)(path).await;
+        (self.paths)(PathNews::Stands(path)).await;
+    }
+
+    async fn tell_end(&self, peer: PeerName, remote: SocketAddr, end: &SessionEnd) {
+        let end = PathEnd { node: peer.node().map(|node| node.to_string()), remote, why: end.to_string() };
+        (self.paths)(PathNews::Ended(end)).await;
     }
 }
 
@@ -318,16 +338,19 @@ impl ConnectedProviders {
         })
     }
 
-    /// Notes that the session with a node has ended. Who was of no use is left alone for a while.
-    fn leave(&self, peer: &PeerName, end: &SessionEnd) {
+    /// Notes that the session with a node has ended, and gives where that was. Who was of no use is left alone for a while.
+    fn leave(&self, peer: &PeerName, end: &SessionEnd) -> Option<SocketAddr> {
+        let mut left = None;
         self.0.send_modify(|sessions| {
-            if let Some(remote) = sessions.there.remove(peer)
+            left = sessions.there.remove(peer);
+            if let Some(remote) = left
                 && is_given_back(end)
             {
                 sessions.set_aside.truncate(MAX_SET_ASIDE - 1);
                 sessions.set_aside.push_front((remote, Instant::now()));
             }
         });
+        left
     }
 
     /// Notes that a node is connected from elsewhere now.

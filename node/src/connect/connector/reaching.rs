@@ -74,15 +74,20 @@ impl Finder {
         present.into_error(node).or(last).unwrap_or_else(unanswered)
     }
 
-    /// Returns when the DHT has a newer offer of a node than the newest that was opened: it has moved, or was started again.
+    /// Returns when the DHT has a newer offer of a node than the newest that was opened: it has moved, or was started again. Whoever has
+    /// answered a call is there, whatever it has published since: that try goes on.
     async fn newer_offer(&self, node: NodeKey, board: &SearchBoard) {
         loop {
             sleep(LOOK_FOR_OFFER_EVERY).await;
+            if self.negotiates_with(&node).is_some() {
+                continue;
+            }
             let before = board.newest_offer();
             let mut offers = ways_to(&self.rendezvous, node, self.relay_mode);
             while let Some(offer) = offers.recv().await {
                 if let FoundOffer::Ways(ways) = offer
                     && Some(ways.sequence) > before
+                    && self.negotiates_with(&node).is_none()
                 {
                     return;
                 }

@@ -40,6 +40,17 @@ pub struct PathInfo {
     pub took: Duration,
 }
 
+/// How a connection ended that was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathEnd {
+    /// The key of the node at the other end, as text; none if it does not show it to whoever seeks content alone.
+    pub node: Option<String>,
+    /// Its address, as this side saw it.
+    pub remote: SocketAddr,
+    /// Why, in words.
+    pub why: String,
+}
+
 /// Whether anybody stands in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

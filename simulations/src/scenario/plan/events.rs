@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 32] = [
+pub(crate) const EVENTS: [&str; 33] = [
     "identity",
     "notice",
     "importing",
@@ -25,6 +25,7 @@ pub(crate) const EVENTS: [&str; 32] = [
     "shares",
     "stage",
     "connected",
+    "disconnected",
     "fetching",
     "fetched",
     "entry",

@@ -32,6 +32,8 @@ struct Inner {
     entries: Vec<Entry>,
     /// Which entries each process has told.
     by_process: HashMap<String, Vec<usize>>,
+    /// How often each process has ended, with all that it had to tell.
+    ends: HashMap<String, usize>,
     file: BufWriter<File>,
     captured: HashMap<String, String>,
 }
@@ -43,6 +45,7 @@ impl Journal {
         let inner = Inner {
             entries: Vec::new(),
             by_process: HashMap::new(),
+            ends: HashMap::new(),
             file: BufWriter::new(created),
             captured: HashMap::new(),
         };
@@ -81,10 +84,17 @@ impl Journal {
         self.add(RUNNER, json!({ "event": event, "step": step }));
     }
 
-    /// Waits until a process has told such an event, at or after a time; none if it has not by then.
+    /// Notes that a process has ended, and that all it had to tell is here.
+    pub(super) fn ended(&self, process: &str) {
+        *self.inner().ends.entry(process.to_owned()).or_default() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a process has told such an event, at or after a time; none if it has not by then, or has ended for the last time:
+    /// it is started so often.
     pub(super) fn wait_for(
         &self,
-        process: &str,
+        (process, starts): (&str, usize),
         since_s: f64,
         wanted: &EventMatch,
         deadline: Instant,
@@ -100,7 +110,8 @@ impl Journal {
             }
             looked_at = told.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let is_over = inner.ends.get(process).is_some_and(|ends| *ends >= starts);
+            if left.is_zero() || is_over {
                 return None;
             }
             inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;

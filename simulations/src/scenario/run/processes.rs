@@ -185,6 +185,7 @@ impl Processes {
             while let Some(line) = next_line(&mut stdout) {
                 journal.add(&name, serde_json::from_str(&line).unwrap_or(Value::String(line)));
             }
+            journal.ended(&name);
         })?;
         Ok(())
     }
@@ -294,7 +295,21 @@ mod tests {
         assert_eq!(processes.runs("a.say")[0].code, Some(7));
         assert_eq!(processes.last_words("a.say"), "oh");
         let any = crate::scenario::model::EventMatch { event: Some("hello".to_owned()), conditions: Vec::new() };
-        assert!(processes.journal.wait_for("a.say", 0.0, &any, Instant::now() + GRACE).is_some());
+        assert!(processes.journal.wait_for(("a.say", 1), 0.0, &any, Instant::now() + GRACE).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_words_of_a_process_that_has_ended_for_the_last_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let processes = processes(dir.path());
+        let never = crate::scenario::model::EventMatch { event: Some("never".to_owned()), conditions: Vec::new() };
+        processes.start("a", shell("echo hello")).unwrap();
+        let began = Instant::now();
+        assert_eq!(processes.journal.wait_for(("a", 1), 0.0, &never, began + GRACE), None);
+        assert!(began.elapsed() < GRACE, "it was waited for although it had ended");
+        let still_to_start = processes.journal.wait_for(("a", 2), 0.0, &never, Instant::now() + LOOK_EVERY);
+        assert_eq!(still_to_start, None);
+        assert!(began.elapsed() >= LOOK_EVERY, "it is started once more, and may tell it then");
     }
 
     #[test]

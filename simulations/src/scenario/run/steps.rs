@@ -146,7 +146,8 @@ impl Stage<'_> {
                 let patience = (Instant::now() + *within).min(deadline);
                 for process in processes {
                     let name = self.name(*process);
-                    let told = self.journal.wait_for(name, since_s, event, patience);
+                    let starts = self.scenario.starts_of(*process);
+                    let told = self.journal.wait_for((name, starts), since_s, event, patience);
                     let told = told.with_context(|| self.missed(name, *within))?;
                     self.journal.capture(captures, &told)?;
                 }
