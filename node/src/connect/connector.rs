@@ -23,7 +23,7 @@ use keyferry_proto::{dialling::Sought, identity::NodeKey};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio::{
     sync::mpsc,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, sleep_until},
 };
 
 pub use self::error::FindError;
@@ -49,6 +49,9 @@ use crate::{
 
 /// How long it may take to find a node and connect to it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// Round trips of the signalling that a try may take in addition, once its call was answered: two turns of opening each way, and as many
+/// for what is lost on the way.
+const MORE_ROUND_TRIPS: u32 = 12;
 /// How long the call waits while addresses of this network are dialled: as a rule they answer within that time, or never.
 const NEAR_HEAD_START: Duration = Duration::from_millis(50);
 /// How long to look for a newer offer after the first one led nowhere: the node may just have restarted.
@@ -130,10 +133,17 @@ impl Finder {
             return Ok(Some(session));
         }
         tokio::select! {
-            raced = timeout(CONNECT_DEADLINE, self.race_to(node, hints, Goal::Any, trace, board, tried)) => {
-                raced.unwrap_or(Ok(None))
-            }
+            raced = self.race_to(node, hints, Goal::Any, trace, board, tried) => raced,
             session = arrival => Ok(Some(session)),
+            () = self.end_of_try(&node, CONNECT_DEADLINE) => Ok(None),
+        }
+    }
+
+    /// Waits until a try has taken too long. Once a call was answered it goes on for some round trips, which are long on a long way.
+    async fn end_of_try(&self, node: &NodeKey, deadline: Duration) {
+        sleep(deadline).await;
+        if let Some(round_trip) = self.negotiates_with(node) {
+            sleep(round_trip * MORE_ROUND_TRIPS).await;
         }
     }
 

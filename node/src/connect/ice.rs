@@ -57,8 +57,8 @@ pub struct Inbound {
 pub struct Dialogue {
     /// The peer's description.
     pub remote: Description,
-    /// How long a signal takes to the peer and back, as far as it is known.
-    pub round_trip: watch::Receiver<Duration>,
+    /// How long a signal takes to the peer and back, once that was measured.
+    pub round_trip: watch::Receiver<Option<Duration>>,
     /// Signals to the peer, in order.
     pub outgoing: mpsc::Sender<Signal>,
     /// Signals from the peer, in order; it ends when the peer has hung up.
@@ -75,8 +75,8 @@ pub struct RelayedDialogue {
     pub remote: oneshot::Receiver<Description>,
     /// Takes this side's description.
     pub describe: oneshot::Sender<Description>,
-    /// How long a signal takes to the peer and back, as far as it is known.
-    pub round_trip: watch::Receiver<Duration>,
+    /// How long a signal takes to the peer and back, once that was measured.
+    pub round_trip: watch::Receiver<Option<Duration>>,
     /// Signals to the peer, in order, after the description.
     pub outgoing: mpsc::Sender<Signal>,
     /// Signals from the peer, in order, after its description; it ends when the peer has hung up.

@@ -57,14 +57,14 @@ pub struct Call {
     pub direct: Option<Dialogue>,
     /// The relayed stream.
     pub relayed: Option<RelayedDialogue>,
-    round_trip: watch::Receiver<Duration>,
+    round_trip: watch::Receiver<Option<Duration>>,
 }
 
 impl Call {
     /// The round trip of the signalling path. The callee knows it one round trip after its answer; until then it is
     /// [`ASSUMED_ROUND_TRIP`].
     pub fn round_trip(&self) -> Duration {
-        *self.round_trip.borrow()
+        self.round_trip.borrow().unwrap_or(ASSUMED_ROUND_TRIP)
     }
 }
 

@@ -77,9 +77,14 @@ impl Agent {
         self.role.get()
     }
 
-    /// Tells how long a message takes over the signalling channel and back.
-    pub fn set_round_trip(&mut self, round_trip: Duration) {
-        self.means.set_round_trip(round_trip);
+    /// Tells how long a message takes over the signalling channel and back: the peer has heard of this side.
+    pub fn set_round_trip(&mut self, now: Instant, round_trip: Duration) {
+        let is_first = self.means.set_round_trip(round_trip);
+        if let Some(peer) = self.sides.peer.as_mut().filter(|_| is_first) {
+            peer.deadline = peer.deadline.max(now + self.means.deadline());
+            self.links.checklist.peer_is_heard(now, self.means.timing());
+            self.advance(now);
+        }
     }
 
     /// Adds candidates of this side; `complete` when no more will come. Those beyond [`super::MAX_SIGNALLED_CANDIDATES`] are left out.

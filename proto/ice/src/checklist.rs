@@ -19,7 +19,7 @@ use super::{
     Candidate, CandidateKind, LocalCandidate, Mapping, PairReport, PairState, Priority, Role, Stream, TcpType,
     candidate::is_from_simultaneous_open,
     means::Means,
-    opening::{Opening, Plan},
+    opening::{Opening, Plan, Timing},
     pair::{Foundation, Pair, PairId, Way, is_inside},
     sides::{PeerSide, Sides},
 };
@@ -121,6 +121,15 @@ impl Checklist {
         for pair in self.pairs.values_mut() {
             if let Way::SimultaneousOpen(opening) = &mut pair.way {
                 opening.peer_is_exhausted();
+            }
+        }
+    }
+
+    /// The peer has heard of this side: from now on its turns take as long as the way to it does.
+    pub(super) fn peer_is_heard(&mut self, now: Instant, timing: Timing) {
+        for pair in self.pairs.values_mut() {
+            if let Way::SimultaneousOpen(opening) = &mut pair.way {
+                opening.peer_is_heard(now, timing);
             }
         }
     }

@@ -38,6 +38,9 @@ pub struct Config {
     pub last_opening_ttl: u8,
     /// How long to wait for the other side's connection in one round of opening, beyond the signalling's round trip.
     pub round_patience: Duration,
+    /// How much longer to wait in a round of opening as long as no round trip was measured: nothing has been heard of the peer then since
+    /// this side described itself, and that may take a lost packet's time to arrive.
+    pub unheard_patience: Duration,
     /// Attempts with crossing SYNs after the opening SYNs, or in their place.
     pub crossings: u8,
     /// Candidate pairs to keep (RFC 8445 §6.1.2.5).
@@ -67,6 +70,7 @@ impl Default for Config {
             first_opening_ttl: 2,
             last_opening_ttl: 5,
             round_patience: Duration::from_millis(300),
+            unheard_patience: Duration::from_secs(4),
             crossings: 3,
             max_pairs: 64,
             max_conns: 32,

@@ -15,8 +15,8 @@ const MAX_ROUND_TRIP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Means {
     pub(super) config: Config,
-    /// How long a signal takes to the peer and back.
-    round_trip: Duration,
+    /// How long a signal takes to the peer and back, once that was measured.
+    round_trip: Option<Duration>,
     /// The one source of chance, so that a seed and the events after it determine all that the agent does.
     pub(super) random: Random,
     pub(super) out: Outbox,
@@ -24,21 +24,27 @@ pub(super) struct Means {
 
 impl Means {
     pub(super) fn new(config: Config, random: Random) -> Self {
-        Self { round_trip: config.initial_round_trip, config, random, out: Outbox::default() }
+        Self { round_trip: None, config, random, out: Outbox::default() }
     }
 
-    pub(super) fn set_round_trip(&mut self, round_trip: Duration) {
-        self.round_trip = round_trip.min(MAX_ROUND_TRIP);
+    /// Returns whether it is the first that was measured.
+    pub(super) fn set_round_trip(&mut self, round_trip: Duration) -> bool {
+        self.round_trip.replace(round_trip.min(MAX_ROUND_TRIP)).is_none()
+    }
+
+    fn round_trip(&self) -> Duration {
+        self.round_trip.unwrap_or(self.config.initial_round_trip)
     }
 
     /// How long a turn of opening takes.
     pub(super) fn timing(&self) -> Timing {
-        Timing { round_trip: self.round_trip, patience: self.config.round_patience }
+        let unheard = if self.round_trip.is_none() { self.config.unheard_patience } else { Duration::ZERO };
+        Timing { round_trip: self.round_trip(), patience: self.config.round_patience, unheard }
     }
 
     /// How long the whole negotiation may take, from the peer's description on.
     pub(super) fn deadline(&self) -> Duration {
-        self.config.deadline + self.config.deadline_round_trips * self.round_trip
+        self.config.deadline + self.config.deadline_round_trips * self.round_trip()
     }
 
     /// How long an attempt at a candidate that accepts may take.
@@ -47,7 +53,7 @@ impl Means {
             Source::Relayed(_) => self.config.relayed_connect_timeout,
             Source::Port(_) | Source::AnyPort(_) => self.config.connect_timeout,
         };
-        timeout + 2 * self.round_trip
+        timeout + 2 * self.round_trip()
     }
 }
 

@@ -37,6 +37,12 @@ const MAX_UNREACHABLE: u8 = 2;
 /// A little less than the time after which a system repeats a SYN (RFC 6298 §2), with the TTL of its other packets.
 const RETRANSMISSION: Duration = Duration::from_millis(900);
 
+/// A round trip from which on the repetition of a lost SYN is waited for.
+const LONG_WAY: Duration = Duration::from_millis(500);
+
+/// The time after which a system repeats a SYN (RFC 6298 §2).
+const SYN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The TTL that stands for a plain SYN which has opened the way.
 pub(super) const PLAIN_TTL: u8 = 0;
 
@@ -61,6 +67,22 @@ pub(super) struct Timing {
     pub(super) round_trip: Duration,
     /// How much longer to wait.
     pub(super) patience: Duration,
+    /// How much longer than that, as long as nothing says that the peer has heard of this side.
+    pub(super) unheard: Duration,
+}
+
+impl Timing {
+    /// How long a plain SYN may take to be answered. On a way so long that a turn takes about as long as a system waits before it repeats
+    /// a lost SYN (RFC 6298 §2), the repetition is waited for.
+    fn connecting(self) -> Duration {
+        let once = self.round_trip + self.patience;
+        if self.round_trip >= LONG_WAY { once + SYN_TIMEOUT } else { once }
+    }
+
+    /// How long the peer may take to its turn, from when it can begin.
+    fn awaiting(self) -> Duration {
+        self.round_trip + 2 * self.patience + self.unheard
+    }
 }
 
 /// What to do now.
@@ -169,7 +191,7 @@ impl Opening {
             peer_gone: false,
         };
         if !opening.is_ours(next) {
-            opening.phase = Phase::Await { until: now + delay + timing.round_trip + 2 * timing.patience };
+            opening.phase = Phase::Await { until: now + delay + timing.awaiting() };
         }
         opening
     }
@@ -185,7 +207,7 @@ impl Opening {
             && now >= until
             && (ours || self.plan == Plan::There)
         {
-            self.phase = Phase::Await { until: now + timing.round_trip + 2 * timing.patience };
+            self.phase = Phase::Await { until: now + timing.awaiting() };
         }
         match self.phase {
             Phase::Left { round, ttl } => {
@@ -194,7 +216,7 @@ impl Opening {
                 Some(OpeningStep::TellOpened { round, ttl })
             }
             Phase::CrossAt { at } if now >= at => {
-                let until = now + timing.round_trip + timing.patience;
+                let until = now + timing.connecting();
                 self.phase = Phase::Connecting { how: How::Crossing, ours: true, until };
                 Some(OpeningStep::Connect)
             }
@@ -253,7 +275,7 @@ impl Opening {
                 self.greatest_ttl = ttl - 1;
             }
             Phase::Connecting { ours, .. } if ours || self.plan == Plan::There => {
-                self.phase = Phase::Await { until: now + timing.round_trip + 2 * timing.patience };
+                self.phase = Phase::Await { until: now + timing.awaiting() };
             }
             Phase::Connecting { .. } => self.phase = Phase::Due { at: now },
             _ => {}
@@ -285,6 +307,16 @@ impl Opening {
         self.peer_acts(now, timing, round, How::Crossing, yields)
     }
 
+    /// The peer has heard of this side.
+    pub(super) fn peer_is_heard(&mut self, now: Instant, timing: Timing) {
+        let answer_time = self.answer_time(timing);
+        match &mut self.phase {
+            Phase::Await { until } => *until = (*until).min(now + timing.awaiting()),
+            Phase::Open { until, .. } => *until = (*until).min(now + answer_time),
+            _ => {}
+        }
+    }
+
     /// The peer has nothing left to try: it will not act any more.
     pub(super) fn peer_is_exhausted(&mut self) {
         self.peer_gone = true;
@@ -302,7 +334,7 @@ impl Opening {
         self.phase = if self.is_ours(self.next) {
             Phase::Due { at: now }
         } else {
-            Phase::Await { until: now + timing.round_trip + 2 * timing.patience }
+            Phase::Await { until: now + timing.awaiting() }
         };
     }
 
@@ -398,7 +430,7 @@ impl Opening {
         if matches!(self.phase, Phase::Connected { .. }) {
             return Ok(None);
         }
-        let until = now + timing.round_trip + timing.patience;
+        let until = now + timing.connecting();
         self.phase = Phase::Connecting { how, ours: false, until };
         Ok(Some(OpeningStep::Connect))
     }
@@ -441,10 +473,12 @@ impl Opening {
 
     /// How long the peer may take from being told to its own turn.
     fn answer_time(&self, timing: Timing) -> Duration {
-        match self.plan {
-            Plan::Here => timing.round_trip * 3 / 2 + timing.patience / 2,
-            Plan::Alternate { .. } | Plan::There => 2 * (timing.round_trip + timing.patience),
-        }
+        let Timing { round_trip, patience, unheard } = timing;
+        let answer = match self.plan {
+            Plan::Here => round_trip / 2 + timing.connecting() - patience / 2,
+            Plan::Alternate { .. } | Plan::There => round_trip + timing.connecting() + patience,
+        };
+        answer + unheard
     }
 }
 

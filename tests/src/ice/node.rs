@@ -48,7 +48,7 @@ pub struct Peer {
     pub to_node: mpsc::Sender<Signal>,
     /// Signals from the node.
     pub from_node: mpsc::Receiver<Signal>,
-    _round_trip: watch::Sender<Duration>,
+    _round_trip: watch::Sender<Option<Duration>>,
 }
 
 impl IceNode {
@@ -92,6 +92,6 @@ fn gathered(addr: SocketAddr) -> Gathered {
 pub fn dialogue(remote: Description, round_trip: Duration) -> (Dialogue, Peer) {
     let (to_node, incoming) = mpsc::channel(WAITING_SIGNALS);
     let (outgoing, from_node) = mpsc::channel(WAITING_SIGNALS);
-    let (sender, round_trip) = watch::channel(round_trip);
+    let (sender, round_trip) = watch::channel(Some(round_trip));
     (Dialogue { remote, round_trip, outgoing, incoming }, Peer { to_node, from_node, _round_trip: sender })
 }

@@ -26,9 +26,6 @@ const EAGER_PERIOD: Duration = Duration::from_secs(3 * 60);
 const EAGER_DEADLINE: Duration = Duration::from_secs(4);
 /// How long one try may take later.
 const DEADLINE: Duration = Duration::from_secs(12);
-/// Round trips of the signalling that a try may take in addition, once its call was answered: two turns of opening each way, and as many
-/// for what is lost on the way.
-const ROUND_TRIPS: u32 = 12;
 
 impl Finder {
     /// Gives a direct session with a node that is reached by a relay, however it comes about.
@@ -62,14 +59,6 @@ impl Finder {
                 Ok(None) => tracing::debug!(why = ?tried.into_error(node), "there is still no direct path"),
                 Err(error) => tracing::debug!(%error, "no direct path could be looked for"),
             }
-        }
-    }
-
-    /// Waits until a try has taken too long: on a long way, a call that was answered takes longer.
-    async fn end_of_try(&self, node: &NodeKey, deadline: Duration) {
-        sleep(deadline).await;
-        if let Some(round_trip) = self.negotiates_with(node) {
-            sleep(round_trip * ROUND_TRIPS).await;
         }
     }
 }

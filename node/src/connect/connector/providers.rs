@@ -33,7 +33,10 @@ use super::{
     search::{MissedTry, SearchBoard, SearchPauses, SearchTries, SoughtProviders},
 };
 use crate::net::{
-    path::{AddressPolicy, Admitted, PathReport, info::{PathEnd, PathInfo}},
+    path::{
+        AddressPolicy, Admitted, PathReport,
+        info::{PathEnd, PathInfo},
+    },
     session::{PeerName, Session, SessionEnd},
 };
 

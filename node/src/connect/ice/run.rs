@@ -152,8 +152,9 @@ impl<'a> RunningNegotiation<'a> {
     }
 
     async fn negotiate(&mut self) -> Result<Selected, IceFailure> {
-        let round_trip = self.talk.round_trip();
-        self.agent.set_round_trip(round_trip);
+        if let Some(round_trip) = self.talk.round_trip() {
+            self.agent.set_round_trip(now(), round_trip);
+        }
         if let Some(remote) = self.talk.take_description() {
             self.on_described(remote)?;
         }
@@ -288,7 +289,7 @@ impl<'a> RunningNegotiation<'a> {
         match event {
             TalkEvent::Described(remote) => return self.on_described(remote),
             TalkEvent::Signal(signal) => self.on_signal(signal),
-            TalkEvent::RoundTrip(round_trip) => self.agent.set_round_trip(round_trip),
+            TalkEvent::RoundTrip(round_trip) => self.agent.set_round_trip(now(), round_trip),
             TalkEvent::Sent | TalkEvent::HungUp => {}
         }
         Ok(())

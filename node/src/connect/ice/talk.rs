@@ -21,7 +21,7 @@ const HANG_UP_PATIENCE: Duration = Duration::from_secs(1);
 /// The talk with the peer's negotiation.
 pub(super) struct Talk {
     remote: Remote,
-    round_trip: watch::Receiver<Duration>,
+    round_trip: watch::Receiver<Option<Duration>>,
     /// Whether `round_trip` may still change.
     measuring: bool,
     outgoing: mpsc::Sender<Signal>,
@@ -61,7 +61,7 @@ impl Talk {
 
     fn new(
         remote: Remote,
-        round_trip: watch::Receiver<Duration>,
+        round_trip: watch::Receiver<Option<Duration>>,
         outgoing: mpsc::Sender<Signal>,
         incoming: mpsc::Receiver<Signal>,
     ) -> Self {
@@ -84,8 +84,8 @@ impl Talk {
         matches!(self.remote, Remote::Awaited(_))
     }
 
-    /// How long a signal takes to the peer and back, as far as it is known.
-    pub(super) fn round_trip(&mut self) -> Duration {
+    /// How long a signal takes to the peer and back, if that was measured by now.
+    pub(super) fn round_trip(&mut self) -> Option<Duration> {
         *self.round_trip.borrow_and_update()
     }
 
@@ -133,7 +133,7 @@ impl Talk {
         };
         event.unwrap_or_else(|| {
             self.remote = Remote::Taken;
-            self.hung_up = Some(Instant::now() + HANG_UP_PATIENCE + 2 * *self.round_trip.borrow());
+            self.hung_up = Some(Instant::now() + HANG_UP_PATIENCE + 2 * self.round_trip.borrow().unwrap_or_default());
             TalkEvent::HungUp
         })
     }
@@ -157,9 +157,12 @@ impl Remote {
 }
 
 /// Waits until a round trip has been measured. Cancel-safe; never returns when none will be any more.
-async fn changed(round_trip: &mut watch::Receiver<Duration>, measuring: &mut bool) -> Duration {
+async fn changed(round_trip: &mut watch::Receiver<Option<Duration>>, measuring: &mut bool) -> Duration {
     if *measuring && round_trip.changed().await.is_ok() {
-        return *round_trip.borrow_and_update();
+        let measured = *round_trip.borrow_and_update();
+        if let Some(round_trip) = measured {
+            return round_trip;
+        }
     }
     *measuring = false;
     pending().await

@@ -76,7 +76,7 @@ fn host(addr: SocketAddr) -> Vec<LocalCandidate> {
 fn dialogues(one: Description, other: Description) -> (Dialogue, Dialogue) {
     let (to_other, from_one) = mpsc::channel(32);
     let (to_one, from_other) = mpsc::channel(32);
-    let round_trip = || watch::channel(Duration::from_millis(5)).1;
+    let round_trip = || watch::channel(Some(Duration::from_millis(5))).1;
     (
         Dialogue { remote: other, round_trip: round_trip(), outgoing: to_other, incoming: from_other },
         Dialogue { remote: one, round_trip: round_trip(), outgoing: to_one, incoming: from_one },
@@ -339,7 +339,7 @@ mod behind_routers {
         let negotiation = side.ice.begin(role).unwrap();
         tell.send(negotiation.description()).unwrap();
         let remote = hear.recv().unwrap();
-        let round_trip = watch::channel(Duration::from_millis(5)).1;
+        let round_trip = watch::channel(Some(Duration::from_millis(5))).1;
         let dialogue = Dialogue { remote, round_trip, outgoing: signals.0, incoming: signals.1 };
         let result = in_time(negotiation.run(dialogue, &side.policy())).await;
         let mut path = result.map_err(|error| format!("{error}: {:?}", error.pairs))?;

@@ -18,7 +18,7 @@ use tokio::{
     sync::{mpsc, mpsc::error::TrySendError, oneshot, watch},
 };
 
-use super::{ASSUMED_ROUND_TRIP, Call, MAX_CALL_TIME, messages, write_message};
+use super::{Call, MAX_CALL_TIME, messages, write_message};
 use crate::{
     base::places::Place,
     connect::ice::{Dialogue, RelayedDialogue},
@@ -51,7 +51,7 @@ struct Carrier {
     /// Descriptions of the relayed stream that are still to come: this side's, and the peer's.
     describe: Option<oneshot::Receiver<Description>>,
     described: Option<oneshot::Sender<Description>>,
-    round_trip: watch::Sender<Duration>,
+    round_trip: watch::Sender<Option<Duration>>,
     answered: Instant,
     rendezvous: Rendezvous,
 }
@@ -76,7 +76,7 @@ impl Lane {
 pub(super) fn carry(begun: Begun, rendezvous: Rendezvous, place: Option<Place<NodeKey>>) -> Call {
     let Begun { stream, conversation, role, remote, via, round_trip } = begun;
     let peer = conversation.peer();
-    let (round_trip_sender, round_trip) = watch::channel(round_trip.unwrap_or(ASSUMED_ROUND_TRIP));
+    let (round_trip_sender, round_trip) = watch::channel(round_trip);
     let known = remote.direct().into_iter().flat_map(|direct| &direct.candidates);
     let known = known.map(|candidate| candidate.addr.ip()).collect();
     let (reader, writer) = tokio::io::split(stream);
@@ -212,7 +212,7 @@ impl Carrier {
                 true
             }
             Ok(Received::Heard) => {
-                self.round_trip.send_replace(self.answered.elapsed());
+                self.round_trip.send_replace(Some(self.answered.elapsed()));
                 true
             }
             Err(error) => {

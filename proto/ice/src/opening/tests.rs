@@ -1,6 +1,7 @@
 use super::*;
 
-const TIMING: Timing = Timing { round_trip: Duration::from_millis(100), patience: Duration::from_millis(300) };
+const TIMING: Timing =
+    Timing { round_trip: Duration::from_millis(100), patience: Duration::from_millis(300), unheard: Duration::ZERO };
 const LONG: Duration = Duration::from_secs(3);
 
 /// One side's turns, and its time.
@@ -240,4 +241,29 @@ fn where_there_is_no_route_nothing_is_tried_for_long() {
     side.opens();
     assert_eq!(side.hears(2, 3), Some(OpeningStep::Connect));
     assert_eq!(side.fails(ConnectFailure::Unreachable).step(), Some(OpeningStep::GiveUp));
+}
+
+#[test]
+fn turns_of_a_peer_that_has_not_heard_of_this_side_are_not_over_until_it_can_have() {
+    let unheard = Timing { unheard: Duration::from_secs(4), ..TIMING };
+    let mut side = Side::first();
+    side.opening.step(side.now, unheard, |around| around).unwrap();
+    side.opening.opened();
+    side.opening.step(side.now, unheard, |around| around).unwrap();
+    assert_eq!(side.wait(LONG).step(), None, "what this side has said may be on its way still");
+
+    side.opening.peer_is_heard(side.now, TIMING);
+    assert_eq!(side.opening.due_at(), Some(side.now + side.opening.answer_time(TIMING)));
+    assert!(side.wait(LONG).step().is_some(), "then it was silent for a turn");
+}
+
+#[test]
+fn on_a_long_way_a_lost_syn_has_the_time_to_be_repeated() {
+    let long = Timing { round_trip: Duration::from_millis(800), ..TIMING };
+    let mut side = Side::second();
+    let connecting = side.opening.peer_opened(side.now, long, 0, 2, false);
+    assert_eq!(connecting, Ok(Some(OpeningStep::Connect)));
+    let until = side.opening.due_at().unwrap();
+    assert!(until >= side.now + SYN_TIMEOUT + long.round_trip, "the answer to the second SYN comes in time");
+    assert!(TIMING.connecting() < SYN_TIMEOUT, "on a short way the next turn comes sooner");
 }

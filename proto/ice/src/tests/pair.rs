@@ -192,7 +192,7 @@ impl TwoAgents {
     fn run(&mut self, scene: &Scene) {
         for side in 0..2 {
             let driver = &mut self.sides[side];
-            driver.agent.set_round_trip(scene.signalling.latency * 2);
+            driver.agent.set_round_trip(self.start, scene.signalling.latency * 2);
             let now_known = if scene.trickle.is_some() { 1 } else { driver.candidates.len() };
             let early: Vec<_> = driver.candidates.drain(..now_known.min(driver.candidates.len())).collect();
             driver.agent.add_local_candidates(self.start, &early, scene.trickle.is_none());

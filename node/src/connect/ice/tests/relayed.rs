@@ -15,7 +15,7 @@ use crate::{
 fn relayed_dialogues() -> (RelayedDialogue, RelayedDialogue) {
     let ((to_other, from_one), (to_one, from_other)) = (mpsc::channel(32), mpsc::channel(32));
     let ((one, of_one), (other, of_other)) = (oneshot::channel(), oneshot::channel());
-    let round_trip = || watch::channel(Duration::from_millis(5)).1;
+    let round_trip = || watch::channel(Some(Duration::from_millis(5))).1;
     let known = Vec::new;
     (
         RelayedDialogue {
