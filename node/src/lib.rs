@@ -101,7 +101,7 @@ pub mod error {
         connect::connector::FindError,
         content::{
             store::StoreError,
-            transfer::{FetchError, ProviderError},
+            transfer::{FetchError, Incomplete, MissingFile, ProviderError},
         },
         net::{
             port::PortError,
@@ -146,9 +146,9 @@ pub mod control {
         MAX_PINGS,
         api::{
             CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FetcherInfo,
-            FilteringInfo, Finding, InterfaceInfo, MappingInfo, PairInfo, PingReply, PingStage, Pinged,
+            FilteringInfo, Finding, InterfaceInfo, MappingInfo, MissingInfo, PairInfo, PingReply, PingStage, Pinged,
             PortMappingInfo, Reach, RelayInfo, RootInfo, RootState, SeenAddr, ShareInfo, StageName, StunInfo,
-            TrafficInfo, TurnInfo, Verdict,
+            TrafficInfo, TurnInfo, UnservedFault, UnservedInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

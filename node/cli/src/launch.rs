@@ -5,10 +5,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use keyferry::{
     Node, NodeConfig, NodeSecret,
-    control::{Failure, Runner},
+    control::{Event, Failure, Runner},
     data_dir::{Home, HomeError},
 };
 
@@ -27,6 +27,9 @@ pub enum Folder {
 
 /// A node in this process.
 pub trait OwnNode: Runner {
+    /// What happens from now on that no command asked for.
+    fn happenings(&self) -> BoxStream<'static, Event>;
+
     /// Leaves the network in order.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
@@ -84,6 +87,10 @@ impl Launcher for RealLauncher {
 }
 
 impl OwnNode for Node {
+    fn happenings(&self) -> BoxStream<'static, Event> {
+        Node::happenings(self)
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Node::shutdown(self).boxed()
     }

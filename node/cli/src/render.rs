@@ -23,7 +23,10 @@ pub use self::{
 use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
     Audience, ContentFormat, Entry, Fetched, NodeKey, PathInfo, Shared, Waiting,
-    control::{ContactInfo, Event, Failure, FetcherInfo, RootInfo, RootState, ShareInfo},
+    control::{
+        ContactInfo, Event, Failure, FetcherInfo, MissingInfo, RootInfo, RootState, ShareInfo, UnservedFault,
+        UnservedInfo,
+    },
 };
 
 /// What the rendering needs to know beside the event.
@@ -99,6 +102,8 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Shared(shared) => Shown::Result(shared_text(shared, context)),
         Event::Unshared { name } => Shown::Result(format!("{} is no longer shared\n", safe(name.as_str()))),
         Event::Withdrawn { hash } => Shown::Result(format!("{hash} is no longer offered to anybody\n")),
+        Event::Missing(MissingInfo { path, why }) => Shown::Notice(format!("missing: {}: {}", safe(path), safe(why))),
+        Event::Unserved(unserved) => Shown::Notice(unserved_text(unserved)),
         Event::Fetched(fetched) => Shown::Result(fetched_text(fetched)),
         Event::Entry(entry) => Shown::Result(entry_line(entry)),
         Event::Listed { count } => Shown::Notice(listed_text(*count, context)),
@@ -210,6 +215,28 @@ fn fetched_text(fetched: &Fetched) -> String {
         let _ = writeln!(text, "  offered to others as keyferry:{hash} whenever a node runs here: keyferry node");
     }
     text
+}
+
+fn unserved_text(unserved: &UnservedInfo) -> String {
+    let UnservedInfo { path, name, fault, detail } = unserved;
+    let path = safe(&path.display().to_string());
+    let name = name.as_ref().map(|name| safe(name.as_str()));
+    let again = match &name {
+        Some(name) => format!("; share {name} again"),
+        None => String::new(),
+    };
+    match (fault, detail) {
+        (UnservedFault::Changed, _) => {
+            format!("{path} has changed since it was shared, and is given to nobody any more{again}")
+        }
+        (UnservedFault::Gone, _) => {
+            format!("{path} is gone since it was shared: nobody gets it any more; put it back{again}")
+        }
+        (UnservedFault::Unreadable, detail) => {
+            let why = detail.as_ref().map_or_else(String::new, |detail| format!(": {}", safe(detail)));
+            format!("{path} cannot be read, so nobody gets it{why}")
+        }
+    }
 }
 
 /// What matters most comes first: of a long line, a narrow terminal shows the beginning.

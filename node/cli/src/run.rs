@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -238,17 +239,26 @@ impl Run<'_> {
 
     /// Stays until Ctrl-C, and shows what the node does.
     async fn serve(&mut self, node: &dyn OwnNode) -> Result<Completion, Failure> {
+        // From before it is said that it serves.
+        let mut happenings = node.happenings();
         if !self.screen.is_live() {
             self.screen.notice("serving until Ctrl-C");
         }
         let cancel = self.cancel.clone();
-        while !cancel.is_cancelled() {
-            if self.screen.is_live()
-                && let Ok(status) = status_of(node, &cancel).await
-            {
-                self.screen.stage(&render::serving_text(&status));
+        let mut look = tokio::time::interval(SERVING_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(event) = happenings.next() => {
+                    self.screen.show(std::time::Instant::now(), &event).map_err(|error| unwritable(&error))?;
+                }
+                _ = look.tick(), if self.screen.is_live() => {
+                    if let Ok(status) = status_of(node, &cancel).await {
+                        self.screen.stage(&render::serving_text(&status));
+                    }
+                }
             }
-            cancel.run_until_cancelled(tokio::time::sleep(SERVING_INTERVAL)).await;
         }
         self.screen.clear();
         Ok(Completion::Done)

@@ -381,6 +381,16 @@ impl Store {
         placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>,
     ) -> Result<(), StoreError> {
         let _changing = self.lock_changing();
+        let count = self.note_files(placed)?;
+        self.on_index(|index| index.finish_root(&root.hash, count))?;
+        self.add_root(|_| root).map(|_| ())
+    }
+
+    /// Notes files that were fetched, and have these blobs (hash, size in bytes), so that nobody has to fetch them again. Says how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
+    pub fn note_files(&self, placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>) -> Result<u64, StoreError> {
         let (mut placed, mut count) = (placed.into_iter().peekable(), 0);
         // Of a million files, only some are in memory at a time.
         while placed.peek().is_some() {
@@ -395,8 +405,7 @@ impl Store {
             count += places.len() as u64;
             self.add_places(&places)?;
         }
-        self.on_index(|index| index.finish_root(&root.hash, count))?;
-        self.add_root(|_| root).map(|_| ())
+        Ok(count)
     }
 
     /// A tree of the index's database for another part of the node, which may keep there what it can do without: a

@@ -15,7 +15,7 @@ pub mod serve;
 mod sink;
 pub mod staging;
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use keyferry_proto::{
     collection::{MAX_MANIFEST_LEN, ManifestError},
@@ -58,6 +58,9 @@ pub enum FetchError {
         /// What the last provider said.
         why: Refusal,
     },
+    /// The providers: some files of a folder are not to be had; the others are in their places.
+    #[error("{_0}")]
+    Incomplete(Box<Incomplete>),
     /// The providers: they are gone, or their data was wrong.
     #[error("no provider is left to fetch from: {last}")]
     NoProvider {
@@ -92,6 +95,48 @@ impl FetchError {
             None => Self::NotFound { hash },
             Some(ProviderError::Refused(why)) => Self::Unavailable { hash, why },
             Some(last) => Self::NoProvider { last },
+        }
+    }
+}
+
+/// A folder that was fetched as far as it is to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incomplete {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How many files it should have.
+    pub files: u64,
+    /// How many of them are not there.
+    pub missing_count: u64,
+    /// Which, at most [`MAX_MISSING_LISTED`] of them.
+    pub missing: Vec<MissingFile>,
+}
+
+/// A file that nobody gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingFile {
+    /// Its path in the folder.
+    pub path: String,
+    /// Why not, by the word of a provider.
+    pub why: Refusal,
+}
+
+/// How many missing files are listed; the rest is only counted.
+pub const MAX_MISSING_LISTED: usize = 1000;
+/// How many of them an error names.
+const MAX_NAMED: usize = 3;
+
+impl fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, files, missing_count, missing } = self;
+        write!(f, "{missing_count} of {files} files are missing in {}: ", path.display())?;
+        for (number, MissingFile { path, why }) in missing.iter().take(MAX_NAMED).enumerate() {
+            let separator = if number == 0 { "" } else { "; " };
+            write!(f, "{separator}{path} ({why})")?;
+        }
+        match missing_count.saturating_sub(MAX_NAMED as u64) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
         }
     }
 }

@@ -168,6 +168,8 @@ pub enum Event {
     },
     /// A fetch has nobody to ask, and waits: told when that begins, and after each try that led to nobody.
     Waiting(Waiting),
+    /// A file of a folder that is being fetched is not to be had; the rest is in its place.
+    Missing(MissingInfo),
     /// A fetch is complete.
     Fetched(Fetched),
     /// One entry of a catalogue.
@@ -187,6 +189,8 @@ pub enum Event {
     Diagnosed(Box<Diagnosis>),
     /// The state of the node.
     Status(Box<Status>),
+    /// A file that this node shares was asked for, and cannot be served. Each is told once, until what is shared changes.
+    Unserved(UnservedInfo),
     /// Something that this node offers.
     Share(ShareInfo),
     /// What this node offers has been listed.
@@ -290,6 +294,8 @@ impl Event {
             | Event::Disconnected(_)
             | Event::Fetching { .. }
             | Event::Waiting(_)
+            | Event::Missing(_)
+            | Event::Unserved(_)
             | Event::Entry(_)
             | Event::PingStage(_)
             | Event::PingReply(_)
@@ -376,6 +382,40 @@ pub struct Fetched {
     /// From the start of the command until the first verified byte; none if nothing had to be fetched.
     #[serde(rename = "first_byte_seconds", with = "seconds::optional")]
     pub first_byte: Option<Duration>,
+}
+
+/// A file of a folder that nobody gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingInfo {
+    /// Its path in the folder.
+    pub path: String,
+    /// Why not, in words.
+    pub why: String,
+}
+
+/// A file that this node shares and cannot serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnservedInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// The name of the share that it was asked for with; none if it is seeded.
+    pub name: Option<ShareName>,
+    /// What is wrong with it.
+    pub fault: UnservedFault,
+    /// What the operating system said, or what else there is to know, if it is unreadable.
+    pub detail: Option<String>,
+}
+
+/// Why a file cannot be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnservedFault {
+    /// Its content is another one than was shared.
+    Changed,
+    /// It is not there.
+    Gone,
+    /// It cannot be read now.
+    Unreadable,
 }
 
 /// From whom something was fetched, and by which path.

@@ -274,9 +274,14 @@ impl From<FetchError> for Failure {
                 Self::network(message).try_to("ask the sender to rename what is not portable and share it again")
             }
             FetchError::Layout(_) => Self::network(message).try_to("check the address: whoever signed this lied"),
-            FetchError::Unavailable { why: Refusal::Changed, .. } => {
-                Self::network(message).try_to("a file changed after it was shared: ask the sender to share it again")
+            FetchError::Unavailable { why: Refusal::Changed | Refusal::Gone, .. } => {
+                Self::network(message).try_to("ask the sender to share it again")
             }
+            FetchError::Unavailable { why: Refusal::Unreadable, .. } => {
+                Self::network(message).try_to("ask the sender, whose terminal says why; then run the same command again")
+            }
+            FetchError::Incomplete(_) => Self::network(message)
+                .try_to("ask the sender to share it again, then the same command with --overwrite: what is there is not sent again"),
             FetchError::Unavailable { why: Refusal::Busy, .. } => Self::network(message).try_to(TRY_AGAIN),
             FetchError::Unavailable { .. } | FetchError::NotFound { .. } => {
                 Self::network(message).try_to("check the address, and that a provider is running")

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node, Offence,
-    api::{Entry, Event, Fetched, NodeAddress, PathInfo, SourceInfo, Wait, WaitOver},
+    api::{Entry, Event, Fetched, MissingInfo, NodeAddress, PathInfo, SourceInfo, Wait, WaitOver},
     commands::{Events, paths_to, steps_to, tell},
     waiting::{FetchWait, WaitedFor},
 };
@@ -38,7 +38,7 @@ use crate::{
     content::{
         store::Asker,
         transfer::{
-            FetchError,
+            FetchError, Incomplete, MissingFile,
             fetch::{FetchProgress, FoundSources, Given, Job, fetch},
             staging::{Destination, FetchTarget},
         },
@@ -110,6 +110,9 @@ impl Node {
             cancel.clone(),
         );
         let (outcome, over) = tokio::join!(fetching, finding);
+        if let Err(FetchError::Incomplete(incomplete)) = &outcome {
+            tell_missing(incomplete, events).await;
+        }
         let outcome = outcome.map_err(|error| nobody_came(error, over))?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.tell_of_changed_roots();
@@ -310,6 +313,17 @@ impl Node {
 
     pub(super) fn online(&self) -> Result<&Online, Error> {
         self.online.as_ref().ok_or(Error::Offline)
+    }
+}
+
+/// Tells which files of a folder were not to be had.
+async fn tell_missing(incomplete: &Incomplete, events: &Events) {
+    for MissingFile { path, why } in &incomplete.missing {
+        tell(events, Event::Missing(MissingInfo { path: path.clone(), why: why.to_string() })).await;
+    }
+    let more = incomplete.missing_count.saturating_sub(incomplete.missing.len() as u64);
+    if more > 0 {
+        tell(events, Event::Notice { message: format!("{more} more files are missing") }).await;
     }
 }
 

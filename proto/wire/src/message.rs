@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The version of what is said on streams.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The bit of [`Hello::features`] of a node that understands [`Request::Protocol`].
 pub const FEATURE_PROTOCOLS: u64 = 1;
@@ -178,6 +178,10 @@ pub enum Refusal {
     Changed,
     /// The owner does not want the asker to have it.
     Policy,
+    /// The node had it, but its file is gone.
+    Gone,
+    /// The node has it, but cannot read its file now, which says nothing of the content.
+    Unreadable,
 }
 
 /// The byte in front of an item.
@@ -348,6 +352,8 @@ impl fmt::Display for Refusal {
             Self::Busy => "the peer is sending too much already",
             Self::Changed => "the peer's file has changed since it was shared",
             Self::Policy => "the peer's owner does not allow it",
+            Self::Gone => "the peer's file is gone since it was shared",
+            Self::Unreadable => "the peer cannot read its file now",
         })
     }
 }
@@ -361,6 +367,8 @@ impl ItemStatus {
             Self::Refused(Refusal::Busy) => 2,
             Self::Refused(Refusal::Changed) => 3,
             Self::Refused(Refusal::Policy) => 4,
+            Self::Refused(Refusal::Gone) => 5,
+            Self::Refused(Refusal::Unreadable) => 6,
         }
     }
 
@@ -372,6 +380,8 @@ impl ItemStatus {
             2 => Self::Refused(Refusal::Busy),
             3 => Self::Refused(Refusal::Changed),
             4 => Self::Refused(Refusal::Policy),
+            5 => Self::Refused(Refusal::Gone),
+            6 => Self::Refused(Refusal::Unreadable),
             got => return Err(MessageError::Status { got }),
         })
     }

@@ -4,7 +4,7 @@ use std::sync::{
 };
 
 use clap::Parser;
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use keyferry::{Address, Audience, ContentFormat, ContentHash, Wait};
 use tokio::sync::mpsc;
 
@@ -54,6 +54,10 @@ impl Launcher for FakeLauncher {
 }
 
 impl OwnNode for FakeNode {
+    fn happenings(&self) -> BoxStream<'static, Event> {
+        futures::stream::pending().boxed()
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         self.shut_down.store(true, Ordering::SeqCst);
         async {}.boxed()

@@ -5,6 +5,7 @@
 //! (`receive`).
 
 mod providers;
+mod refusals;
 mod requests;
 mod tally;
 
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::tally::FetchProgress;
 use self::{
     providers::Providers,
+    refusals::RefusedItems,
     requests::{RequestReport, Requests, What},
     tally::Tally,
 };
@@ -52,6 +54,8 @@ pub(super) enum AttemptError {
     Failed(FetchError),
     /// Whoever described the content did so falsely, or is gone while another describes it differently.
     PlanWasWrong,
+    /// These items of a folder are not to be had; all others are there.
+    Partly(Vec<(usize, Refusal)>),
 }
 
 impl<E: Into<FetchError>> From<E> for AttemptError {
@@ -69,6 +73,7 @@ pub(super) struct Attempt {
     providers: Providers,
     requests: Requests,
     tally: Tally,
+    refused: RefusedItems,
     description: PlanBasis,
     /// Since when there is nobody to ask.
     stuck_since: Instant,
@@ -104,6 +109,7 @@ impl Attempt {
             providers: Providers::default(),
             requests: Requests::new(),
             tally: Tally::default(),
+            refused: RefusedItems::default(),
             description: PlanBasis::default(),
             stuck_since: now,
             back_since: now,
@@ -295,6 +301,9 @@ impl Attempt {
             }
             RequestProgress::ItemRefused { units, refusal } => {
                 self.ledger.note(ProviderError::Refused(refusal));
+                if let Some(plan) = self.context.plan.get() {
+                    self.refused.add(&plan.layout, units.clone(), refusal);
+                }
                 self.input_at(now, ScheduleInput::ItemRefused { provider, units })
             }
         }
@@ -401,12 +410,23 @@ impl Attempt {
             true => Duration::MAX,
             false => self.patience.when_refused.saturating_sub(self.stuck_since.elapsed()),
         };
-        if left.is_zero() || !more_may_come { Err(self.in_the_end().into()) } else { Ok(left) }
+        match (left.is_zero() || !more_may_come, self.missing_for_good()) {
+            (false, _) => Ok(left),
+            (true, Some(missing)) => Err(AttemptError::Partly(missing)),
+            (true, None) => Err(self.in_the_end().into()),
+        }
     }
 
     /// How far it has come, while it runs.
     fn progress(&self) -> FetchProgress {
         FetchProgress { is_stuck: self.requests.is_empty() || self.providers.are_all_lost(), ..self.tally.progress() }
+    }
+
+    /// The items that a folder has to go without, if that is all that keeps it from being complete.
+    fn missing_for_good(&self) -> Option<Vec<(usize, Refusal)>> {
+        let plan = self.context.plan.get().filter(|plan| plan.format == ContentFormat::Collection)?;
+        let is_worth_it = self.tally.progress().done_files > 0;
+        self.refused.all_of(&plan.layout, self.schedule.missing()).filter(|_| is_worth_it)
     }
 
     /// Why it was all in vain.

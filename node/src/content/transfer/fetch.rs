@@ -15,11 +15,11 @@ use std::{
     time::Instant,
 };
 
-use keyferry_proto::hash::ContentFormat;
+use keyferry_proto::{hash::ContentFormat, message::Refusal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FetchError,
+    FetchError, Incomplete, MAX_MISSING_LISTED, MissingFile,
     attempt::{Attempt, AttemptError},
     context::FetchContext,
     ledger::Ledger,
@@ -92,6 +92,7 @@ pub(super) async fn fetch_with(
                 }
             }
             Err(AttemptError::Failed(error)) => return Err(error),
+            Err(AttemptError::Partly(missing)) => return finish_partly(&job, attempt.plan()?, missing, cancel).await,
             Err(AttemptError::PlanWasWrong) => attempt.discard_if_empty().await,
         }
         (ledger, sessions) = attempt.into_parts();
@@ -123,6 +124,32 @@ async fn take_for_manifest(job: &Job, plan: &Arc<FetchPlan>) -> Result<bool, Fet
     .await
 }
 
+/// Puts what there is of a folder into its place, and says what is missing.
+async fn finish_partly(
+    job: &Job,
+    plan: Arc<FetchPlan>,
+    missing: Vec<(usize, Refusal)>,
+    cancel: CancellationToken,
+) -> Result<FetchOutcome, FetchError> {
+    let store = job.store.clone();
+    let incomplete = blocking(move || {
+        let indexes: Vec<usize> = missing.iter().map(|(index, _)| *index).collect();
+        let path = plan.finish_without(&indexes, &cancel)?;
+        if let Err(error) = store.note_files(plan.placed(&path, &indexes)) {
+            tracing::warn!(%error, "what was fetched is not known when it is fetched again");
+        }
+        let names = missing.iter().flat_map(|(index, why)| plan.names_of(*index).map(|name| (name, *why)));
+        let listed = names.take(MAX_MISSING_LISTED);
+        Ok(Incomplete {
+            path,
+            files: plan.file_count(),
+            missing_count: indexes.iter().map(|index| plan.files_of(*index)).sum(),
+            missing: listed.map(|(name, why)| MissingFile { path: name.to_owned(), why }).collect(),
+        })
+    });
+    Err(FetchError::Incomplete(Box::new(incomplete.await?)))
+}
+
 async fn finish(
     job: &Job,
     plan: Arc<FetchPlan>,
@@ -142,7 +169,7 @@ async fn finish(
             origin: RootOrigin::Fetched { path: path.clone() },
             added: clock::now(),
         };
-        if let Err(error) = store.add_fetched(root, plan.placed(&path)) {
+        if let Err(error) = store.add_fetched(root, plan.placed(&path, &[])) {
             // What the user wanted is there all the same.
             tracing::warn!(%error, "what was fetched cannot be taken over");
         }

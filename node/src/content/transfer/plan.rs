@@ -3,7 +3,7 @@
 //! What it is not: a decision about who is asked for what; that is `keyferry_proto::transfer::schedule`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
@@ -267,15 +267,47 @@ impl FetchPlan {
         index == 0 && self.format == ContentFormat::Collection
     }
 
+    /// The names of the files that have the content of an item.
+    pub(super) fn names_of(&self, index: usize) -> impl Iterator<Item = &str> {
+        let files = self.places.of_item(index).iter();
+        files.filter_map(|file| Some(self.manifest.as_ref()?.entries().get(*file as usize)?.path.as_str()))
+    }
+
     /// Finishes the fetch: everything is verified and in the staging area. Returns where the content is now.
     pub(super) fn finish(&self, cancel: &CancellationToken) -> Result<PathBuf, FetchError> {
         self.check_room()?;
+        self.place_items(&[], self.manifest.as_ref(), cancel)
+    }
+
+    /// Finishes the fetch of a folder without some of its items, whose numbers ascend. What is in the place of their files already stays.
+    pub(super) fn finish_without(&self, missing: &[usize], cancel: &CancellationToken) -> Result<PathBuf, FetchError> {
+        for index in missing {
+            for file in self.places.of_item(*index) {
+                self.staging.remove_file(self.place(*file)?.relative)?;
+            }
+        }
+        let lacking: HashSet<&str> = missing.iter().flat_map(|index| self.names_of(*index)).collect();
+        let entries = self.manifest.iter().flat_map(Manifest::entries);
+        let there = entries.filter(|entry| !lacking.contains(entry.path.as_str())).cloned().collect();
+        let there = Manifest::from_entries(there).map_err(FetchError::HostileManifest)?;
+        self.place_items(missing, Some(&there), cancel)
+    }
+
+    fn place_items(
+        &self,
+        missing: &[usize],
+        manifest: Option<&Manifest>,
+        cancel: &CancellationToken,
+    ) -> Result<PathBuf, FetchError> {
         for empty in &self.places.empty {
             go_on(cancel)?;
             self.truncate(self.place(*empty)?, 0)?;
         }
         for (index, item) in self.layout.items().iter().enumerate() {
             go_on(cancel)?;
+            if missing.binary_search(&index).is_ok() {
+                continue;
+            }
             let Some((first, others)) = self.places.of_item(index).split_first() else { continue };
             let first = self.place(*first)?;
             if item.units > 1 {
@@ -289,21 +321,25 @@ impl FetchPlan {
         }
         // The data first: a name that is on the disk stands for a whole file.
         if self.staging.is_synced() {
-            let places = self.places.files.iter().chain(&self.places.empty).filter_map(|file| self.place(*file).ok());
-            self.staging.sync_files(places.map(|place| place.relative.to_owned()))?;
+            let files: Vec<PathBuf> = match manifest {
+                None => vec![self.blob_path.clone()],
+                Some(manifest) => manifest.entries().iter().map(|entry| entry.path.as_str().into()).collect(),
+            };
+            self.staging.sync_files(files.into_iter())?;
         }
-        let path = self.staging.commit(self.manifest.as_ref())?;
+        let path = self.staging.commit(manifest)?;
         if self.staging.is_synced() {
-            self.staging.sync_place(self.manifest.as_ref())?;
+            self.staging.sync_place(manifest)?;
             let hashes = self.layout.items().iter().map(|item| &item.hash);
             self.store.sync_blobs(hashes, self.manifest.iter().map(|_| &self.root))?;
         }
         Ok(path)
     }
 
-    /// Every blob with a file that holds it, once the content is at `path`.
-    pub(super) fn placed(&self, path: &Path) -> impl Iterator<Item = (ContentHash, u64, PathBuf)> {
-        self.layout.items().iter().enumerate().filter_map(move |(index, item)| {
+    /// Every blob but those that are `missing`, with a file that holds it, once the content is at `path`.
+    pub(super) fn placed(&self, path: &Path, missing: &[usize]) -> impl Iterator<Item = (ContentHash, u64, PathBuf)> {
+        let is_there = move |(index, _): &(usize, &Item)| missing.binary_search(index).is_err();
+        self.layout.items().iter().enumerate().filter(is_there).filter_map(move |(index, item)| {
             let first = self.first_place(index).ok()?;
             let path = match self.format {
                 ContentFormat::Blob => path.to_owned(),

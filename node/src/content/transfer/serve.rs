@@ -7,6 +7,7 @@
 
 mod descriptions;
 mod signed_entries;
+mod source_troubles;
 
 use std::{
     future::{Future, pending},
@@ -25,19 +26,21 @@ use keyferry_proto::{
         Request, ResolveReply,
     },
     transfer::{
-        layout::{Layout, LayoutError},
+        layout::{Item, Layout, LayoutError},
         units::UnitRanges,
     },
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf, split},
-    sync::{Semaphore, SemaphorePermit, mpsc},
+    sync::{Semaphore, SemaphorePermit, broadcast, mpsc},
     time::timeout,
 };
 
+pub use self::source_troubles::{SourceFault, SourceTrouble};
 use self::{
     descriptions::{Described, DescribedFolders},
     signed_entries::SignedEntries,
+    source_troubles::SourceTroubles,
 };
 use super::fetchers::{Fetchers, SentOfRoot};
 use crate::{
@@ -112,6 +115,7 @@ struct ServeLimits {
     /// Folders that are being sent: their lists of files are large, and many peers may ask for the same one.
     folders: Mutex<DescribedFolders>,
     signed: Mutex<SignedEntries>,
+    troubles: SourceTroubles,
 }
 
 counters! {
@@ -121,7 +125,7 @@ counters! {
         pub bad_requests = "requests_malformed",
         /// Requests for what is not here.
         pub not_found = "requests_not_found",
-        /// Files that changed or vanished since they were shared.
+        /// Files that changed or vanished since they were shared, or could not be read.
         pub changed_sources = "sources_changed",
         /// Requests for which there was no place in time.
         pub refused_busy = "requests_refused_busy",
@@ -182,6 +186,7 @@ impl ContentServer {
             answers: Places::new(ANSWER_PLACES),
             folders: Mutex::default(),
             signed: Mutex::default(),
+            troubles: SourceTroubles::of(&store),
         };
         let fetchers = Fetchers::of(&store);
         Self {
@@ -224,6 +229,11 @@ impl ContentServer {
     /// What was sent of a root, and to whom, over restarts.
     pub fn sent_of(&self, root: &ContentHash) -> SentOfRoot {
         self.fetchers.sent_of(root)
+    }
+
+    /// Hears of each file that cannot be served as it was shared, once.
+    pub fn troubles(&self) -> broadcast::Receiver<SourceTrouble> {
+        self.limits.troubles.subscribe()
     }
 
     /// What has been served so far.
@@ -480,30 +490,21 @@ impl ContentAnswer {
                 self.server.counters.not_found.add_one();
                 return self.refuse(Refusal::NotFound);
             }
-            Err(error @ ServeError::Store(_)) => {
-                self.note_changed(&error);
-                return self.refuse(Refusal::Changed);
+            Err(ServeError::Store(error)) => {
+                let refusal = self.note_trouble(request.root, &error);
+                return self.refuse(refusal);
             }
             Err(error) => return Err(error),
         };
         let Described { format, size, layout } = &*described;
         self.put(&ContentReply::Header(ContentHeader { format: *format, size: *size }).to_frame());
         for (_, item, wanted) in layout.select(&request.ranges) {
-            let opened = match self.server.store.blob(&item.hash) {
-                Ok(Some(blob)) if blob.size() == item.size => Ok(blob),
-                Ok(_) => Err(Refusal::NotFound),
-                Err(error) => {
-                    self.note_changed(&error);
-                    Err(Refusal::Changed)
-                }
-            };
-            match opened {
+            match self.open(&request.root, item) {
                 Ok(blob) => {
                     self.put(&[ItemStatus::Data.to_byte()]);
                     self.put_groups(&blob, &wanted).inspect_err(|error| {
-                        if matches!(error, ServeError::Source(_)) {
-                            self.server.counters.changed_sources.add_one();
-                            tracing::warn!(%error, "a shared file is not what was shared");
+                        if let ServeError::Source(error) = error {
+                            self.note_broken(request.root, item.hash, error);
                         }
                     })?;
                 }
@@ -511,6 +512,17 @@ impl ContentAnswer {
             }
         }
         self.flush()
+    }
+
+    fn open(&self, root: &ContentHash, item: &Item) -> Result<Blob, Refusal> {
+        if self.server.limits.troubles.is_unreadable(&item.hash, Instant::now()) {
+            return Err(Refusal::Unreadable);
+        }
+        match self.server.store.blob(&item.hash) {
+            Ok(Some(blob)) if blob.size() == item.size => Ok(blob),
+            Ok(_) => Err(Refusal::NotFound),
+            Err(error) => Err(self.note_trouble(*root, &error)),
+        }
     }
 
     fn describe(&self, root: &ContentHash, format: ContentFormat) -> Result<Option<Arc<Described>>, ServeError> {
@@ -552,8 +564,29 @@ impl ContentAnswer {
         self.flush()
     }
 
-    fn note_changed(&self, error: &dyn std::error::Error) {
+    /// Notes why a file cannot be sent, and says how to refuse it.
+    fn note_trouble(&self, root: ContentHash, error: &StoreError) -> Refusal {
         self.server.counters.changed_sources.add_one();
-        tracing::warn!(%error, "a shared file is not what was shared");
+        match SourceTrouble::of_store(root, error) {
+            Some(trouble) => {
+                let refusal = trouble.fault.refusal();
+                self.server.limits.troubles.note(trouble);
+                refusal
+            }
+            None => {
+                tracing::warn!(%error, "what is shared cannot be sent");
+                Refusal::Unreadable
+            }
+        }
+    }
+
+    /// Notes why a blob could not be sent to its end.
+    fn note_broken(&self, root: ContentHash, hash: ContentHash, error: &BlobError) {
+        self.server.counters.changed_sources.add_one();
+        let trouble = SourceTrouble::of_blob(root, error);
+        if let SourceFault::Unreadable(_) = trouble.fault {
+            self.server.limits.troubles.add_unreadable(hash, Instant::now());
+        }
+        self.server.limits.troubles.note(trouble);
     }
 }

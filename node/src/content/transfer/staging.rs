@@ -239,6 +239,14 @@ impl Staging {
         }
     }
 
+    /// Removes a file of the staging area, if it is there.
+    pub fn remove_file(&self, relative: &Path) -> Result<(), StagingError> {
+        match self.base.remove_file(relative) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+            removed => removed.map_err(|source| self.io(relative, source)),
+        }
+    }
+
     /// The length of what is at a relative path; 0 if there is nothing.
     pub fn len_of(&self, relative: &Path) -> u64 {
         self.base.symlink_metadata(relative).map_or(0, |found| found.len())

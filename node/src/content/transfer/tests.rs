@@ -1,5 +1,6 @@
 //! A fetch against providers of every kind, over real sessions on 127.0.0.1.
 
+mod changing;
 mod durability;
 mod moving;
 mod offering;
@@ -45,7 +46,7 @@ struct Source {
     store: Store,
     root: ContentHash,
     content: TempDir,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Source {
@@ -54,7 +55,7 @@ impl Source {
         make(&content.path().join("it"));
         let (store, _) = Store::open(home.path()).unwrap();
         let root = import(&store, &content.path().join("it"));
-        Self { store, root, content, _home: home }
+        Self { store, root, content, home }
     }
 
     fn file(len: u64) -> Self {
@@ -63,6 +64,10 @@ impl Source {
 
     fn path(&self) -> std::path::PathBuf {
         self.content.path().join("it")
+    }
+
+    fn home(&self) -> &Path {
+        self.home.path()
     }
 
     async fn provider(&self, key: u8, behaviour: Behaviour) -> Provider {
@@ -90,6 +95,7 @@ struct Getter {
     home: TempDir,
     out: TempDir,
     sync: bool,
+    overwrite: bool,
     format: Option<ContentFormat>,
     patience: Patience,
     progress: Mutex<FetchProgress>,
@@ -104,14 +110,14 @@ impl Getter {
         let patience = Patience { when_refused: Duration::from_secs(1), when_silent: Duration::from_secs(5) };
         let (progress, cancel) = (Mutex::default(), CancellationToken::new());
         let untried = watch::Sender::default();
-        Self { store, home, out, sync: false, format: None, patience, progress, cancel, untried }
+        Self { store, home, out, sync: false, overwrite: false, format: None, patience, progress, cancel, untried }
     }
 
     fn job(&self, root: ContentHash) -> Job {
         let target = FetchTarget {
             out_dir: self.out.path().to_owned(),
             name: "got".to_owned(),
-            overwrite: false,
+            overwrite: self.overwrite,
             sync: self.sync,
         };
         Job { store: self.store.clone(), root, format: self.format, root_size: None, target, seed: false }

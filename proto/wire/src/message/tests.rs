@@ -18,7 +18,14 @@ fn ranges() -> impl Strategy<Value = UnitRanges> {
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    prop::sample::select(vec![Refusal::NotFound, Refusal::Busy, Refusal::Changed, Refusal::Policy])
+    prop::sample::select(vec![
+        Refusal::NotFound,
+        Refusal::Busy,
+        Refusal::Changed,
+        Refusal::Policy,
+        Refusal::Gone,
+        Refusal::Unreadable,
+    ])
 }
 
 fn entry() -> impl Strategy<Value = SignedEntry> {
@@ -171,7 +178,7 @@ fn every_status_byte_is_one_status_or_refused() {
     for byte in 0..=u8::MAX {
         match ItemStatus::from_byte(byte) {
             Ok(status) => assert_eq!(status.to_byte(), byte),
-            Err(error) => assert_eq!((error, byte > 4), (MessageError::Status { got: byte }, true)),
+            Err(error) => assert_eq!((error, byte > 6), (MessageError::Status { got: byte }, true)),
         }
     }
 }

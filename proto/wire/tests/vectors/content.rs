@@ -105,6 +105,8 @@ fn refusal(name: &str) -> Refusal {
         "Busy" => Refusal::Busy,
         "Changed" => Refusal::Changed,
         "Policy" => Refusal::Policy,
+        "Gone" => Refusal::Gone,
+        "Unreadable" => Refusal::Unreadable,
         other => panic!("{other}"),
     }
 }

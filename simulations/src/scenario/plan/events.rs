@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 33] = [
+pub(crate) const EVENTS: [&str; 35] = [
     "identity",
     "notice",
     "importing",
@@ -28,6 +28,8 @@ pub(crate) const EVENTS: [&str; 33] = [
     "disconnected",
     "fetching",
     "fetched",
+    "missing",
+    "unserved",
     "entry",
     "listed",
     "ping_stage",

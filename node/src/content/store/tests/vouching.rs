@@ -135,6 +135,60 @@ fn a_file_that_was_only_touched_or_copied_back_is_served_and_trusted_again_once_
 }
 
 #[test]
+fn the_same_bytes_under_another_stamp_are_served_whatever_made_it_another() {
+    let scene = Scene::new();
+    let store = open_on(&scene, boot(1));
+    let set_time = |path: &Path, shift: i64| {
+        let file = File::options().write(true).open(path).unwrap();
+        let before = file.metadata().unwrap().modified().unwrap();
+        let hour = Duration::from_secs(3600);
+        let time = if shift > 0 { before + hour } else { before - hour };
+        file.set_times(FileTimes::new().set_modified(time)).unwrap();
+    };
+    let restore = |path: &Path| {
+        // As `cp -p` from a backup: another inode with the time of the old one.
+        let times = FileTimes::new().set_modified(fs::metadata(path).unwrap().modified().unwrap());
+        let content = fs::read(path).unwrap();
+        fs::remove_file(path).unwrap();
+        fs::write(path, content).unwrap();
+        File::options().write(true).open(path).unwrap().set_times(times).unwrap();
+    };
+    let save = |path: &Path| {
+        let new = path.with_extension("new");
+        fs::copy(path, &new).unwrap();
+        fs::rename(&new, path).unwrap();
+    };
+    let away_and_back = |path: &Path| {
+        fs::rename(path, path.with_extension("away")).unwrap();
+        fs::rename(path.with_extension("away"), path).unwrap();
+    };
+    let chmod = |path: &Path| {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    type Act<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Act<'_>); 7] = [
+        ("touched", &age),
+        ("restored", &restore),
+        ("saved by rename", &save),
+        ("moved away and back", &away_and_back),
+        ("made executable", &chmod),
+        ("an hour later, as on FAT in another time zone", &|path| set_time(path, 1)),
+        ("an hour earlier", &|path| set_time(path, -1)),
+    ];
+    for (number, (case, act)) in cases.into_iter().enumerate() {
+        for len in [1000, LARGE] {
+            let (name, content) = (format!("{number}-{len}"), bytes(number as u64, len));
+            let path = scene.write(&name, &content);
+            let hash = import(&store, &path, &name, ImportMode::InPlace).unwrap().root.hash;
+            act(&path);
+            assert!(!is_vouched_for(&store, &hash, &path), "{case}: the stamp is the same");
+            let blob = store.blob(&hash).unwrap_or_else(|error| panic!("{case}: {error}")).unwrap();
+            assert!(read_pieces(&blob).is_ok_and(|read| read == content), "{case}, {len} bytes");
+        }
+    }
+}
+
+#[test]
 fn a_young_stamp_vouches_for_nothing() {
     let scene = Scene::new();
     let path = scene.write("f", &bytes(1, LARGE));

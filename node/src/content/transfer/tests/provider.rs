@@ -28,7 +28,7 @@ use tokio::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::serve::{ContentServer, SessionServer};
+use super::super::serve::{ContentServer, SessionServer, SourceTrouble};
 use crate::{
     base::data_dir::{ContactsFile, KnownContacts},
     content::store::Store,
@@ -148,6 +148,11 @@ impl Provider {
     /// Cuts the connections of those who got all that this provider gives before it hangs, and from now on at once.
     pub(super) fn cut(&self) {
         self.cut.cancel();
+    }
+
+    /// Hears of files that the server cannot serve.
+    pub(super) fn troubles(&self) -> tokio::sync::broadcast::Receiver<SourceTrouble> {
+        self.server.troubles()
     }
 
     /// Requests that are being answered.
