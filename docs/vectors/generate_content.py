@@ -292,8 +292,8 @@ def written(data):
 
 
 def message_vectors():
-    hello = struct.pack("<H", 1) + u64(5) + string("keyferry/0.1.0")
-    hello_fields = {"version": 1, "features": 5, "agent": "keyferry/0.1.0"}
+    hello = struct.pack("<H", 2) + u64(5) + string("keyferry/0.1.0")
+    hello_fields = {"version": 2, "features": 5, "agent": "keyferry/0.1.0"}
     root = digest("root")
     # A signed entry is a string of bytes in a message; its inside is section 5's business.
     signed = bytes(range(100))
@@ -315,6 +315,7 @@ def message_vectors():
           for at, reason in enumerate(["Finished", "Stopping", "Busy", "Protocol", "Idle"])),
         ("ResolveReply", {"Found": signed.hex()}, u32(0) + entry_value),
         ("ResolveReply", "NotFound", u32(1)),
+        ("ResolveReply", {"Refused": "Busy"}, u32(2) + u32(1)),
         ("CatalogueReply", {"Entry": signed.hex()}, u32(0) + entry_value),
         ("CatalogueReply", {"End": 12}, u32(1) + u64(12)),
         ("CatalogueReply", {"Refused": "Policy"}, u32(2) + u32(3)),
@@ -323,7 +324,7 @@ def message_vectors():
         *(("ContentReply", {"Refused": reason}, u32(1) + u32(at))
           for at, reason in enumerate(["NotFound", "Busy", "Changed", "Policy"])),
     ]
-    bad_hello = struct.pack("<H", 1) + u64(0)
+    bad_hello = struct.pack("<H", 2) + u64(0)
     refused = [
         ("Request", "no bytes", b"", "Codec"),
         ("Request", "a variant that is none", u32(4), "Codec"),

@@ -25,7 +25,7 @@ pub(crate) struct Places<K>(Arc<PlacesState<K>>);
 
 struct PlacesState<K> {
     held: Mutex<HeldPlaces<K>>,
-    /// Told when a place has become free, or idle.
+    /// Told when a place has become free, or idle, for those who wait for one.
     changed: Notify,
 }
 
@@ -121,17 +121,16 @@ impl<K: Copy + Eq> Place<K> {
 }
 
 impl<K: Copy + Eq> PlaceUser<K> {
-    /// Waits until the place has not been used for so long. Cancel-safe.
+    /// Waits until the place has not been used for so long; for ever if it is gone. Cancel-safe.
     pub(crate) async fn idle_for(&self, limit: Duration) {
         loop {
-            let mut changed = pin!(self.places.0.changed.notified());
-            changed.as_mut().enable();
-            let idle_since = self.places.held().table.idle_since(self.number);
-            match idle_since.map(|since| Instant::from_std(since) + limit) {
-                None => changed.await,
-                Some(at) if at <= Instant::now() => return,
-                Some(at) => sleep_until(at).await,
+            let (now, idle_since) = (Instant::now(), self.places.held().table.idle_since(self.number));
+            // While it is used, it cannot have been idle for so long before this time from now.
+            let earliest = idle_since.map_or(now, Instant::from_std) + limit;
+            if earliest <= now {
+                return;
             }
+            sleep_until(earliest).await;
         }
     }
 

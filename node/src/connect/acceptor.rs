@@ -25,12 +25,18 @@ use crate::{
     },
 };
 
-/// Sessions that peers may have with this node at once.
-const SESSION_PLACES: PlaceLimits =
-    PlaceLimits { in_all: 256, for_contacts: 32, per_host: 256, per_key: 8, grace: Duration::from_secs(2) };
+/// How many sessions peers may have with this node at once, and how long one stands of which its peer makes no use.
+#[derive(Debug, Clone, Copy)]
+struct PeerSessionLimits {
+    places: PlaceLimits,
+    /// A session ends when its peer has asked for nothing for so long.
+    idle: Duration,
+}
 
-/// A session that a peer has made ends when it has asked for nothing for so long.
-const IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
+const PEER_SESSIONS: PeerSessionLimits = PeerSessionLimits {
+    places: PlaceLimits { in_all: 256, for_contacts: 32, per_host: 256, per_key: 8, grace: Duration::from_secs(2) },
+    idle: Duration::from_secs(5 * 60),
+};
 
 /// Sessions that are told at once that this node is busy; others end without a word.
 const MAX_TURNED_AWAY: usize = 64;
@@ -48,18 +54,24 @@ pub(crate) struct SessionHost {
     pub(crate) cancel: CancellationToken,
     /// Those of the sessions that peers have made.
     places: Places<NodeKey>,
+    idle_limit: Duration,
     turned_away: Arc<Semaphore>,
 }
 
 impl SessionHost {
     pub(crate) fn new(server: ContentServer, tasks: TaskTracker, cancel: CancellationToken) -> Self {
+        Self::within(PEER_SESSIONS, server, tasks, cancel)
+    }
+
+    fn within(limits: PeerSessionLimits, server: ContentServer, tasks: TaskTracker, cancel: CancellationToken) -> Self {
         Self {
             server,
             sessions: Sessions::default(),
             protocols: Protocols::default(),
             tasks,
             cancel,
-            places: Places::new(SESSION_PLACES),
+            places: Places::new(limits.places),
+            idle_limit: limits.idle,
             turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
         }
     }
@@ -145,7 +157,7 @@ impl SessionHost {
             _ = &mut closed => return,
             () = serve => Goodbye::Stopping,
             () = self.cancel.cancelled() => Goodbye::Stopping,
-            why = has_to_go(&weak, &mut place) => why,
+            why = has_to_go(&weak, &mut place, self.idle_limit) => why,
         };
         // In order, so that neither the peer nor the NATs in between take the connection for one that still stands.
         if let Some(session) = weak.upgrade() {
@@ -172,19 +184,128 @@ impl SessionHost {
 }
 
 /// Waits until a session has to end for the sake of others: another one gets its place, or its peer asks for nothing.
-async fn has_to_go(session: &WeakSession, place: &mut Option<Place<NodeKey>>) -> Goodbye {
+async fn has_to_go(session: &WeakSession, place: &mut Option<Place<NodeKey>>, idle_limit: Duration) -> Goodbye {
     let Some(place) = place else { return pending().await };
     let user = place.user();
     let idle = async {
-        user.idle_for(IDLE_LIMIT).await;
+        user.idle_for(idle_limit).await;
         // This side may be the one that asks.
         while session.upgrade().is_some_and(|session| session.is_asking()) {
-            sleep(IDLE_LIMIT).await;
-            user.idle_for(IDLE_LIMIT).await;
+            sleep(idle_limit).await;
+            user.idle_for(idle_limit).await;
         }
     };
     tokio::select! {
         _ = &mut place.pushed_out => Goodbye::Busy,
         () = idle => Goodbye::Idle,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, path::Path as FilePath};
+
+    use keyferry_proto::identity::NodeSecret;
+    use tempfile::TempDir;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::{
+        base::data_dir::{ContactsFile, KnownContacts},
+        content::store::Store,
+        net::session::SessionEnd,
+    };
+
+    /// A node that takes sessions in at a port of 127.0.0.1.
+    struct Served {
+        host: SessionHost,
+        secret: NodeSecret,
+        tls: Arc<SessionTls>,
+        listener: TcpListener,
+        _home: TempDir,
+    }
+
+    impl Served {
+        async fn within(limits: PeerSessionLimits) -> Self {
+            let (home, secret) = (TempDir::new().unwrap(), NodeSecret::from_bytes(&[1; 32]));
+            let (store, _) = Store::open(home.path()).unwrap();
+            let contacts = KnownContacts::of(ContactsFile::of(FilePath::new("nobody is a contact")));
+            let server = ContentServer::new(store, secret.clone(), contacts);
+            let host = SessionHost::within(limits, server, TaskTracker::new(), CancellationToken::new());
+            let tls = SessionTls::new(&secret).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Self { host, secret, tls, listener, _home: home }
+        }
+
+        /// A session of a stranger, as it sees it.
+        async fn session_of(&self, key: u8) -> Session {
+            let addr = self.listener.local_addr().unwrap();
+            let tls = SessionTls::new(&NodeSecret::from_bytes(&[key; 32])).unwrap();
+            let dial = async {
+                let stream = TcpStream::connect(addr).await.unwrap();
+                let report = PathReport::dialled(addr, &policy(addr), Duration::ZERO);
+                let path = Path { stream: stream.into(), report };
+                Session::dial(path, &tls, Sought::Node(self.secret.public())).await.unwrap().0
+            };
+            let accept = async {
+                let (stream, remote) = self.listener.accept().await.unwrap();
+                let path = Path { stream: stream.into(), report: PathReport::accepted(remote, &policy(addr)) };
+                Session::accept(path, &self.tls).await.unwrap()
+            };
+            let (dialled, (accepted, inbound)) = tokio::join!(dial, accept);
+            self.host.keep_for_peer(accepted, inbound);
+            dialled
+        }
+
+        /// The first session, once it has its place.
+        async fn first_session(&self) -> Session {
+            let session = self.session_of(2).await;
+            while self.host.sessions.count() == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            session
+        }
+    }
+
+    fn policy(addr: SocketAddr) -> AddressPolicy {
+        AddressPolicy::for_listeners(&[addr]).unwrap()
+    }
+
+    fn one_place(grace: Duration) -> PeerSessionLimits {
+        let places = PlaceLimits { in_all: 1, for_contacts: 0, per_host: 1, per_key: 1, grace };
+        PeerSessionLimits { places, idle: Duration::from_secs(3600) }
+    }
+
+    async fn reason(session: &Session) -> Option<Goodbye> {
+        match session.closed().await {
+            SessionEnd::ClosedByPeer { reason } => reason,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_in_which_nothing_is_asked_ends_and_its_peer_hears_why() {
+        let idle = Duration::from_millis(200);
+        let served = Served::within(PeerSessionLimits { idle, ..PEER_SESSIONS }).await;
+        let begin = tokio::time::Instant::now();
+
+        let why = reason(&served.session_of(2).await).await;
+
+        assert_eq!(why, Some(Goodbye::Idle));
+        assert!(begin.elapsed() >= idle);
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_and_who_loses_it_hear_that_the_node_is_busy() {
+        let served = Served::within(one_place(Duration::from_secs(3600))).await;
+        let first = served.first_session().await;
+        assert_eq!(reason(&served.session_of(3).await).await, Some(Goodbye::Busy));
+        assert!(first.end().is_none());
+
+        let served = Served::within(one_place(Duration::ZERO)).await;
+        let first = served.first_session().await;
+        let second = served.session_of(3).await;
+        assert_eq!(reason(&first).await, Some(Goodbye::Busy));
+        assert!(second.end().is_none());
     }
 }

@@ -13,6 +13,7 @@ mod driver;
 mod early;
 mod error;
 mod first_flight;
+mod frame_joiner;
 mod frame_merger;
 mod handle;
 mod key_share;

@@ -189,6 +189,16 @@ pub enum Error {
         /// The name.
         name: ShareName,
     },
+    /// The peer: it does not look the name up now.
+    #[error("{} does not tell what {name} is: {why}", node.short())]
+    NameRefused {
+        /// The peer.
+        node: NodeKey,
+        /// The name.
+        name: ShareName,
+        /// What it says.
+        why: Refusal,
+    },
     /// The peer: it keeps its catalogue to itself.
     #[error("{} does not show its catalogue: {why}", node.short())]
     CatalogueRefused {

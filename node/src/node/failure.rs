@@ -102,13 +102,14 @@ impl From<Error> for Failure {
                 Self::network(message).try_to(format!("`keyferry ls {node}` lists what it shares"))
             }
             Error::Lost(why) if why.is_busy() => Self::network("that node is busy").try_to(TRY_AGAIN),
-            Error::CatalogueRefused { why: Refusal::Busy, .. } | Error::ProtocolRefused { why: Refusal::Busy, .. } => {
-                Self::network(message).try_to(TRY_AGAIN)
-            }
+            Error::NameRefused { why: Refusal::Busy, .. }
+            | Error::CatalogueRefused { why: Refusal::Busy, .. }
+            | Error::ProtocolRefused { why: Refusal::Busy, .. } => Self::network(message).try_to(TRY_AGAIN),
             Error::Lost(_)
             | Error::StreamLost(_)
             | Error::NoAnswer { .. }
             | Error::PathSilent { .. }
+            | Error::NameRefused { .. }
             | Error::CatalogueRefused { .. }
             | Error::ProtocolRefused { .. }
             | Error::ProtocolUnknown { .. }

@@ -242,6 +242,7 @@ impl Node {
         let entry = match answer {
             ResolveReply::Found(entry) => verified(&entry, &node)?,
             ResolveReply::NotFound => return Err(Error::NotSharedThere { node, name: name.clone() }),
+            ResolveReply::Refused(why) => return Err(Error::NameRefused { node, name: name.clone(), why }),
         };
         if entry.name != *name {
             return Err(broken(&session, Offence::OtherName));
@@ -330,8 +331,10 @@ async fn tell_missing(incomplete: &Incomplete, events: &Events) {
 /// Opens a stream and asks something on it.
 pub(super) async fn ask(session: &Session, request: &Request) -> Result<SessionStream, Error> {
     let mut stream = session.open().await?;
-    stream.write_all(&request.to_frame()).await?;
-    Ok(stream)
+    match stream.write_all(&request.to_frame()).await {
+        Ok(()) => Ok(stream),
+        Err(error) => Err(broken_off(session).await.unwrap_or(Error::StreamLost(error))),
+    }
 }
 
 /// Reads the short answer to what was asked.
@@ -339,13 +342,16 @@ pub(super) async fn reply<M: Message>(session: &Session, stream: &mut SessionStr
     match timeout(REPLY_DEADLINE, read_message(stream)).await {
         Ok(Ok(Some(message))) => Ok(message),
         Ok(Ok(None)) => Err(broken(session, Offence::NoAnswer)),
-        Ok(Err(error @ ReadError::Io(_))) => match timeout(END_PATIENCE, session.closed()).await {
-            Ok(end) => Err(Error::Lost(SessionError::Ended(end))),
-            Err(_) => Err(broken(session, error)),
-        },
+        Ok(Err(error @ ReadError::Io(_))) => Err(broken_off(session).await.unwrap_or_else(|| broken(session, error))),
         Ok(Err(error)) => Err(broken(session, error)),
         Err(_) => Err(Error::NoAnswer { within: REPLY_DEADLINE }),
     }
+}
+
+/// Why a stream broke, if that is because its session has ended.
+async fn broken_off(session: &Session) -> Option<Error> {
+    let end = timeout(END_PATIENCE, session.closed()).await.ok()?;
+    Some(Error::Lost(SessionError::Ended(end)))
 }
 
 /// The error of a fetch, which may have ended because nobody came.

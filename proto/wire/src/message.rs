@@ -133,6 +133,8 @@ pub enum ResolveReply {
     Found(SignedEntry),
     /// The catalogue has no such name, or the asker may not see it.
     NotFound,
+    /// It is not looked up now.
+    Refused(Refusal),
 }
 
 /// One message of the answer to [`Request::Catalogue`].

@@ -16,6 +16,7 @@ use keyferry_proto::{
 };
 use keyferry_tests::{
     binary, content,
+    hostile::Peer,
     lab::{Lab, SOON},
     process::Keyferry,
 };
@@ -90,6 +91,19 @@ fn a_host_with_more_sessions_than_there_are_places_keeps_nobody_out() -> Result<
 
     let still = held.iter().flatten().filter(|(session, _)| session.end().is_none()).count();
     ensure!(still >= 200, "only {still} sessions are left");
+    Ok(())
+}
+
+#[test]
+fn who_asks_a_node_that_has_no_place_hears_that_it_is_busy() -> Result<()> {
+    let lab = Lab::new()?;
+    let busy = Peer::start_busy(9)?;
+    let (node, file) = (format!("keyferry:{}?{}", busy.node(), busy.hint()), busy.address_of("file"));
+    for asked in [&["ls", &node][..], &["get", "--wait", "none", &file]] {
+        let outcome = lab.run("asker", asked)?;
+        let failure = outcome.failure()?;
+        ensure!(failure.message == "that node is busy", "{asked:?}: {failure:?}");
+    }
     Ok(())
 }
 

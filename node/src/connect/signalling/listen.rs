@@ -74,6 +74,16 @@ struct Desk {
 
 /// Takes the calls that come in to the node with this key. If several listen, the last one gets them.
 pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -> IncomingCalls {
+    listen_within(CALL_PLACES, rendezvous, secret, callers)
+}
+
+/// The same, with other limits.
+pub(super) fn listen_within(
+    limits: PlaceLimits,
+    rendezvous: &Rendezvous,
+    secret: NodeSecret,
+    callers: Admission,
+) -> IncomingCalls {
     let mut streams = rendezvous.incoming_calls();
     let (ringing, receiver) = mpsc::channel(RINGING);
     let desk = Arc::new(Desk {
@@ -81,7 +91,7 @@ pub fn listen(rendezvous: &Rendezvous, secret: NodeSecret, callers: Admission) -
         secret,
         callers,
         silent: Undecided::new(MAX_SILENT),
-        calls: Places::new(CALL_PLACES),
+        calls: Places::new(limits),
         ringing,
     });
     let task = tokio::spawn(async move {

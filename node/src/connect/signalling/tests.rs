@@ -16,7 +16,10 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    base::data_dir::{Admission, AdmissionPolicy, ContactsFile},
+    base::{
+        data_dir::{Admission, AdmissionPolicy, ContactsFile},
+        places::PlaceLimits,
+    },
     net::port::Port,
     reach::rendezvous::{CallOver, CallStream, Rendezvous, RendezvousConfig, RendezvousStatus, multiaddr_of},
 };
@@ -294,6 +297,24 @@ async fn a_node_that_calls_from_many_connections_hears_that_the_callee_is_busy()
     });
     soon(async { while call_from(&caller, &callee, 1).await.is_err() {} }).await;
     answering.abort();
+}
+
+#[tokio::test]
+async fn a_call_that_has_lasted_longer_than_the_grace_gives_way_to_another() {
+    let (callee, caller) = two_nodes().await;
+    let another = start(&[&callee]).await;
+    soon(another.rendezvous.status().wait_for(|status| status.lan_peers >= 1)).await.unwrap();
+    let limits = PlaceLimits { in_all: 1, for_contacts: 0, per_host: 1, per_key: 1, grace: Duration::ZERO };
+    let everyone = Admission::new(AdmissionPolicy::Everyone, ContactsFile::of(Path::new("/nonexistent")));
+    let mut incoming = listen::listen_within(limits, &callee.rendezvous, secret(2), everyone);
+    let (mut first, _first_in) = answered(&caller, &callee, &mut incoming).await;
+
+    let (second, mut second_in) = answered(&another, &callee, &mut incoming).await;
+
+    assert_eq!(heard(&mut first).await, None, "it has ended");
+    counted(&callee, "call_pushed_out", 1).await;
+    say(&second, signal(1)).await.unwrap();
+    assert_eq!(heard(&mut second_in).await, Some(signal(1)));
 }
 
 #[tokio::test]

@@ -8,17 +8,18 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus},
+    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Refusal},
     transfer::{
         groups::{Expect, GROUP_LEN, GroupDecoder, Step},
         layout::Layout,
+        schedule::{MAX_EMPTY_REQUESTS, RECHECK},
         units::{OPEN_END, UnitRanges},
     },
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::{mpsc, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -128,7 +129,7 @@ impl Reading {
             };
             let Some(session) = provider else { return Err(FetchError::in_vain(self.root, last)) };
             self.progress.send_modify(|progress| progress.is_stuck = false);
-            match self.read_from(&session).await {
+            match self.read_from_one(&session).await {
                 Ok(()) | Err(Stop::NobodyReads) => return Ok(()),
                 Err(Stop::Provider(ReceiveError::Local(error))) => return Err(error),
                 Err(Stop::Provider(ReceiveError::Provider(error))) => {
@@ -139,6 +140,26 @@ impl Reading {
                     };
                     last = Some(error);
                 }
+            }
+        }
+    }
+
+    /// Reads from a provider, which is asked again if it has no place just now.
+    async fn read_from_one(&mut self, session: &Session) -> Result<(), Stop> {
+        let mut turned_away = 0;
+        loop {
+            let before = self.offset;
+            let ended = self.read_from(session).await;
+            if !matches!(&ended, Err(Stop::Provider(ReceiveError::Provider(ProviderError::Refused(Refusal::Busy))))) {
+                return ended;
+            }
+            turned_away = if self.offset > before { 1 } else { turned_away + 1 };
+            if turned_away == MAX_EMPTY_REQUESTS {
+                return ended;
+            }
+            tokio::select! {
+                () = sleep(RECHECK) => {}
+                () = self.pieces.closed() => return Err(Stop::NobodyReads),
             }
         }
     }

@@ -295,17 +295,15 @@ impl SessionServer {
     async fn reply(&self, request: Request, stream: &mut AnswerStream<'_>) -> Result<(), ServeError> {
         let limits = &self.server.limits;
         let (places, busy) = match &request {
-            Request::Content(_) => (&limits.uploads, Some(ContentReply::Refused(Refusal::Busy).to_frame())),
-            Request::Catalogue => (&limits.answers, Some(CatalogueReply::Refused(Refusal::Busy).to_frame())),
-            _ => (&limits.answers, None),
+            Request::Content(_) => (&limits.uploads, ContentReply::Refused(Refusal::Busy).to_frame()),
+            Request::Catalogue => (&limits.answers, CatalogueReply::Refused(Refusal::Busy).to_frame()),
+            _ => (&limits.answers, ResolveReply::Refused(Refusal::Busy).to_frame()),
         };
         let (_of_session, mut place) = match self.place(places).await {
             Ok(place) => place,
             Err(full) => {
-                if let Some(busy) = busy {
-                    send(stream, &busy).await?;
-                    end(stream).await?;
-                }
+                send(stream, &busy).await?;
+                end(stream).await?;
                 return Err(full.into());
             }
         };

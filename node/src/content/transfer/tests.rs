@@ -20,6 +20,7 @@ use std::{
 use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
     message::Refusal,
+    transfer::schedule::MAX_EMPTY_REQUESTS,
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -30,6 +31,7 @@ use super::{
     FetchError,
     fetch::{FetchOutcome, FetchProgress, FoundSources, Job, fetch_with},
     patience::Patience,
+    reading::{FilePiece, PIECES_AHEAD, Reading},
     staging::FetchTarget,
 };
 use crate::{
@@ -514,6 +516,34 @@ async fn a_node_cannot_take_all_places_of_a_server() {
 
     assert_eq!(outcome.size, 200 * GROUP);
     assert!(provider.places_taken() <= 8, "{}", provider.places_taken());
+}
+
+#[tokio::test]
+async fn a_provider_that_has_no_place_is_asked_again_also_for_a_file_that_is_read_without_a_disk() {
+    let source = Source::file(3 * GROUP);
+    for (requests, is_given) in [(MAX_EMPTY_REQUESTS as usize - 1, true), (MAX_EMPTY_REQUESTS as usize, false)] {
+        let provider = source.provider(1, Behaviour::BusyAtFirst { requests }).await;
+        let (found, sessions) = mpsc::channel(1);
+        found.send(provider.session().await).await.unwrap();
+        drop(found);
+        let (pieces, mut read) = mpsc::channel(PIECES_AHEAD);
+        let reading = Reading::new(source.root, None, pieces, watch::Sender::default());
+
+        let ended = reading.read_from_all(FoundSources { sessions, untried: watch::channel(0).1 }).await;
+
+        let mut got = Vec::new();
+        while let Some(piece) = read.recv().await {
+            if let FilePiece::Bytes(bytes) = piece {
+                got.extend(bytes);
+            }
+        }
+        if is_given {
+            assert!(ended.is_ok(), "{ended:?}");
+            assert_eq!(got, bytes(3 * GROUP));
+        } else {
+            assert!(matches!(ended, Err(FetchError::Unavailable { why: Refusal::Busy, .. })), "{ended:?}");
+        }
+    }
 }
 
 #[tokio::test]

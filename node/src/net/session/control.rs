@@ -275,7 +275,8 @@ impl<S: AsyncRead + AsyncWrite> Control<S> {
             tokio::select! {
                 written = &mut written => return match written {
                     Ok(Ok(())) => Ok(()),
-                    Ok(Err(_)) => Err(SessionEnd::ClosedByPeer { reason: None }),
+                    // Whatever ended the stream, reading tells: the peer's goodbye may still be unread.
+                    Ok(Err(_)) => Ok(()),
                     Err(_) => Err(SessionEnd::Silent(limit)),
                 },
                 () = watch.until_next_look() => if watch.look() == Look::Dead {
@@ -359,6 +360,15 @@ mod tests {
 
     fn start_as(ping_interval: Duration, awaited: Option<(watch::Sender<Option<Hello>>, Duration)>) -> RunningControl {
         let (ours, peer) = duplex(256);
+        start_on(ours, peer, ping_interval, awaited)
+    }
+
+    fn start_on(
+        ours: impl AsyncRead + AsyncWrite + Send + 'static,
+        peer: tokio::io::DuplexStream,
+        ping_interval: Duration,
+        awaited: Option<(watch::Sender<Option<Hello>>, Duration)>,
+    ) -> RunningControl {
         let (close, close_asked) = watch::channel(None);
         let (end_sender, end) = watch::channel(None);
         let (measure, measure_asked) = mpsc::channel(MAX_MEASURED);
@@ -411,6 +421,23 @@ mod tests {
 
         // Four round trips, with no pong that would have told.
         assert!((Duration::from_secs(2)..Duration::from_secs(3)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_that_comes_when_nothing_can_be_written_any_more_is_heard() {
+        let ((lost, gone), (ours, peer)) = (duplex(1), duplex(256));
+        drop(gone);
+        let mut running = start_on(tokio::io::join(ours, lost), peer, PING_INTERVAL, None);
+        let (reply, _answer) = oneshot::channel();
+        running.measure.send(reply).await.expect("asked");
+        while running.measure.capacity() < MAX_MEASURED {
+            tokio::task::yield_now().await;
+        }
+
+        write_message(&mut running.peer, &ControlMessage::Goodbye(Goodbye::Busy)).await.expect("written");
+
+        let end = ended(&mut running).await;
+        assert!(matches!(end, SessionEnd::ClosedByPeer { reason: Some(Goodbye::Busy) }), "{end:?}");
     }
 
     #[tokio::test]

@@ -4,8 +4,6 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -13,7 +11,7 @@ use std::{
 
 use futures::io::{AsyncRead as FuturesRead, AsyncWrite as FuturesWrite};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
@@ -21,7 +19,8 @@ use tokio::{
 use super::{
     counters::SessionCounters,
     error::{Breakage, SessionEnd},
-    frame_merger::{FrameMerger, UnreadStreams},
+    frame_joiner::FrameJoiner,
+    frame_merger::UnreadStreams,
     stream::SessionStream,
 };
 
@@ -77,7 +76,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let unread = UnreadStreams::default();
-    let mut conn = yamux::Connection::new(FrameJoiner::new(FrameMerger::new(io, unread.clone())), config(), mode);
+    let mut conn = yamux::Connection::new(FrameJoiner::new(io, unread.clone()), config(), mode);
     let mut end_asked = links.end_asked.clone();
     let mut driver =
         SessionDriver { links, places: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)), waiting: None, unread };
@@ -188,85 +187,6 @@ fn end_of(error: yamux::ConnectionError) -> SessionEnd {
     match error {
         yamux::ConnectionError::Closed => SessionEnd::ClosedByPeer { reason: None },
         other => Breakage::Multiplexer(Arc::new(other)).into(),
-    }
-}
-
-/// Puts the header of a multiplexer frame (which comes as a write of its own) together with its body, so that each
-/// frame costs one system call and no small TLS record.
-struct FrameJoiner<T> {
-    inner: T,
-    held: [u8; FrameJoiner::<()>::ROOM],
-    held_len: usize,
-}
-
-impl FrameJoiner<()> {
-    /// A multiplexer's header has 12 bytes.
-    const ROOM: usize = 12;
-}
-
-impl<T: AsyncWrite + Unpin> FrameJoiner<T> {
-    fn new(inner: T) -> Self {
-        Self { inner, held: [0; FrameJoiner::ROOM], held_len: 0 }
-    }
-
-    /// Takes `n` written bytes off the front of what is held; returns how many of them were not held.
-    fn written(&mut self, n: usize) -> usize {
-        let of_held = n.min(self.held_len);
-        self.held.copy_within(of_held..self.held_len, 0);
-        self.held_len -= of_held;
-        n - of_held
-    }
-
-    fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.held_len > 0 {
-            let n = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.held[..self.held_len]))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written(n);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncRead + Unpin> FuturesRead for FrameJoiner<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(buf);
-        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
-        Poll::Ready(Ok(buf.filled().len()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> FuturesWrite for FrameJoiner<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.held_len == 0 && buf.len() <= FrameJoiner::ROOM {
-            this.held[..buf.len()].copy_from_slice(buf);
-            this.held_len = buf.len();
-            return Poll::Ready(Ok(buf.len()));
-        }
-        while this.held_len > 0 {
-            let parts = [IoSlice::new(&this.held[..this.held_len]), IoSlice::new(buf)];
-            let n = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, &parts))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let of_body = this.written(n);
-            if of_body > 0 {
-                return Poll::Ready(Ok(of_body));
-            }
-        }
-        Pin::new(&mut this.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_release(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_release(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

@@ -8,13 +8,13 @@
 
 use std::{
     collections::HashMap,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// A data frame below this size may wait. What the multiplexer keeps beside the bytes is a sixtieth of one of this size.
 const SMALL_FRAME: usize = 4096;
@@ -45,9 +45,8 @@ struct UnreadStream {
     waiting: Vec<u8>,
 }
 
-/// The bytes of a connection, with small frames put together as they are read.
-pub(super) struct FrameMerger<T> {
-    inner: T,
+/// Puts the small frames of a connection together as they are read.
+pub(super) struct FrameMerger {
     streams: UnreadStreams,
     header: [u8; HEADER_LEN],
     header_len: usize,
@@ -177,10 +176,9 @@ impl FrameHeader {
     }
 }
 
-impl<T: AsyncRead + Unpin> FrameMerger<T> {
-    pub(super) fn new(inner: T, streams: UnreadStreams) -> Self {
+impl FrameMerger {
+    pub(super) fn new(streams: UnreadStreams) -> Self {
         Self {
-            inner,
             streams,
             header: [0; HEADER_LEN],
             header_len: 0,
@@ -192,12 +190,51 @@ impl<T: AsyncRead + Unpin> FrameMerger<T> {
         }
     }
 
+    /// Reads the next bytes of the connection `from`.
+    pub(super) fn poll_read<T: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut T,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let ready = &self.ready[self.ready_from..];
+            if !ready.is_empty() {
+                let len = ready.len().min(buf.remaining());
+                buf.put_slice(&ready[..len]);
+                self.ready_from += len;
+                if self.ready_from == self.ready.len() {
+                    self.ready.clear();
+                    self.ready_from = 0;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if self.passing > 0 {
+                let wanted = self.passing.min(buf.remaining());
+                let mut part = ReadBuf::new(buf.initialize_unfilled_to(wanted));
+                ready!(Pin::new(from).poll_read(cx, &mut part))?;
+                let len = part.filled().len();
+                buf.advance(len);
+                self.passing -= len;
+                return Poll::Ready(Ok(()));
+            }
+            self.streams.drained(cx, &mut self.ready);
+            if self.ready.is_empty() && !ready!(self.poll_take(from, cx))? {
+                // What has come before the end is still to be read.
+                self.streams.hand_on_all(&mut self.ready);
+                if self.ready.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
     /// Takes the next bytes of a header or of a frame that waits, and says whether there are any more.
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    fn poll_take<T: AsyncRead + Unpin>(&mut self, from: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut bytes = [0; SMALL_FRAME];
         let wanted = if self.keeping > 0 { self.keeping } else { HEADER_LEN - self.header_len };
         let mut buf = ReadBuf::new(&mut bytes[..wanted]);
-        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+        ready!(Pin::new(from).poll_read(cx, &mut buf))?;
         let taken = buf.filled();
         if taken.is_empty() {
             return Poll::Ready(Ok(false));
@@ -223,68 +260,6 @@ impl<T: AsyncRead + Unpin> FrameMerger<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for FrameMerger<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        loop {
-            let ready = &this.ready[this.ready_from..];
-            if !ready.is_empty() {
-                let len = ready.len().min(buf.remaining());
-                buf.put_slice(&ready[..len]);
-                this.ready_from += len;
-                if this.ready_from == this.ready.len() {
-                    this.ready.clear();
-                    this.ready_from = 0;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            if this.passing > 0 {
-                let wanted = this.passing.min(buf.remaining());
-                let mut part = ReadBuf::new(buf.initialize_unfilled_to(wanted));
-                ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
-                let len = part.filled().len();
-                buf.advance(len);
-                this.passing -= len;
-                return Poll::Ready(Ok(()));
-            }
-            this.streams.drained(cx, &mut this.ready);
-            if this.ready.is_empty() && !ready!(this.poll_take(cx))? {
-                // What has come before the end is still to be read.
-                this.streams.hand_on_all(&mut this.ready);
-                if this.ready.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for FrameMerger<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
@@ -304,8 +279,20 @@ mod tests {
         [&FrameHeader { kind: DATA, flags, id, len: data.len() }.header()[..], data].concat()
     }
 
+    struct MergedStream {
+        inner: DuplexStream,
+        merger: FrameMerger,
+    }
+
+    impl AsyncRead for MergedStream {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let this = &mut *self;
+            this.merger.poll_read(&mut this.inner, cx, buf)
+        }
+    }
+
     /// The frames that can be read now, each with its flags, stream and bytes.
-    fn read_now(merger: &mut FrameMerger<DuplexStream>) -> Vec<(u16, u32, Vec<u8>)> {
+    fn read_now(merger: &mut MergedStream) -> Vec<(u16, u32, Vec<u8>)> {
         let mut frames = Vec::new();
         let mut header = [0; HEADER_LEN];
         while let Some(Ok(_)) = unconstrained(merger.read_exact(&mut header)).now_or_never() {
@@ -317,11 +304,11 @@ mod tests {
         frames
     }
 
-    fn merger(ids: impl IntoIterator<Item = u32>) -> (FrameMerger<DuplexStream>, UnreadStreams, DuplexStream) {
-        let (ours, theirs) = duplex(usize::MAX / 2);
+    fn merger(ids: impl IntoIterator<Item = u32>) -> (MergedStream, UnreadStreams, DuplexStream) {
+        let (inner, theirs) = duplex(usize::MAX / 2);
         let streams = UnreadStreams::default();
         ids.into_iter().for_each(|id| streams.open(id));
-        (FrameMerger::new(ours, streams.clone()), streams, theirs)
+        (MergedStream { inner, merger: FrameMerger::new(streams.clone()) }, streams, theirs)
     }
 
     #[tokio::test]

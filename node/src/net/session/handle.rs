@@ -122,10 +122,13 @@ impl Session {
     pub async fn open(&self) -> Result<SessionStream, SessionError> {
         let acquire = self.shared.places.clone().acquire_owned();
         let place = tokio::select! {
-            place = acquire => place.map_err(|_| self.end_error())?,
+            Ok(place) = acquire => place,
             end = self.closed() => return Err(SessionError::Ended(end)),
         };
-        open_stream(&self.shared.open, place).await.ok_or_else(|| self.end_error())
+        match open_stream(&self.shared.open, place).await {
+            Some(stream) => Ok(stream),
+            None => Err(SessionError::Ended(self.closed().await)),
+        }
     }
 
     /// Waits until the session has ended, and says why.
@@ -182,8 +185,12 @@ impl Session {
     /// Measures one round trip. The caller sets the deadline.
     pub async fn ping(&self) -> Result<Duration, SessionError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.measure.send(reply).await.map_err(|_| self.end_error())?;
-        answer.await.map_err(|_| self.end_error())
+        if self.shared.measure.send(reply).await.is_ok()
+            && let Ok(took) = answer.await
+        {
+            return Ok(took);
+        }
+        Err(SessionError::Ended(self.closed().await))
     }
 
     /// This end of the connection; none if the system does not tell.
@@ -194,10 +201,6 @@ impl Session {
     /// A handle that does not keep the session up.
     pub fn downgrade(&self) -> WeakSession {
         WeakSession(Arc::downgrade(&self.shared))
-    }
-
-    fn end_error(&self) -> SessionError {
-        SessionError::Ended(self.end().unwrap_or(SessionEnd::ClosedHere))
     }
 }
 

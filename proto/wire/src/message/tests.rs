@@ -88,7 +88,7 @@ proptest! {
         for reply in [ProtocolReply::Accepted, ProtocolReply::Refused(refusal)] {
             prop_assert_eq!(ProtocolReply::decode(&reply.encode()), Ok(reply));
         }
-        for reply in [ResolveReply::Found(entry.clone()), ResolveReply::NotFound] {
+        for reply in [ResolveReply::Found(entry.clone()), ResolveReply::NotFound, ResolveReply::Refused(refusal)] {
             prop_assert_eq!(ResolveReply::decode(&reply.encode()), Ok(reply));
         }
         for reply in [CatalogueReply::Entry(entry), CatalogueReply::End { count }, CatalogueReply::Refused(refusal)] {

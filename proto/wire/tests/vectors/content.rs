@@ -148,6 +148,7 @@ fn resolve_reply(message: &Value) -> ResolveReply {
     match variant(message) {
         ("Found", field) => ResolveReply::Found(entry(field)),
         ("NotFound", _) => ResolveReply::NotFound,
+        ("Refused", why) => ResolveReply::Refused(refusal(text(why))),
         (other, _) => panic!("{other}"),
     }
 }

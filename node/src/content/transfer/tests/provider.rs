@@ -52,6 +52,10 @@ pub(super) enum Behaviour {
     /// Calls a folder's list of files a file, and gives it.
     CollectionAsBlob,
     Refuse(Refusal),
+    /// So many times there is no place, and then the real server.
+    BusyAtFirst {
+        requests: usize,
+    },
     /// So many groups every 100 ms.
     Slow {
         groups: usize,
@@ -64,6 +68,17 @@ pub(super) enum Behaviour {
     HangAfter {
         groups: usize,
     },
+}
+
+impl Behaviour {
+    /// How it behaves at the request of this number, from 0.
+    fn at_request(self, number: usize) -> Self {
+        match self {
+            Self::BusyAtFirst { requests } if number < requests => Self::Refuse(Refusal::Busy),
+            Self::BusyAtFirst { .. } => Self::Serve,
+            other => other,
+        }
+    }
 }
 
 pub(super) struct Provider {
@@ -88,6 +103,7 @@ impl Provider {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (answers, cut) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let asked = Arc::new(AtomicUsize::new(0));
         let contacts = KnownContacts::of(ContactsFile::of(std::path::Path::new("nobody is a contact")));
         let server = ContentServer::new(store.clone(), secret.clone(), contacts);
         let (to_serve, count, until) = (server.clone(), Arc::clone(&answers), cut.clone());
@@ -101,13 +117,15 @@ impl Provider {
                 // Whoever has dialled may be gone again by now.
                 let Ok((session, mut inbound)) = Session::accept(path, &tls).await else { continue };
                 let (store, server, count) = (store.clone(), to_serve.for_session(&session), Arc::clone(&count));
-                let cut = until.clone();
+                let (cut, asked) = (until.clone(), Arc::clone(&asked));
                 tokio::spawn(async move {
                     while let Some(stream) = inbound.next().await {
                         let (store, server, count) = (store.clone(), server.clone(), Arc::clone(&count));
                         let (session, socket, cut) = (session.clone(), Arc::clone(&socket), cut.clone());
+                        let number = asked.fetch_add(1, Ordering::SeqCst);
                         tokio::spawn(async move {
                             count.fetch_add(1, Ordering::SeqCst);
+                            let behaviour = behaviour.at_request(number);
                             let answering = answer(&session, &socket, &cut, stream, &store, &server, behaviour);
                             answering.await;
                             count.fetch_sub(1, Ordering::SeqCst);
@@ -190,7 +208,7 @@ async fn answer(
     let garbage = vec![0x55; 1 << 20];
     let (header, body) = reply(store, &request);
     let (first, rest, pause) = match behaviour {
-        Behaviour::Serve | Behaviour::Honest => (usize::MAX, None, Duration::ZERO),
+        Behaviour::Serve | Behaviour::BusyAtFirst { .. } | Behaviour::Honest => (usize::MAX, None, Duration::ZERO),
         Behaviour::Garbage => return send(&mut stream, &[&header, &[0], &garbage]).await,
         Behaviour::Claim(format, size) => {
             return send(&mut stream, &[&self::header(format, size), &[0], &garbage]).await;
