@@ -13,4 +13,5 @@ pub(crate) mod namespace;
 pub(crate) mod place_table;
 pub(crate) mod places;
 pub(crate) mod rate_limit;
+pub mod secret_text;
 pub mod traffic;

@@ -127,7 +127,11 @@ pub mod config {
     pub use crate::reach::turn_server::RelayConfig;
     #[cfg(feature = "turn-server")]
     pub use crate::reach::turn_server::{PortRange, Rates, RelayUser};
-    pub use crate::{base::data_dir::AdmissionPolicy, net::path::RelayMode, reach::gather::StunServer};
+    pub use crate::{
+        base::{data_dir::AdmissionPolicy, secret_text::SecretText},
+        net::path::RelayMode,
+        reach::gather::StunServer,
+    };
 }
 
 pub mod data_dir {

@@ -11,8 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 use keyferry::{NodeKey, Wait};
 
-pub use self::network::NetworkOptions;
-use self::relay::RelayOptions;
+pub use self::{network::NetworkOptions, relay::RelayOptions};
 use keyferry::{config::AdmissionPolicy, control::MAX_PINGS};
 
 /// Share and fetch files by public key, from machine to machine, with no server in between.
@@ -45,6 +44,9 @@ pub struct GlobalOptions {
     /// The data folder: key, catalogue, store [default: keyferry in the XDG data folder].
     #[arg(long, global = true, env = "KEYFERRY_HOME", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub home: Option<PathBuf>,
+    /// A file with the passphrase of the key, if it has one; else it is asked for.
+    #[arg(long, global = true, env = "KEYFERRY_PASSPHRASE_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub passphrase_file: Option<PathBuf>,
     /// Print one JSON object a line on standard output, and nothing else.
     #[arg(long, global = true)]
     pub json: bool,
@@ -279,7 +281,7 @@ pub struct IdArgs {
     /// Make a new key. One that exists is never overwritten: move its file away first.
     #[arg(long)]
     pub new: bool,
-    /// Protect the new key by a passphrase, which is asked for (or taken from $KEYFERRY_PASSPHRASE).
+    /// Protect the new key by a passphrase, which is asked for (or read from --passphrase-file).
     #[arg(long, requires = "new")]
     pub passphrase: bool,
 }

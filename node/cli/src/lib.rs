@@ -13,6 +13,7 @@ pub mod passphrase;
 pub mod render;
 pub mod run;
 pub mod screen;
+pub mod secrets;
 pub mod text;
 
 use std::{
@@ -67,13 +68,17 @@ fn perform(cli: Cli, screen: &mut Screen) -> Result<Completion, Failure> {
     }
 }
 
-fn with_node(cli: Cli, screen: &mut Screen) -> Result<Completion, Failure> {
+fn with_node(mut cli: Cli, screen: &mut Screen) -> Result<Completion, Failure> {
+    for notice in secrets::take_in(&mut cli.action)? {
+        screen.notice(notice);
+    }
+    let passphrase_file = cli.global.passphrase_file;
     let home = data_folder(cli.global.home)?;
     let failed = |error: io::Error| Failure::new(FailureKind::Local, format!("cannot start: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let outcome = runtime.block_on(async {
         let cancel = interrupt::watch().map_err(failed)?;
-        Run { launcher: &RealLauncher, home, screen, cancel }.act(cli.action).await
+        Run { launcher: &RealLauncher, home, passphrase_file, screen, cancel }.act(cli.action).await
     });
     // A thread that still asks for a passphrase must not keep us.
     runtime.shutdown_background();

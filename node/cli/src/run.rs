@@ -15,12 +15,13 @@ use super::{
     args::{Action, GetArgs, NetworkOptions, NodeArgs, PingArgs, RelayArgs, ShareArgs, StoreAction},
     drive::{Completion, STOP_GRACE, drive, status_of},
     launch::{Folder, Launcher, OwnNode},
-    passphrase, render,
+    passphrase::{PASSPHRASE_VARIABLE, PassphraseSource},
+    render,
     screen::Screen,
 };
 use keyferry::{
     NodeConfig, NodeSecret,
-    config::{RelayConfig, RelayMode},
+    config::{RelayConfig, RelayMode, SecretText},
     control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Runner, Tenure},
     data_dir::Home,
 };
@@ -42,6 +43,8 @@ pub struct Run<'a> {
     pub launcher: &'a dyn Launcher,
     /// The data folder.
     pub home: PathBuf,
+    /// Where the passphrase of its key stands, if it is not to be asked for.
+    pub passphrase_file: Option<PathBuf>,
     /// Where to show things.
     pub screen: &'a mut Screen,
     /// Cancelled at the first Ctrl-C.
@@ -266,7 +269,8 @@ impl Run<'_> {
 
     /// Opens the key of a folder with the passphrase. On a thread of its own: that takes its time, on purpose.
     async fn unlock(&mut self, home: Home) -> Result<(Home, NodeSecret), Failure> {
-        let passphrase = self.off_thread(passphrase::ask).await?;
+        let source = self.passphrase_source();
+        let passphrase = self.off_thread(move || source.ask()).await?;
         self.off_thread(move || {
             let secret = home.unlock(&passphrase)?;
             Ok((home, secret))
@@ -274,8 +278,19 @@ impl Run<'_> {
         .await
     }
 
+    /// Where passphrases come from. One that others may see is warned of.
+    fn passphrase_source(&mut self) -> PassphraseSource {
+        let source = PassphraseSource::of(self.passphrase_file.clone());
+        if source.is_seen() {
+            self.screen.notice(&format!(
+                "others may see a passphrase that stands in ${PASSPHRASE_VARIABLE}: name a file that holds it by --passphrase-file"
+            ));
+        }
+        source
+    }
+
     /// Makes the key of a folder that has none.
-    async fn new_key(&self, home: Home, passphrase: Option<String>) -> Result<(Home, NodeSecret), Failure> {
+    async fn new_key(&self, home: Home, passphrase: Option<SecretText>) -> Result<(Home, NodeSecret), Failure> {
         self.off_thread(move || {
             let secret = home.new_identity(passphrase.as_deref())?;
             Ok((home, secret))

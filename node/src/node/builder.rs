@@ -8,7 +8,9 @@ use libp2p::Multiaddr;
 
 use super::{Error, Node, NodeConfig};
 use crate::{
-    base::data_dir::AdmissionPolicy, net::path::RelayMode, reach::gather::StunServer, reach::turn_server::RelayConfig,
+    base::{data_dir::AdmissionPolicy, secret_text::SecretText},
+    net::path::RelayMode,
+    reach::{gather::StunServer, turn_server::RelayConfig},
 };
 
 impl Node {
@@ -24,13 +26,13 @@ impl Node {
 #[must_use = "no node runs until it is spawned"]
 pub struct NodeBuilder {
     folder: PathBuf,
-    passphrase: Option<String>,
+    passphrase: Option<SecretText>,
     config: NodeConfig,
 }
 
 impl NodeBuilder {
     /// Unlocks the identity key, which is encrypted.
-    pub fn passphrase(self, passphrase: impl Into<String>) -> Self {
+    pub fn passphrase(self, passphrase: impl Into<SecretText>) -> Self {
         Self { passphrase: Some(passphrase.into()), ..self }
     }
 
@@ -70,12 +72,12 @@ impl NodeBuilder {
     }
 
     /// May use these TURN servers: URIs (RFC 7065) with credentials in front of the host.
-    pub fn turn(self, servers: impl IntoIterator<Item = String>) -> Self {
-        self.with(|config| config.turn = servers.into_iter().collect())
+    pub fn turn(self, servers: impl IntoIterator<Item = impl Into<SecretText>>) -> Self {
+        self.with(|config| config.turn = servers.into_iter().map(Into::into).collect())
     }
 
     /// Reaches TURN servers through this proxy, a URL.
-    pub fn turn_proxy(self, proxy: impl Into<String>) -> Self {
+    pub fn turn_proxy(self, proxy: impl Into<SecretText>) -> Self {
         self.with(|config| config.turn_proxy = Some(proxy.into()))
     }
 

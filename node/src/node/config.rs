@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use libp2p::Multiaddr;
 
 use crate::{
-    base::data_dir::AdmissionPolicy,
+    base::{data_dir::AdmissionPolicy, secret_text::SecretText},
     net::path::RelayMode,
     reach::{gather::StunServer, turn_server::RelayConfig},
 };
@@ -30,9 +30,9 @@ pub struct NodeConfig {
     /// Whether relays are used, and whether anything else is.
     pub relay_mode: RelayMode,
     /// TURN servers that may be used, as URIs (RFC 7065) with credentials in front of the host.
-    pub turn: Vec<String>,
+    pub turn: Vec<SecretText>,
     /// The proxy through which TURN servers are reached, as a URL.
-    pub turn_proxy: Option<String>,
+    pub turn_proxy: Option<SecretText>,
     /// Whose calls to take.
     pub calls: AdmissionPolicy,
     /// Whether to say in the DHT where this node is and what it has. A node that only fetches need not.

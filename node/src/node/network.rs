@@ -31,6 +31,7 @@ use crate::{
         clock,
         data_dir::{Admission, ContactsFile, Home},
         file_limit,
+        secret_text::SecretText,
     },
     connect::{
         acceptor::SessionHost,
@@ -291,7 +292,7 @@ fn finder(relay_mode: RelayMode, port: Arc<Port>, relays: &Relays, caller: Calle
 fn configured_relays(config: &NodeConfig) -> Result<Relays, Error> {
     let proxy = config.turn_proxy.as_deref().map(Proxy::parse).transpose();
     let proxy = proxy?;
-    let parse = |uri: &String| Ok(TurnServer::parse(uri)?.with_proxy(proxy.clone()));
+    let parse = |uri: &SecretText| Ok(TurnServer::parse(uri)?.with_proxy(proxy.clone()));
     Ok(Relays::new(config.turn.iter().map(parse).collect::<Result<_, Error>>()?))
 }
 

@@ -13,7 +13,10 @@ use tokio::sync::Notify;
 
 use super::{Error, NodeConfig, api::NodeAddress};
 use crate::{
-    base::data_dir::{AdmissionPolicy, ContactsFile, Home, KnownContacts},
+    base::{
+        data_dir::{AdmissionPolicy, ContactsFile, Home, KnownContacts},
+        secret_text::SecretText,
+    },
     content::{
         store::{Migrated, Store, StoreError},
         transfer::serve::ContentServer,
@@ -43,7 +46,7 @@ impl Node {
     /// # Errors
     ///
     /// If the folder is in use or cannot be used, or the node cannot start.
-    pub async fn open(folder: PathBuf, passphrase: Option<String>, config: NodeConfig) -> Result<Arc<Self>, Error> {
+    pub async fn open(folder: PathBuf, passphrase: Option<SecretText>, config: NodeConfig) -> Result<Arc<Self>, Error> {
         let opened = tokio::task::spawn_blocking(move || {
             let home = Home::open(&folder)?;
             let secret = match passphrase {

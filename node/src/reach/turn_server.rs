@@ -127,7 +127,7 @@ impl Relay {
             .secret
             .as_ref()
             .map_or_else(|| Secret::new(&rand::random::<[u8; 32]>()), |secret| Secret::new(secret.as_bytes()));
-        let named = config.users.iter().map(|user| (user.name.clone(), user.password.clone())).collect();
+        let named = config.users.iter().map(|user| (user.name.clone(), user.password.to_string())).collect();
         let users = Users { named, secret: Some(secret.clone()) };
         let certificate = Certificate::load(config.certificate.as_ref(), &home)?;
         let ports = Ports::new(config.ports, external);

@@ -2,13 +2,13 @@
 //!
 //! What it is not: options for relaying for others (`relay`).
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{ArgAction, Args, builder::FalseyValueParser};
+use clap::{ArgAction, Args, ValueHint, builder::FalseyValueParser};
 use keyferry::Multiaddr;
 
 use keyferry::{
-    config::{AdmissionPolicy, RelayMode, StunServer},
+    config::{AdmissionPolicy, RelayMode, SecretText, StunServer},
     control::{Failure, NetworkTerms},
 };
 
@@ -38,12 +38,18 @@ pub struct NetworkOptions {
     #[arg(long, env = "KEYFERRY_CALLS", value_name = "WHOSE", hide_possible_values = true)]
     pub calls: Option<AdmissionPolicy>,
     /// A TURN server (TCP or TLS) to relay through where there is no direct path, such as turn:user:password@host or
-    /// turns:user:password@host:443. May be repeated. Passwords are better given in the variable: others see command lines.
+    /// turns:user:password@host:443. May be repeated. Others see command lines: --turn-file keeps the password from them.
     #[arg(long, env = "KEYFERRY_TURN", value_name = "URI", value_delimiter = ',', hide_env_values = true)]
-    pub turn: Vec<String>,
+    pub turn: Vec<SecretText>,
+    /// A file with TURN servers, one a line in the form of --turn.
+    #[arg(long, env = "KEYFERRY_TURN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub turn_file: Option<PathBuf>,
     /// A proxy to reach TURN servers through, such as `http://proxy.example.org:3128` or `socks5://127.0.0.1:1080`.
     #[arg(long, env = "KEYFERRY_TURN_PROXY", value_name = "URL", hide_env_values = true)]
-    pub turn_proxy: Option<String>,
+    pub turn_proxy: Option<SecretText>,
+    /// A file with the proxy, in the form of --turn-proxy, for one with a password.
+    #[arg(long, env = "KEYFERRY_TURN_PROXY_FILE", value_name = "FILE", conflicts_with = "turn_proxy", value_hint = ValueHint::FilePath)]
+    pub turn_proxy_file: Option<PathBuf>,
     /// Hide this machine's address: connect through relays only, and tell nobody where it is.
     #[arg(long, env = "KEYFERRY_RELAY_ONLY", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub relay_only: bool,
@@ -175,7 +181,8 @@ mod tests {
             parse("keyferry node --turn turn:a:b@192.0.2.1,turns:a:b@192.0.2.2 --turn turn:c:d@192.0.2.3").unwrap();
         let Action::Node(node) = cli.action else { panic!("not a node: {:?}", cli.action) };
         let network = node.network;
-        assert_eq!(network.turn, ["turn:a:b@192.0.2.1", "turns:a:b@192.0.2.2", "turn:c:d@192.0.2.3"]);
+        let servers = ["turn:a:b@192.0.2.1", "turns:a:b@192.0.2.2", "turn:c:d@192.0.2.3"];
+        assert_eq!(network.turn, servers.map(SecretText::from));
         assert_eq!(network.terms().turn, network.turn);
     }
 }

@@ -7,18 +7,30 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, ValueHint};
 use keyferry::config::{Network, RelayLimits};
 
-use keyferry::config::{AdmissionPolicy, PortRange, Rates, RelayConfig, RelayUser};
+use keyferry::config::{AdmissionPolicy, PortRange, Rates, RelayConfig, RelayUser, SecretText};
 
 /// How to relay for others.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options for relaying")]
 pub struct RelayOptions {
     /// A user for standard TURN clients, with a password. May be repeated.
-    #[arg(long = "relay-user", env = "KEYFERRY_RELAY_USER", value_name = "NAME:PASSWORD", value_delimiter = ',')]
+    #[arg(
+        long = "relay-user",
+        env = "KEYFERRY_RELAY_USER",
+        value_name = "NAME:PASSWORD",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     pub users: Vec<RelayUser>,
+    /// A file with such users, one a line: others see command lines.
+    #[arg(long = "relay-users-file", env = "KEYFERRY_RELAY_USERS_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub users_file: Option<PathBuf>,
     /// The secret behind credentials that run out, shared with other servers (coturn: --use-auth-secret) [default: a random one].
     #[arg(long = "relay-secret", env = "KEYFERRY_RELAY_SECRET", value_name = "SECRET", hide_env_values = true)]
-    pub secret: Option<String>,
+    pub secret: Option<SecretText>,
+    /// A file with that secret.
+    #[arg(long = "relay-secret-file", env = "KEYFERRY_RELAY_SECRET_FILE", value_name = "FILE", conflicts_with = "secret", value_hint = ValueHint::FilePath)]
+    pub secret_file: Option<PathBuf>,
     /// The realm of users and credentials [default: keyferry].
     #[arg(long = "relay-realm", env = "KEYFERRY_RELAY_REALM", value_name = "REALM")]
     pub realm: Option<String>,

@@ -12,7 +12,6 @@ use crate::{
     args::IdArgs,
     drive::{Completion, status_of},
     launch::Folder,
-    passphrase,
 };
 
 impl Run<'_> {
@@ -32,7 +31,10 @@ impl Run<'_> {
             }
             Folder::Empty(home) => {
                 let passphrase = match args.new && args.passphrase {
-                    true => Some(self.off_thread(passphrase::ask_new).await?),
+                    true => {
+                        let source = self.passphrase_source();
+                        Some(self.off_thread(move || source.ask_new()).await?)
+                    }
                     false => None,
                 };
                 self.new_key(home, passphrase).await?.1.public().to_string()

@@ -146,6 +146,7 @@ impl Bench {
         let mut run = Run {
             launcher: &self.launcher,
             home: self.home.path().to_owned(),
+            passphrase_file: None,
             screen: &mut screen,
             cancel: self.cancel.clone(),
         };

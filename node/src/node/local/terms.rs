@@ -11,7 +11,7 @@ use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::data_dir::AdmissionPolicy,
+    base::{data_dir::AdmissionPolicy, secret_text::SecretText},
     net::path::RelayMode,
     node::{
         api::{Failure, FailureKind},
@@ -39,9 +39,9 @@ pub struct NetworkTerms {
     /// `--calls`.
     pub calls: Option<AdmissionPolicy>,
     /// `--turn`: these among others.
-    pub turn: Vec<String>,
+    pub turn: Vec<SecretText>,
     /// `--turn-proxy`.
-    pub turn_proxy: Option<String>,
+    pub turn_proxy: Option<SecretText>,
     /// `--relay-only`.
     pub relay_only: bool,
     /// `--no-relay`.
@@ -74,7 +74,7 @@ impl NetworkTerms {
 
     /// The options that the node does not have. By name alone: the values may be secret.
     fn unmet(&self, config: &NodeConfig) -> Vec<&'static str> {
-        let contain = |all: &[String], some: &[String]| some.iter().all(|one| all.contains(one));
+        let contain = |all: &[SecretText], some: &[SecretText]| some.iter().all(|one| all.contains(one));
         let same = |one: &[SocketAddr], other: &[SocketAddr]| {
             one.iter().all(|addr| other.contains(addr)) && other.iter().all(|addr| one.contains(addr))
         };
@@ -117,8 +117,8 @@ mod tests {
             stun: vec!["192.0.2.1:3478".parse().unwrap()],
             no_port_mapping: true,
             calls: Some(AdmissionPolicy::Contacts),
-            turn: vec!["turn:ada:lovelace@192.0.2.1".to_owned()],
-            turn_proxy: Some("http://ada:lovelace@192.0.2.2:3128".to_owned()),
+            turn: vec!["turn:ada:lovelace@192.0.2.1".into()],
+            turn_proxy: Some("http://ada:lovelace@192.0.2.2:3128".into()),
             relay_only: true,
             no_relay: true,
         }
@@ -164,7 +164,7 @@ mod tests {
             stun: [given.stun.clone(), vec!["192.0.2.9".parse().unwrap()]].concat(),
             port_mapping: false,
             calls: AdmissionPolicy::Contacts,
-            turn: [given.turn.clone(), vec!["turn:c:d@192.0.2.9".to_owned()]].concat(),
+            turn: [given.turn.clone(), vec!["turn:c:d@192.0.2.9".into()]].concat(),
             turn_proxy: given.turn_proxy.clone(),
             relay_mode: RelayMode::RelayOnly,
             ..NodeConfig::default()

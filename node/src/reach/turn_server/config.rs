@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use keyferry_net::ip::{Class, Network};
 use keyferry_turn::{AddressFamily, server::RelayLimits};
 
-use crate::base::data_dir::AdmissionPolicy;
+use crate::base::{data_dir::AdmissionPolicy, secret_text::SecretText};
 
 /// The realm, unless the operator names another.
 const DEFAULT_REALM: &str = "keyferry";
@@ -20,7 +20,7 @@ pub struct RelayConfig {
     /// Who gets credentials.
     pub policy: AdmissionPolicy,
     /// The secret that signs credentials, if other servers share it; a random one otherwise.
-    pub secret: Option<String>,
+    pub secret: Option<SecretText>,
     /// Users with a password of their own, for standard clients.
     pub users: Vec<RelayUser>,
     /// The realm of the credentials.
@@ -101,7 +101,7 @@ pub struct RelayUser {
     /// The name.
     pub name: String,
     /// The password.
-    pub password: String,
+    pub password: SecretText,
 }
 
 impl FromStr for RelayUser {
@@ -113,7 +113,7 @@ impl FromStr for RelayUser {
         if !is_name || password.is_empty() {
             return Err("neither the name nor the password may be empty".to_owned());
         }
-        Ok(Self { name: name.to_owned(), password: password.to_owned() })
+        Ok(Self { name: name.to_owned(), password: password.into() })
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
             assert!(bad.parse::<PortRange>().is_err(), "{bad}");
         }
         let user: RelayUser = "ada:love:lace".parse().unwrap();
-        assert_eq!((user.name.as_str(), user.password.as_str()), ("ada", "love:lace"));
+        assert_eq!((user.name.as_str(), &*user.password), ("ada", "love:lace"));
         assert!(!format!("{user:?}").contains("lace"));
         for bad in ["ada", ":x", "ada:"] {
             assert!(bad.parse::<RelayUser>().is_err(), "{bad}");

@@ -45,7 +45,7 @@ pub(super) struct Bench {
 pub(super) fn config() -> RelayConfig {
     RelayConfig {
         users: vec!["ada:lovelace".parse().unwrap(), "bob:builder".parse().unwrap()],
-        secret: Some("north".to_owned()),
+        secret: Some("north".into()),
         allow_peers: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
         ..RelayConfig::default()
     }
