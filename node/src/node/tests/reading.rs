@@ -71,6 +71,33 @@ async fn reading_goes_on_with_another_provider_where_the_first_has_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn as_many_useless_providers_as_a_fetch_keeps_do_not_hide_the_one_that_gives() {
+    let dir = TempDir::new().unwrap();
+    let (path, bytes) = file(&dir, 300_000);
+    let meeting = Peer::start(Vec::new()).await;
+    let honest = Peer::start(meeting.addrs()).await;
+    let hash = honest.share(&path).await.hash;
+    let (mut useless, mut hints) = (Vec::new(), Vec::new());
+    for number in 0..8 {
+        let peer = Peer::start(meeting.addrs()).await;
+        let copy = dir.path().join(format!("copy {number}"));
+        fs::copy(&path, &copy).unwrap();
+        assert_eq!(peer.share(&copy).await.hash, hash);
+        fs::write(&copy, b"something else").unwrap();
+        hints.extend(peer.addrs());
+        useless.push(peer);
+    }
+    let by_hash = Address::content(None, hash).with_hints(hints).unwrap();
+    let (to_disk, to_memory) = (Peer::start(meeting.addrs()).await, Peer::start(meeting.addrs()).await);
+
+    let fetched = to_disk.get(&by_hash, &dir.path().join("out")).await.unwrap();
+    let read = to_memory.node.get(&by_hash).bytes().await.unwrap();
+
+    assert_eq!(fs::read(fetched.path).unwrap(), bytes);
+    assert_eq!(read, bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_for_memory_is_refused_before_it_is_fetched() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("large");
