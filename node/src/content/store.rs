@@ -26,7 +26,6 @@ mod proving;
 mod rebuild;
 mod roots;
 mod source;
-mod stamp;
 mod tree;
 mod verify;
 
@@ -55,9 +54,11 @@ use self::{
     hashing::hash_bytes,
     index::{Index, IndexError, Location},
     outboard::ActiveOutboards,
+};
+use crate::base::{
+    clock, durable,
     stamp::{Machine, Stamp, StampTrust},
 };
-use crate::base::{clock, durable};
 
 pub use self::{
     audience::{Asker, Audience, AudienceError, Invited, MAX_INVITED},

@@ -6,50 +6,46 @@ use std::{
     collections::HashSet,
     fs,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
 };
 
 use keyferry_proto::identity::NodeKey;
 
 use super::ContactsFile;
-use crate::base::clock;
-
-/// A file that has changed so recently may change again without a sign of it: clocks of file systems tick slowly.
-const UNSURE_FOR: Duration = Duration::from_secs(2);
+use crate::base::stamp::{Machine, Stamp};
 
 /// The contacts of a data folder. Clones share what they have read.
 #[derive(Debug, Clone)]
 pub struct KnownContacts {
     file: ContactsFile,
+    machine: Machine,
     read: Arc<Mutex<Option<ReadContacts>>>,
 }
 
 #[derive(Debug)]
 struct ReadContacts {
-    at: FileState,
+    /// By what a change of the file shows; none while there is no file.
+    stamp: Option<Stamp>,
     nodes: HashSet<NodeKey>,
-}
-
-/// By what a change of the file shows. An absent file has a state, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileState {
-    seen: Option<(SystemTime, u64, u64)>,
 }
 
 impl KnownContacts {
     /// Those of this file, which may be absent.
     pub fn of(file: ContactsFile) -> Self {
-        Self { file, read: Arc::default() }
+        Self::on(Machine::here(), file)
+    }
+
+    fn on(machine: Machine, file: ContactsFile) -> Self {
+        Self { file, machine, read: Arc::default() }
     }
 
     /// Whether a node is a contact now. Reads from the disk. While the file cannot be read, nobody is.
     pub fn include(&self, node: &NodeKey) -> bool {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = FileState::of(&self.file);
-        if let Some(ReadContacts { at, nodes }) = &*read
-            && *at == state
+        let stamp = fs::metadata(self.file.path()).ok().map(|metadata| Stamp::of(&metadata));
+        if let Some(known) = &*read
+            && known.stamp == stamp
         {
-            return nodes.contains(node);
+            return known.nodes.contains(node);
         }
         let nodes = match self.file.read() {
             Ok(list) => list.iter().map(|contact| contact.node).collect(),
@@ -59,69 +55,40 @@ impl KnownContacts {
             }
         };
         let found = nodes.contains(node);
-        *read = state.is_sure().then_some(ReadContacts { at: state, nodes });
+        // A young file may change again without a sign of it.
+        let is_sure = stamp.is_none_or(|stamp| !stamp.is_young(&self.machine));
+        *read = is_sure.then_some(ReadContacts { stamp, nodes });
         found
     }
 }
 
-impl FileState {
-    fn of(file: &ContactsFile) -> Self {
-        let metadata = fs::metadata(file.path()).ok();
-        let seen = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len(), number(&metadata))));
-        Self { seen }
-    }
-
-    fn is_sure(&self) -> bool {
-        self.seen.is_none_or(|(modified, ..)| clock::age(modified).is_some_and(|age| age >= UNSURE_FOR))
-    }
-}
-
-/// What tells a file from the one that it replaced.
-#[cfg(unix)]
-fn number(metadata: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-/// What tells a file from the one that it replaced; nothing does here.
-#[cfg(not(unix))]
-fn number(_metadata: &fs::Metadata) -> u64 {
-    0
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use keyferry_proto::identity::NodeSecret;
 
     use super::*;
 
     #[test]
     fn whoever_is_added_removed_or_edited_out_counts_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = ContactsFile::of(dir.path());
-        let known = KnownContacts::of(file.clone());
-        let [ada, bob] = [1, 2].map(|number| NodeSecret::from_bytes(&[number; 32]).public());
-        let included = || [ada, bob].map(|node| known.include(&node));
-        // As if the last change of the file were an hour ago, so that it need not be read each time.
-        let age = || {
-            let past = SystemTime::now() - Duration::from_secs(3600);
-            File::options().write(true).open(file.path()).unwrap().set_modified(past).unwrap();
-        };
-        assert_eq!(included(), [false, false]);
-        file.add(ada, Some("Ada")).unwrap();
-        assert_eq!(included(), [true, false]);
-        age();
-        assert_eq!((included(), known.read.lock().unwrap().is_some()), ([true, false], true));
-        file.add(bob, Some("Bob")).unwrap();
-        assert_eq!(included(), [true, true]);
-        file.remove("Ada").unwrap();
-        assert_eq!(included(), [false, true]);
-        age();
-        assert_eq!(included(), [false, true]);
-        fs::write(file.path(), "not a list of contacts").unwrap();
-        assert_eq!(included(), [false, false]);
-        fs::remove_file(file.path()).unwrap();
-        assert_eq!(included(), [false, false]);
+        let machine = |now_nanos| Machine { now_nanos, ..Machine::here() };
+        // Where every file is young, and where none is.
+        for (machine, is_old) in [(machine(|| 0), false), (machine(|| i128::MAX), true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = ContactsFile::of(dir.path());
+            let known = KnownContacts::on(machine, file.clone());
+            let [ada, bob] = [1, 2].map(|number| NodeSecret::from_bytes(&[number; 32]).public());
+            let included = || [ada, bob].map(|node| known.include(&node));
+            assert_eq!(included(), [false, false]);
+            file.add(ada, Some("Ada")).unwrap();
+            assert_eq!((included(), known.read.lock().unwrap().is_some()), ([true, false], is_old));
+            file.add(bob, Some("Bob")).unwrap();
+            assert_eq!(included(), [true, true]);
+            file.remove("Ada").unwrap();
+            assert_eq!((included(), included()), ([false, true], [false, true]));
+            fs::write(file.path(), "not a list of contacts").unwrap();
+            assert_eq!(included(), [false, false]);
+            fs::remove_file(file.path()).unwrap();
+            assert_eq!(included(), [false, false]);
+        }
     }
 }

@@ -19,9 +19,9 @@ use super::{
     disk::{self, Folders},
     doubts::SourceDoubts,
     proving,
-    stamp::Stamp,
     tree::{self, GROUP_LEN, PARENT_LEN},
 };
+use crate::base::stamp::Stamp;
 
 /// A complete blob, open for reading.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::{
 
 use keyferry_proto::{hash::ContentHash, transfer::units::UnitRanges};
 
-use super::stamp::Stamp;
+use crate::base::stamp::Stamp;
 
 /// How many files are remembered; the one that was asked for the longest time ago goes first.
 const MAX_DOUBTS: usize = 256;

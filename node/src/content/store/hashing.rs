@@ -27,9 +27,9 @@ use super::{
     StoreError,
     disk::{self, Folders},
     source::{self, SourceFolder},
-    stamp::{FileId, Machine, Stamp, StampTrust},
     tree::{self, GROUP_LEN, PARENT_LEN, SEGMENT_GROUPS, SEGMENT_LEN, Subtree, Value},
 };
+use crate::base::stamp::{FileId, Machine, Stamp, StampTrust};
 
 /// More threads than this do not help: the disk is the limit then.
 const MAX_WORKERS: usize = 8;

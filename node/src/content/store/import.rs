@@ -25,10 +25,9 @@ use super::{
     index::Location,
     roots::audience_of,
     source::SourceFolder,
-    stamp::FileId,
     utf8,
 };
-use crate::base::clock;
+use crate::base::{clock, stamp::FileId};
 
 /// How many skipped files an import lists; the rest is only counted.
 pub const MAX_SKIPPED_LISTED: usize = 100;

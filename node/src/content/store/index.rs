@@ -25,10 +25,8 @@ use keyferry_proto::{codec, hash::ContentHash};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sled::Batch;
 
-use super::{
-    StoreError,
-    stamp::{Machine, Stamp, StampTrust},
-};
+use super::StoreError;
+use crate::base::stamp::{Machine, Stamp, StampTrust};
 
 pub(super) use self::opening::open;
 

@@ -20,9 +20,9 @@ use super::{
     hashing::{self, FileToHash, Hashed, Observer, Sources},
     import::safe_name,
     index::Location,
-    stamp::Stamp,
     tree, utf8,
 };
+use crate::base::stamp::Stamp;
 
 /// Two clocks that tell the time of one moment differ by less: one counts seconds, the other may tick every other second.
 const CLOCK_STEP_NANOS: i128 = 3_000_000_000;

@@ -15,7 +15,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::{StoreError, stamp::FileId};
+use super::StoreError;
+use crate::base::stamp::FileId;
 
 /// Follows no link, waits for nobody at the other end of a pipe, and takes no terminal.
 const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);

@@ -1,7 +1,7 @@
 //! The index by itself.
 
 use super::*;
-use crate::content::store::stamp::FileId;
+use crate::base::stamp::FileId;
 
 impl Index {
     fn entries(&self) -> &sled::Tree {

@@ -3,10 +3,12 @@
 use std::{fs::FileTimes, os::unix::fs::MetadataExt, sync::mpsc, thread};
 
 use super::*;
-use crate::content::store::{
-    hashing::{FileToHash, Hashed, Observer, Sources, hash_files},
-    source::SourceFolder,
-    stamp::{BootId, FileId},
+use crate::{
+    base::stamp::{BootId, FileId},
+    content::store::{
+        hashing::{FileToHash, Hashed, Observer, Sources, hash_files},
+        source::SourceFolder,
+    },
 };
 
 const GROUP: usize = 65_536;

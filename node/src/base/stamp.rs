@@ -10,7 +10,7 @@ use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock;
+use super::clock;
 
 /// The longest step in which the clock of a file system ticks: a file that was changed this recently may change again and look the
 /// same.
@@ -24,40 +24,40 @@ const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The part of a file's metadata that tells whether its content has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     /// Length, in bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Time of the last change of the content, in nanoseconds since 1970. Whoever owns the file can set it.
-    pub(super) modified: i128,
+    pub(crate) modified: i128,
     /// Time of the last change of content or metadata, in nanoseconds since 1970. Nobody can set it.
-    pub(super) changed: i128,
+    pub(crate) changed: i128,
     /// Which file it is.
-    pub(super) file: FileId,
+    pub(crate) file: FileId,
 }
 
 /// What tells a file from every other on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FileId {
+pub(crate) struct FileId {
     device: u64,
     inode: u64,
 }
 
 /// One run of the machine, from its start to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct BootId(u128);
+pub(crate) struct BootId(u128);
 
 /// What a store asks of the machine beside its disk. Tests say it themselves.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// The boot that it is in.
-    pub(super) boot: BootId,
+    pub(crate) boot: BootId,
     /// What time it is, in nanoseconds since 1970.
-    pub(super) now_nanos: fn() -> i128,
+    pub(crate) now_nanos: fn() -> i128,
 }
 
 /// How far a stamp that was taken when the file was hashed vouches for the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum StampTrust {
+pub(crate) enum StampTrust {
     /// For as long as it stays the same: the bytes were hashed as the disk had them.
     Always,
     /// Likewise, but in this boot only: the bytes, or the stamp, may never have reached the disk.
@@ -67,18 +67,18 @@ pub(super) enum StampTrust {
 }
 
 impl FileId {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 
     #[cfg(test)]
-    pub(super) fn numbered(inode: u64) -> Self {
+    pub(crate) fn numbered(inode: u64) -> Self {
         Self { device: 1, inode }
     }
 }
 
 impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Self {
             size: metadata.len(),
@@ -89,7 +89,7 @@ impl Stamp {
     }
 
     /// Whether the file may change again without its stamp telling: its last change is recent, or lies ahead.
-    pub(super) fn is_young(&self, machine: &Machine) -> bool {
+    pub(crate) fn is_young(&self, machine: &Machine) -> bool {
         let step = if self.changed % COARSE_NANOS == 0 { LONGEST_STEP_NANOS } else { SHORT_STEP_NANOS };
         (machine.now_nanos)() - self.changed < step
     }
@@ -104,26 +104,26 @@ impl BootId {
     }
 
     #[cfg(test)]
-    pub(super) fn numbered(number: u128) -> Self {
+    pub(crate) fn numbered(number: u128) -> Self {
         Self(number)
     }
 }
 
 impl Machine {
     /// This machine.
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         Self { boot: BootId::read(), now_nanos: clock::now_nanos }
     }
 }
 
 impl StampTrust {
     /// What a stamp is good for that was taken just now, before the file was hashed.
-    pub(super) fn in_new(stamp: &Stamp, machine: &Machine) -> Self {
+    pub(crate) fn in_new(stamp: &Stamp, machine: &Machine) -> Self {
         Self::Never.after_hashing(stamp, machine)
     }
 
     /// What the same stamp is good for once the file has been hashed again.
-    pub(super) fn after_hashing(self, stamp: &Stamp, machine: &Machine) -> Self {
+    pub(crate) fn after_hashing(self, stamp: &Stamp, machine: &Machine) -> Self {
         match self {
             Self::Always => Self::Always,
             // What has outlived a boot came from the disk.
@@ -134,7 +134,7 @@ impl StampTrust {
     }
 
     /// Whether a stamp that is still the same vouches for the file.
-    pub(super) fn holds(self, machine: &Machine) -> bool {
+    pub(crate) fn holds(self, machine: &Machine) -> bool {
         match self {
             Self::Always => true,
             Self::InBoot(boot) => boot == machine.boot,
