@@ -205,7 +205,7 @@ async fn an_existing_target_is_not_replaced_unasked() {
     assert_eq!(failed.kind, FailureKind::Usage);
     assert!(failed.advice.unwrap().contains("--overwrite"));
     let vanished = getter.run(command).await.unwrap_err();
-    assert!(vanished.message.contains("has changed"), "{vanished:?}");
+    assert!(vanished.message.contains("is gone"), "{vanished:?}");
     assert_eq!(fs::read(out.path().join(shared.name.as_str())).unwrap(), b"mine");
 }
 
