@@ -216,7 +216,7 @@ impl Finder {
         policy: &AddressPolicy,
         trace: &'a Trace,
     ) -> (mpsc::Sender<CircuitToCall>, Race<'a>) {
-        let hinted = resolve_hints(hints).await;
+        let hinted = resolve_hints(hints, self.relay_mode).await;
         let race = Race {
             running: FuturesUnordered::new(),
             dialled: hinted.iter().copied().collect(),
@@ -297,14 +297,18 @@ impl Finder {
     }
 }
 
-/// The socket addresses that the user's hints stand for; names are looked up.
-async fn resolve_hints(hints: &[Multiaddr]) -> Vec<SocketAddr> {
+/// The socket addresses that the user's hints stand for. Names are looked up, but not by a node that hides where it is: hints come from a
+/// peer, and whoever serves the name would see which network asks for it.
+async fn resolve_hints(hints: &[Multiaddr], relay_mode: RelayMode) -> Vec<SocketAddr> {
     let mut addrs = Vec::new();
     for hint in hints {
         let mut parts = hint.iter();
         match (parts.next(), parts.next()) {
             (Some(Protocol::Ip4(ip)), Some(Protocol::Tcp(port))) => addrs.push((ip, port).into()),
             (Some(Protocol::Ip6(ip)), Some(Protocol::Tcp(port))) => addrs.push((ip, port).into()),
+            (Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)), _) if !relay_mode.allows_direct() => {
+                tracing::warn!("a hint with a name is left out: to look it up would show where this node is");
+            }
             (Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)), Some(Protocol::Tcp(port))) => {
                 match tokio::net::lookup_host((&*name, port)).await {
                     Ok(found) => addrs.extend(found.take(MAX_RESOLVED)),

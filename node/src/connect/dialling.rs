@@ -3,18 +3,19 @@
 //! What it is not: which addresses those are (`crate::connect::connector`), or the relays themselves.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use keyferry_ice::frame;
 use stun_types::{
     message::{BINDING, Message, MessageWriteVec},
     prelude::*,
 };
-use tokio::{io::AsyncWriteExt, sync::Mutex};
+use tokio::{io::AsyncWriteExt, sync::Mutex, time::sleep};
 
 use crate::{
     net::{
@@ -22,7 +23,10 @@ use crate::{
         port::Port,
         stun::read,
     },
-    reach::turn_client::{AddressFamily, Connector, Lease, RelayAllocator},
+    reach::{
+        rendezvous::CircuitDialler,
+        turn_client::{AddressFamily, Connector, Lease, RelayAllocator},
+    },
 };
 
 /// Connects to peers for a whole node. Clones do the same.
@@ -88,9 +92,56 @@ impl RelayDialler {
     /// Connects to an address of a peer (RFC 6062 §4.3); gives the relay's address too. The caller sets the deadline.
     async fn connect(&self, remote: SocketAddr) -> io::Result<(PathStream, IpAddr)> {
         let (connector, relay, lease) = self.allocation(AddressFamily::of(remote.ip())).await?;
-        let mut stream = connector.relay_to(remote).await.map_err(io::Error::other)?;
-        begin_with_check(&mut stream).await?;
-        Ok((stream.holding(lease), relay))
+        Ok((through(&connector, lease, remote).await?, relay))
+    }
+}
+
+/// Connects to an address of a peer through an allocation, which the connection keeps.
+async fn through(connector: &Connector, lease: Arc<Lease>, remote: SocketAddr) -> io::Result<PathStream> {
+    let mut stream = connector.relay_to(remote).await.map_err(io::Error::other)?;
+    begin_with_check(&mut stream).await?;
+    Ok(stream.holding(lease))
+}
+
+/// How long to wait before relays are asked again for an allocation: a node that has just started may know none yet.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Connects to circuit relays for a node that hides where it is: from a TURN relay that it uses. To one that is on the very host of that
+/// relay it connects itself, since relays do not connect to their own hosts, and this one knows where the node is.
+pub(crate) struct ByTurnRelay {
+    relays: Arc<RelayDialler>,
+    port: Arc<Port>,
+}
+
+impl ByTurnRelay {
+    pub(crate) fn new(relays: Arc<RelayDialler>, port: Arc<Port>) -> Self {
+        Self { relays, port }
+    }
+}
+
+impl CircuitDialler for ByTurnRelay {
+    fn connect(&self, circuit_relay: SocketAddr) -> BoxFuture<'static, io::Result<PathStream>> {
+        let (relays, port) = (Arc::clone(&self.relays), Arc::clone(&self.port));
+        async move {
+            loop {
+                match relays.allocation(AddressFamily::of(circuit_relay.ip())).await {
+                    Ok((_, relay, lease)) if relay == circuit_relay.ip().to_canonical() => {
+                        let stream = port.connect_from_any_port(circuit_relay).await?;
+                        return Ok(PathStream::from(stream).holding(lease));
+                    }
+                    Ok((connector, _, lease)) => return through(&connector, lease, circuit_relay).await,
+                    Err(error) => tracing::debug!(%error, "no relay yet by which to reach a circuit relay"),
+                }
+                sleep(ASK_AGAIN_AFTER).await;
+            }
+        }
+        .boxed()
+    }
+}
+
+impl fmt::Debug for ByTurnRelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByTurnRelay").finish_non_exhaustive()
     }
 }
 

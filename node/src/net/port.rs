@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::Socket;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -113,16 +114,25 @@ pub struct Port {
     owners: Owners,
     undecided: Undecided,
     traffic: Traffic,
-    accept_loops: Vec<AbortHandle>,
+    entrance: PortEntrance,
     /// From where connections leave if not from `local_addrs`.
     departure: RwLock<Option<Departure>>,
 }
 
-/// A port of its own for connections that leave, which are let in there as well.
+/// A port of its own for connections that leave, with an entrance like that of the node's port.
 #[derive(Debug)]
 struct Departure {
     addrs: Vec<SocketAddr>,
-    accept_loops: Vec<AbortHandle>,
+    _entrance: PortEntrance,
+}
+
+/// The way in at the addresses of a port.
+#[derive(Debug)]
+enum PortEntrance {
+    /// Each has a task that accepts.
+    Open(Vec<AbortHandle>),
+    /// They are this node's, and refuse every connection, as if nobody had them.
+    Shut { _held: Vec<Socket> },
 }
 
 counters! {
@@ -165,17 +175,24 @@ impl Port {
     ///
     /// An address family that the system lacks is left out, as long as one address remains.
     pub async fn bind(listen: &[SocketAddr]) -> Result<(Port, IncomingConnections), PortError> {
+        Self::bind_with(listen, true)
+    }
+
+    /// Has all given addresses, as [`Self::bind`], and lets nobody in: whoever connects to them is refused, as where nobody listens.
+    pub async fn bind_shut(listen: &[SocketAddr]) -> Result<(Port, IncomingConnections), PortError> {
+        Self::bind_with(listen, false)
+    }
+
+    fn bind_with(listen: &[SocketAddr], is_open: bool) -> Result<(Port, IncomingConnections), PortError> {
         if listen.is_empty() || listen.len() > MAX_LISTENERS {
             return Err(PortError::Count { got: listen.len() });
         }
-        let listeners = bind_all(listen)?;
-        let local_addrs = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let (libp2p, libp2p_receiver) = mpsc::channel(MAX_WAITING);
         let (sessions, sessions_receiver) = mpsc::channel(MAX_WAITING);
         let (stun, stun_receiver) = mpsc::channel(MAX_WAITING);
         let owners = Owners { libp2p, sessions, stun, counters: Arc::default() };
         let undecided = Undecided::new(MAX_IN_ALL);
-        let accept_loops = accept_on(listeners, &owners, &undecided);
+        let (local_addrs, entrance) = enter_at(listen, is_open, &owners, &undecided)?;
         let incoming =
             IncomingConnections { libp2p: libp2p_receiver, sessions: sessions_receiver, stun: stun_receiver };
         Ok((
@@ -184,24 +201,24 @@ impl Port {
                 owners,
                 undecided,
                 traffic: Traffic::default(),
-                accept_loops,
+                entrance,
                 departure: RwLock::default(),
             },
             incoming,
         ))
     }
 
-    /// Has all connections leave from another port from now on, at which the node listens as well, until the next call.
+    /// Has all connections leave from another port from now on, at which the node lets in whom its own port lets in, until the next call.
     ///
     /// What NATs, firewalls and other hosts still hold of connections that are dead is in the way of new ones with the same
     /// port: a NAT that has not forgotten them gives these another outer port for each destination, and a host that takes them
     /// for alive answers a SYN with nothing that helps.
     pub fn depart_afresh(&self) -> Result<(), PortError> {
         let fresh: Vec<SocketAddr> = self.local_addrs.iter().map(|addr| SocketAddr::new(addr.ip(), 0)).collect();
-        let listeners = bind_all(&fresh)?;
-        let addrs = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let accept_loops = accept_on(listeners, &self.owners, &self.undecided);
-        *self.departure.write().unwrap_or_else(PoisonError::into_inner) = Some(Departure { addrs, accept_loops });
+        let is_open = matches!(self.entrance, PortEntrance::Open(_));
+        let (addrs, entrance) = enter_at(&fresh, is_open, &self.owners, &self.undecided)?;
+        *self.departure.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Departure { addrs, _entrance: entrance });
         Ok(())
     }
 
@@ -275,15 +292,11 @@ impl Readmission {
     }
 }
 
-impl Drop for Port {
+impl Drop for PortEntrance {
     fn drop(&mut self) {
-        self.accept_loops.iter().for_each(AbortHandle::abort);
-    }
-}
-
-impl Drop for Departure {
-    fn drop(&mut self) {
-        self.accept_loops.iter().for_each(AbortHandle::abort);
+        if let Self::Open(accept_loops) = self {
+            accept_loops.iter().for_each(AbortHandle::abort);
+        }
     }
 }
 
@@ -291,19 +304,38 @@ async fn bounded(connecting: impl Future<Output = io::Result<TcpStream>>) -> io:
     tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Opens all listeners; looks for another port when one that the kernel chose for the first is taken for another.
-fn bind_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
+/// Makes the way in at these addresses, and says which they are.
+fn enter_at(
+    listen: &[SocketAddr],
+    is_open: bool,
+    owners: &Owners,
+    undecided: &Undecided,
+) -> Result<(Vec<SocketAddr>, PortEntrance), PortError> {
+    let sockets = bind_all(listen, is_open)?;
+    let addrs = sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect();
+    if !is_open {
+        return Ok((addrs, PortEntrance::Shut { _held: sockets }));
+    }
+    let start = |listener| tokio::spawn(accept_loop(listener, owners.clone(), undecided.clone())).abort_handle();
+    let listeners = sockets.into_iter().zip(listen).map(|(socket, addr)| {
+        TcpListener::from_std(socket.into()).map_err(|error| PortError::Listen { addr: *addr, error })
+    });
+    Ok((addrs, PortEntrance::Open(listeners.map(|listener| listener.map(start)).collect::<Result<_, _>>()?)))
+}
+
+/// Opens all sockets; looks for another port when one that the kernel chose for the first is taken for another.
+fn bind_all(listen: &[SocketAddr], is_open: bool) -> Result<Vec<Socket>, PortError> {
     let mut tries = 1;
     loop {
-        match bind_once(listen) {
+        match bind_once(listen, is_open) {
             Err(PortError::InUse { addr }) if tries < BIND_TRIES && !listen.contains(&addr) => tries += 1,
             result => return result,
         }
     }
 }
 
-fn bind_once(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
-    let mut listeners = Vec::with_capacity(listen.len());
+fn bind_once(listen: &[SocketAddr], is_open: bool) -> Result<Vec<Socket>, PortError> {
+    let mut sockets = Vec::with_capacity(listen.len());
     let mut unsupported = None;
     let mut chosen = None;
     for addr in listen {
@@ -311,10 +343,10 @@ fn bind_once(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
         if addr.port() == 0 {
             addr.set_port(chosen.unwrap_or(0));
         }
-        match socket::listen(addr) {
-            Ok(listener) => {
-                chosen = chosen.or(listener.local_addr().ok().map(|addr| addr.port()));
-                listeners.push(listener);
+        match socket::bind(addr, is_open) {
+            Ok(socket) => {
+                chosen = chosen.or(socket.local_addr().ok().and_then(|addr| Some(addr.as_socket()?.port())));
+                sockets.push(socket);
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(PortError::InUse { addr }),
             Err(error) if lacks_family(&error) => unsupported = Some(PortError::Listen { addr, error }),
@@ -322,8 +354,8 @@ fn bind_once(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
         }
     }
     match unsupported {
-        Some(error) if listeners.is_empty() => Err(error),
-        _ => Ok(listeners),
+        Some(error) if sockets.is_empty() => Err(error),
+        _ => Ok(sockets),
     }
 }
 
@@ -331,11 +363,6 @@ fn bind_once(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, PortError> {
 fn lacks_family(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::Unsupported
-}
-
-fn accept_on(listeners: Vec<TcpListener>, owners: &Owners, undecided: &Undecided) -> Vec<AbortHandle> {
-    let start = |listener| tokio::spawn(accept_loop(listener, owners.clone(), undecided.clone())).abort_handle();
-    listeners.into_iter().map(start).collect()
 }
 
 async fn accept_loop(listener: TcpListener, owners: Owners, undecided: Undecided) {

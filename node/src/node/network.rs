@@ -40,7 +40,7 @@ use crate::{
         caller::Caller,
         connector::Finder,
         demux::{self, alpn},
-        dialling::{Dialler, RelayDialler},
+        dialling::{ByTurnRelay, Dialler, RelayDialler},
         ice::IceHost,
         protocols::Protocols,
         sessions::Sessions,
@@ -57,7 +57,7 @@ use crate::{
     node::announcer::{Announcer, Sequence},
     reach::{
         gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
-        rendezvous::{Rendezvous, RendezvousConfig, TurnService},
+        rendezvous::{HiddenCircuits, Rendezvous, RendezvousConfig, TurnService},
         turn_client::{Proxy, Relays, TurnServer},
         turn_server::Relay,
         turn_service,
@@ -100,18 +100,24 @@ impl Online {
     ) -> Result<Self, Error> {
         file_limit::raise();
         let relays = configured_relays(config)?;
-        let (port, incoming) = bind(config).await?;
+        let (port, mut incoming) = bind(config).await?;
         let port = Arc::new(port);
         let tls = SessionTls::new(secret).map_err(|error| Error::Tls(error.into()))?;
         let relay = start_relay(config, &port, home)?;
         let turn = relay.as_ref().and_then(|relay| turn_service::service(relay, secret));
-        let (rendezvous, _) =
-            Rendezvous::spawn(rendezvous_config(config, store, turn), Arc::clone(&port), incoming.libp2p)?;
+        let dialler = Arc::new(RelayDialler::new(Arc::new(relays.clone())));
+        let hidden = hidden_circuits(config.relay_mode, &dialler, &port);
+        if hidden.is_some() {
+            // Its port may have to be open for its relay, and answers no stranger who speaks libp2p.
+            incoming.libp2p = mpsc::channel(1).1;
+        }
+        let rendezvous_config = rendezvous_config(config, store, turn, hidden);
+        let (rendezvous, _) = Rendezvous::spawn(rendezvous_config, Arc::clone(&port), incoming.libp2p)?;
         let troubles = tls.troubles();
         let gatherer = gather::spawn(gather_config(config), Arc::clone(&port), rendezvous.status(), troubles)?;
         let (gathered, network) = (gatherer.gathered(), gatherer.network());
         let ice = IceHost::new(gathered.clone(), keyferry_ice::Config::default());
-        let answers_stun = config.announce || relay.is_some();
+        let answers_stun = relay.is_some() || (config.announce && config.relay_mode.allows_direct());
         let entrance = relay.as_ref().map(|relay| relay.entrance());
         let stun = demux::stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance, &port);
         let host = SessionHost::new(server.clone(), TaskTracker::new(), CancellationToken::new());
@@ -125,7 +131,7 @@ impl Online {
             streams: StreamSettings { mode: config.relay_mode, relays: Arc::new(relays.clone()) },
             host: host.clone(),
         };
-        let finder = finder(config.relay_mode, Arc::clone(&port), &relays, caller);
+        let finder = finder(config.relay_mode, Arc::clone(&port), dialler, caller);
         let (sessions, relay_mode) = (host.sessions.clone(), config.relay_mode);
         let gatherer = Mutex::new(Some(gatherer));
         let online = Self {
@@ -246,18 +252,30 @@ fn start_relay(config: &NodeConfig, port: &Port, home: &Home) -> Result<Option<A
 }
 
 /// How the node takes part in the DHT. One that hides its addresses can be found neither there nor on the local network.
-fn rendezvous_config(config: &NodeConfig, store: &Store, turn: Option<TurnService>) -> RendezvousConfig {
-    let hidden = !config.relay_mode.allows_direct();
+fn rendezvous_config(
+    config: &NodeConfig,
+    store: &Store,
+    turn: Option<TurnService>,
+    hidden: Option<HiddenCircuits>,
+) -> RendezvousConfig {
     RendezvousConfig {
         bootstrap: config.bootstrap.clone(),
-        mdns: config.mdns && !hidden,
+        mdns: config.mdns && hidden.is_none(),
         local_bootstrap: config.mdns,
-        public: config.public && !hidden,
+        public: config.public && hidden.is_none(),
         hidden,
         records: store.expendable_tree("dht records"),
         turn,
         ..RendezvousConfig::new(Zeroizing::new(rand::random()))
     }
+}
+
+/// How a node that hides its addresses calls and is called.
+fn hidden_circuits(relay_mode: RelayMode, dialler: &Arc<RelayDialler>, port: &Arc<Port>) -> Option<HiddenCircuits> {
+    (!relay_mode.allows_direct()).then(|| HiddenCircuits {
+        secret: Zeroizing::new(rand::random()),
+        dialler: Arc::new(ByTurnRelay::new(Arc::clone(dialler), Arc::clone(port))),
+    })
 }
 
 fn gather_config(config: &NodeConfig) -> GatherConfig {
@@ -270,10 +288,10 @@ fn gather_config(config: &NodeConfig) -> GatherConfig {
     }
 }
 
-fn finder(relay_mode: RelayMode, port: Arc<Port>, relays: &Relays, caller: Caller) -> Finder {
+fn finder(relay_mode: RelayMode, port: Arc<Port>, by_relay: Arc<RelayDialler>, caller: Caller) -> Finder {
     let dialler = match relay_mode {
         RelayMode::Both | RelayMode::NoRelay => Dialler::Direct(Arc::clone(&port)),
-        RelayMode::RelayOnly => Dialler::ByRelay(Arc::new(RelayDialler::new(Arc::new(relays.clone())))),
+        RelayMode::RelayOnly => Dialler::ByRelay(by_relay),
     };
     let host = caller.host.clone();
     Finder {
@@ -296,13 +314,21 @@ fn configured_relays(config: &NodeConfig) -> Result<Relays, Error> {
     Ok(Relays::new(config.turn.iter().map(parse).collect::<Result<_, Error>>()?))
 }
 
+/// Opens the port. That of a node that hides its addresses lets nobody in, unless it relays for others.
 async fn bind(config: &NodeConfig) -> Result<(Port, IncomingConnections), PortError> {
+    let hides = !config.relay_mode.allows_direct();
     if !config.listen.is_empty() {
-        return Port::bind(&config.listen).await;
+        return match hides && config.relay.is_none() {
+            true => Port::bind_shut(&config.listen).await,
+            false => Port::bind(&config.listen).await,
+        };
     }
     let everywhere = |port| {
         [SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)]
     };
+    if hides && config.relay.is_none() {
+        return Port::bind_shut(&everywhere(0)).await;
+    }
     // The usual port is where others expect a node that is there for them.
     if !config.announce && config.relay.is_none() {
         return Port::bind(&everywhere(0)).await;

@@ -1,3 +1,5 @@
+#[cfg(all(target_os = "linux", feature = "turn-server"))]
+mod hiding;
 mod protocols;
 mod reading;
 mod switching;

@@ -22,6 +22,7 @@ mod doubts;
 mod entry_points;
 mod handle;
 mod handshake;
+mod hidden_line;
 mod keep_alive;
 mod liveness;
 mod lookup;
@@ -57,7 +58,7 @@ pub use self::{
     behaviour::VERSION,
     call_stream::{CallBytes, CallIo, CallStream, OpenCallError},
     calls::CallOver,
-    config::{RendezvousConfig, RendezvousError},
+    config::{CircuitDialler, HiddenCircuits, RendezvousConfig, RendezvousError},
     handle::Rendezvous,
     lookup::Provider,
     observed::Observation,

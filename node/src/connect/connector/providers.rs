@@ -196,7 +196,8 @@ impl Finder {
         let mut leaving = JoinSet::new();
         loop {
             let mut providers = self.rendezvous.providers(content_record_key(&root));
-            let hinted = resolve_hints(hints).await.into_iter().map(|hint| UntriedProvider::Hinted([hint]));
+            let hinted =
+                resolve_hints(hints, self.relay_mode).await.into_iter().map(|hint| UntriedProvider::Hinted([hint]));
             untried.extend(hinted.filter(|hinted| !connected.knows_any(hinted.addrs())));
             let mut attempts = FuturesUnordered::new();
             let (mut open, mut changes) = (true, connected.0.subscribe());

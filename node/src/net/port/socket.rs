@@ -8,16 +8,17 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Connections that the kernel may hold for us between two calls of accept.
 const BACKLOG: i32 = 1024;
 
-/// Opens a listener with `SO_REUSEADDR` and `SO_REUSEPORT`, so that connections may leave from its port.
+/// Takes an address, with `SO_REUSEADDR` and `SO_REUSEPORT`, so that connections may leave from its port, and listens at it if it is to be
+/// open.
 ///
 /// Fails with `AddrInUse` when another listener has the port, which those options alone would allow: the kernel would
 /// then deal out our connections between the two programs.
-pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind(addr: SocketAddr, is_open: bool) -> io::Result<Socket> {
     if addr.port() != 0 {
         let probe = new_socket(addr)?;
         probe.set_reuse_address(true)?;
@@ -26,8 +27,10 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = new_socket(addr)?;
     allow_sharing(&socket)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    if is_open {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket)
 }
 
 /// Connects from `local`, or from a port of the kernel's choice where that is not possible or not asked for.

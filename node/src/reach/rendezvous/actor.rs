@@ -21,13 +21,14 @@ use super::{
     announce::{PublishError, PublishReport, RecordAnnouncer},
     behaviour::{self, Behaviour},
     call_stream::{CallStream, OpenCallError},
-    calls::CallOver,
+    calls::{CallOver, Calls},
     config::{RendezvousConfig, RendezvousError},
     connections::PeerConnections,
     counters::WhichCounter,
     doubts::Doubts,
     entry_points::EntryPoints,
     handshake::Handshakes,
+    hidden_line::HiddenLine,
     lookup::{LookupKind, Lookups, Provider},
     observed::Departures,
     reachability::NodeReachability,
@@ -71,6 +72,8 @@ pub(super) enum RendezvousCommand {
 /// The task.
 pub(super) struct Actor {
     swarm: Swarm<Behaviour>,
+    /// Where a node that hides calls and is called.
+    hidden_line: Option<HiddenLine>,
     commands: mpsc::Receiver<RendezvousCommand>,
     status: StatusBoard,
     connections: PeerConnections,
@@ -104,6 +107,8 @@ impl Actor {
         let handshakes = Handshakes::new(port.traffic().clone());
         let departures = Departures::default();
         let (guard, left) = (handshakes.clone(), departures.clone());
+        let hidden = config.hidden.as_ref();
+        let hidden_line = hidden.map(|hidden| HiddenLine::new(hidden, port.traffic().clone())).transpose()?;
         let mut swarm = behaviour::swarm(&config, port.clone(), incoming, guard, left, interfaces_changed)?;
         swarm.listen_on(multiaddr_of(first)).map_err(|error| RendezvousError::Setup(error.to_string()))?;
         let record_store = RecordStore::new(config.records);
@@ -118,7 +123,8 @@ impl Actor {
             entry_points.add(multiaddr_of(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))), now);
         }
         let own = *swarm.local_peer_id();
-        let mut reservations = Reservations::new(own, now);
+        let called = hidden_line.as_ref().map_or(own, HiddenLine::peer);
+        let mut reservations = Reservations::new(called, now);
         reservations.set_needed(!config.public);
         let listen = listening_addrs(&port).into_iter().collect();
         let (status, receiver) = StatusBoard::new(RendezvousStatus {
@@ -128,6 +134,7 @@ impl Actor {
         });
         let mut actor = Self {
             swarm,
+            hidden_line,
             commands,
             status,
             connections: PeerConnections::default(),
@@ -140,7 +147,7 @@ impl Actor {
             record_store,
             writes: Writes::new(),
             handshakes,
-            reachability: NodeReachability::new(config.public, config.hidden, port, departures),
+            reachability: NodeReachability::new(config.public, config.hidden.is_some(), port, departures),
             reservations,
             credential_requests: CredentialRequests::default(),
             relay_requests: RelayRequests::new(config.turn),
@@ -162,6 +169,7 @@ impl Actor {
             let wake = tokio::time::sleep_until(self.next_due().into());
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
+                event = HiddenLine::next(&mut self.hidden_line) => self.on_line_event(event),
                 command = self.commands.recv() => match command {
                     Some(RendezvousCommand::Shutdown { reply }) => {
                         ended_by = Some(reply);
@@ -198,8 +206,16 @@ impl Actor {
                     self.status.count(|counters| &counters.bootstrap_refused);
                 }
             }
-            RendezvousCommand::OpenCall { circuit, over, reply } => behaviour.calls.open(&circuit, over, reply),
-            RendezvousCommand::TakeCalls { calls } => behaviour.calls.take(calls),
+            RendezvousCommand::OpenCall { circuit, over, reply } => {
+                if let Some(calls) = self.calls() {
+                    calls.open(&circuit, over, reply);
+                }
+            }
+            RendezvousCommand::TakeCalls { calls: taker } => {
+                if let Some(calls) = self.calls() {
+                    calls.take(taker);
+                }
+            }
             RendezvousCommand::AskRelay { relay, addrs, message, reply } => {
                 let link = match self.connections.contains(&relay) {
                     true => RelayLink::Direct,
@@ -214,6 +230,14 @@ impl Actor {
             RendezvousCommand::Shutdown { .. } => {}
         }
         self.look_at_records();
+    }
+
+    /// Where calls are made and taken. Each node has one of the two.
+    fn calls(&mut self) -> Option<&mut Calls> {
+        match &mut self.hidden_line {
+            Some(line) => Some(line.calls()),
+            None => self.swarm.behaviour_mut().calls.as_mut(),
+        }
     }
 
     fn start_lookup(&mut self, key: RecordKey, wanted: LookupKind) {
@@ -242,7 +266,11 @@ impl Actor {
         let needs_peers = self.needs_peers();
         self.entry_points.tick(&mut self.swarm, needs_peers, now);
         self.upkeep.tick(&mut self.swarm, &self.connections, now);
-        self.reservations.tick(&mut self.swarm, &self.connections, now);
+        match &mut self.hidden_line {
+            Some(line) => self.reservations.ask(&mut line.swarm, now),
+            None => self.reservations.ask(&mut self.swarm, now),
+        }
+        self.reservations.look(&mut self.swarm, &self.connections, now);
         self.address_proofs.tick(&mut self.swarm, now);
         let behaviour = self.swarm.behaviour_mut();
         self.lookups.tick(behaviour, now);

@@ -4,11 +4,16 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
+use futures::{AsyncRead, AsyncWrite};
 use keyferry_proto::offer::{MAX_LIFETIME, RECORD_VERSION};
 use libp2p::{
     PeerId, StreamProtocol, Swarm, Transport, autonat, connection_limits,
     connection_limits::ConnectionLimits,
-    core::{transport::OrTransport, upgrade::Version},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, OrTransport},
+        upgrade::Version,
+    },
     identify,
     identity::Keypair,
     kad, memory_connection_limits, noise, relay,
@@ -36,7 +41,10 @@ use super::{
     transport::PortTransport,
     turn::{self, TurnExchange},
 };
-use crate::net::port::{Accepted, Port};
+use crate::{
+    base::traffic::Traffic,
+    net::port::{Accepted, Port},
+};
 
 /// The version of the rendezvous: raised with that of the records in the DHT, which peers of another version do not take.
 pub const VERSION: u32 = RECORD_VERSION as u32;
@@ -93,7 +101,8 @@ pub(super) struct Behaviour {
     pub(super) relay: ScopeFilter<relay::Behaviour>,
     /// Makes and takes circuits: the other half of the transport's.
     relay_client: PanicGuard<relay::client::Behaviour>,
-    pub(super) calls: Calls,
+    /// Of a node that does not hide: one that does has a line of its own for calls.
+    pub(super) calls: Toggle<Calls>,
     /// Credentials for TURN relays.
     pub(super) turn: ScopeFilter<TurnExchange>,
 }
@@ -127,46 +136,75 @@ pub(super) fn swarm(
     departures: Departures,
     interfaces_changed: mpsc::Receiver<()>,
 ) -> Result<Swarm<Behaviour>, RendezvousError> {
-    let setup = |error: &dyn std::fmt::Display| RendezvousError::Setup(error.to_string());
-    let keys = Keypair::ed25519_from_bytes(*config.secret).map_err(|error| setup(&error))?;
+    let keys = keys_of(&config.secret)?;
     let peer = keys.public().to_peer_id();
-    let mut streams = yamux::Config::default();
-    streams.set_max_num_streams(MAX_STREAMS);
     let (circuits, relay_client) = relay::client::new(peer);
     let traffic = port.traffic().clone();
     let direct = PortTransport::new(port.clone(), incoming, handshakes, departures).looking_when(interfaces_changed);
-    let transport = OrTransport::new(circuits, direct)
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(&keys).map_err(|error| setup(&error))?)
-        .multiplex(QuietYamux(streams))
-        .timeout(UPGRADE_TIMEOUT)
-        .map(move |(peer, muxer), point| (peer, metered(muxer, &point, traffic.clone())));
+    let transport = upgraded(OrTransport::new(circuits, direct), &keys, UPGRADE_TIMEOUT, traffic)?;
+    let hides = config.hidden.is_some();
     let mode = |serves| if serves { kad::Mode::Server } else { kad::Mode::Client };
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(connection_limits(config.max_incoming)),
         memory: memory_connection_limits::Behaviour::with_max_bytes(config.memory_limit),
         keep_alive: KeepAlive::new(peer),
-        identify: ScopeFilter::direct(identify_behaviour(&keys)),
+        identify: ScopeFilter::direct(identify_behaviour(&keys, hides)),
         ping: ScopeFilter::direct(Liveness::new()),
         prober: ScopeFilter::direct(Prober::default()),
         multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
-        lan: ScopeFilter::new(AddressScope::Lan, kademlia(peer, AddressScope::Lan, mode(!config.hidden))),
+        lan: ScopeFilter::new(AddressScope::Lan, kademlia(peer, AddressScope::Lan, mode(!hides))),
         wan: ScopeFilter::new(AddressScope::Wan, kademlia(peer, AddressScope::Wan, mode(config.public))),
-        reachable: ScopeFilter::new(AddressScope::Wan, (!config.public).then(autonat_client).into()),
+        reachable: ScopeFilter::new(AddressScope::Wan, (!config.public && !hides).then(autonat_client).into()),
         dial_back: ScopeFilter::direct(autonat::v2::server::Behaviour::default()),
         relay: ScopeFilter::new(AddressScope::Wan, circuit_relay::relay(peer)),
         relay_client: PanicGuard::new(relay_client),
-        calls: Calls::new(peer, config.hidden),
+        calls: (!hides).then(|| Calls::new(peer, false)).into(),
         turn: ScopeFilter::direct(turn::behaviour(config.turn.is_some())),
     };
-    let settings = swarm::Config::with_tokio_executor()
-        .with_idle_connection_timeout(IDLE_TIMEOUT)
-        // Saves a round trip for each stream: the request goes out with the name of the protocol.
-        .with_substream_upgrade_protocol_override(Version::V1Lazy);
-    Ok(Swarm::new(transport.boxed(), behaviour, peer, settings))
+    Ok(Swarm::new(transport, behaviour, peer, settings()))
 }
 
-fn connection_limits(max_incoming: usize) -> ConnectionLimits {
+/// The keys of a peer.
+pub(super) fn keys_of(secret: &[u8; 32]) -> Result<Keypair, RendezvousError> {
+    Keypair::ed25519_from_bytes(*secret).map_err(|error| RendezvousError::Setup(error.to_string()))
+}
+
+/// Encrypts the connections of a transport, multiplexes them, and counts their bytes.
+pub(super) fn upgraded<T>(
+    transport: T,
+    keys: &Keypair,
+    timeout: Duration,
+    traffic: Traffic,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, RendezvousError>
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Output: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::ListenerUpgrade: Send,
+    T::Dial: Send,
+{
+    let mut streams = yamux::Config::default();
+    streams.set_max_num_streams(MAX_STREAMS);
+    let noise = noise::Config::new(keys).map_err(|error| RendezvousError::Setup(error.to_string()))?;
+    let upgraded = transport
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(QuietYamux(streams))
+        .timeout(timeout)
+        .map(move |(peer, muxer), point| (peer, metered(muxer, &point, traffic.clone())));
+    Ok(upgraded.boxed())
+}
+
+/// The settings of a `Swarm`.
+pub(super) fn settings() -> swarm::Config {
+    swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        // Saves a round trip for each stream: the request goes out with the name of the protocol.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy)
+}
+
+/// The limits of a `Swarm` in which so many incoming connections may stand.
+pub(super) fn connection_limits(max_incoming: usize) -> ConnectionLimits {
     // Those that are being pushed out still count.
     let max_incoming = (2 * max_incoming).try_into().unwrap_or(u32::MAX);
     ConnectionLimits::default()
@@ -177,10 +215,12 @@ fn connection_limits(max_incoming: usize) -> ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_PER_PEER))
 }
 
-fn identify_behaviour(keys: &Keypair) -> identify::Behaviour {
+/// What tells others what this node is; one that hides tells them none of its addresses.
+fn identify_behaviour(keys: &Keypair, hides: bool) -> identify::Behaviour {
     let config = identify::Config::new(PROTOCOL_VERSION.to_owned(), keys.public())
         .with_agent_version(concat!("keyferry/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_push_listen_addr_updates(true)
+        .with_hide_listen_addrs(hides)
         .with_interval(IDENTIFY_INTERVAL)
         // libp2p would dial addresses from this cache, which knows no scopes.
         .with_cache_size(0);

@@ -1,9 +1,13 @@
 //! How the rendezvous is set up, and why it cannot be.
 
+use std::{fmt, io, net::SocketAddr, sync::Arc};
+
+use futures::future::BoxFuture;
 use libp2p::Multiaddr;
 use zeroize::Zeroizing;
 
 use super::turn::TurnService;
+use crate::net::path::PathStream;
 
 /// Resident memory of the process above which no further libp2p connection is made, by default, in bytes.
 const DEFAULT_MEMORY_LIMIT: usize = 512 * 1024 * 1024;
@@ -24,9 +28,9 @@ pub struct RendezvousConfig {
     pub local_bootstrap: bool,
     /// Whether the node is reachable from everywhere, so that it serves the wide-area DHT without a test.
     pub public: bool,
-    /// Whether the node tells nobody where it is: it counts as one that cannot be reached, serves no DHT and relays no calls,
-    /// whatever others find out.
-    pub hidden: bool,
+    /// How the node calls and is called if it tells nobody where it is: it lets no peer in, counts as one that cannot be reached, serves no
+    /// DHT and relays no calls, whatever others find out.
+    pub hidden: Option<HiddenCircuits>,
     /// Where records of others are kept over a restart.
     pub records: Option<sled::Tree>,
     /// Resident memory of the process above which no further connection is made, in bytes.
@@ -46,12 +50,33 @@ impl RendezvousConfig {
             mdns: cfg!(feature = "mdns"),
             local_bootstrap: true,
             public: false,
-            hidden: false,
+            hidden: None,
             records: None,
             memory_limit: DEFAULT_MEMORY_LIMIT,
             max_incoming: DEFAULT_MAX_INCOMING,
             turn: None,
         }
+    }
+}
+
+/// Whatever connects to circuit relays for a node that hides where it is.
+pub trait CircuitDialler: Send + Sync + fmt::Debug {
+    /// Connects to a circuit relay. The caller sets the deadline.
+    fn connect(&self, relay: SocketAddr) -> BoxFuture<'static, io::Result<PathStream>>;
+}
+
+/// How a node that hides where it is calls and is called.
+#[derive(Clone)]
+pub struct HiddenCircuits {
+    /// The key of its circuits, an ed25519 secret: 32 random bytes, fresh at each start, and not the rendezvous key.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// What connects to circuit relays in its stead.
+    pub dialler: Arc<dyn CircuitDialler>,
+}
+
+impl fmt::Debug for HiddenCircuits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HiddenCircuits").field("dialler", &self.dialler).finish_non_exhaustive()
     }
 }
 

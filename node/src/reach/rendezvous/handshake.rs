@@ -25,7 +25,10 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use super::{metered::ConnectionMeter, observed::NotedDeparture};
 use crate::{
     base::traffic::Traffic,
-    net::port::{Undecided, UndecidedPlace},
+    net::{
+        path::PathStream,
+        port::{Undecided, UndecidedPlace},
+    },
 };
 
 /// Incoming handshakes that may be under way at a time.
@@ -60,7 +63,7 @@ impl LastReceived {
 
 /// A connection that can be cut off until its handshake is done.
 pub(super) struct Guarded {
-    stream: Compat<TcpStream>,
+    stream: Compat<PathStream>,
     guard: Option<Guard>,
     incoming: Option<Arc<IncomingState>>,
     meter: ConnectionMeter,
@@ -89,11 +92,11 @@ impl Handshakes {
         let place = self.places.enter(remote.ip());
         let meter = ConnectionMeter::new(false, self.traffic.clone());
         let guard = Some(Guard { place, state: Arc::clone(&state), remote, handshakes: self.clone() });
-        Guarded { stream: stream.compat(), guard, incoming: Some(state), meter, _departure: None }
+        Guarded { stream: PathStream::from(stream).compat(), guard, incoming: Some(state), meter, _departure: None }
     }
 
     /// Wraps a connection that this node dialled: nobody can make it do that too often.
-    pub(super) fn dialled(&self, stream: TcpStream, departure: Option<Arc<NotedDeparture>>) -> Guarded {
+    pub(super) fn dialled(&self, stream: PathStream, departure: Option<Arc<NotedDeparture>>) -> Guarded {
         let meter = ConnectionMeter::new(true, self.traffic.clone());
         Guarded { stream: stream.compat(), guard: None, incoming: None, meter, _departure: departure }
     }

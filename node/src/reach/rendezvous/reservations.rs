@@ -23,7 +23,10 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::transport::ListenerId,
     identify, relay,
-    swarm::dial_opts::{DialOpts, PeerCondition},
+    swarm::{
+        NetworkBehaviour,
+        dial_opts::{DialOpts, PeerCondition},
+    },
 };
 
 use super::{
@@ -100,7 +103,7 @@ pub(super) enum RelayVerdict {
     /// Nothing.
     Fine,
     /// Leave it: it makes work without end.
-    Leave,
+    Leave(PeerId),
 }
 
 impl Reservations {
@@ -150,17 +153,30 @@ impl Reservations {
         }
     }
 
-    /// Notes that no connection with a peer is left.
+    /// Notes that no connection with a peer is left over which it could be asked.
     pub(super) fn on_disconnected(&mut self, peer: &PeerId) {
         self.relays.remove(peer);
+    }
+
+    /// Notes that no connection is left over which a relay could keep a reservation.
+    pub(super) fn on_link_lost(&mut self, peer: &PeerId) {
         // libp2p closes its listener in a moment. Until then, nobody is to be told the circuit.
         for reservation in self.held.iter_mut().filter(|held| held.circuit.relay == *peer) {
             reservation.accepted = None;
         }
     }
 
+    /// Notes what libp2p says of a reservation.
+    pub(super) fn on_client_event(&mut self, event: &relay::client::Event, now: Instant) -> RelayVerdict {
+        let relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } = event else {
+            return RelayVerdict::Fine;
+        };
+        tracing::debug!(relay = %relay_peer_id, renewal, "a relay keeps a reservation");
+        self.on_accepted(relay_peer_id, *renewal, now)
+    }
+
     /// Notes that a relay has accepted or renewed a reservation.
-    pub(super) fn on_accepted(&mut self, relay: &PeerId, is_renewal: bool, now: Instant) -> RelayVerdict {
+    fn on_accepted(&mut self, relay: &PeerId, is_renewal: bool, now: Instant) -> RelayVerdict {
         if let Some(held) = self.held.iter_mut().find(|held| held.circuit.relay == *relay) {
             let last = held.accepted.replace(now);
             held.was_accepted = true;
@@ -168,7 +184,7 @@ impl Reservations {
                 held.accepted = None;
                 self.relays.remove(relay);
                 self.pause(*relay, now + BANNED_PAUSE, false);
-                return RelayVerdict::Leave;
+                return RelayVerdict::Leave(*relay);
             }
         }
         self.search_pause = FIRST_SEARCH_PAUSE;
@@ -197,15 +213,14 @@ impl Reservations {
         standing.iter().take(MAX_SIGNALLING).map(|held| held.circuit.addr()).collect()
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// When [`Self::ask`] or [`Self::look`] has something to do.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         let search = self.lacks_relays(now).then_some(self.search_at);
         self.ask_due(now).into_iter().chain(search).min()
     }
 
-    /// Asks relays until there are enough reservations, and looks for relays where there are too few to ask.
-    pub(super) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, connections: &PeerConnections, now: Instant) {
-        self.ask(swarm, now);
+    /// Looks for relays among the peers of the wide-area DHT where there are too few to ask.
+    pub(super) fn look(&mut self, swarm: &mut Swarm<Behaviour>, connections: &PeerConnections, now: Instant) {
         if self.search_at <= now && self.lacks_relays(now) {
             self.search_at = now + self.search_pause;
             self.search_pause = (self.search_pause * 2).min(MAX_SEARCH_PAUSE);
@@ -231,8 +246,8 @@ impl Reservations {
         answers.chain(pauses).filter(|due| *due > now).min()
     }
 
-    /// Asks relays until there are enough reservations.
-    fn ask(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
+    /// Asks relays until there are enough reservations, in the swarm whose peer they are for.
+    pub(super) fn ask(&mut self, swarm: &mut Swarm<impl NetworkBehaviour>, now: Instant) {
         self.paused.retain(|_, pause| pause.until > now);
         for _ in 0..self.missing(now) {
             let Some((relay, RelayCandidate { addr, says_so })) = self.next_relay(now) else { return };

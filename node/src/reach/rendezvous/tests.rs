@@ -3,6 +3,8 @@ mod circuits;
 #[cfg(target_os = "linux")]
 mod evil_relay;
 mod floods;
+#[cfg(target_os = "linux")]
+mod hiding;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod namespace;

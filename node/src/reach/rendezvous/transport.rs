@@ -138,7 +138,7 @@ impl Transport for PortTransport {
                 match connected {
                     Ok(stream) => {
                         let departure = departures.note(remote, stream.local_addr()?, turn);
-                        return Ok(handshakes.dialled(stream, departure));
+                        return Ok(handshakes.dialled(stream.into(), departure));
                     }
                     Err(error) => last = error,
                 }

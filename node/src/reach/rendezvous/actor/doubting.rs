@@ -32,6 +32,9 @@ impl Actor {
         doubted.sort_by_key(|(peer, ..)| !self.reservations.has(peer));
         doubted.retain(|(_, id, ..)| self.doubts.begin(*id));
         tracing::debug!(connections = doubted.len(), "connections are doubted");
+        if let Some(line) = &mut self.hidden_line {
+            line.doubt();
+        }
         // Connections leave from elsewhere, perhaps.
         self.status.changed();
         for (index, (peer, id, remote, round_trip)) in doubted.into_iter().enumerate() {

@@ -25,6 +25,7 @@ use crate::{
         calls::CallsEvent,
         circuit::is_circuit,
         connections::Membership,
+        hidden_line::LineBehaviourEvent,
         records::{RecordRefusal, record_key_of},
         reservations::RelayVerdict,
         routing,
@@ -157,6 +158,9 @@ impl Actor {
         if gone.peer {
             self.entry_points.on_disconnected(peer);
             self.reservations.on_disconnected(&peer);
+            if self.hidden_line.is_none() {
+                self.reservations.on_link_lost(&peer);
+            }
             if !was_idle {
                 self.upkeep.on_broken(peer, Instant::now());
             }
@@ -303,16 +307,16 @@ impl Actor {
     }
 
     fn on_relay_client(&mut self, event: relay::client::Event) {
-        if let relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } = event {
-            tracing::debug!(relay = %relay_peer_id, renewal, "a relay keeps a reservation");
-            match self.reservations.on_accepted(&relay_peer_id, renewal, Instant::now()) {
-                RelayVerdict::Fine => {}
-                RelayVerdict::Leave => {
-                    self.status.count(|counters| &counters.relay_left);
-                    let _ = self.swarm.disconnect_peer_id(relay_peer_id);
-                }
-            }
-            self.status.changed();
+        if let RelayVerdict::Leave(relay) = self.reservations.on_client_event(&event, Instant::now()) {
+            self.status.count(|counters| &counters.relay_left);
+            let _ = self.swarm.disconnect_peer_id(relay);
+        }
+        self.status.changed();
+    }
+
+    pub(super) fn on_line_event(&mut self, event: SwarmEvent<LineBehaviourEvent>) {
+        if let Some(line) = &mut self.hidden_line {
+            line.on_event(event, &mut self.reservations, &mut self.status);
         }
     }
 
