@@ -149,10 +149,10 @@ pub mod control {
     pub use crate::node::{
         MAX_PINGS,
         api::{
-            CandidateInfo, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FetcherInfo,
-            FilteringInfo, Finding, InterfaceInfo, MappingInfo, MissingInfo, PairInfo, PingReply, PingStage, Pinged,
-            PortMappingInfo, Reach, RelayInfo, RootInfo, RootState, SeenAddr, ShareInfo, StageName, StunInfo,
-            TrafficInfo, TurnInfo, UnservedFault, UnservedInfo, Verdict,
+            CandidateInfo, ClockSkew, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo,
+            FetcherInfo, FilteringInfo, Finding, InterfaceInfo, MappingInfo, MissingInfo, PairInfo, PingReply,
+            PingStage, Pinged, PortMappingInfo, Reach, RelayInfo, RootInfo, RootState, SeenAddr, ShareInfo, StageName,
+            StunInfo, TrafficInfo, TurnInfo, UnservedFault, UnservedInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

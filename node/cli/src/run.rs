@@ -37,6 +37,9 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a serving command shows what it does.
 const SERVING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it looks whether the machine's clock is wrong.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// What a run of the program works with.
 pub struct Run<'a> {
     /// What starts nodes.
@@ -249,6 +252,7 @@ impl Run<'_> {
         }
         let cancel = self.cancel.clone();
         let mut look = tokio::time::interval(SERVING_INTERVAL);
+        let (mut look_at_clock, mut is_clock_wrong) = (tokio::time::interval(CLOCK_INTERVAL), false);
         loop {
             tokio::select! {
                 biased;
@@ -256,6 +260,7 @@ impl Run<'_> {
                 Some(event) = happenings.next() => {
                     self.screen.show(std::time::Instant::now(), &event).map_err(|error| unwritable(&error))?;
                 }
+                _ = look_at_clock.tick() => is_clock_wrong = self.tell_of_clock(node, is_clock_wrong).await?,
                 _ = look.tick(), if self.screen.is_live() => {
                     if let Ok(status) = status_of(node, &cancel).await {
                         self.screen.stage(&render::serving_text(&status));
@@ -265,6 +270,18 @@ impl Run<'_> {
         }
         self.screen.clear();
         Ok(Completion::Done)
+    }
+
+    /// Says once that the machine's clock is wrong, until it is right again. Returns whether it is wrong.
+    async fn tell_of_clock(&mut self, node: &dyn OwnNode, is_told: bool) -> Result<bool, Failure> {
+        let Ok(status) = status_of(node, &self.cancel).await else { return Ok(is_told) };
+        let Some(skew) = status.clock.filter(|skew| skew.is_too_much()) else { return Ok(false) };
+        if !is_told {
+            let message = format!("this machine's clock is {skew}; set it, or others may not take this node's offers");
+            let shown = self.screen.show(std::time::Instant::now(), &Event::Notice { message });
+            shown.map_err(|error| unwritable(&error))?;
+        }
+        Ok(true)
     }
 
     /// Opens the key of a folder with the passphrase. On a thread of its own: that takes its time, on purpose.

@@ -293,7 +293,9 @@ impl Finder {
         let status = self.rendezvous.status();
         let status = status.borrow();
         let known_peers = status.wan_peers + status.lan_peers;
-        FindError::NoOffer { node, known_peers, other_versions: status.other_versions.iter().copied().collect() }
+        let other_versions = status.other_versions.iter().copied().collect();
+        let clock = status.clock.filter(|skew| skew.is_too_much());
+        FindError::NoOffer { node, known_peers, other_versions, clock }
     }
 }
 

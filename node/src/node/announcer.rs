@@ -64,6 +64,8 @@ pub(crate) struct Announcer {
     /// Signalled when the store's roots have changed.
     pub(crate) roots_changed: Arc<Notify>,
     pub(crate) relay_mode: RelayMode,
+    /// Signalled when the machine's clock was set, or it has slept.
+    pub(crate) clock_set: Arc<Notify>,
     pub(super) sequence: Sequence,
 }
 
@@ -126,6 +128,8 @@ impl Announcer {
             self.announce_roots(&mut announced).await;
             tokio::select! {
                 () = self.roots_changed.notified() => {}
+                // What was put may hold no longer, or not yet.
+                () = self.clock_set.notified() => schedule = OfferSchedule::default(),
                 () = tokio::time::sleep(pause) => {}
                 // Changes come in bursts.
                 Ok(()) = self.gathered.changed() => tokio::time::sleep(SETTLE).await,

@@ -29,6 +29,7 @@ pub use self::{
     turn::TurnInfo,
     wait::{DEFAULT_WAIT, LOOK_FOR, Wait, WaitOver},
 };
+pub use crate::base::clock::ClockSkew;
 use crate::base::durations::seconds;
 pub use crate::connect::trace::StageName;
 pub use crate::content::store::{Audience, AudienceError, Invited, RootState};

@@ -418,6 +418,7 @@ fn with_network(mut own: Status, online: &Online) -> Status {
         candidates: gathered.candidates.iter().map(|local| (&local.candidate).into()).collect(),
         mapping: gathered.mapping.into(),
         circuits: network.circuits.iter().map(Multiaddr::to_string).collect(),
+        clock: network.clock,
         sessions: online.sessions.count(),
         paths: online.sessions.paths(),
         turn: online.turn_relays().map(|relays| relays.reports().into_iter().map(Into::into).collect()),

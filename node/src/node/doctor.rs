@@ -129,6 +129,9 @@ fn diagnose(
     let (ipv4, ipv6) = (family(true), family(false));
     let port_mapping = port_mapping(&gathered.port_mapping);
     let mut verdict = verdict(listen, &ipv4, &ipv6, &port_mapping);
+    if let Some(skew) = status.clock.filter(|skew| skew.is_too_much()) {
+        verdict.advice.push(format!("set this machine's clock: it is {skew}, and by it offers do not hold"));
+    }
     if turn.as_ref().is_some_and(Vec::is_empty) && verdict.reach != Reach::Direct {
         verdict.advice.push(NAME_A_RELAY.to_owned());
     }
@@ -140,6 +143,7 @@ fn diagnose(
         stun: gathered.stun.iter().map(stun).collect(),
         turn,
         opening_syn: CAN_OPEN,
+        clock: status.clock,
         wan_peers: status.wan_peers as u64,
         lan_peers: status.lan_peers as u64,
         verdict,

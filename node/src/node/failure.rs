@@ -210,6 +210,9 @@ impl From<FindError> for Failure {
         let failure = Self::network(error.to_string());
         match &error {
             FindError::OtherVersion { .. } => failure.try_to("use the same version of keyferry on both nodes"),
+            FindError::NoOffer { clock: Some(_), .. } => {
+                failure.try_to("set this machine's clock: by it, the offers of others have expired or are not yet made")
+            }
             FindError::NoOffer { known_peers: 0, other_versions, .. } if !other_versions.is_empty() => {
                 failure.try_to("use the same version of keyferry as the nodes of that network")
             }

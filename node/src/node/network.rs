@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use super::{Error, NodeConfig};
 use crate::{
     base::{
-        clock,
+        clock::{self, ClockJump, JumpWatch},
         data_dir::{Admission, ContactsFile, Home},
         file_limit,
         secret_text::SecretText,
@@ -64,10 +64,8 @@ use crate::{
     },
 };
 
-/// How often to look whether this machine has slept.
-const LOOK_FOR_SLEEP_EVERY: Duration = Duration::from_secs(2);
-/// What counts as sleep: NATs on the way may have forgotten what they have not seen for so long.
-const LEAST_SLEEP: Duration = Duration::from_secs(5);
+/// How often to look whether this machine has slept, or somebody has set its clock.
+const LOOK_AT_CLOCK_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the router may take to release the mapped port when the node stops.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
@@ -151,7 +149,10 @@ impl Online {
         };
         online.offer_contents(store);
         online.let_sessions_in(config, incoming.sessions);
-        online.until_stopped(notice_sleep(online.tls.troubles().clone()).boxed());
+        let clock_set = Arc::new(Notify::new());
+        online.until_stopped(
+            watch_clock(online.tls.troubles().clone(), online.rendezvous.clone(), Arc::clone(&clock_set)).boxed(),
+        );
         if let Some(relay) = &online.relay {
             online.until_stopped(tell_where_seen(online.gathered.clone(), Arc::clone(relay)).boxed());
         }
@@ -161,7 +162,7 @@ impl Online {
         }
         if config.announce {
             online.take_calls(Admission::new(config.calls, ContactsFile::of(home.root())));
-            online.announce(store, roots_changed, home);
+            online.announce(store, roots_changed, clock_set, home);
         }
         Ok(online)
     }
@@ -192,7 +193,7 @@ impl Online {
     }
 
     /// Keeps what the DHT says about this node up to date.
-    fn announce(&self, store: &Store, roots_changed: &Arc<Notify>, home: &Home) {
+    fn announce(&self, store: &Store, roots_changed: &Arc<Notify>, clock_set: Arc<Notify>, home: &Home) {
         let announcer = Announcer {
             gathered: self.gathered.clone(),
             rendezvous: self.rendezvous.clone(),
@@ -201,6 +202,7 @@ impl Online {
             tls: Arc::clone(&self.tls),
             roots_changed: Arc::clone(roots_changed),
             relay_mode: self.relay_mode,
+            clock_set,
             sequence: Sequence::open(home.root()),
         };
         self.until_stopped(announcer.run().boxed());
@@ -370,16 +372,18 @@ async fn follow_network(mut network: watch::Receiver<NetworkChange>, sessions: S
     }
 }
 
-/// Tells of trouble when this machine has slept: then the wall clock has gone on and the other one, which tasks wait by, has not.
-async fn notice_sleep(troubles: Troubles) {
-    let mut before = (clock::now_ms(), Instant::now());
+/// Tells when this machine has slept, and NATs on the way may have forgotten what they have not seen for so long; and when its clock was set.
+/// (Which of the two it is, nobody can tell.)
+async fn watch_clock(troubles: Troubles, rendezvous: Rendezvous, clock_set: Arc<Notify>) {
+    let mut watch = JumpWatch::new(clock::now_ms(), Instant::now().into_std());
     loop {
-        sleep(LOOK_FOR_SLEEP_EVERY).await;
-        let now = (clock::now_ms(), Instant::now());
-        let by_wall = Duration::from_millis(now.0.saturating_sub(before.0));
-        if by_wall.saturating_sub(now.1.duration_since(before.1)) >= LEAST_SLEEP {
+        sleep(LOOK_AT_CLOCK_EVERY).await;
+        let Some(jump) = watch.look(clock::now_ms(), Instant::now().into_std()) else { continue };
+        tracing::info!(?jump, "this machine has slept, or its clock was set");
+        if matches!(jump, ClockJump::Ahead(_)) {
             troubles.tell(Trouble::Awoken);
         }
-        before = now;
+        rendezvous.clock_set();
+        clock_set.notify_one();
     }
 }

@@ -15,6 +15,7 @@ mod call_stream;
 mod calls;
 mod circuit;
 mod circuit_relay;
+mod clocks;
 mod config;
 mod connections;
 mod counters;

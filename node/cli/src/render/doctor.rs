@@ -5,7 +5,8 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use keyferry::control::{
-    Diagnosis, FamilyInfo, FilteringInfo, Finding, MappingInfo, PortMappingInfo, Reach, StunInfo, TurnInfo, Verdict,
+    ClockSkew, Diagnosis, FamilyInfo, FilteringInfo, Finding, MappingInfo, PortMappingInfo, Reach, StunInfo, TurnInfo,
+    Verdict,
 };
 
 use super::path::turn_text;
@@ -29,6 +30,7 @@ pub(super) fn diagnosis_text(found: &Diagnosis) -> String {
     found.stun.iter().for_each(|server| row("STUN", stun_text(server)));
     turn_lines(found.turn.as_deref()).into_iter().for_each(|line| row("relay", line));
     row("opening SYN", if found.opening_syn { "can be sent" } else { "this system cannot send it" }.to_owned());
+    row("clock", clock_text(found.clock));
     let (wide, local) = (plural(found.wan_peers, "node", "nodes"), plural(found.lan_peers, "node", "nodes"));
     row("DHT", format!("{wide} wide, {local} local"));
     text.push('\n');
@@ -116,6 +118,10 @@ fn stun_text(server: &StunInfo) -> String {
         (_, _, Some(reason)) => format!("{name}: {}", safe(reason)),
         _ => format!("{name}: no answer"),
     }
+}
+
+fn clock_text(clock: Option<ClockSkew>) -> String {
+    clock.map_or_else(|| "not compared: no peer has told its own".to_owned(), |skew| skew.to_string())
 }
 
 fn turn_lines(relays: Option<&[TurnInfo]>) -> Vec<String> {

@@ -59,6 +59,9 @@ pub(super) fn status_text(status: &Status) -> String {
     status.circuits.iter().for_each(|circuit| row("callable at", safe(circuit)));
     row("calls", format!("of {}", safe(&status.calls)));
     row("DHT", dht_text(status));
+    if let Some(skew) = status.clock.filter(|skew| skew.is_too_much()) {
+        row("clock", skew.to_string());
+    }
     row("sessions", count(status.sessions));
     status.paths.iter().for_each(|path| row("session", path_text(path)));
     status.turn.iter().flatten().for_each(|relay| row("may relay", turn_text(relay)));

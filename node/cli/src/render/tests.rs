@@ -296,6 +296,7 @@ fn status() -> Status {
             addr: "192.0.2.1:4600".parse().unwrap(),
         }],
         mapping: MappingInfo::EndpointIndependent,
+        clock: None,
         circuits: vec!["/ip4/203.0.113.1/tcp/4600/p2p/X/p2p-circuit".to_owned()],
         calls: "contacts".to_owned(),
         sessions: 1,

@@ -6,6 +6,7 @@ use keyferry_ice::{FailureReason, PairReport};
 use keyferry_proto::{identity::NodeKey, offer::OFFER_VERSION, signalling::CallRefusal};
 
 use crate::{
+    base::clock::ClockSkew,
     connect::{
         ice::{IceError, IceFailure, TooManyNegotiations},
         signalling::CallError,
@@ -18,7 +19,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// Nothing is known of the node: no hint, and no offer in the DHT.
-    #[error("no offer of {node} was found{}", met_others(other_versions))]
+    #[error("no offer of {node} was found{}{}", met_others(other_versions), by_clock(clock.as_ref()))]
     NoOffer {
         /// The node.
         node: NodeKey,
@@ -26,6 +27,8 @@ pub enum FindError {
         known_peers: usize,
         /// Versions of the rendezvous that peers spoke and this program does not.
         other_versions: Vec<u32>,
+        /// How wrong this machine's clock is, if others say that it is more than offers allow for.
+        clock: Option<ClockSkew>,
     },
     /// The node's offer is one that this program does not read. One of the two programs is too old.
     #[error("the offer of {node} is of version {got}, this program reads version {OFFER_VERSION}")]
@@ -186,6 +189,11 @@ impl Tried {
     }
 }
 
+/// What a wrong clock has to do with it.
+fn by_clock(clock: Option<&ClockSkew>) -> String {
+    clock.map_or_else(String::new, |skew| format!("; this machine's clock is {skew}"))
+}
+
 fn met_others(versions: &[u32]) -> String {
     let list: Vec<_> = versions.iter().map(ToString::to_string).collect();
     match list.is_empty() {
@@ -268,7 +276,8 @@ mod tests {
         }
         assert!(told(true, failed()).contains("no address answered"));
 
-        let no_offer = |other_versions| FindError::NoOffer { node, known_peers: 0, other_versions }.to_string();
+        let no_offer =
+            |other_versions| FindError::NoOffer { node, known_peers: 0, other_versions, clock: None }.to_string();
         assert!(no_offer(vec![]).ends_with("was found"));
         assert!(
             no_offer(vec![1, 3])

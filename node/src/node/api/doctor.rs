@@ -8,6 +8,7 @@ use keyferry_ice::Mapping;
 use serde::{Deserialize, Serialize};
 
 use super::TurnInfo;
+use crate::base::clock::ClockSkew;
 
 /// The result of `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Diagnosis {
     pub turn: Option<Vec<TurnInfo>>,
     /// Whether this system can send opening SYNs, which open routers that answer with RST.
     pub opening_syn: bool,
+    /// How far this machine's clock is from those of peers; none if nobody has told.
+    pub clock: Option<ClockSkew>,
     /// Peers in the routing table of the wide-area DHT.
     pub wan_peers: u64,
     /// Peers in the routing table of the local DHT.

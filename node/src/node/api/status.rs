@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{CandidateInfo, MappingInfo, PathInfo, TurnInfo};
+use crate::base::clock::ClockSkew;
 
 /// The state of a node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Status {
     pub mapping: MappingInfo,
     /// Where it can be called by those who cannot connect to it.
     pub circuits: Vec<String>,
+    /// How far this machine's clock is from those of peers; none if nobody has told lately.
+    #[serde(default)]
+    pub clock: Option<ClockSkew>,
     /// Whose calls it takes: `everyone`, `contacts` or `nobody`.
     pub calls: String,
     /// Sessions that are up.

@@ -2,6 +2,7 @@
 //!
 //! What it is not: the logic of the parts, each of which has a file of its own.
 
+mod asking_clocks;
 mod doubting;
 mod events;
 
@@ -22,6 +23,7 @@ use super::{
     behaviour::{self, Behaviour},
     call_stream::{CallStream, OpenCallError},
     calls::{CallOver, Calls},
+    clocks::Clocks,
     config::{RendezvousConfig, RendezvousError},
     connections::PeerConnections,
     counters::WhichCounter,
@@ -65,6 +67,7 @@ pub(super) enum RendezvousCommand {
     TakeCalls { calls: mpsc::Sender<CallStream> },
     AskRelay { relay: PeerId, addrs: Vec<SocketAddr>, message: Vec<u8>, reply: AskReply },
     Doubt,
+    ClockSet,
     Count { counter: WhichCounter },
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -85,6 +88,7 @@ pub(super) struct Actor {
     announcer: RecordAnnouncer,
     record_store: RecordStore,
     writes: Writes,
+    clocks: Clocks,
     handshakes: Handshakes,
     reachability: NodeReachability,
     reservations: Reservations,
@@ -146,6 +150,7 @@ impl Actor {
             announcer: RecordAnnouncer::new(now),
             record_store,
             writes: Writes::new(),
+            clocks: Clocks::default(),
             handshakes,
             reachability: NodeReachability::new(config.public, config.hidden.is_some(), port, departures),
             reservations,
@@ -226,6 +231,7 @@ impl Actor {
                 self.credential_requests.ask(exchange, (relay, link), &addrs, message, reply);
             }
             RendezvousCommand::Doubt => self.doubt_connections(),
+            RendezvousCommand::ClockSet => self.on_clock_set(),
             RendezvousCommand::Count { counter } => self.status.count(counter),
             RendezvousCommand::Shutdown { .. } => {}
         }
@@ -326,6 +332,7 @@ impl Actor {
             listen,
             external: self.reachability.external().to_vec(),
             circuits: self.reservations.circuits(),
+            clock: self.clocks.skew(Instant::now()),
             observed: self.reachability.observed(),
             unreachable: self.reachability.unreachable(),
             unconnected: routing::unconnected(behaviour, &witnesses),

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::{
     calls::Calls,
     circuit_relay,
+    clocks::{self, ClockExchange},
     config::{RendezvousConfig, RendezvousError},
     handshake::{Handshakes, MAX_HANDSHAKES},
     keep_alive::KeepAlive,
@@ -105,6 +106,7 @@ pub(super) struct Behaviour {
     pub(super) calls: Toggle<Calls>,
     /// Credentials for TURN relays.
     pub(super) turn: ScopeFilter<TurnExchange>,
+    pub(super) clock: ScopeFilter<ClockExchange>,
 }
 
 impl Behaviour {
@@ -160,6 +162,7 @@ pub(super) fn swarm(
         relay_client: PanicGuard::new(relay_client),
         calls: (!hides).then(|| Calls::new(peer, false)).into(),
         turn: ScopeFilter::direct(turn::behaviour(config.turn.is_some())),
+        clock: ScopeFilter::direct(clocks::behaviour(hides)),
     };
     Ok(Swarm::new(transport, behaviour, peer, settings()))
 }

@@ -113,6 +113,11 @@ impl Rendezvous {
         self.send_detached(RendezvousCommand::Doubt);
     }
 
+    /// Tells that this machine's clock has been set, or has gone on while the machine slept: peers are asked anew how far it is from theirs.
+    pub fn clock_set(&self) {
+        self.send_detached(RendezvousCommand::ClockSet);
+    }
+
     /// Adds an address where the DHT can be entered, such as a `?via=` hint, and dials it.
     pub async fn add_bootstrap(&self, addr: Multiaddr) {
         let _ = self.send(RendezvousCommand::AddBootstrap { addr }).await;

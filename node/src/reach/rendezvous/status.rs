@@ -14,6 +14,7 @@ use super::{
     counters::{RendezvousCounters, WhichCounter},
     observed::Observation,
 };
+use crate::base::clock::ClockSkew;
 
 /// The least time between two publications.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -40,6 +41,8 @@ pub struct RendezvousStatus {
     /// The circuits at which this node may be called, while it cannot be reached by itself: at most
     /// `keyferry_proto::offer::MAX_SIGNALLING`.
     pub circuits: Vec<Multiaddr>,
+    /// How far this machine's clock is from those of peers; none if nobody has told lately.
+    pub clock: Option<ClockSkew>,
     /// What others say of the connections that they saw come from this node's port, at most one for each host.
     pub observed: Vec<Observation>,
     /// The addresses that others tried on request, in vain.
@@ -66,6 +69,7 @@ impl RendezvousStatus {
             listen: Vec::new(),
             external: Vec::new(),
             circuits: Vec::new(),
+            clock: None,
             observed: Vec::new(),
             unreachable: Vec::new(),
             unconnected: Vec::new(),

@@ -24,6 +24,7 @@ use crate::{
         behaviour::{BehaviourEvent, PROTOCOL_FAMILY, PROTOCOL_VERSION},
         calls::CallsEvent,
         circuit::is_circuit,
+        clocks::CLOCK_PROTOCOL,
         connections::Membership,
         hidden_line::LineBehaviourEvent,
         records::{RecordRefusal, record_key_of},
@@ -107,6 +108,7 @@ impl Actor {
             BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
             BehaviourEvent::Calls(CallsEvent::Dropped(counter)) => self.status.count(counter),
             BehaviourEvent::Turn(event) => self.on_turn(event),
+            BehaviourEvent::Clock(event) => self.on_clock(event),
             BehaviourEvent::Reachable(event) => {
                 tracing::debug!(reachable = event.result.is_ok(), "an address was tested from outside");
                 if self.reachability.on_tested(&event.tested_addr, event.result.is_ok()) {
@@ -211,6 +213,9 @@ impl Actor {
             self.status.changed();
         }
         self.reservations.on_identified(peer, info, socket_addr_of(remote));
+        if info.protocols.contains(&CLOCK_PROTOCOL) {
+            self.ask_clock(&peer);
+        }
         let connections = self.connections.of(&peer);
         let unproven = routing::on_identified(self.swarm.behaviour_mut(), peer, info, &connections);
         self.address_proofs.stated(peer, &connections, &unproven);
