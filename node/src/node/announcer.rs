@@ -2,6 +2,8 @@
 //!
 //! What it is not: the DHT (`crate::reach::rendezvous`), or the gathering of candidates (`crate::reach::gather`).
 
+#[cfg(test)]
+mod linking;
 mod reachability;
 mod schedule;
 mod sequence;
@@ -12,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_net::time::UtcDay;
+use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::{
     identity::NodeSecret,
     offer::{Offer, OfferError, RecordKey, SignedOffer, content_record_key, seal},
@@ -140,12 +142,8 @@ impl Announcer {
 
     /// Publishes the offer of a day. Each is signed for its day alone, so that no two records have a sequence or an expiry in common.
     async fn publish(&mut self, reachability: &Reachability, day: UtcDay) -> Result<(), AnnounceError> {
-        let offer = Offer {
-            candidates: reachability.candidates.clone(),
-            signalling: reachability.circuits.clone(),
-            sequence: self.sequence.next(clock::now_ms()).await,
-            expires: clock::now().plus(OFFER_LIFETIME),
-        };
+        let sequence = self.sequence.next(clock::now_ms()).await;
+        let offer = offer(reachability, sequence, clock::now());
         let signed = SignedOffer::sign(offer, &self.secret)?;
         self.rendezvous.publish(seal(&signed, &self.secret, day, rand::random())?).await?;
         tracing::info!(
@@ -173,6 +171,16 @@ impl Announcer {
             self.rendezvous.stop_providing(key).await;
             announced.remove(&key);
         }
+    }
+}
+
+/// What an offer says that is made now.
+fn offer(reachability: &Reachability, sequence: u64, now: UnixTime) -> Offer {
+    Offer {
+        candidates: reachability.candidates.clone(),
+        signalling: reachability.circuits.clone(),
+        sequence,
+        expires: now.plus(OFFER_LIFETIME),
     }
 }
 

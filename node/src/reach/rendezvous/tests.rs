@@ -1,5 +1,6 @@
 #[cfg(target_os = "linux")]
 mod circuits;
+mod crawler;
 #[cfg(target_os = "linux")]
 mod evil_relay;
 mod floods;
