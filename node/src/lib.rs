@@ -151,8 +151,8 @@ pub mod control {
         api::{
             CandidateInfo, ClockSkew, Command, ContactInfo, Diagnosis, Event, Failure, FailureKind, FamilyInfo,
             FetcherInfo, FilteringInfo, Finding, InterfaceInfo, MappingInfo, MissingInfo, PairInfo, PingReply,
-            PingStage, Pinged, PortMappingInfo, Reach, RelayInfo, RootInfo, RootState, SeenAddr, ShareInfo, StageName,
-            StunInfo, TrafficInfo, TurnInfo, UnservedFault, UnservedInfo, Verdict,
+            PingStage, Pinged, PortMappingInfo, Reach, RelayInfo, RenewedInfo, RootInfo, RootState, SeenAddr,
+            ShareInfo, StageName, StunInfo, TrafficInfo, TurnInfo, UnservedFault, UnservedInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

@@ -10,6 +10,7 @@ mod config;
 mod doctor;
 mod error;
 mod failure;
+mod following;
 mod happening;
 pub mod local;
 pub(crate) mod network;

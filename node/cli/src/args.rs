@@ -200,6 +200,10 @@ pub struct ShareArgs {
     /// Copy into the data folder, so that the original may change or go away.
     #[arg(long)]
     pub copy: bool,
+    /// Follow it: a change makes a new version of the name by itself, as long as this or a node runs here, until it is unshared. Only
+    /// what has changed is read again.
+    #[arg(long, conflicts_with = "copy")]
+    pub watch: bool,
     /// Share it with some only: a contact by name, a key, or contacts. Repeat it for several. To all others it does not exist. The word
     /// everyone opens it again [default: as it is shared already, or else everyone who has the address].
     #[arg(long, value_name = "WHOM")]

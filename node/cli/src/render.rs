@@ -24,8 +24,8 @@ use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
     Audience, ContentFormat, Entry, Fetched, NodeKey, PathInfo, Shared, Waiting,
     control::{
-        ContactInfo, Event, Failure, FetcherInfo, MissingInfo, RootInfo, RootState, ShareInfo, UnservedFault,
-        UnservedInfo,
+        ContactInfo, Event, Failure, FetcherInfo, MissingInfo, RenewedInfo, RootInfo, RootState, ShareInfo,
+        UnservedFault, UnservedInfo,
     },
 };
 
@@ -103,6 +103,7 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Unshared { name } => Shown::Result(format!("{} is no longer shared\n", safe(name.as_str()))),
         Event::Withdrawn { hash } => Shown::Result(format!("{hash} is no longer offered to anybody\n")),
         Event::Missing(MissingInfo { path, why }) => Shown::Notice(format!("missing: {}: {}", safe(path), safe(why))),
+        Event::Renewed(renewed) => Shown::Notice(renewed_text(renewed)),
         Event::Unserved(unserved) => Shown::Notice(unserved_text(unserved)),
         Event::Fetched(fetched) => Shown::Result(fetched_text(fetched)),
         Event::Entry(entry) => Shown::Result(entry_line(entry)),
@@ -217,6 +218,11 @@ fn fetched_text(fetched: &Fetched) -> String {
     text
 }
 
+fn renewed_text(renewed: &RenewedInfo) -> String {
+    let RenewedInfo { name, format, size, files, .. } = renewed;
+    format!("new version of {}: {}", safe(name.as_str()), content_text(*format, *size, *files))
+}
+
 fn unserved_text(unserved: &UnservedInfo) -> String {
     let UnservedInfo { path, name, fault, detail } = unserved;
     let path = safe(&path.display().to_string());
@@ -311,6 +317,7 @@ fn root_lines(root: &RootInfo, contacts: &[ContactInfo]) -> String {
         Some(path) => safe(&path.display().to_string()),
         None => "a copy in the data folder".to_owned(),
     };
+    let place = if root.followed { format!("{place}  (followed)") } else { place };
     format!("{}  {name}\n    {}\n    {place}\n", content_columns(root.format, root.size, root.files), root.hash)
 }
 

@@ -126,7 +126,7 @@ impl Run<'_> {
         let audience = audience::audience(&self.home, &args)?;
         let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
         let name = args.name.map(|name| name.parse()).transpose()?;
-        let command = Command::Share { paths, name, copy: args.copy, audience };
+        let command = Command::Share { paths, name, copy: args.copy, watch: args.watch, audience };
         let (node, config) = match self.executor(Need::Serve(&args.network, None)).await? {
             Executor::Own(node, config) => (node, config),
             Executor::Other(client) => {

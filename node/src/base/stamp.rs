@@ -36,7 +36,7 @@ pub(crate) struct Stamp {
 }
 
 /// What tells a file from every other on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct FileId {
     device: u64,
     inode: u64,
@@ -64,6 +64,8 @@ pub(crate) enum StampTrust {
     InBoot(BootId),
     /// Not at all: it was young, or nobody has hashed the file.
     Never,
+    /// Not at all either; but the file was hashed under a stamp that differed in the time of its metadata alone, as a new name does it.
+    Carried,
 }
 
 impl FileId {
@@ -128,8 +130,8 @@ impl StampTrust {
             Self::Always => Self::Always,
             // What has outlived a boot came from the disk.
             Self::InBoot(boot) if boot != machine.boot => Self::Always,
-            Self::InBoot(_) | Self::Never if stamp.is_young(machine) => Self::Never,
-            Self::InBoot(_) | Self::Never => Self::InBoot(machine.boot),
+            Self::InBoot(_) | Self::Never | Self::Carried if stamp.is_young(machine) => Self::Never,
+            Self::InBoot(_) | Self::Never | Self::Carried => Self::InBoot(machine.boot),
         }
     }
 
@@ -138,7 +140,7 @@ impl StampTrust {
         match self {
             Self::Always => true,
             Self::InBoot(boot) => boot == machine.boot,
-            Self::Never => false,
+            Self::Never | Self::Carried => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! - `roots`, `audience`: the list of what is there, and what of it is offered to whom; a plain file, and the truth.
 //! - `index`: which file has which blob; sled, made again from the roots when it is damaged.
 //! - `tree`, `hashing`, `proving`: hash trees, computing them on all cores, and checking files against them.
+//! - `known_files`, `superseded`: what is the same in the next version of a share, and the versions before.
 //! - `import`, `rebuild`, `verify`, `collect`: what is done with all that.
 //! - `blob`, `outboard`: reading a complete blob, and writing one that is being fetched.
 //!
@@ -20,12 +21,14 @@ mod error;
 mod hashing;
 mod import;
 mod index;
+mod known_files;
 mod needed;
 mod outboard;
 mod proving;
 mod rebuild;
 mod roots;
 mod source;
+mod superseded;
 mod tree;
 mod verify;
 
@@ -37,6 +40,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use keyferry_proto::{
@@ -54,6 +58,7 @@ use self::{
     hashing::hash_bytes,
     index::{Index, IndexError, Location},
     outboard::ActiveOutboards,
+    superseded::SupersededRoots,
 };
 use crate::base::{
     clock, durable,
@@ -65,7 +70,7 @@ pub use self::{
     blob::{Blob, BlobPieces},
     collect::{Collected, UNFINISHED_GRACE},
     error::{BlobError, StoreError},
-    import::{ImportMode, ImportProgress, Imported, MAX_SKIPPED_LISTED, SkipReason},
+    import::{ImportMode, ImportProgress, Imported, MAX_SKIPPED_LISTED, Renewed, SkipReason},
     outboard::OutboardFile,
     roots::{Migrated, Root, RootOrigin, RootState},
     verify::{Damage, VerifyProgress, VerifyReport},
@@ -85,6 +90,7 @@ struct Inner {
     roots: RwLock<Vec<Root>>,
     /// Told of each change of the roots.
     roots_changed: watch::Sender<()>,
+    superseded: SupersededRoots,
     active: ActiveOutboards,
     doubts: SourceDoubts,
     machine: Machine,
@@ -160,6 +166,7 @@ impl Store {
             index,
             roots: RwLock::new(roots),
             roots_changed: watch::Sender::default(),
+            superseded: SupersededRoots::default(),
             active: ActiveOutboards::default(),
             doubts: SourceDoubts::default(),
             machine,
@@ -196,7 +203,24 @@ impl Store {
     /// What is there of this content for this asker: the format. None if it is not offered to them, which says nothing of whether it is here.
     pub fn offered(&self, hash: &ContentHash, asker: &Asker) -> Option<ContentFormat> {
         let roots = self.read_roots();
-        roots.iter().find(|root| root.hash == *hash && root.is_offered_to(asker)).map(|root| root.format)
+        let current = roots.iter().find(|root| root.hash == *hash && root.is_offered_to(asker)).map(|root| root.format);
+        current.or_else(|| Some(self.0.superseded.offered(hash, asker, &roots, Instant::now())?.format))
+    }
+
+    /// The shares that follow what is in their places.
+    pub fn followed(&self) -> Vec<(ShareName, PathBuf)> {
+        let followed = |root: &Root| match (&root.state, &root.origin) {
+            (RootState::Shared { name, .. }, RootOrigin::InPlace { path, followed: true }) => {
+                Some((name.clone(), path.clone()))
+            }
+            _ => None,
+        };
+        self.read_roots().iter().filter_map(followed).collect()
+    }
+
+    /// Forgets the versions of shares that newer ones have taken the place of.
+    pub fn forget_superseded(&self) {
+        self.forget(&self.0.superseded.take(), &self.roots());
     }
 
     /// Changes whenever the roots have changed.
@@ -220,7 +244,9 @@ impl Store {
     /// On a full disk, where the list cannot be written, the copies go first; if that is all that succeeds, the root is still listed.
     pub fn remove_root(&self, hash: &ContentHash) -> Result<bool, StoreError> {
         let _changing = self.lock_changing();
-        let (removed, kept): (Vec<Root>, Vec<Root>) = self.roots().into_iter().partition(|root| root.hash == *hash);
+        let (mut removed, kept): (Vec<Root>, Vec<Root>) = self.roots().into_iter().partition(|root| root.hash == *hash);
+        let is_there = !removed.is_empty();
+        removed.extend(self.0.superseded.take());
         let drop_root = || self.change_roots(|roots| roots.retain(|root| root.hash != *hash));
         match drop_root() {
             Err(StoreError::DiskFull { .. }) => {
@@ -232,7 +258,7 @@ impl Store {
                 self.forget(&removed, &kept);
             }
         }
-        Ok(!removed.is_empty())
+        Ok(is_there)
     }
 
     /// Opens a complete blob; none if it is not here.
@@ -384,7 +410,7 @@ impl Store {
         let _changing = self.lock_changing();
         let count = self.note_files(placed)?;
         self.on_index(|index| index.finish_root(&root.hash, count))?;
-        self.add_root(|_| root).map(|_| ())
+        self.add_root(|_| Some(root)).map(|_| ())
     }
 
     /// Notes files that were fetched, and have these blobs (hash, size in bytes), so that nobody has to fetch them again. Says how many.
@@ -461,14 +487,31 @@ impl Store {
         places.iter().for_each(|(hash, _)| self.0.doubts.forget(hash));
     }
 
-    /// Puts a root into the list, which may depend on what is in it, and forgets the one that it displaces.
-    fn add_root(&self, make: impl FnOnce(&[Root]) -> Root) -> Result<Root, StoreError> {
-        let (root, displaced) = self.change_roots(|roots| {
-            let root = make(roots);
-            (root.clone(), roots::add(roots, root))
+    /// Puts a root into the list, if there is to be one by what is in it, and forgets the one that it displaces. What is fetched of an earlier
+    /// version of the same files can be had for a while.
+    fn add_root(&self, make: impl FnOnce(&[Root]) -> Option<Root>) -> Result<Option<Root>, StoreError> {
+        let added = self.change_roots(|roots| {
+            let root = make(roots)?;
+            Some((root.clone(), roots::add(roots, root)))
         })?;
-        self.forget(displaced.as_slice(), &self.roots());
-        Ok(root)
+        let Some((root, displaced)) = added else { return Ok(None) };
+        let place = |root: &Root| match &root.origin {
+            RootOrigin::InPlace { path, .. } => Some(path.clone()),
+            RootOrigin::Copied | RootOrigin::Fetched { .. } => None,
+        };
+        let over = match displaced {
+            Some(former) if place(&former).is_some() && place(&former) == place(&root) => {
+                self.0.superseded.add(former, Instant::now())
+            }
+            other => other.into_iter().collect(),
+        };
+        self.forget(&over, &self.roots_in_use());
+        Ok(Some(root))
+    }
+
+    /// All roots, and those that newer versions have taken the place of.
+    fn roots_in_use(&self) -> Vec<Root> {
+        self.roots().into_iter().chain(self.0.superseded.roots()).collect()
     }
 
     /// Changes the list of roots on the disk, and then in memory.

@@ -47,6 +47,9 @@ pub enum Command {
         name: Option<ShareName>,
         /// Copy into the data folder instead of serving in place.
         copy: bool,
+        /// Whether the share follows its file or folder: a change makes a new version of the name.
+        #[serde(default)]
+        watch: bool,
         /// To whom it is offered; none: to those to whom what had the name before was offered, or else everyone.
         #[serde(default)]
         audience: Option<Audience>,
@@ -192,6 +195,8 @@ pub enum Event {
     Status(Box<Status>),
     /// A file that this node shares was asked for, and cannot be served. Each is told once, until what is shared changes.
     Unserved(UnservedInfo),
+    /// A share that follows its folder has a new version.
+    Renewed(RenewedInfo),
     /// Something that this node offers.
     Share(ShareInfo),
     /// What this node offers has been listed.
@@ -297,6 +302,7 @@ impl Event {
             | Event::Waiting(_)
             | Event::Missing(_)
             | Event::Unserved(_)
+            | Event::Renewed(_)
             | Event::Entry(_)
             | Event::PingStage(_)
             | Event::PingReply(_)
@@ -419,6 +425,21 @@ pub enum UnservedFault {
     Unreadable,
 }
 
+/// The new version of a share that follows its folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewedInfo {
+    /// The name in the catalogue.
+    pub name: ShareName,
+    /// The new root hash.
+    pub hash: ContentHash,
+    /// A file or a folder.
+    pub format: ContentFormat,
+    /// Bytes of content in all.
+    pub size: u64,
+    /// Files in it.
+    pub files: u64,
+}
+
 /// From whom something was fetched, and by which path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceInfo {
@@ -460,6 +481,9 @@ pub struct RootInfo {
     pub files: u64,
     /// Where the content is: the place it is served from, or none if it is a copy in the data folder.
     pub path: Option<PathBuf>,
+    /// Whether a change of it makes a new version by itself.
+    #[serde(default)]
+    pub followed: bool,
 }
 
 impl RootInfo {

@@ -111,8 +111,12 @@ impl Runner for Node {
 impl Node {
     async fn carry_out(&self, command: Command, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
         match command {
-            Command::Share { paths, name, copy, audience } => {
-                let mode = if copy { ImportMode::Copy } else { ImportMode::InPlace };
+            Command::Share { paths, name, copy, watch, audience } => {
+                let mode = match (copy, watch) {
+                    (true, _) => ImportMode::Copy,
+                    (false, true) => ImportMode::Followed,
+                    (false, false) => ImportMode::InPlace,
+                };
                 self.share_all(paths, NewShare { name, audience, mode }, events, cancel).await
             }
             Command::Unshare { name } => {
@@ -435,11 +439,13 @@ fn default_name(path: &Path) -> Result<ShareName, Error> {
 }
 
 fn root_info(root: Root) -> RootInfo {
-    let path = match root.origin {
-        RootOrigin::InPlace { path } | RootOrigin::Fetched { path } => Some(path),
-        RootOrigin::Copied => None,
+    let (path, followed) = match root.origin {
+        RootOrigin::InPlace { path, followed } => (Some(path), followed),
+        RootOrigin::Fetched { path } => (Some(path), false),
+        RootOrigin::Copied => (None, false),
     };
-    RootInfo { state: root.state, hash: root.hash, format: root.format, size: root.size, files: root.files, path }
+    let Root { state, hash, format, size, files, .. } = root;
+    RootInfo { state, hash, format, size, files, path, followed }
 }
 
 fn named_contacts(root: &Root, contacts: &ContactList) -> Vec<ContactInfo> {

@@ -2,7 +2,10 @@
 //!
 //! What it is not: a log, or a history: who is not there misses it.
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::{
@@ -15,10 +18,12 @@ use crate::content::{
 };
 
 impl Node {
-    /// What happens from now on: files that are shared and cannot be served.
+    /// What happens from now on: new versions of shares that follow their folders, and files that are shared and cannot be served.
     pub fn happenings(&self) -> BoxStream<'static, Event> {
         let store = self.store.clone();
-        heard(self.server.troubles()).map(move |trouble| unserved(&store, trouble)).boxed()
+        let troubles = heard(self.server.troubles());
+        let troubles = troubles.filter_map(move |trouble| std::future::ready(unserved(&store, trouble)));
+        stream::select(heard(self.happened.subscribe()), troubles).boxed()
     }
 }
 
@@ -33,16 +38,17 @@ fn heard<T: Clone + Send + 'static>(from: Receiver<T>) -> BoxStream<'static, T> 
             }
         }
     };
-    futures::stream::unfold(from, next).boxed()
+    stream::unfold(from, next).boxed()
 }
 
-fn unserved(store: &Store, trouble: SourceTrouble) -> Event {
+/// None for a version that a newer one has taken the place of: that its files have changed is no news.
+fn unserved(store: &Store, trouble: SourceTrouble) -> Option<Event> {
     let SourceTrouble { path, root, fault } = trouble;
-    let name = store.root(&root).and_then(|root| root.name().cloned());
+    let name = store.root(&root)?.name().cloned();
     let (fault, detail) = match fault {
         SourceFault::Changed => (UnservedFault::Changed, None),
         SourceFault::Gone => (UnservedFault::Gone, None),
         SourceFault::Unreadable(detail) => (UnservedFault::Unreadable, Some(detail)),
     };
-    Event::Unserved(UnservedInfo { path, name, fault, detail })
+    Some(Event::Unserved(UnservedInfo { path, name, fault, detail }))
 }

@@ -5,13 +5,17 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
 };
 
 use keyferry_proto::identity::{NodeKey, NodeSecret};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
-use super::{Error, NodeConfig, api::NodeAddress};
+use super::{
+    Error, NodeConfig,
+    api::{Event, NodeAddress},
+    following::{FollowedNode, Following},
+};
 use crate::{
     base::{
         data_dir::{AdmissionPolicy, ContactsFile, Home, KnownContacts},
@@ -23,6 +27,9 @@ use crate::{
     },
     node::network::Online,
 };
+
+/// How much that happens waits for whoever shows it; who is slower misses some.
+const MAX_HAPPENED: usize = 256;
 
 /// A running node. It holds the data folder until it is dropped.
 pub struct Node {
@@ -36,6 +43,9 @@ pub struct Node {
     /// Signalled when the store's roots have changed.
     pub(super) roots_changed: Arc<Notify>,
     pub(super) received_bytes: AtomicU64,
+    /// What happens that no command asked for.
+    pub(super) happened: broadcast::Sender<Event>,
+    following: OnceLock<Following>,
     /// What the owner has still to be told of a list of roots of an earlier version.
     pub(super) migrated: Mutex<Option<Migrated>>,
 }
@@ -83,7 +93,8 @@ impl Node {
         let announces = (config.announce || config.relay.is_some()) && !config.offline;
         let received_bytes = AtomicU64::new(0);
         let (calls, migrated) = (config.calls, Mutex::new(report.migrated));
-        Ok(Arc::new(Self {
+        let happened = broadcast::Sender::new(MAX_HAPPENED);
+        let node = Arc::new(Self {
             home,
             secret,
             store,
@@ -93,8 +104,14 @@ impl Node {
             online,
             roots_changed,
             received_bytes,
+            happened: happened.clone(),
+            following: OnceLock::new(),
             migrated,
-        }))
+        });
+        if node.announces {
+            node.following.get_or_init(|| Following::begin(node.clone(), happened));
+        }
+        Ok(node)
     }
 
     /// Has everybody follow who depends on the store's roots.
@@ -117,14 +134,29 @@ impl Node {
 
     /// Leaves the network in order. Sessions are closed; what was fetched and verified stays.
     pub async fn shutdown(&self) {
+        if let Some(following) = self.following.get() {
+            following.end();
+        }
         if let Some(online) = &self.online {
             online.shutdown().await;
         }
+        let store = self.store.clone();
+        let _ = tokio::task::spawn_blocking(move || store.forget_superseded()).await;
     }
 
     /// The addresses that the node listens on.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.online.as_ref().map(|online| online.port.local_addrs().to_vec()).unwrap_or_default()
+    }
+}
+
+impl FollowedNode for Node {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn tell_of_newer(&self) {
+        self.tell_of_changed_roots();
     }
 }
 

@@ -1,3 +1,4 @@
+mod following;
 #[cfg(all(target_os = "linux", feature = "turn-server"))]
 mod hiding;
 mod protocols;
@@ -87,7 +88,8 @@ impl Peer {
     }
 
     async fn share(&self, path: &Path) -> Shared {
-        let command = Command::Share { paths: vec![path.to_owned()], name: None, copy: false, audience: None };
+        let command =
+            Command::Share { paths: vec![path.to_owned()], name: None, copy: false, watch: false, audience: None };
         match self.run(command).await.unwrap().pop() {
             Some(Event::Shared(shared)) => shared,
             other => panic!("{other:?}"),
@@ -372,8 +374,10 @@ async fn a_node_that_hides_its_address_tells_it_nowhere_and_takes_no_session_at_
     let file = folder.path().join("shared");
     fs::write(&file, b"something").unwrap();
 
-    let shared =
-        hidden.run(Command::Share { paths: vec![file], name: None, copy: false, audience: None }).await.unwrap();
+    let shared = hidden
+        .run(Command::Share { paths: vec![file], name: None, copy: false, watch: false, audience: None })
+        .await
+        .unwrap();
     let status = hidden.run(Command::Status).await.unwrap();
     let finder = &other.node.online.as_ref().unwrap().finder;
     let trace = crate::connect::trace::Trace::Silent;

@@ -3,6 +3,7 @@
 //! What it is not: a benchmark or a load test; see the `keyferry-sim` package.
 
 mod audiences;
+mod changing;
 mod clocks;
 mod command_line;
 mod embedding;

@@ -118,6 +118,7 @@ fn a_share_says_to_whom_it_is_offered_and_who_was_sent_how_much() {
         size: 5,
         files: 1,
         path: None,
+        followed: false,
     };
     let sent = |node: Option<&str>, contact: Option<&str>, bytes| FetcherInfo {
         node: node.map(str::to_owned),
@@ -210,6 +211,7 @@ fn hostile_names_cannot_steer_the_terminal() {
             size: 0,
             files: 1,
             path: Some(hostile.into()),
+            followed: false,
         }),
         Event::Damaged { hash: ContentHash::EMPTY, path: hostile.into(), problem: hostile.to_owned() },
     ];
@@ -273,6 +275,7 @@ fn store_results_are_plain_sentences() {
             size: 5,
             files: 1,
             path: None,
+            followed: false,
         })),
         "   5 bytes           file  (kept: given to nobody)\n    \
          af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262\n    a copy in the data folder\n"

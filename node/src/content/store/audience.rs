@@ -81,6 +81,18 @@ impl Audience {
         }
     }
 
+    /// Whether another audience has everybody in it who is in this one.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Everyone { announced, .. }, Self::Everyone { announced: before, .. }) => *before || !announced,
+            (Self::Everyone { .. }, Self::Only(_)) => false,
+            (Self::Only(_), Self::Everyone { .. }) => true,
+            (Self::Only(now), Self::Only(before)) => {
+                (before.contacts || !now.contacts) && now.nodes.iter().all(|node| before.nodes.contains(node))
+            }
+        }
+    }
+
     /// Whether the catalogue shows the share to this asker.
     pub fn is_shown_to(&self, asker: &Asker) -> bool {
         match (self, asker) {
@@ -183,6 +195,23 @@ mod tests {
             });
             assert_eq!(got, expected, "{audience:?}");
         }
+    }
+
+    #[test]
+    fn an_audience_is_within_another_if_that_has_all_of_it() {
+        let everyone = |announced| Audience::Everyone { listed: false, announced };
+        let only = |contacts, nodes: &[u8]| {
+            Audience::Only(Invited::new(contacts, nodes.iter().copied().map(key).collect()).unwrap())
+        };
+        // From the one that has most to the one that has least.
+        let chain = [everyone(true), everyone(false), only(true, &[1, 2]), only(true, &[2])];
+        for (at, smaller) in chain.iter().enumerate() {
+            for (before, larger) in chain.iter().enumerate() {
+                assert_eq!(smaller.is_within(larger), before <= at, "{smaller:?} in {larger:?}");
+            }
+        }
+        assert!(!only(false, &[1]).is_within(&only(true, &[])), "whether it is a contact is not known here");
+        assert!(!only(true, &[]).is_within(&only(false, &[1])));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Store {
     /// root cannot be read, everything that it might refer to is kept.
     pub fn gc(&self, grace: Duration) -> Result<Collected, StoreError> {
         let _changing = self.lock_changing();
-        let needed = self.needed_by(&self.roots());
+        let needed = self.needed_by(&self.roots_in_use());
         let mut collected = Collected::default();
         self.collect_folder(&self.0.folders.blobs(), &|hash| needed.has_copy(hash), grace, &mut collected)?;
         self.collect_folder(&self.0.folders.outboards(), &|hash| needed.has_entry(hash), grace, &mut collected)?;

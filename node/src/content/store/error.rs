@@ -68,6 +68,12 @@ pub enum StoreError {
         /// Why not.
         source: ManifestError,
     },
+    /// A folder that is followed has nothing in it any more, as if its disk were not there.
+    #[error("{} is empty now; share it again if that is meant", path.display())]
+    Emptied {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,

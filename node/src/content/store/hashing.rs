@@ -68,6 +68,8 @@ pub(super) struct Hashed {
     /// How far the stamp vouches for it.
     pub(super) trust: StampTrust,
     pub(super) executable: bool,
+    /// Whether the index has it so already.
+    pub(super) is_indexed: bool,
 }
 
 /// What the caller is told and may decide while files are hashed. All calls come from the caller's own thread.
@@ -164,7 +166,7 @@ struct OpenSource {
 
 impl OpenSource {
     fn hashed(&self, hash: ContentHash) -> Hashed {
-        Hashed { hash, stamp: self.stamp, trust: self.trust, executable: self.executable }
+        Hashed { hash, stamp: self.stamp, trust: self.trust, executable: self.executable, is_indexed: false }
     }
 }
 

@@ -6,6 +6,7 @@
 //! What it is not: hashing; see [`super::hashing`].
 
 use std::{
+    borrow::Cow,
     fs::{self, Metadata},
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -23,7 +24,8 @@ use super::{
     Audience, Inner, Root, RootOrigin, RootState, Store, StoreError,
     hashing::{self, FileToHash, Hashed, Observer, Sources},
     index::Location,
-    roots::audience_of,
+    known_files::KnownFiles,
+    roots::{audience_of, is_followed, narrow},
     source::SourceFolder,
     utf8,
 };
@@ -35,8 +37,10 @@ pub const MAX_SKIPPED_LISTED: usize = 100;
 /// Where the content of an import is afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportMode {
-    /// In the user's own files, which must stay as they are.
+    /// In the user's own files, which must stay as they are, unless the share follows them already.
     InPlace,
+    /// In the user's own files, which the share follows when they change.
+    Followed,
     /// In the data folder.
     Copy,
 }
@@ -76,9 +80,31 @@ pub struct Imported {
     pub skipped_count: u64,
 }
 
+/// What came of looking again at what a share follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewed {
+    /// It is as it was shared.
+    Same,
+    /// It has changed, and this is shared now.
+    Newer(Root),
+    /// There is no such share any more, or it follows something else.
+    Unfollowed,
+}
+
+/// What was read to be shared.
+struct ReadContent {
+    hash: ContentHash,
+    format: ContentFormat,
+    size: u64,
+    files: u64,
+    skipped: Vec<(PathBuf, SkipReason)>,
+    skipped_count: u64,
+}
+
 impl Store {
     /// Takes in a file or a folder and shares it, in place of what had its name before. Without an audience it has that of the share
-    /// before it, or else everyone.
+    /// before it, or else everyone. A smaller audience than before is in force at once. Of what was shared before, only what has changed is
+    /// read.
     ///
     /// `progress` is called from this thread, about ten times a second and for every file. `cancelled` stops the import
     /// within milliseconds; nothing of it is shared then.
@@ -96,36 +122,77 @@ impl Store {
         cancelled: &AtomicBool,
     ) -> Result<Imported, StoreError> {
         let path = self.shareable(path)?;
+        if let Some(audience) = audience {
+            self.change_roots(|roots| narrow(roots, name, audience))?;
+        }
         let _changing = self.lock_changing();
-        let mut found = FoundFiles::at(&path, cancelled)?;
-        let files = self.hash(&found, mode, progress, cancelled)?;
+        let former = self.root_named(name);
+        let read = self.read_content(&path, former.as_ref(), mode, progress, cancelled)?;
+        let root = self.add_root(|roots| {
+            let audience = audience.or_else(|| audience_of(roots, name)).cloned().unwrap_or_default();
+            let follows = mode == ImportMode::Followed || is_followed(roots, name, &path);
+            let origin = match mode {
+                ImportMode::InPlace | ImportMode::Followed => RootOrigin::InPlace { path, followed: follows },
+                ImportMode::Copy => RootOrigin::Copied,
+            };
+            Some(read.root(name, audience, origin))
+        })?;
+        let root = root.ok_or(StoreError::Cancelled)?;
+        tracing::info!(format = ?root.format, size = root.size, files = root.files, "took content into the store");
+        Ok(Imported { root, skipped: read.skipped, skipped_count: read.skipped_count })
+    }
+
+    /// Looks again at what a share follows, and shares it as it is now. Only what has changed is read.
+    ///
+    /// # Errors
+    /// As [`Store::import`], and [`StoreError::Emptied`] if nothing is there any more; then all is as before.
+    pub fn renew(&self, name: &ShareName, path: &Path, cancelled: &AtomicBool) -> Result<Renewed, StoreError> {
+        let _changing = self.lock_changing();
+        let is_wanted = |roots: &[Root]| is_followed(roots, name, path);
+        let Some(former) = self.root_named(name).filter(|former| is_wanted(std::slice::from_ref(former))) else {
+            return Ok(Renewed::Unfollowed);
+        };
+        let read = self.read_content(path, Some(&former), ImportMode::Followed, &|_| {}, cancelled)?;
+        if read.hash == former.hash {
+            return Ok(Renewed::Same);
+        }
+        if read.files == 0 && former.files > 0 {
+            return Err(StoreError::Emptied { path: path.to_owned() });
+        }
+        let root = self.add_root(|roots| {
+            // It may have been withdrawn meanwhile, or have another audience.
+            let audience = audience_of(roots, name).filter(|_| is_wanted(roots))?.clone();
+            Some(read.root(name, audience, RootOrigin::InPlace { path: path.to_owned(), followed: true }))
+        })?;
+        tracing::info!(?name, files = read.files, "a share has a new version");
+        Ok(root.map_or(Renewed::Unfollowed, Renewed::Newer))
+    }
+
+    /// Reads what is at `path`, as far as it is not known from `former`, and has all on the disk that a root of it needs.
+    fn read_content(
+        &self,
+        path: &Path,
+        former: Option<&Root>,
+        mode: ImportMode,
+        progress: &dyn Fn(ImportProgress),
+        cancelled: &AtomicBool,
+    ) -> Result<ReadContent, StoreError> {
+        let found = FoundFiles::at(path, cancelled)?;
+        let known = self.known_files(path, former.filter(|_| mode != ImportMode::Copy), found.names.as_deref());
+        let files = self.hash(&found, &known, mode, progress, cancelled)?;
         let (hash, format) = match &found.names {
             None => (files[0].hash, ContentFormat::Blob),
-            Some(names) => (self.keep_manifest(&path, names, &files)?, ContentFormat::Collection),
+            Some(names) => (self.keep_manifest(path, names, &files)?, ContentFormat::Collection),
         };
-        if mode == ImportMode::InPlace {
+        if mode != ImportMode::Copy {
             self.index_files(&found, &files)?;
         }
         self.sync_kept(&files, &hash, format, mode)?;
         let count = files.len() as u64;
         self.on_index(|index| index.finish_root(&hash, count))?;
-        let root = self.add_root(|roots| Root {
-            hash,
-            format,
-            size: files.iter().map(|file| file.stamp.size).sum(),
-            files: count,
-            state: RootState::Shared {
-                name: name.clone(),
-                audience: audience.or_else(|| audience_of(roots, name)).cloned().unwrap_or_default(),
-            },
-            origin: match mode {
-                ImportMode::InPlace => RootOrigin::InPlace { path },
-                ImportMode::Copy => RootOrigin::Copied,
-            },
-            added: clock::now(),
-        })?;
-        tracing::info!(format = ?root.format, size = root.size, files = root.files, "took content into the store");
-        Ok(Imported { root, skipped: std::mem::take(&mut found.skipped), skipped_count: found.skipped_count })
+        let size = files.iter().map(|file| file.stamp.size).sum();
+        let FoundFiles { skipped, skipped_count, .. } = found;
+        Ok(ReadContent { hash, format, size, files: count, skipped, skipped_count })
     }
 
     /// The absolute form of a path that may be shared.
@@ -144,22 +211,41 @@ impl Store {
     fn hash(
         &self,
         found: &FoundFiles,
+        known: &KnownFiles<'_>,
         mode: ImportMode,
         progress: &dyn Fn(ImportProgress),
         cancelled: &AtomicBool,
     ) -> Result<Vec<Hashed>, StoreError> {
+        let name = |number: usize| found.names.as_ref().map(|names| &names[number]);
+        let mut files = Vec::with_capacity(found.sources.len());
+        for (number, source) in found.sources.iter().enumerate() {
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(StoreError::Cancelled);
+            }
+            files.push(known.get(source, name(number)));
+        }
+        let unknown = files.iter().enumerate().filter(|(_, file)| file.is_none());
+        let numbers: Vec<usize> = unknown.map(|(number, _)| number).collect();
+        let to_hash: Cow<'_, [FileToHash]> = match numbers.len() == files.len() {
+            true => Cow::Borrowed(&found.sources),
+            false => numbers.iter().map(|number| found.sources[*number].clone()).collect(),
+        };
         let state = ImportProgress {
             done_bytes: 0,
-            total_bytes: found.sources.iter().map(|source| source.size).sum(),
-            done_files: 0,
-            total_files: found.sources.len() as u64,
+            total_bytes: to_hash.iter().map(|source| source.size).sum(),
+            done_files: (files.len() - numbers.len()) as u64,
+            total_files: files.len() as u64,
         };
         progress(state);
-        let mut importing = Importing { files: Vec::new(), state, progress };
-        importing.files.resize_with(found.sources.len(), || None);
+        let mut importing = Importing { files, numbers, state, progress };
         let Inner { folders, machine, .. } = &*self.0;
-        let sources = Sources { files: &found.sources, folder: found.folder.as_ref() };
+        let sources = Sources { files: &to_hash, folder: found.folder.as_ref() };
         hashing::hash_files(folders, machine, sources, mode == ImportMode::Copy, &mut importing, cancelled)?;
+        for number in importing.numbers {
+            if let Some(hashed) = &mut importing.files[number] {
+                hashed.trust = known.trust(&found.sources[number], name(number), hashed);
+            }
+        }
         let files: Vec<Hashed> = importing.files.into_iter().flatten().collect();
         // A worker reports every source or fails, so fewer can only mean that it was told to stop.
         if files.len() == found.sources.len() { Ok(files) } else { Err(StoreError::Cancelled) }
@@ -177,7 +263,8 @@ impl Store {
         let Some(path) = root.origin.path() else { return Ok(false) };
         let found = FoundFiles::at(path, cancelled)?;
         let Some(names) = &found.names else { return Ok(false) };
-        let files = self.hash(&found, ImportMode::InPlace, &|_| {}, cancelled)?;
+        let known = self.known_files(path, None, Some(names));
+        let files = self.hash(&found, &known, ImportMode::InPlace, &|_| {}, cancelled)?;
         let bytes = manifest_of(path, names, &files)?.encode();
         if ContentHash::of(&bytes) != root.hash {
             return Ok(false);
@@ -202,11 +289,19 @@ impl Store {
 
     fn index_files(&self, found: &FoundFiles, files: &[Hashed]) -> Result<(), StoreError> {
         let mut places = Vec::with_capacity(files.len());
-        for (source, file) in found.sources.iter().zip(files) {
+        for (source, file) in found.sources.iter().zip(files).filter(|(_, file)| !file.is_indexed) {
             let path = utf8(source.path.clone())?;
             places.push((file.hash, Location { path, stamp: file.stamp, trust: file.trust }));
         }
         self.add_places(&places)
+    }
+}
+
+impl ReadContent {
+    fn root(&self, name: &ShareName, audience: Audience, origin: RootOrigin) -> Root {
+        let Self { hash, format, size, files, .. } = *self;
+        let state = RootState::Shared { name: name.clone(), audience };
+        Root { hash, format, size, files, state, origin, added: clock::now() }
     }
 }
 
@@ -328,6 +423,8 @@ pub(super) fn walk_error(folder: &Path, error: walkdir::Error) -> StoreError {
 /// Gathers what the workers report, and tells the user.
 struct Importing<'a> {
     files: Vec<Option<Hashed>>,
+    /// Which of them each source is.
+    numbers: Vec<usize>,
     state: ImportProgress,
     progress: &'a dyn Fn(ImportProgress),
 }
@@ -336,7 +433,7 @@ impl Observer for Importing<'_> {
     fn done(&mut self, source: usize, result: Result<Hashed, StoreError>) -> ControlFlow<StoreError> {
         match result {
             Ok(hashed) => {
-                self.files[source] = Some(hashed);
+                self.files[self.numbers[source]] = Some(hashed);
                 self.state.done_files += 1;
                 ControlFlow::Continue(())
             }

@@ -137,7 +137,7 @@ impl Store {
         Ok(files)
     }
 
-    fn has_outboard(&self, hash: &ContentHash, size: u64) -> bool {
+    pub(super) fn has_outboard(&self, hash: &ContentHash, size: u64) -> bool {
         tree::groups(size) == 1 || open_outboard(&self.0.folders, hash, size).is_ok()
     }
 }

@@ -5,6 +5,8 @@
 //!                           "state": "shared", "name": "docs", "audience": {"to": "everyone", "listed": false, "announced": true},
 //!                           "origin": {"kind": "in_place", "path": "/home/me/docs"}, "added": 1790000000}]}
 //! ```
+//! An origin in place that is followed has `"followed": true`.
+//!
 //! A content may be shared under several names, each with an audience of its own; one that is not shared is there once.
 //!
 //! Version 1 had no states: everything was announced, and served to everybody.
@@ -78,6 +80,9 @@ pub enum RootOrigin {
     InPlace {
         /// That file or folder, absolute.
         path: PathBuf,
+        /// Whether a change of it makes a new version by itself.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        followed: bool,
     },
     /// In the data folder.
     Copied,
@@ -124,7 +129,7 @@ impl RootOrigin {
     /// The file or folder outside the data folder that holds the content.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::InPlace { path } | Self::Fetched { path } => Some(path),
+            Self::InPlace { path, .. } | Self::Fetched { path } => Some(path),
             Self::Copied => None,
         }
     }
@@ -208,6 +213,24 @@ pub(super) fn audience_of<'a>(roots: &'a [Root], wanted: &ShareName) -> Option<&
     })
 }
 
+/// Whether the share with this name follows what is at `path`.
+pub(super) fn is_followed(roots: &[Root], wanted: &ShareName, path: &Path) -> bool {
+    let follows = |root: &Root| matches!(&root.origin, RootOrigin::InPlace { path: at, followed: true } if at == path);
+    roots.iter().any(|root| root.has_name(wanted) && follows(root))
+}
+
+/// Gives a share to fewer than before, if all of these had it already.
+pub(super) fn narrow(roots: &mut [Root], wanted: &ShareName, to: &Audience) {
+    for root in roots {
+        if let RootState::Shared { name, audience } = &mut root.state
+            && name == wanted
+            && to.is_within(audience)
+        {
+            audience.clone_from(to);
+        }
+    }
+}
+
 /// Puts a root into the list, and returns the one that it displaced: what had its name before.
 ///
 /// Content that is shared is not there without a name as well; and what is seeded stays so when it is fetched once more.
@@ -263,7 +286,7 @@ mod tests {
             size: content.len() as u64,
             files: 1,
             state,
-            origin: RootOrigin::InPlace { path: path.into() },
+            origin: RootOrigin::InPlace { path: path.into(), followed: false },
             added: UnixTime(1),
         }
     }
@@ -345,6 +368,24 @@ mod tests {
         add(&mut roots, root("x", RootState::Seeded, "/f"));
         add(&mut roots, root("x", RootState::Kept, "/g"));
         assert_eq!(roots, [root("x", RootState::Seeded, "/g")]);
+    }
+
+    #[test]
+    fn a_share_is_narrowed_at_once_and_never_widened() {
+        let everyone = |announced| Audience::Everyone { listed: false, announced };
+        let contacts = Audience::Only(super::super::Invited::new(true, vec![]).unwrap());
+        let name: ShareName = "n".parse().unwrap();
+        let shared = |audience: &Audience| RootState::Shared { name: name.clone(), audience: audience.clone() };
+        for (before, wanted, after) in [
+            (everyone(true), contacts.clone(), contacts.clone()),
+            (everyone(true), everyone(false), everyone(false)),
+            (everyone(false), everyone(true), everyone(false)),
+            (contacts.clone(), everyone(false), contacts.clone()),
+        ] {
+            let mut roots = vec![root("x", shared(&before), "/f"), root("y", named("other"), "/y")];
+            narrow(&mut roots, &name, &wanted);
+            assert_eq!(roots, [root("x", shared(&after), "/f"), root("y", named("other"), "/y")]);
+        }
     }
 
     #[test]

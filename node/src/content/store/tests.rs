@@ -6,6 +6,7 @@ mod durability;
 mod fetching;
 mod full_disk;
 mod keeping;
+mod renewing;
 mod vouching;
 
 use std::{
@@ -109,7 +110,7 @@ fn a_file_is_shared_in_place_under_the_hash_that_b3sum_prints() {
         let path = scene.write(&format!("f{seed}"), &content);
         let imported = import(&store, &path, &format!("f{seed}"), ImportMode::InPlace).unwrap();
         assert_eq!(imported.root.hash, ContentHash::of(&content), "{len} bytes");
-        assert_eq!(imported.root.origin, RootOrigin::InPlace { path: path.clone() });
+        assert_eq!(imported.root.origin, RootOrigin::InPlace { path: path.clone(), followed: false });
         assert_eq!((imported.root.size, imported.root.files), (len as u64, 1));
         assert!(read_all(&store, &imported.root.hash) == content);
         assert_eq!(store.blob(&imported.root.hash).unwrap().unwrap().path(), path);
@@ -221,6 +222,7 @@ fn sharing_a_changed_folder_again_replaces_it_under_its_name() {
     let after = import(&store, &scene.file("d"), "d", ImportMode::InPlace).unwrap().root;
     assert_eq!(store.roots(), std::slice::from_ref(&after));
     assert_eq!(store.root_named(&"d".parse().unwrap()), Some(after));
+    store.forget_superseded();
     assert!(store.blob(&before.hash).unwrap().is_none());
     assert!(store.blob(&ContentHash::of(b"before")).unwrap().is_none());
     assert_eq!(read_all(&store, &ContentHash::of(b"kept")), b"kept");

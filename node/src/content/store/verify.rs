@@ -137,7 +137,7 @@ impl Store {
                 let entries = manifest.entries().iter();
                 files.extend(entries.map(|entry| (entry.hash, entry.size, blob_path(&entry.hash))));
             }
-            (RootOrigin::InPlace { path } | RootOrigin::Fetched { path }, _) => {
+            (RootOrigin::InPlace { path, .. } | RootOrigin::Fetched { path }, _) => {
                 files.extend(self.files_of(root, path, &mut OpenReport::default())?);
             }
         }

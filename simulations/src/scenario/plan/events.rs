@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 35] = [
+pub(crate) const EVENTS: [&str; 36] = [
     "identity",
     "notice",
     "importing",
@@ -30,6 +30,7 @@ pub(crate) const EVENTS: [&str; 35] = [
     "fetched",
     "missing",
     "unserved",
+    "renewed",
     "entry",
     "listed",
     "ping_stage",
