@@ -5,13 +5,14 @@
 mod network;
 mod relay;
 
-use std::path::PathBuf;
+use std::{env, ffi::OsStr, path::PathBuf};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueHint};
 
 use keyferry::{NodeKey, Wait};
 
 pub use self::{network::NetworkOptions, relay::RelayOptions};
+use super::pasted;
 use keyferry::{config::AdmissionPolicy, control::MAX_PINGS};
 
 /// Share and fetch files by public key, from machine to machine, with no server in between.
@@ -35,6 +36,27 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub action: Action,
+}
+
+impl Cli {
+    /// Reads the arguments of the process. A variable of the environment that is empty counts as unset.
+    ///
+    /// # Errors
+    ///
+    /// What the arguments lack; help and version are errors, too.
+    pub fn from_process() -> Result<Self, clap::Error> {
+        let mut matches = without_empty_variables(Self::command()).try_get_matches()?;
+        Self::from_arg_matches_mut(&mut matches)
+    }
+}
+
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |variable: &OsStr| env::var_os(variable).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+        true => arg.env(None::<&'static str>),
+        false => arg,
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// Options that every command takes.
@@ -224,6 +246,9 @@ pub struct ShareArgs {
 pub struct GetArgs {
     /// What `keyferry share` printed: keyferry:NODE/NAME, keyferry:NODE/HASH or keyferry:HASH.
     pub address: String,
+    /// What follows, where a whole line was pasted.
+    #[arg(hide = true)]
+    pub more: Vec<String>,
     /// The folder to put it in.
     #[arg(short, long = "out", value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub out_dir: PathBuf,
@@ -265,6 +290,7 @@ pub enum ContactsAction {
     #[command(after_help = "Example:\n  keyferry contacts add 12D3KooW… Ada")]
     Add {
         /// Its key: 12D3KooW….
+        #[arg(value_parser = pasted::node_key)]
         node: NodeKey,
         /// Its name; without one it gets the end of its key.
         name: Option<String>,

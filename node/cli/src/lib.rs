@@ -10,6 +10,7 @@ pub mod logging;
 pub mod pace;
 pub mod pages;
 pub mod passphrase;
+pub mod pasted;
 pub mod render;
 pub mod run;
 pub mod screen;
@@ -21,8 +22,6 @@ use std::{
     path::PathBuf,
     process::ExitCode,
 };
-
-use clap::Parser;
 
 use self::{
     args::{Action, Cli},
@@ -39,7 +38,7 @@ use keyferry::{
 
 /// Runs the program with the arguments of the process, and says how it should exit.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_process().unwrap_or_else(|error| error.exit());
     let style = Style { json: cli.global.json, quiet: cli.global.quiet, terminal: io::stderr().is_terminal() };
     let bars = Bars::new(style);
     logging::start(cli.global.verbose, bars.clone());
@@ -99,7 +98,7 @@ fn context(action: &Action) -> RenderContext {
     let by_cargo = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
     let program = if by_cargo { "cargo run --release --" } else { "keyferry" };
     let listed_node = match action {
-        Action::Ls { node, .. } => Some(node.clone()),
+        Action::Ls { node, .. } => pasted::node(node).ok().map(|node| node.to_string()),
         _ => None,
     };
     RenderContext { program: program.to_owned(), listed_node, connected: Vec::new() }

@@ -16,11 +16,11 @@ use super::{
     drive::{Completion, STOP_GRACE, drive, status_of},
     launch::{Folder, Launcher, OwnNode},
     passphrase::{PASSPHRASE_VARIABLE, PassphraseSource},
-    render,
+    pasted, render,
     screen::Screen,
 };
 use keyferry::{
-    NodeConfig, NodeSecret,
+    NameError, NodeConfig, NodeSecret,
     config::{RelayConfig, RelayMode, SecretText},
     control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Runner, Tenure},
     data_dir::Home,
@@ -87,10 +87,10 @@ impl Run<'_> {
             Action::Share(args) => self.share(args).await,
             Action::Get(args) => self.get(args).await,
             Action::Ls { node, network } => {
-                self.once(Command::List { node: node.parse()? }, Need::Fetch(&network)).await
+                self.once(Command::List { node: pasted::node(&node)? }, Need::Fetch(&network)).await
             }
             Action::Ping(PingArgs { node, count, network }) => {
-                self.once(Command::Ping { node: node.parse()?, count }, Need::Fetch(&network)).await
+                self.once(Command::Ping { node: pasted::node(&node)?, count }, Need::Fetch(&network)).await
             }
             Action::Doctor { network } => self.once(Command::Doctor, Need::Fetch(&network)).await,
             Action::Node(args) => {
@@ -106,7 +106,7 @@ impl Run<'_> {
             Action::Unshare { what } => {
                 let command = match what.parse() {
                     Ok(hash) => Command::Withdraw { hash },
-                    Err(_) => Command::Unshare { name: what.parse()? },
+                    Err(_) => Command::Unshare { name: what.parse().map_err(no_share_of_that_name)? },
                 };
                 self.once(command, Need::Folder).await
             }
@@ -145,12 +145,13 @@ impl Run<'_> {
     }
 
     async fn get(&mut self, args: GetArgs) -> Result<Completion, Failure> {
-        let GetArgs { address, out_dir, overwrite, sync, seed, wait, network } = args;
+        let GetArgs { address, more, out_dir, overwrite, sync, seed, wait, network } = args;
         if std::fs::metadata(&out_dir).is_ok_and(|found| !found.is_dir()) {
             let what = format!("{} is not a folder to put things in", out_dir.display());
             return Err(Failure::new(FailureKind::Usage, what).try_to("a folder with -o; it is made if need be"));
         }
-        let (address, out_dir) = (address.parse()?, absolute(&out_dir)?);
+        let words: Vec<String> = [address].into_iter().chain(more).collect();
+        let (address, out_dir) = (pasted::address_in_words(&words)?, absolute(&out_dir)?);
         let command = Command::Get { address, out_dir, overwrite, sync, seed, wait };
         self.once(command, Need::Fetch(&network)).await
     }
@@ -389,6 +390,10 @@ fn existing(path: &Path) -> Result<PathBuf, Failure> {
     // The last part as it was typed: it may be a link, and the name of the link is the one to share under.
     let named = path.components().next_back().is_some_and(|last| matches!(last, std::path::Component::Normal(_)));
     if named { Ok(full) } else { full.canonicalize().map_err(failed) }
+}
+
+fn no_share_of_that_name(error: NameError) -> Failure {
+    Failure::new(FailureKind::Usage, error.to_string()).try_to("a name or a hash that `keyferry shares` lists")
 }
 
 fn busy(home: &Path) -> Failure {

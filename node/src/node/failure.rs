@@ -166,7 +166,7 @@ impl From<AddressError> for Failure {
 
 impl From<NameError> for Failure {
     fn from(error: NameError) -> Self {
-        Self::usage(error.to_string())
+        Self::usage(error.to_string()).try_to("another with --name")
     }
 }
 

@@ -7,6 +7,7 @@ use keyferry::node::api::{Event, FailureKind};
 use keyferry_tests::{
     binary, content,
     lab::{Lab, SOON, TRANSFER},
+    process::Keyferry,
 };
 
 #[test]
@@ -128,6 +129,28 @@ fn completions_and_man_pages_are_generated() -> Result<()> {
     let pages = lab.folder("man")?;
     let output = Command::new(binary::keyferry()?).arg("man").arg(&pages).output()?;
     ensure!(output.status.success(), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn an_address_is_understood_as_it_was_pasted_and_an_empty_variable_as_unset() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 66, 10_000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let address = shared.address_with_hints.to_string();
+    let pasted =
+        [format!(" <{address}>\n"), format!("keyferry get '{address}'"), address.replace("keyferry:", "KEYFERRY://")];
+    for (round, pasted) in pasted.into_iter().enumerate() {
+        lab.get("getter", pasted, &lab.folder(format!("out{round}"))?)?.fetched()?;
+        content::same(&lab.path("a"), &lab.path(format!("out{round}/a")))?;
+    }
+    let mut command = lab.command("other", ["get", &address, "-o", "out"])?;
+    for variable in
+        ["BOOTSTRAP", "STUN", "CALLS", "TURN", "TURN_PROXY", "SEED", "PUBLIC", "RELAY_ONLY", "NO_RELAY", "PASSPHRASE"]
+    {
+        command.env(format!("KEYFERRY_{variable}"), "");
+    }
+    Keyferry::start(command)?.finish(SOON)?.fetched()?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use keyferry::{
     data_dir::ContactsFile,
 };
 
-use crate::args::ShareArgs;
+use crate::{args::ShareArgs, pasted};
 
 /// The audience of a share; none if nothing was said of it, so that what is shared again stays with the same people.
 pub(super) fn audience(home: &Path, args: &ShareArgs) -> Result<Option<Audience>, Failure> {
@@ -40,7 +40,8 @@ fn node(home: &Path, whom: &str) -> Result<NodeKey, Failure> {
     if let Ok(node) = whom.parse() {
         return Ok(node);
     }
-    ContactsFile::of(home).read()?.node_of(whom).ok_or_else(|| {
+    let contact = ContactsFile::of(home).read()?.node_of(whom);
+    contact.or_else(|| pasted::node_key(whom).ok()).ok_or_else(|| {
         usage(format!("there is no contact {whom:?}"))
             .try_to("a name that `keyferry contacts ls` lists, a key (12D3KooW…), contacts or everyone")
     })

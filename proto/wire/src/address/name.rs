@@ -17,19 +17,19 @@ pub struct ShareName(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty, or too long.
-    #[error("a name has 1 to {max} bytes, this one has {got}; choose another with --name", max = ShareName::MAX_LEN)]
+    #[error("a name has 1 to {max} bytes, this one has {got}", max = ShareName::MAX_LEN)]
     Length {
         /// Length, in bytes.
         got: usize,
     },
     /// 64 hexadecimal digits, which would be taken for a content hash.
-    #[error("a name must not look like a content hash (64 hexadecimal digits); choose another with --name")]
+    #[error("a name must not look like a content hash (64 hexadecimal digits)")]
     LikeHash,
     /// Not in Unicode normalization form C.
-    #[error("the name is not in Unicode normalization form C; choose another with --name")]
+    #[error("the name is not in Unicode normalization form C")]
     NotNfc,
     /// Not usable as the name of a file on every system.
-    #[error("{name:?} cannot be the name of a file everywhere ({reason}); choose another with --name")]
+    #[error("{name:?} cannot be the name of a file everywhere ({reason})")]
     Unsafe {
         /// The name.
         name: String,
@@ -37,7 +37,7 @@ pub enum NameError {
         reason: PathError,
     },
     /// A slash in it.
-    #[error("{name:?} has a slash; a name is a single one, not a path: choose another with --name")]
+    #[error("{name:?} has a slash; a name is a single one, not a path")]
     Slash {
         /// The name.
         name: String,
