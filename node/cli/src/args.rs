@@ -249,9 +249,10 @@ pub struct GetArgs {
     /// What follows, where a whole line was pasted.
     #[arg(hide = true)]
     pub more: Vec<String>,
-    /// The folder to put it in.
-    #[arg(short, long = "out", value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
-    pub out_dir: PathBuf,
+    /// Where to put it: a folder that is there, or any path that ends in /, under the name that it comes with. Any other path is the
+    /// file or folder itself, such as -o photo.jpg.
+    #[arg(short, long, value_name = "PATH", default_value = ".", value_hint = ValueHint::AnyPath)]
+    pub out: PathBuf,
     /// Replace files that exist already.
     #[arg(long)]
     pub overwrite: bool,

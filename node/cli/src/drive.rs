@@ -55,17 +55,20 @@ pub async fn drive(
     })
 }
 
-/// Asks for the state of a node, without showing anything.
+/// Asks for the state of a node, and what it has to be told beside, without showing anything.
 ///
 /// # Errors
 ///
 /// What the runner says.
-pub async fn status_of(runner: &dyn Runner, cancel: &CancellationToken) -> Result<Box<Status>, Failure> {
+pub async fn status_of(runner: &dyn Runner, cancel: &CancellationToken) -> Result<(Box<Status>, Vec<String>), Failure> {
     let (events, mut pending) = mpsc::channel(EVENT_QUEUE);
     runner.run(Command::Status, events, cancel.clone()).await?;
+    let mut notices = Vec::new();
     while let Ok(event) = pending.try_recv() {
-        if let Event::Status(status) = event {
-            return Ok(status);
+        match event {
+            Event::Status(status) => return Ok((status, notices)),
+            Event::Notice { message } => notices.push(message),
+            _ => {}
         }
     }
     Err(Failure::new(FailureKind::Local, "the node does not tell its state").try_to("run `keyferry status` again"))

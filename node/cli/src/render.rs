@@ -169,7 +169,8 @@ fn shared_text(shared: &Shared, context: &RenderContext) -> String {
     }
     if let Audience::Everyone { announced: true, .. } = audience {
         text.push_str("\nBy its content, from anyone who offers it:\n");
-        text.push_str(&get(&format!("keyferry:{hash}")));
+        // A hash has no name: without one, the file would be called by its digits.
+        let _ = writeln!(text, "  {} get keyferry:{hash} -o {}", context.program, shell_word(&safe(name.as_str())));
     }
     text.push('\n');
     text
@@ -180,6 +181,7 @@ fn fetched_text(fetched: &Fetched) -> String {
         hash,
         format,
         path,
+        was_there,
         seeded,
         size: bytes,
         files,
@@ -189,8 +191,8 @@ fn fetched_text(fetched: &Fetched) -> String {
         took,
         first_byte,
     } = fetched;
-    let mut text =
-        format!("Fetched {}: {}\n", safe(&path.display().to_string()), content_text(*format, *bytes, *files));
+    let what = if *was_there { "Already there" } else { "Fetched" };
+    let mut text = format!("{what} {}: {}\n", safe(&path.display().to_string()), content_text(*format, *bytes, *files));
     for source in from {
         let _ = write!(text, "  from {}", path_text(&source.path));
         if from.len() > 1 {
@@ -198,7 +200,7 @@ fn fetched_text(fetched: &Fetched) -> String {
         }
         text.push('\n');
     }
-    if *resumed_bytes > 0 {
+    if *resumed_bytes > 0 && !was_there {
         let _ = writeln!(text, "  {} of it was here already, and was verified", size(*resumed_bytes));
     }
     if *received_bytes > 0 {
@@ -209,6 +211,8 @@ fn fetched_text(fetched: &Fetched) -> String {
             let _ = write!(text, "; first byte after {}", span(*first));
         }
         text.push('\n');
+    } else if *was_there {
+        let _ = writeln!(text, "  every byte is as it should be; nothing was fetched or written");
     } else {
         let _ = writeln!(text, "  nothing had to be fetched; done in {}", span(*took));
     }

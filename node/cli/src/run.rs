@@ -22,7 +22,9 @@ use super::{
 use keyferry::{
     NameError, NodeConfig, NodeSecret,
     config::{RelayConfig, RelayMode, SecretText},
-    control::{Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Runner, Tenure},
+    control::{
+        Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Placement, Runner, Tenure,
+    },
     data_dir::Home,
 };
 
@@ -145,14 +147,14 @@ impl Run<'_> {
     }
 
     async fn get(&mut self, args: GetArgs) -> Result<Completion, Failure> {
-        let GetArgs { address, more, out_dir, overwrite, sync, seed, wait, network } = args;
-        if std::fs::metadata(&out_dir).is_ok_and(|found| !found.is_dir()) {
-            let what = format!("{} is not a folder to put things in", out_dir.display());
-            return Err(Failure::new(FailureKind::Usage, what).try_to("a folder with -o; it is made if need be"));
+        let GetArgs { address, more, out, overwrite, sync, seed, wait, network } = args;
+        if out.as_os_str() == "-" {
+            return Err(Failure::usage("-o - would be standard output, which nothing is fetched to")
+                .try_to("the path of a file with -o; ./- is one that is called so"));
         }
         let words: Vec<String> = [address].into_iter().chain(more).collect();
-        let (address, out_dir) = (pasted::address_in_words(&words)?, absolute(&out_dir)?);
-        let command = Command::Get { address, out_dir, overwrite, sync, seed, wait };
+        let (address, Placement { folder, name }) = (pasted::address_in_words(&words)?, Placement::of(&out)?);
+        let command = Command::Get { address, out_dir: folder, name, overwrite, sync, seed, wait };
         self.once(command, Need::Fetch(&network)).await
     }
 
@@ -165,15 +167,22 @@ impl Run<'_> {
             }
         };
         let server = self.offer(&node, Tenure::Lasting, *config);
-        let outcome = match status_of(&*node, &self.cancel).await {
-            Ok(status) => match self.screen.present(&render::up_text(&status), &Event::Status(status)) {
-                Ok(()) => self.serve(&*node).await,
-                Err(error) => Err(unwritable(&error)),
-            },
+        let outcome = match self.tell_state(&*node).await {
+            Ok(()) => self.serve(&*node).await,
             Err(failure) => Err(failure),
         };
         leave(&*node, server).await;
         outcome
+    }
+
+    /// Shows the state of a node that came up, and what its owner has to know of how it did.
+    async fn tell_state(&mut self, node: &dyn OwnNode) -> Result<(), Failure> {
+        let (status, notices) = status_of(node, &self.cancel).await?;
+        let mut shown = self.screen.present(&render::up_text(&status), &Event::Status(status));
+        for message in notices {
+            shown = shown.and(self.screen.show(std::time::Instant::now(), &Event::Notice { message }));
+        }
+        shown.map_err(|error| unwritable(&error))
     }
 
     /// Has a command done that nothing follows.
@@ -263,7 +272,7 @@ impl Run<'_> {
                 }
                 _ = look_at_clock.tick() => is_clock_wrong = self.tell_of_clock(node, is_clock_wrong).await?,
                 _ = look.tick(), if self.screen.is_live() => {
-                    if let Ok(status) = status_of(node, &cancel).await {
+                    if let Ok((status, _)) = status_of(node, &cancel).await {
                         self.screen.stage(&render::serving_text(&status));
                     }
                 }
@@ -275,7 +284,7 @@ impl Run<'_> {
 
     /// Says once that the machine's clock is wrong, until it is right again. Returns whether it is wrong.
     async fn tell_of_clock(&mut self, node: &dyn OwnNode, is_told: bool) -> Result<bool, Failure> {
-        let Ok(status) = status_of(node, &self.cancel).await else { return Ok(is_told) };
+        let Ok((status, _)) = status_of(node, &self.cancel).await else { return Ok(is_told) };
         let Some(skew) = status.clock.filter(|skew| skew.is_too_much()) else { return Ok(false) };
         if !is_told {
             let message = format!("this machine's clock is {skew}; set it, or others may not take this node's offers");
@@ -373,10 +382,6 @@ async fn leave(node: &dyn OwnNode, server: Option<LocalServer>) {
     if tokio::time::timeout(STOP_GRACE, leaving).await.is_err() {
         tracing::warn!("the node did not stop in time, and was left");
     }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::new(FailureKind::Usage, format!("{}: {error}", path.display())))
 }
 
 /// The absolute path of something that exists, with a name of its own also for `.` and `..`.

@@ -90,6 +90,16 @@ pub enum HomeError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The file system keeps no permissions, so nothing in the folder can be closed to others.
+    #[error(
+        "others can open {}, and its file system takes no other permissions (a FAT stick, a Windows drive in WSL or a network drive is \
+         like that), so the key in it would not be secret; choose a folder elsewhere with --home, or mount that one with the options \
+         uid=$(id -u),umask=077", path.display()
+    )]
+    NoPermissions {
+        /// The data folder.
+        path: PathBuf,
+    },
     /// The key file is encrypted.
     #[error("the key file {} is encrypted; its passphrase is needed", path.display())]
     PassphraseNeeded {
@@ -286,10 +296,22 @@ fn make_private(path: &Path) -> Result<(), HomeError> {
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
         let private = std::fs::Permissions::from_mode(mode & !0o077);
-        std::fs::set_permissions(path, private).map_err(failed("protect", path))?;
+        let changed = std::fs::set_permissions(path, private);
+        let now = std::fs::metadata(path).map_err(failed("read", path))?.mode();
+        check_private(path, changed, now)?;
         tracing::warn!(path = %path.display(), was = %format_args!("{mode:04o}"), "others could open the data folder; now they cannot");
     }
     Ok(())
+}
+
+/// Finds that a folder is closed to others now. File systems without permissions refuse to change them, or say that they did.
+#[cfg(unix)]
+fn check_private(path: &Path, changed: io::Result<()>, mode: u32) -> Result<(), HomeError> {
+    match changed {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(failed("protect", path)(error)),
+        _ if mode & 0o077 != 0 => Err(HomeError::NoPermissions { path: path.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 /// Elsewhere the folder's access list, inherited from the user's profile, is what protects it.

@@ -8,12 +8,14 @@ pub mod fetch;
 pub mod fetchers;
 mod ledger;
 mod patience;
+pub mod placement;
 mod plan;
 pub mod reading;
 mod receive;
 pub mod serve;
 mod sink;
 pub mod staging;
+mod there;
 
 use std::{fmt, io, path::PathBuf};
 

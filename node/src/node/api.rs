@@ -70,6 +70,9 @@ pub enum Command {
         address: Address,
         /// The folder to put it in (absolute).
         out_dir: PathBuf,
+        /// The name for it there; by default the one that it comes with.
+        #[serde(default)]
+        name: Option<String>,
         /// Whether existing files may be replaced.
         overwrite: bool,
         /// Whether to wait until it is on the disk.
@@ -370,6 +373,9 @@ pub struct Fetched {
     pub format: ContentFormat,
     /// Where it is now.
     pub path: PathBuf,
+    /// Whether all of it was there before, so that nothing was done.
+    #[serde(default)]
+    pub was_there: bool,
     /// Whether it is offered to others from there now.
     #[serde(default)]
     pub seeded: bool,
@@ -596,6 +602,7 @@ mod tests {
             hash: ContentHash::EMPTY,
             format: ContentFormat::Blob,
             path: "/tmp/x".into(),
+            was_there: false,
             seeded: false,
             size: 0,
             files: 1,

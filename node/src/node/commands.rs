@@ -36,10 +36,7 @@ use crate::{
     },
     connect::trace::{PathNews, PathSink, StepSink, TraceStep},
     content::{
-        store::{
-            Audience, Damage, ImportMode, Migrated, Root, RootOrigin, RootState, Store, UNFINISHED_GRACE,
-            VerifyProgress,
-        },
+        store::{Audience, Damage, ImportMode, Root, RootOrigin, RootState, Store, UNFINISHED_GRACE, VerifyProgress},
         transfer::{fetchers::SentOfRoot, staging::Destination},
     },
     net::path::host_candidates,
@@ -95,9 +92,9 @@ pub(crate) fn paths_to(events: &Events) -> PathSink {
 impl Runner for Node {
     fn run(&self, command: Command, events: Events, cancel: CancellationToken) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
-            let migrated = self.migrated.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(migrated) = migrated {
-                tell(&events, Event::Notice { message: migrated_text(migrated) }).await;
+            let notices = std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner));
+            for message in notices {
+                tell(&events, Event::Notice { message }).await;
             }
             let ended = self.carry_out(command, &events, &cancel).await.map_err(Failure::from);
             if let Err(failure) = &ended {
@@ -129,8 +126,8 @@ impl Node {
                 tell(events, Event::Withdrawn { hash }).await;
                 Ok(())
             }
-            Command::Get { address, out_dir, overwrite, sync, seed, wait } => {
-                let place = Destination { folder: out_dir, overwrite, sync, seed };
+            Command::Get { address, out_dir, name, overwrite, sync, seed, wait } => {
+                let place = Destination { folder: out_dir, name, overwrite, sync, seed };
                 let fetched = self.fetch_to(&address, place, wait, events, cancel).await?;
                 tell(events, Event::Fetched(fetched)).await;
                 Ok(())
@@ -469,16 +466,6 @@ fn fetchers(sent: &SentOfRoot, contacts: &ContactList) -> Vec<FetcherInfo> {
 }
 
 /// What its owner has to know of a node that shared and served everything before.
-fn migrated_text(Migrated { shared, kept }: Migrated) -> String {
-    let count = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
-    format!(
-        "this keyferry offers only what is shared or seeded: of what is stored here, {} shared with everyone, and `ls` shows that to \
-         contacts alone (`share --listed` to all); {} kept and no longer given to others (`keyferry store ls` says which)",
-        count(shared, "item is", "items are"),
-        count(kept, "item is", "items are"),
-    )
-}
-
 fn traffic_info((name, bytes): (&'static str, ByteCount)) -> (String, TrafficInfo) {
     (name.to_owned(), TrafficInfo { in_bytes: bytes.received, out_bytes: bytes.sent })
 }

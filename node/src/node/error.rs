@@ -68,6 +68,12 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The caller: it cannot be the name of a file in a folder.
+    #[error("{name:?} is not the name of one file or folder")]
+    NoFileName {
+        /// What was given for one.
+        name: String,
+    },
     /// The caller: one name for several paths.
     #[error("--name goes with a single path")]
     OneNameForMany,

@@ -2,6 +2,8 @@
 //!
 //! What it is not: the exit code or the colours; see the command line.
 
+use std::{io, path::Path};
+
 use keyferry_proto::{
     address::{AddressError, AddressTarget, NameError},
     message::Refusal,
@@ -17,7 +19,7 @@ use crate::{
     connect::{connector::FindError, signalling::CallError},
     content::{
         store::StoreError,
-        transfer::{FetchError, staging::StagingError},
+        transfer::{FetchError, placement::PlacementError, staging::StagingError},
     },
     net::{port::PortError, session::SessionError},
 };
@@ -90,6 +92,7 @@ impl From<Error> for Failure {
             Error::NameWithoutNode
             | Error::IsAFolder { .. }
             | Error::Path { .. }
+            | Error::NoFileName { .. }
             | Error::TooLarge { .. }
             | Error::ProtocolTaken { .. }
             | Error::Offline
@@ -254,12 +257,34 @@ impl From<FindError> for Failure {
     }
 }
 
+impl From<PlacementError> for Failure {
+    fn from(error: PlacementError) -> Self {
+        Self::usage(error.to_string()).try_to("a path with -o: a folder, or the file itself")
+    }
+}
+
+/// What to do about a file that cannot be written; what was fetched so far lies in its part file or folder.
+fn unwritable_advice(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            let part = path.ancestors().find(|above| above.to_string_lossy().ends_with(".keyferry-part.d"));
+            format!(
+                "make room there, and run the same command again: it goes on from {}, which also serves in another folder if you \
+                 move it there and name that with -o",
+                part.unwrap_or(path).display()
+            )
+        }
+        io::ErrorKind::FileTooLarge => "a folder on a file system for larger files, with -o".to_owned(),
+        _ => "choose another folder with -o".to_owned(),
+    }
+}
+
 impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
         let message = error.to_string();
         match error {
             FetchError::Target(StagingError::Exists { .. }) => {
-                Self::usage(message).try_to("give another folder with -o, or --overwrite to replace it")
+                Self::usage(message).try_to("give another place with -o, or --overwrite to replace it")
             }
             FetchError::Target(StagingError::Clash { .. }) => {
                 Self::usage(message).try_to("move it away, or give another folder with -o")
@@ -268,8 +293,11 @@ impl From<FetchError> for Failure {
                 Self::usage(message).try_to("remove it, or give another folder with -o")
             }
             FetchError::Target(StagingError::Busy { .. }) => Self::usage(message).try_to("wait for it to end"),
-            FetchError::Target(StagingError::Io { .. } | StagingError::NoRoom { .. }) | FetchError::Disk { .. } => {
-                Self::local(message).try_to("make room or choose another folder with -o; what was verified is kept")
+            FetchError::Target(StagingError::NoRoom { .. }) => {
+                Self::local(message).try_to("make room there, or choose another folder with -o")
+            }
+            FetchError::Target(StagingError::Io { path, source }) | FetchError::Disk { path, source } => {
+                Self::local(message).try_to(unwritable_advice(&path, &source))
             }
             FetchError::Store(error) => error.into(),
             FetchError::Internal(_) | FetchError::Source(_) => Self::local(message),

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! HOME/control.sock   unix stream socket, mode 0600
-//! client -> node      one [`Command`] as a line of JSON (at most 1 MiB), or `{"command": "under", "terms": …, "then": …}`: a command
-//!                     that is carried out if the node meets these [`NetworkTerms`], and refused if not, also by a node that does
-//!                     not know them
+//! client -> node      one [`Command`] as a line of JSON (at most 1 MiB), or `{"command": "under", "terms": …, "sees": …, "then": …}`:
+//!                     a command that is carried out if the node meets these [`NetworkTerms`] and sees the same files at the
+//!                     paths of the command, and refused if not, also by a node that does not know the terms
 //! node -> client      [`Event`]s as lines of JSON (at most 1 MiB each); after the last one the node closes
 //! ```
 //! One command per connection. A client that closes, or only ends its side of the stream, cancels its command.
@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 pub use self::terms::NetworkTerms;
+use self::view::{SeenPath, seen_paths};
 use super::{
     api::{Command, Event, Failure, FailureKind},
     config::NodeConfig,
@@ -40,6 +41,7 @@ use super::{
 };
 
 mod terms;
+mod view;
 
 /// The name of the socket in the data folder.
 pub const SOCKET_NAME: &str = "control.sock";
@@ -171,7 +173,9 @@ impl LocalClient {
         cancel: CancellationToken,
     ) -> Result<(), Failure> {
         let expected = expected_results(&command);
-        let line = command_line(command, &self.terms)?;
+        let (looked_at, terms) = (command.clone(), self.terms.clone());
+        let line = tokio::task::spawn_blocking(move || command_line(looked_at, &terms)).await;
+        let line = line.map_err(|error| Failure::local(error.to_string()))??;
         let stream = UnixStream::connect(&self.socket).await.map_err(gone)?;
         let (read, mut write) = stream.into_split();
         write.write_all(line.as_bytes()).await.map_err(gone)?;
@@ -353,8 +357,9 @@ impl Host {
         })?;
         let command = match request {
             LocalRequest::Plain(command) => command,
-            LocalRequest::Under { terms, then } => {
+            LocalRequest::Under { terms, sees, then } => {
                 terms.met_by(&self.config)?;
+                view::check(&sees)?;
                 then
             }
         };
@@ -375,6 +380,8 @@ impl Host {
 enum LocalRequest {
     Under {
         terms: Box<NetworkTerms>,
+        #[serde(default)]
+        sees: Vec<SeenPath>,
         then: Command,
     },
     #[serde(untagged)]
@@ -415,9 +422,10 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 }
 
 fn command_line(command: Command, terms: &NetworkTerms) -> Result<String, Failure> {
-    let request = match terms.is_empty() {
+    let sees = seen_paths(&command);
+    let request = match terms.is_empty() && sees.is_empty() {
         true => LocalRequest::Plain(command),
-        false => LocalRequest::Under { terms: Box::new(terms.clone()), then: command },
+        false => LocalRequest::Under { terms: Box::new(terms.clone()), sees, then: command },
     };
     let mut line = serde_json::to_string(&request).map_err(|error| {
         Failure::new(FailureKind::Usage, format!("this cannot be handed to the running node: {error}"))

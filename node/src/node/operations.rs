@@ -188,7 +188,7 @@ impl<'a> Get<'a> {
 
     /// Fetches it into a folder, which is made if need be.
     pub fn to(self, folder: impl Into<PathBuf>) -> GetTo<'a> {
-        GetTo { get: self, folder: folder.into(), overwrite: false, sync: false, seed: false }
+        GetTo { get: self, folder: folder.into(), name: None, overwrite: false, sync: false, seed: false }
     }
 }
 
@@ -198,12 +198,18 @@ impl<'a> Get<'a> {
 pub struct GetTo<'a> {
     get: Get<'a>,
     folder: PathBuf,
+    name: Option<String>,
     overwrite: bool,
     sync: bool,
     seed: bool,
 }
 
 impl<'a> GetTo<'a> {
+    /// Gives it this name in the folder, in place of the one that it comes with.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
     /// Replaces files that exist; without this, they are an error.
     pub fn overwrite(self) -> Self {
         Self { overwrite: true, ..self }
@@ -226,8 +232,8 @@ impl<'a> GetTo<'a> {
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
         async move {
-            let Self { get: Get { node, address, wait }, folder, overwrite, sync, seed } = self;
-            let place = Destination { folder: absolute(folder)?, overwrite, sync, seed };
+            let Self { get: Get { node, address, wait }, folder, name, overwrite, sync, seed } = self;
+            let place = Destination { folder: absolute(folder)?, name, overwrite, sync, seed };
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
             node.fetch_to(&address, place, wait, &events, &cancel).await

@@ -3,6 +3,7 @@
 //! What it is not: the transfer (`crate::content::transfer`) or the finding of peers (`finder`); it joins them and tells events.
 
 use std::{
+    path::{Component, Path},
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -83,7 +84,10 @@ impl Node {
         cancel: &CancellationToken,
     ) -> Result<Fetched, Error> {
         let started = Instant::now();
-        let Destination { folder, overwrite, sync, seed } = place;
+        let Destination { folder, name, overwrite, sync, seed } = place;
+        if let Some(name) = name.as_deref().filter(|name| !is_component(name)) {
+            return Err(Error::NoFileName { name: name.to_owned() });
+        }
         let online = self.online()?;
         let resolved = tokio::select! {
             resolved = self.resolve(address, wait, events) => resolved?,
@@ -94,7 +98,7 @@ impl Node {
             root: resolved.hash,
             format: resolved.format,
             root_size: resolved.root_size,
-            target: FetchTarget { out_dir: folder, name: resolved.name, overwrite, sync },
+            target: FetchTarget { out_dir: folder, name: name.unwrap_or(resolved.name), overwrite, sync },
             seed,
         };
         let (progress, told) = watch::channel(FetchProgress::default());
@@ -126,6 +130,7 @@ impl Node {
             hash: resolved.hash,
             format: outcome.format,
             path: outcome.path,
+            was_there: outcome.was_there,
             seeded,
             size: outcome.size,
             files: outcome.files,
@@ -326,6 +331,12 @@ async fn tell_missing(incomplete: &Incomplete, events: &Events) {
     if more > 0 {
         tell(events, Event::Notice { message: format!("{more} more files are missing") }).await;
     }
+}
+
+/// Whether a name is that of one file in a folder, and leads nowhere else.
+fn is_component(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!(components.next(), Some(Component::Normal(only)) if only == name) && components.next().is_none()
 }
 
 /// Opens a stream and asks something on it.

@@ -25,6 +25,7 @@ use crate::{
         store::{Migrated, Store, StoreError},
         transfer::serve::ContentServer,
     },
+    net::port::DEFAULT_PORT,
     node::network::Online,
 };
 
@@ -46,8 +47,8 @@ pub struct Node {
     /// What happens that no command asked for.
     pub(super) happened: broadcast::Sender<Event>,
     following: OnceLock<Following>,
-    /// What the owner has still to be told of a list of roots of an earlier version.
-    pub(super) migrated: Mutex<Option<Migrated>>,
+    /// What the owner has still to be told of how the node came up.
+    pub(super) notices: Mutex<Vec<String>>,
 }
 
 impl Node {
@@ -92,7 +93,11 @@ impl Node {
         };
         let announces = (config.announce || config.relay.is_some()) && !config.offline;
         let received_bytes = AtomicU64::new(0);
-        let (calls, migrated) = (config.calls, Mutex::new(report.migrated));
+        let calls = config.calls;
+        let migrated = report.migrated.map(migrated_text);
+        let port = online.as_ref().map(|online| online.port.number());
+        let elsewhere = port.filter(|port| announces && config.listen.is_empty() && *port != DEFAULT_PORT);
+        let notices = Mutex::new(migrated.into_iter().chain(elsewhere.map(elsewhere_text)).collect());
         let happened = broadcast::Sender::new(MAX_HAPPENED);
         let node = Arc::new(Self {
             home,
@@ -106,7 +111,7 @@ impl Node {
             received_bytes,
             happened: happened.clone(),
             following: OnceLock::new(),
-            migrated,
+            notices,
         });
         if node.announces {
             node.following.get_or_init(|| Following::begin(node.clone(), happened));
@@ -158,6 +163,23 @@ impl FollowedNode for Node {
     fn tell_of_newer(&self) {
         self.tell_of_changed_roots();
     }
+}
+
+fn migrated_text(Migrated { shared, kept }: Migrated) -> String {
+    let count = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    format!(
+        "this keyferry offers only what is shared or seeded: of what is stored here, {} shared with everyone, and `ls` shows that to \
+         contacts alone (`share --listed` to all); {} kept and no longer given to others (`keyferry store ls` says which)",
+        count(shared, "item is", "items are"),
+        count(kept, "item is", "items are"),
+    )
+}
+
+fn elsewhere_text(port: u16) -> String {
+    format!(
+        "port {DEFAULT_PORT} is in use by another program, so this node listens at {port}: what a router forwards to \
+         {DEFAULT_PORT} does not come here (`--listen PORT` says which port to take)"
+    )
 }
 
 impl std::fmt::Debug for Node {

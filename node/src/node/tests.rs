@@ -104,6 +104,7 @@ impl Peer {
         let command = Command::Get {
             address: address.clone(),
             out_dir: out.to_owned(),
+            name: None,
             overwrite: false,
             sync: false,
             seed: false,
@@ -199,6 +200,7 @@ async fn an_existing_target_is_not_replaced_unasked() {
     let command = Command::Get {
         address: shared.address_with_hints.clone(),
         out_dir: out.path().to_owned(),
+        name: None,
         overwrite: true,
         sync: false,
         seed: false,
@@ -353,6 +355,7 @@ fn what_makes_no_sense_is_refused_before_a_node_is_started_for_it() {
     let get = |address: &str| Command::Get {
         address: address.parse().unwrap(),
         out_dir: "/".into(),
+        name: None,
         overwrite: false,
         sync: false,
         seed: false,

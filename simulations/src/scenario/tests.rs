@@ -60,7 +60,7 @@ wait-for = { process = "sharer", event = "shared", capture = { address = "addres
 
 [[step]]
 name = "fetch"
-run = { on = "getter", keyferry = ["get", "{address}", "-o", "out"] }
+run = { on = "getter", keyferry = ["get", "{address}", "-o", "out/"] }
 
 [[expect]]
 exit = { process = "getter.get" }

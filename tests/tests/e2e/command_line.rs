@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use keyferry::node::api::{Event, FailureKind};
 use keyferry_tests::{
     binary, content,
     lab::{Lab, SOON, TRANSFER},
+    namespace,
     process::Keyferry,
 };
 
@@ -141,8 +142,8 @@ fn an_address_is_understood_as_it_was_pasted_and_an_empty_variable_as_unset() ->
     let pasted =
         [format!(" <{address}>\n"), format!("keyferry get '{address}'"), address.replace("keyferry:", "KEYFERRY://")];
     for (round, pasted) in pasted.into_iter().enumerate() {
-        lab.get("getter", pasted, &lab.folder(format!("out{round}"))?)?.fetched()?;
-        content::same(&lab.path("a"), &lab.path(format!("out{round}/a")))?;
+        lab.get("getter", pasted, &lab.path(format!("out{round}")))?.fetched()?;
+        content::same(&lab.path("a"), &lab.path(format!("out{round}")))?;
     }
     let mut command = lab.command("other", ["get", &address, "-o", "out"])?;
     for variable in
@@ -152,6 +153,26 @@ fn an_address_is_understood_as_it_was_pasted_and_an_empty_variable_as_unset() ->
     }
     Keyferry::start(command)?.finish(SOON)?.fetched()?;
     Ok(())
+}
+
+#[test]
+fn a_node_whose_usual_port_is_taken_says_at_which_it_is() -> Result<()> {
+    const TEST: &str = "command_line::a_node_whose_usual_port_is_taken_says_at_which_it_is";
+    namespace::with_network(TEST, "true", || {
+        let lab = Lab::new()?;
+        let _taken = std::net::TcpListener::bind(("0.0.0.0", 41414))?;
+        let mut command = lab.command("node", ["node"])?;
+        command.env("KEYFERRY_LISTEN", "");
+        let mut node = Keyferry::start(command)?;
+        let status = node.wait_status(SOON)?;
+        let port = status.listen.first().context("it listens nowhere")?.port();
+        let notice = node.wait_for(SOON, |event| match event {
+            Event::Notice { message } if message.contains("41414") => Some(message.clone()),
+            _ => None,
+        })?;
+        ensure!(port != 41414 && notice.contains(&format!("listens at {port}")), "{notice}");
+        Ok(())
+    })
 }
 
 #[test]

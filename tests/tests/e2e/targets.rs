@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use keyferry::node::api::FailureKind;
 use keyferry_tests::{
     binary, content,
-    lab::{Lab, TRANSFER},
+    lab::{Lab, SOON, TRANSFER},
     namespace,
     process::{Keyferry, Outcome},
 };
@@ -103,7 +103,7 @@ fn a_read_only_folder_is_said_in_one_line() -> Result<()> {
 }
 
 #[test]
-fn a_full_disk_is_said_and_the_fetch_goes_on_when_there_is_room() -> Result<()> {
+fn a_disk_without_room_is_said_before_the_first_byte_and_the_fetch_goes_where_there_is_some() -> Result<()> {
     let lab = Lab::new()?;
     content::random_file(&lab.path("a"), 26, 24 << 20)?;
     let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
@@ -115,10 +115,78 @@ fn a_full_disk_is_said_and_the_fetch_goes_on_when_there_is_room() -> Result<()> 
 
     let failure = outcome.failure()?;
     ensure!(failure.kind == FailureKind::Local, "{failure:?}");
-    ensure!(failure.message.contains("disk is full"), "says not that the disk is full: {failure:?}");
+    let text = format!("{failure:?}");
+    ensure!(text.contains("25165824 are needed") && text.contains("8388608 bytes of free"), "names not both: {text}");
+    content::empty(&out)?;
 
     lab.get("getter", &shared.address_with_hints, &out)?.fetched()?;
     content::same(&lab.path("a"), &out.join("a"))
+}
+
+#[test]
+fn a_path_that_is_no_folder_names_what_is_fetched_itself() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 27, 100_000)?;
+    content::random_tree(&lab.folder("tree")?, 28, 5)?;
+    let (_sharer, file) = lab.share("sharer", &lab.path("a"))?;
+    let (_other, tree) = lab.share("other", &lab.path("tree"))?;
+    let by_hash =
+        format!("keyferry:{}?{}", file.hash, file.address_with_hints.to_string().split_once('?').unwrap_or_default().1);
+    let photo = lab.path("new/photo.jpg");
+    for address in [file.address_with_hints.to_string(), by_hash] {
+        ensure!(lab.get("getter", address, &photo)?.fetched()?.path == photo, "elsewhere");
+        content::same(&lab.path("a"), &photo)?;
+    }
+    lab.get("getter", &tree.address_with_hints, &lab.path("holiday"))?.fetched()?;
+    content::same(&lab.path("tree"), &lab.path("holiday"))?;
+    // Now it is a folder that is there; and a slash says that one is meant.
+    lab.get("getter", &file.address_with_hints, &lab.path("holiday"))?.fetched()?;
+    content::same(&lab.path("a"), &lab.path("holiday/a"))?;
+    lab.get("getter", &file.address_with_hints, &lab.path("folder/"))?.fetched()?;
+    content::same(&lab.path("a"), &lab.path("folder/a"))
+}
+
+#[test]
+fn the_same_get_twice_is_well_and_moves_nothing_the_second_time() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_tree(&lab.folder("tree")?, 29, 5)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("tree"))?;
+    let out = lab.folder("out")?;
+    ensure!(!lab.get("getter", &shared.address_with_hints, &out)?.fetched()?.was_there, "it cannot be there");
+    for node in ["getter", "another home"] {
+        let again = lab.get(node, &shared.address_with_hints, &out)?;
+        let again = again.fetched()?;
+        ensure!(again.was_there && again.received_bytes < 10_000, "{node}: {again:?}");
+    }
+    only(&out, &["tree"])
+}
+
+#[test]
+fn a_node_that_does_not_see_the_callers_folder_is_not_told_to_write_there() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 30, 100_000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let out = lab.folder("out")?;
+    let script = "mount -t tmpfs -o size=8m none \"$1\"";
+    let Some(mut command) = namespace::with_mounts(script, &out, binary::keyferry()?.as_os_str()) else {
+        return Ok(());
+    };
+    lab.arguments(&mut command, "getter", ["node"]);
+    let mut node = Keyferry::start(command)?;
+    node.wait_status(SOON)?;
+
+    let refused = lab.get("getter", &shared.address_with_hints, &out)?;
+    let failure = refused.failure()?;
+    ensure!(failure.kind == FailureKind::Local && failure.message.contains("/out"), "{failure:?}");
+    // A path that both see is none of its business.
+    lab.get("getter", &shared.address_with_hints, &lab.folder("elsewhere")?)?.fetched()?;
+    content::empty(&out)?;
+
+    // The same of what is to be shared.
+    fs::write(out.join("mine"), b"mine")?;
+    let failure = lab.run("getter", ["share", "out/mine"])?;
+    ensure!(failure.failure()?.message.contains("out/mine"), "{failure:?}");
+    Ok(())
 }
 
 /// Runs `keyferry get` with mounts of its own over the target folder; none where that is not allowed.

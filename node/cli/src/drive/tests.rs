@@ -52,6 +52,7 @@ fn get() -> Command {
     Command::Get {
         address,
         out_dir: PathBuf::from("/tmp"),
+        name: None,
         overwrite: false,
         sync: false,
         seed: false,

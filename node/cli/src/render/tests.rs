@@ -57,6 +57,7 @@ fn fetched() -> Fetched {
         hash: ContentHash::EMPTY,
         format: ContentFormat::Collection,
         path: "/tmp/holiday".into(),
+        was_there: false,
         seeded: false,
         size: 1 << 30,
         files: 12,
@@ -82,7 +83,7 @@ If the two do not find each other that way:
   keyferry get 'keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/holiday?via=/ip4/192.0.2.1/tcp/4600'
 
 By its content, from anyone who offers it:
-  keyferry get keyferry:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262
+  keyferry get keyferry:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262 -o holiday
 
 "
     );
@@ -189,6 +190,15 @@ fn end_of_a_catalogue_says_how_to_fetch() {
         notice(
             "2 names; fetch one by: keyferry get 'keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/NAME?via=/ip4/192.0.2.1/tcp/1'"
         )
+    );
+}
+
+#[test]
+fn what_was_there_already_is_said_to_be() {
+    let there = Fetched { was_there: true, received_bytes: 0, resumed_bytes: 1 << 30, from: Vec::new(), ..fetched() };
+    assert_eq!(
+        result(&Event::Fetched(there)),
+        "Already there /tmp/holiday: folder, 12 files, 1.00 GiB\n  every byte is as it should be; nothing was fetched or written\n"
     );
 }
 

@@ -22,8 +22,8 @@ impl Run<'_> {
                 return Err(Failure::new(FailureKind::Local, what).try_to("stop it first, or use another --home"));
             }
             Folder::Busy => match self.executor(Need::Folder).await? {
-                Executor::Other(client) => status_of(&client, &self.cancel).await?.node,
-                Executor::Own(node, _) => status_of(&*node, &self.cancel).await?.node,
+                Executor::Other(client) => status_of(&client, &self.cancel).await?.0.node,
+                Executor::Own(node, _) => status_of(&*node, &self.cancel).await?.0.node,
             },
             // Before asking for a passphrase in vain.
             Folder::Open(home, _) | Folder::Encrypted(home) if args.new => {

@@ -239,14 +239,12 @@ async fn folder_that_is_busy_without_an_answer_is_a_clear_failure() {
 }
 
 #[tokio::test]
-async fn get_into_a_file_is_refused_before_anything_is_started() {
+async fn get_to_standard_output_is_refused_before_anything_is_started() {
     let bench = Bench::new(false);
-    let file = bench.home.path().join("file");
-    std::fs::write(&file, b"x").unwrap();
-    let (acted, _, _) = bench.act(&format!("keyferry get keyferry:x -o {}", file.display())).await;
+    let (acted, _, _) = bench.act(&format!("keyferry get keyferry:{} -o -", "ab".repeat(32))).await;
     let failure = acted.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Usage);
-    assert!(failure.message.contains("is not a folder"), "{failure:?}");
+    assert!(failure.message.contains("standard output"), "{failure:?}");
     assert!(bench.configs().is_empty());
 }
 
@@ -272,7 +270,7 @@ async fn interrupted_get_says_how_to_go_on() {
         }
         bench.cancel.cancel();
     };
-    let line = format!("keyferry get keyferry:{} -o sub --bootstrap /ip4/127.0.0.1/tcp/1 --no-mdns", "ab".repeat(32));
+    let line = format!("keyferry get keyferry:{} -o sub/ --bootstrap /ip4/127.0.0.1/tcp/1 --no-mdns", "ab".repeat(32));
     let ((acted, _, _), ()) = tokio::join!(bench.act(&line), stop);
     let failure = acted.unwrap_err();
     assert_eq!(failure.kind.exit_code(), 130);
@@ -280,7 +278,8 @@ async fn interrupted_get_says_how_to_go_on() {
     assert!(bench.launcher.node.shut_down.load(Ordering::SeqCst));
     let config = &bench.configs()[0];
     assert_eq!((config.bootstrap.len(), config.mdns, config.announce, config.offline), (1, false, false, false));
-    assert!(matches!(&bench.commands()[..], [Command::Get { out_dir, .. }] if out_dir.is_absolute()));
+    let sub = std::path::absolute("sub/").unwrap();
+    assert!(matches!(&bench.commands()[..], [Command::Get { out_dir, name: None, .. }] if *out_dir == sub));
 }
 
 #[tokio::test]
@@ -300,6 +299,7 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
             seed: false,
             address: Address::content(None, ContentHash::EMPTY),
             out_dir: "/".into(),
+            name: None,
             overwrite: false,
             wait: Wait::default(),
         };

@@ -10,12 +10,15 @@
 //! What it is not: the decision about who is asked for what (`keyferry_proto::transfer::schedule`), or finding providers.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
-use keyferry_proto::{hash::ContentFormat, message::Refusal};
+use keyferry_proto::{
+    hash::{ContentFormat, ContentHash},
+    message::Refusal,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +28,8 @@ use super::{
     ledger::Ledger,
     patience::Patience,
     plan::{FetchPlan, blocking},
+    staging::StagingError,
+    there::{self, There},
 };
 pub use super::{
     attempt::FetchProgress,
@@ -43,6 +48,8 @@ pub struct FetchOutcome {
     pub format: ContentFormat,
     /// Where the content is now.
     pub path: PathBuf,
+    /// Whether all of it was there before.
+    pub was_there: bool,
     /// Bytes of content in all.
     pub size: u64,
     /// Files in it.
@@ -77,22 +84,44 @@ pub(super) async fn fetch_with(
     cancel: CancellationToken,
 ) -> Result<FetchOutcome, FetchError> {
     let job = cancel.run_until_cancelled(replacing_what_was_lost(job)).await.ok_or(FetchError::Interrupted)??;
+    if let Some(there) = find_there(&job, &cancel).await? {
+        return Ok(there);
+    }
+    match fetch_what_is_not_there(&job, patience, &mut providers, progress, &cancel).await {
+        // Its list of files is known only now.
+        Err(FetchError::Target(StagingError::Exists { path })) => match find_there(&job, &cancel).await? {
+            Some(there) => Ok(there),
+            None => Err(StagingError::Exists { path }.into()),
+        },
+        ended => ended,
+    }
+}
+
+async fn fetch_what_is_not_there(
+    job: &Job,
+    patience: &Patience,
+    providers: &mut FoundSources,
+    progress: impl Fn(FetchProgress),
+    cancel: &CancellationToken,
+) -> Result<FetchOutcome, FetchError> {
     let mut ledger = Ledger::new();
     let mut sessions = Vec::new();
     loop {
         let context = FetchContext::new(job.clone(), Arc::clone(ledger.arrivals()));
-        let mut attempt = Attempt::start(context, ledger, sessions, patience, &cancel).await?;
-        let ended = attempt.run(&mut providers, &progress, &cancel).await;
+        let mut attempt = Attempt::start(context, ledger, sessions, patience, cancel).await?;
+        let ended = attempt.run(providers, &progress, cancel).await;
         attempt.stop_requests().await;
         match ended {
             Ok(()) => {
                 let plan = attempt.plan()?;
-                if job.format.is_some() || !take_for_manifest(&job, &plan).await? {
-                    return finish(&job, plan, attempt.into_ledger(), cancel).await;
+                if job.format.is_some() || !take_for_manifest(job, &plan).await? {
+                    return finish(job, plan, attempt.into_ledger(), cancel.clone()).await;
                 }
             }
             Err(AttemptError::Failed(error)) => return Err(error),
-            Err(AttemptError::Partly(missing)) => return finish_partly(&job, attempt.plan()?, missing, cancel).await,
+            Err(AttemptError::Partly(missing)) => {
+                return finish_partly(job, attempt.plan()?, missing, cancel.clone()).await;
+            }
             Err(AttemptError::PlanWasWrong) => attempt.discard_if_empty().await,
         }
         (ledger, sessions) = attempt.into_parts();
@@ -156,29 +185,17 @@ async fn finish(
     ledger: Ledger,
     cancel: CancellationToken,
 ) -> Result<FetchOutcome, FetchError> {
-    let store = job.store.clone();
-    let state = if job.seed { RootState::Seeded } else { RootState::Kept };
+    let keeping = job.clone();
     let (plan, path) = blocking(move || {
         let path = plan.finish(&cancel)?;
-        let root = Root {
-            hash: plan.root,
-            format: plan.format,
-            size: plan.content_len(),
-            files: plan.file_count(),
-            state,
-            origin: RootOrigin::Fetched { path: path.clone() },
-            added: clock::now(),
-        };
-        if let Err(error) = store.add_fetched(root, plan.placed(&path, &[])) {
-            // What the user wanted is there all the same.
-            tracing::warn!(%error, "what was fetched cannot be taken over");
-        }
+        keep(&keeping, plan.format, (plan.content_len(), plan.file_count()), &path, plan.placed(&path, &[]));
         Ok((plan, path))
     })
     .await?;
     Ok(FetchOutcome {
         format: plan.format,
         path,
+        was_there: false,
         size: plan.content_len(),
         files: plan.file_count(),
         received_bytes: ledger.arrivals().received_bytes.load(Ordering::Relaxed),
@@ -186,4 +203,51 @@ async fn finish(
         first_byte: ledger.arrivals().first_byte.get().copied(),
         from: ledger.into_given(),
     })
+}
+
+/// Finds that the content is at its target already. It stays the user's own, who may change it, unless it is to be offered from there.
+async fn find_there(job: &Job, cancel: &CancellationToken) -> Result<Option<FetchOutcome>, FetchError> {
+    let (job, cancel) = (job.clone(), cancel.clone());
+    blocking(move || {
+        let Some(There { path, format, size, files }) = there::find(&job, &cancel)? else { return Ok(None) };
+        let count = files.len() as u64;
+        if job.seed {
+            keep(&job, format, (size, count), &path, files.into_iter().map(|file| (file.hash, file.size, file.path)));
+        }
+        Ok(Some(FetchOutcome {
+            format,
+            path,
+            was_there: true,
+            size,
+            files: count,
+            received_bytes: 0,
+            resumed_bytes: size,
+            from: Vec::new(),
+            first_byte: None,
+        }))
+    })
+    .await
+}
+
+/// Has the store take over what is there now; what the user wanted is there all the same if it cannot. `len` is bytes and files in all.
+fn keep(
+    job: &Job,
+    format: ContentFormat,
+    len: (u64, u64),
+    path: &Path,
+    placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>,
+) {
+    let (size, files) = len;
+    let root = Root {
+        hash: job.root,
+        format,
+        size,
+        files,
+        state: if job.seed { RootState::Seeded } else { RootState::Kept },
+        origin: RootOrigin::Fetched { path: path.to_owned() },
+        added: clock::now(),
+    };
+    if let Err(error) = job.store.add_fetched(root, placed) {
+        tracing::warn!(%error, "what was fetched cannot be taken over");
+    }
 }

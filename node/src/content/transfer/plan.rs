@@ -31,6 +31,9 @@ use crate::content::store::{OutboardFile, Store};
 /// How much of a file to copy before looking whether the user has had enough.
 const COPIED_TOGETHER: u64 = 16 << 20;
 
+/// The largest file that every file system takes: FAT has 32 bits for it.
+const LARGEST_EVERYWHERE: u64 = u32::MAX as u64;
+
 /// The plan of one fetch. Shared by all its requests.
 #[derive(Debug)]
 pub(super) struct FetchPlan {
@@ -93,8 +96,9 @@ impl FetchPlan {
         manifest_bytes: Vec<u8>,
     ) -> Result<Self, FetchError> {
         let manifest = Manifest::decode(&manifest_bytes).map_err(FetchError::HostileManifest)?;
-        let staging = Staging::open(target, &root, ContentFormat::Collection)?;
+        // Kept first: whether a target that exists is the same is told by it.
         store.put_blob_bytes(root, &manifest_bytes)?;
+        let staging = Staging::open(target, &root, ContentFormat::Collection)?;
         let root_size = manifest_bytes.len() as u64;
         // A manifest is in memory once.
         drop(manifest_bytes);
@@ -145,7 +149,34 @@ impl FetchPlan {
                 have.insert(item.first_unit + group.start..item.first_unit + group.end);
             }
         }
+        self.check_space(&have)?;
         Ok(have)
+    }
+
+    /// Finds, before the first byte comes, that the file system has room for all that is not here yet, and takes files as large.
+    fn check_space(&self, have: &UnitRanges) -> Result<(), FetchError> {
+        let mut needed = self.bytes_of_copies()?;
+        for (index, item) in self.layout.items().iter().enumerate() {
+            if self.is_manifest(index) || have.covers(item.unit_range()) {
+                continue;
+            }
+            let here: u64 = have.slice(item.unit_range()).iter().map(|range| self.layout.byte_len(range)).sum();
+            needed = needed.saturating_add(item.size.saturating_sub(here));
+            if item.size > LARGEST_EVERYWHERE {
+                let place = self.first_place(index)?;
+                let file = self.staging.open_file(place.relative, place.executable)?;
+                self.try_length(place.relative, &file, item.size)?;
+            }
+        }
+        if needed > 0 { Ok(self.staging.check_room(needed)?) } else { Ok(()) }
+    }
+
+    /// Finds that a file can become so long. It stays as it is.
+    fn try_length(&self, relative: &Path, file: &File, size: u64) -> Result<(), FetchError> {
+        let io = |source| self.disk(relative, source);
+        let before = file.metadata().map_err(io)?.len();
+        file.set_len(size).map_err(io)?;
+        file.set_len(before).map_err(io)
     }
 
     fn groups_at_hand(&self, index: usize, item: &Item, cancel: &CancellationToken) -> Result<UnitRanges, FetchError> {
@@ -351,6 +382,12 @@ impl FetchPlan {
 
     /// Finds that the files which are copies of others fit on the disk: a list of a few bytes may name one file a million times.
     fn check_room(&self) -> Result<(), FetchError> {
+        let needed = self.bytes_of_copies()?;
+        if needed > 0 { Ok(self.staging.check_room(needed)?) } else { Ok(()) }
+    }
+
+    /// The bytes that files which are copies of others still take.
+    fn bytes_of_copies(&self) -> Result<u64, FetchError> {
         let mut needed: u64 = 0;
         for (index, item) in self.layout.items().iter().enumerate() {
             for copy in self.places.of_item(index).iter().skip(1) {
@@ -358,7 +395,7 @@ impl FetchPlan {
                 needed = needed.saturating_add(item.size.saturating_sub(there));
             }
         }
-        if needed > 0 { Ok(self.staging.check_room(needed)?) } else { Ok(()) }
+        Ok(needed)
     }
 
     /// Copies one file of the staging area to another place in it.

@@ -38,6 +38,8 @@ use crate::base::durable;
 pub struct Destination {
     /// The folder; it is made if it does not exist.
     pub folder: PathBuf,
+    /// The name in it, in place of the one that it comes with: one safe path component.
+    pub name: Option<String>,
     /// Whether files that exist may be replaced.
     pub overwrite: bool,
     /// Whether to wait until all of it is on the disk.
@@ -85,8 +87,8 @@ pub enum StagingError {
         /// The leftover.
         path: PathBuf,
     },
-    /// The disk has less room than the copies of files would take.
-    #[error("{path} has {free} bytes of free space, and {needed} more are needed for files that are the same")]
+    /// The disk has less room than what is still to come would take.
+    #[error("{path} has {free} bytes of free space, and {needed} are needed")]
     NoRoom {
         /// The folder.
         path: PathBuf,
@@ -118,6 +120,7 @@ const MAX_REMEMBERED: usize = 4096;
 /// What an I/O error means, in words that a person can act on.
 pub fn explain(error: &io::Error) -> String {
     match error.kind() {
+        io::ErrorKind::FileTooLarge => "the file system there takes no file of that size".to_owned(),
         io::ErrorKind::StorageFull => "the disk is full".to_owned(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
@@ -257,6 +260,10 @@ impl Staging {
         let path = || self.target.out_dir.clone();
         let disk = rustix::fs::fstatvfs(&self.parent)
             .map_err(|error| StagingError::Io { path: path(), source: error.into() })?;
+        // One that says of itself that it has nothing at all, such as a ramfs, does not count.
+        if disk.f_blocks == 0 {
+            return Ok(());
+        }
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if needed <= free { Ok(()) } else { Err(StagingError::NoRoom { path: path(), needed, free }) }
     }

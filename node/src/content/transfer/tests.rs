@@ -5,6 +5,7 @@ mod durability;
 mod moving;
 mod offering;
 mod provider;
+mod there;
 
 use std::{
     fs,

@@ -84,6 +84,7 @@ impl Peer {
         let command = Command::Get {
             address,
             out_dir: out.to_owned(),
+            name: None,
             overwrite: false,
             sync: false,
             seed: false,
@@ -153,6 +154,7 @@ async fn a_get_tells_again_of_a_relayed_path_when_it_is_known_why_it_is_relayed(
     let command = Command::Get {
         address: shared.address_with_hints,
         out_dir: out.path().to_owned(),
+        name: None,
         overwrite: false,
         sync: false,
         seed: false,
