@@ -10,6 +10,7 @@ use keyferry::node::api::Event;
 use keyferry_tests::{
     content,
     lab::{Lab, SOON, TRANSFER},
+    process::Keyferry,
 };
 
 #[test]
@@ -50,12 +51,14 @@ fn the_rest_of_a_folder_whose_one_file_changed_is_still_there_to_resume() -> Res
     let failed = lab.get("getter", &shared.address_with_hints, &lab.folder("out")?)?;
     failed.failure()?;
 
-    // The owner puts it back and shares again: only what is missing is sent.
+    // The owner puts it back and shares again: only what is missing is sent. The rest of the folder is in its place already.
     fs::write(&victim, original)?;
     sharer.stop(SOON)?;
     let (_sharer, again) = lab.share("sharer", &lab.path("tree"))?;
     ensure!(again.hash == shared.hash, "another hash for the same content");
-    let outcome = lab.get("getter", &again.address_with_hints, &lab.folder("out")?)?;
+    let mut command = lab.command("getter", ["get", &again.address_with_hints.to_string(), "--overwrite", "-o"])?;
+    command.arg(lab.folder("out")?);
+    let outcome = Keyferry::start(command)?.finish(TRANSFER)?;
     let fetched = outcome.fetched()?;
     content::same(&lab.path("tree"), &fetched.path)?;
     ensure!(fetched.resumed_bytes > 0, "nothing was kept: {fetched:?}");

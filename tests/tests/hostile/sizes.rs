@@ -18,11 +18,13 @@ use tokio::io::AsyncWriteExt;
 
 use crate::{
     manifests::manifest,
-    witness::{each, refused},
+    witness::{each, refused, refused_for_want_of_room},
 };
 
 const KEY: u8 = 4;
 const TERABYTES: u64 = 1 << 43;
+/// More than any answer of these peers, and less than there is room for.
+const GIGABYTE: u64 = 1 << 30;
 
 /// A peer whose catalogue says `catalogue_size`, whose header says `header_size`, and which sends the truth then.
 fn liar(data: Vec<u8>, format: ContentFormat, catalogue_size: u64, header_size: u64) -> Result<Peer> {
@@ -70,20 +72,24 @@ fn a_header_that_says_another_size_is_found() -> Result<()> {
 fn a_catalogue_that_says_terabytes_costs_nothing() -> Result<()> {
     let lab = Lab::new()?;
     let data = content::random_bytes(2, 200_000);
-    let peer = liar(data, ContentFormat::Blob, TERABYTES, TERABYTES)?;
-    refused(&lab, &peer.address_of("file"))?;
-    Ok(())
+    let peer = liar(data.clone(), ContentFormat::Blob, TERABYTES, TERABYTES)?;
+    refused_for_want_of_room(&lab, &peer.address_of("file"))?;
+    let peer = liar(data, ContentFormat::Blob, GIGABYTE, GIGABYTE)?;
+    refused(&lab, &peer.address_of("file")).map(drop)
 }
 
 #[test]
 fn a_manifest_that_says_terabytes_costs_nothing() -> Result<()> {
     // The manifest proves itself; that its file has terabytes, it cannot.
-    each(&[TERABYTES, MAX_BLOB_SIZE, MAX_BLOB_SIZE + 1, u64::MAX], |&size: &u64| {
+    each(&[GIGABYTE, TERABYTES, MAX_BLOB_SIZE, MAX_BLOB_SIZE + 1, u64::MAX], |&size: &u64| {
         let lab = Lab::new()?;
         let bytes = manifest(&[("huge", size, ContentHash::of(b"something"))]);
         let len = bytes.len() as u64;
         let peer = liar_with_manifest(bytes, len)?;
-        refused(&lab, &peer.address_of("folder")).map(drop)
+        match size {
+            TERABYTES | MAX_BLOB_SIZE => refused_for_want_of_room(&lab, &peer.address_of("folder")),
+            _ => refused(&lab, &peer.address_of("folder")).map(drop),
+        }
     })
 }
 

@@ -31,9 +31,20 @@ pub(crate) fn get(lab: &Lab, address: &str) -> Result<Outcome> {
 
 /// Requires that the fetch fails for the peer's sake, leaves nothing in the target and little elsewhere.
 pub(crate) fn refused(lab: &Lab, address: &str) -> Result<String> {
+    refused_as(FailureKind::Network, lab, address)
+}
+
+/// The same of one that is not begun, because the file system here has no room for what the peer says that it has, or takes no such file.
+pub(crate) fn refused_for_want_of_room(lab: &Lab, address: &str) -> Result<()> {
+    let failure = refused_as(FailureKind::Local, lab, address)?;
+    ensure!(["free space", "no file of that size"].iter().any(|why| failure.contains(why)), "{failure}");
+    Ok(())
+}
+
+fn refused_as(kind: FailureKind, lab: &Lab, address: &str) -> Result<String> {
     let outcome = get(lab, address)?;
     let failure = outcome.failure()?;
-    ensure!(failure.kind == FailureKind::Network, "not the peer's fault: {failure:?}");
+    ensure!(failure.kind == kind, "not {kind:?}: {failure:?}");
     content::unfinished(&lab.path("out"))?;
     let left = used(&lab.home("getter"))? + used(&lab.path("out"))?;
     ensure!(left < MAX_LEFT, "{left} bytes are left on the disk");
