@@ -322,7 +322,7 @@ def message_vectors():
         ("ContentReply", {"Header": {"format": "blob", "size": 9}}, u32(0) + u32(0) + u64(9)),
         ("ContentReply", {"Header": {"format": "collection", "size": MAX_BLOB_SIZE}}, u32(0) + u32(1) + u64(MAX_BLOB_SIZE)),
         *(("ContentReply", {"Refused": reason}, u32(1) + u32(at))
-          for at, reason in enumerate(["NotFound", "Busy", "Changed", "Policy"])),
+          for at, reason in enumerate(["NotFound", "Busy", "Changed", "Policy", "Gone", "Unreadable"])),
     ]
     bad_hello = struct.pack("<H", 2) + u64(0)
     refused = [
@@ -351,7 +351,7 @@ def message_vectors():
         ("ContentReply", "a size above 2^50", u32(0) + u32(0) + u64(MAX_BLOB_SIZE + 1), "Size"),
         ("ContentReply", "a size of 2^64 - 1", u32(0) + u32(0) + u64(OPEN_END), "Size"),
         ("ContentReply", "a format that is none", u32(0) + u32(2) + u64(1), "Codec"),
-        ("ContentReply", "a refusal that is none", u32(1) + u32(4), "Codec"),
+        ("ContentReply", "a refusal that is none", u32(1) + u32(6), "Codec"),
     ]
     frames = [
         {"why": "none", "stream": "", "limit": 10, "bodies": [], "error": None},
@@ -364,7 +364,8 @@ def message_vectors():
         {"why": "the end within a body", "stream": (u32(1) + b"x" + u32(3) + b"ab").hex(), "limit": 3,
          "bodies": [b"x".hex()], "error": "Truncated"},
     ]
-    status = {"0": "Data", "1": "NotFound", "2": "Busy", "3": "Changed", "4": "Policy", "5": None, "255": None}
+    status = {"0": "Data", "1": "NotFound", "2": "Busy", "3": "Changed", "4": "Policy", "5": "Gone", "6": "Unreadable",
+              "7": None, "255": None}
     return {
         "about": "Bodies of frames, frames, and the status bytes of items. `zeros` stands for so many zero bytes.",
         "valid": [{"type": kind, "message": fields, "bytes": data.hex()} for kind, fields, data in valid],
