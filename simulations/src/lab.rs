@@ -91,8 +91,9 @@ impl Lab {
         Ok((process, shared))
     }
 
-    /// Starts to fetch an address into a folder.
+    /// Starts to fetch an address into a folder, which is made where it is not there.
     pub(crate) fn start_get(&self, node: &str, address: impl std::fmt::Display, into: &Path) -> Result<Process> {
+        fs::create_dir_all(into)?;
         self.start(node, [OsStr::new("get"), OsStr::new(&address.to_string()), OsStr::new("-o"), into.as_os_str()])
     }
 
@@ -115,6 +116,7 @@ impl Lab {
         address: impl std::fmt::Display,
         into: &Path,
     ) -> Result<(Fetched, Duration, Usage)> {
+        fs::create_dir_all(into)?;
         let (began, address) = (Instant::now(), address.to_string());
         let words = ["get", "--seed", &address, "-o"].map(OsStr::new);
         measured(self.start(node, words.into_iter().chain([into.as_os_str()]))?, began)

@@ -52,6 +52,7 @@ impl Sharing {
     /// Has the getter's host fetch it.
     pub(super) fn fetch(&self, world: &World, plan: &Plan) -> Result<Fetching> {
         let out = world.dir().join("out");
+        std::fs::create_dir_all(&out)?;
         let out_text = out.to_str().context("the folder has no Unicode name")?;
         let getter = plan.program.start(world, "b", "b", &["get", &self.address, "-o", out_text])?;
         Ok(Fetching { getter, out, path: Value::Null, done_bytes: 0 })

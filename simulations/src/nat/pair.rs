@@ -192,6 +192,7 @@ fn get(world: &World, plan: &Plan, address: &str, listen: &[&str], content: &Pat
     if out.exists() {
         fs::remove_dir_all(&out)?;
     }
+    fs::create_dir_all(&out)?;
     let out_text = out.to_str().context("the folder has no Unicode name")?;
     let mut args = vec!["get", address, "-o", out_text];
     args.extend(listen);
