@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyferry_ice::{Candidate, CandidateKind, TcpType, Agent, AgentOptions, Config, ConnId, ConnectFailure, ConnectMethod, Credentials, Description, LocalCandidate, Mapping, OpenTurn, Output, Priority, Role, Signal, Source, Stream};
+use keyferry_ice::{
+    Agent, AgentOptions, Candidate, CandidateKind, Config, ConnId, ConnectFailure, ConnectMethod, Credentials,
+    Description, LocalCandidate, Mapping, OpenTurn, Output, Priority, Role, Signal, Source, Stream, TcpType,
+};
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
     fuzz_target,

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use keyferry_ice::{FramingError, FrameReader, MAX_MESSAGE_LEN, addressed_ufrag, frame};
+use keyferry_ice::{FrameReader, FramingError, MAX_MESSAGE_LEN, addressed_ufrag, frame};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {

@@ -7,8 +7,8 @@ use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     identity::NodeSecret,
     relaying::{
-        RelayChannel, MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN,
-        MAX_USERNAME_LEN, RelayCredentials, Reply, node_request, verify_request,
+        MAX_ADDRS, MAX_CLOCK_SKEW, MAX_LIFETIME, MAX_PASSWORD_LEN, MAX_REALM_LEN, MAX_REPLY_LEN, MAX_USERNAME_LEN,
+        RelayChannel, RelayCredentials, Reply, node_request, verify_request,
     },
 };
 use libfuzzer_sys::fuzz_target;

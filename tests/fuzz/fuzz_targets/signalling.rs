@@ -9,7 +9,13 @@ use std::{
 };
 
 use keyferry_ice::{Candidate, Description, MAX_SIGNALLED_CANDIDATES, Mapping, OpenTurn, Signal, Stream};
-use keyferry_proto::{identity::NodeSecret, signalling::{Answered, CallId, Called, Calling, CallChannel, Conversation, MAX_CROSSING_DELAY, MAX_SIGNALS, Received, Streams}};
+use keyferry_proto::{
+    identity::NodeSecret,
+    signalling::{
+        Answered, CallChannel, CallId, Called, Calling, Conversation, MAX_CROSSING_DELAY, MAX_SIGNALS, Received,
+        Streams,
+    },
+};
 use libfuzzer_sys::fuzz_target;
 
 const CHANNEL: CallChannel = CallChannel { caller: [1; 32], callee: [2; 32] };

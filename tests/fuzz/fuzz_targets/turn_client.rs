@@ -12,9 +12,9 @@ use std::{
 
 use keyferry_turn::{
     AddressFamily,
-    client::{Client, ClientOptions, Config, ConnectId, DataId, DataOrigin, ClientOutput},
+    client::{Client, ClientOptions, ClientOutput, Config, ConnectId, DataId, DataOrigin},
     framing::{MAX_MESSAGE_LEN, StunReader},
-    long_term::{AlgorithmList, Challenge, Claim, UserCredentials, Key, PasswordAlgorithm, SecurityFeatures},
+    long_term::{AlgorithmList, Challenge, Claim, Key, PasswordAlgorithm, SecurityFeatures, UserCredentials},
 };
 use libfuzzer_sys::{
     arbitrary::{Result, Unstructured},
@@ -292,7 +292,9 @@ impl World {
                 assert!(!std::mem::replace(&mut self.allocated, true), "allocated twice");
                 assert!(allocated.relayed.port() != 0 && !allocated.lifetime.is_zero());
             }
-            ClientOutput::ConnectFailed { connect, .. } => assert!(self.connects.contains(&connect), "nobody wished for it"),
+            ClientOutput::ConnectFailed { connect, .. } => {
+                assert!(self.connects.contains(&connect), "nobody wished for it")
+            }
             ClientOutput::Permitted { .. } | ClientOutput::PermissionRefused { .. } => {}
             ClientOutput::Ended(_) => self.ended = true,
         }

@@ -12,7 +12,14 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_turn::{long_term::{AlgorithmList, Authorization, Challenge, UserCredentials}, peer_policy::PeerPolicy, server::{AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, UserIdentity, RelayLimits, ServerOutput, PeerId, Quota, Server, Users}};
+use keyferry_turn::{
+    long_term::{AlgorithmList, Authorization, Challenge, UserCredentials},
+    peer_policy::PeerPolicy,
+    server::{
+        AllocationId, Arrival, ClientId, Config, ConnectFailed, Holder, PeerId, Quota, RelayLimits, Server,
+        ServerOutput, UserIdentity, Users,
+    },
+};
 use libfuzzer_sys::fuzz_target;
 use stun_types::{
     attribute::{AttributeType, RawAttribute},
@@ -40,7 +47,8 @@ const AT_THE_END: [u16; 3] = [0x0008, 0x001c, 0x8028];
 const FEW: Quota = Quota { allocations: 4, connections: 6, bytes: Some(10_000) };
 
 fuzz_target!(|steps: Vec<Step>| {
-    let limits = RelayLimits { identity: FEW, host: FEW, all: FEW, half_open: 8, remembered: 8, ..RelayLimits::default() };
+    let limits =
+        RelayLimits { identity: FEW, host: FEW, all: FEW, half_open: 8, remembered: 8, ..RelayLimits::default() };
     let users = Users { named: [("ada".to_owned(), "lovelace".to_owned())].into(), secret: None };
     let start = Instant::now();
     let server = Server::new(Config { limits, ..Config::default() }, users, PeerPolicy::default(), [7; 32], start);
