@@ -672,17 +672,24 @@ def offers():
 
 # ---- catalogue.json -------------------------------------------------------------------------------------------------
 
-ENTRY_DOMAIN = b"keyferry catalogue entry v1\0"
+ENTRY_DOMAIN = b"keyferry catalogue entry v2\0"
 FORMATS = ["blob", "collection"]
 
 
 def entry(**changed):
-    return {"name": "holiday", "hash": content_hash(b"content").hex(), "format": "blob", "size": 7, "files": 1} | changed
+    return {"name": "holiday", "hash": content_hash(b"content").hex(), "format": "blob", "size": 7, "files": 1,
+            "attributes": None} | changed
 
 
 def encode_entry(it):
     return (byte_list(it["name"].encode()) + bytes.fromhex(it["hash"]) + u32(FORMATS.index(it["format"]))
-            + u64(it["size"]) + u64(it["files"]))
+            + u64(it["size"]) + u64(it["files"]) + encode_attributes(it["attributes"]))
+
+
+def encode_attributes(it):
+    if it is None:
+        return b"\0"
+    return b"\1" + struct.pack("<q", it["modified"]) + bytes([it["executable"], it["private"]])
 
 
 def catalogue():
@@ -699,7 +706,8 @@ def catalogue():
         return invalid(why, signed(ALICE, encode_entry(entry(name=name))), "Malformed")
 
     valid = [entry(), entry(format="collection", size=2**64 - 1, files=2**64 - 1), entry(name="日本 ü.txt"),
-             entry(name="a" * 255), entry(size=0, hash=content_hash(b"").hex())]
+             entry(attributes={"modified": 1_700_000_000_123_456_789, "executable": True, "private": False}),
+             entry(name="a" * 255, attributes={"modified": -(1 << 63), "executable": False, "private": True}), entry(size=0, hash=content_hash(b"").hex())]
     return {
         "about": "Signed catalogue entries.",
         "valid": [{"secret": ALICE.hex(), "node": public_of(ALICE).hex(), "entry": it,
@@ -719,6 +727,8 @@ def catalogue():
             invalid("nothing but a signature", signed(ALICE, b""), "Malformed"),
             invalid("bytes left over", signed(ALICE, body + b"\0"), "Malformed"),
             invalid("cut short", signed(ALICE, body[:-1]), "Malformed"),
+            invalid("attributes of 2", signed(ALICE, body[:-1] + b"\2"), "Malformed"),
+            invalid("attributes that are cut short", signed(ALICE, body[:-1] + b"\1" + bytes(9)), "Malformed"),
             invalid("an unknown format", signed(ALICE, body[:47] + u32(2) + body[51:]), "Malformed"),
             invalid("a name of a tebibyte", signed(ALICE, u64(1 << 40) + body[8:]), "Malformed"),
             invalid("a name that is not UTF-8", signed(ALICE, byte_list(b"\xff" * 7) + body[15:]), "Malformed"),

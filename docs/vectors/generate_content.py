@@ -216,7 +216,7 @@ UNSAFE = [
 ]
 SAME = [("README", "readme"), ("STRASSE", "straße"), ("ﬁle", "file"), ("Ａ", "a"), ("a\u200db", "ab"), ("É", "é"),
         ("x²", "x2"), ("\u212a", "k")]
-MAGIC = b"keyferry-coll-1\n"
+MAGIC = b"keyferry-coll-2\n"
 
 
 def fold(text):
@@ -227,56 +227,98 @@ def fold(text):
     return unicodedata.normalize("NFKD", step.casefold())
 
 
-def entry(path, size, hash_, executable=False):
-    return string(path) + u64(size) + hash_ + bytes([executable])
+def i64(number):
+    return struct.pack("<q", number)
 
 
-def manifest(*entries):
-    return MAGIC + u64(len(entries)) + b"".join(entries)
+def named(kind, depth, name):
+    return bytes([kind, depth, len(name)]) + name
+
+
+def folder(depth, name, modified=0, private=False):
+    return named(32 if private else 0, depth, name) + i64(modified)
+
+
+def file(depth, name, size, hash_, modified=0, executable=False, private=False):
+    flags = (16 if executable else 0) + (32 if private else 0)
+    return named(1 + flags, depth, name) + i64(modified) + u64(size) + hash_
+
+
+def link(depth, name, target):
+    return named(2, depth, name) + struct.pack("<H", len(target)) + target
+
+
+def manifest(*entries, modified=0, private=False):
+    return MAGIC + bytes([32 if private else 0]) + i64(modified) + u32(len(entries)) + b"".join(entries)
+
+
+def described(kind, depth, name, **more):
+    """An entry, and what it is in words."""
+    made = {"folder": folder, "file": file, "link": link}[kind](depth, name, **more)
+    words = {key.rstrip("_"): value.hex() if isinstance(value, bytes) else value for key, value in more.items()}
+    return made, {"kind": kind, "depth": depth, "name": name.hex(), **words}
 
 
 def manifest_vectors():
     assert all(fold(one) == fold(other) for one, other in SAME)
     one, two = digest("one"), digest("two")
+    early, late = -(1 << 63), (1 << 63) - 1
     lists = [
-        [], [("a", 0, EMPTY, False)], [("run.sh", 3, one, True)],
-        [("B", 1, one, False), ("a.txt", 5, two, False), ("a/b/c", 1, one, True), ("é", 0, EMPTY, False)],
-        [("big", MAX_BLOB_SIZE, two, False)],
+        ([], {}), ([], {"modified": 1_700_000_000_123_456_789, "private": True}),
+        ([described("file", 0, b"a", size=0, hash_=EMPTY)], {}),
+        ([described("file", 0, b"run.sh", size=3, hash_=one, modified=-1, executable=True, private=True)], {}),
+        ([described("folder", 0, b"B", modified=early), described("file", 1, b"x", size=1, hash_=one),
+          described("file", 0, b"a.txt", size=5, hash_=two, modified=late),
+          described("folder", 0, b"b", private=True), described("folder", 1, b"c"),
+          described("link", 2, b"up", target=b"../../B/x"), described("file", 1, b"c.x", size=1, hash_=one),
+          described("link", 0, b"l", target=b"./nowhere//to be found/"), described("file", 0, "é".encode(), size=0, hash_=EMPTY)], {}),
+        ([described("file", 0, name, size=0, hash_=EMPTY)
+          for name in sorted([b"%3A", b"...", b"12:30\r\n", b"AUX", b"\x01\x1b[2J", b"a\\b", b"caf\xe9", b"con.txt ", b"x" * 255])], {}),
+        ([described("file", 0, b"big", size=MAX_BLOB_SIZE, hash_=two)], {}),
     ]
     valid = []
-    for files in lists:
-        data = manifest(*(entry(*file) for file in files))
+    for entries, root in lists:
+        data = manifest(*(made for made, _ in entries), **root)
         valid.append({
-            "entries": [{"path": path, "size": size, "hash": hash_.hex(), "executable": executable}
-                        for path, size, hash_, executable in files],
-            "total_size": sum(size for _, size, _, _ in files), "bytes": data.hex(),
+            "root": {"modified": 0, "private": False, **root}, "entries": [words for _, words in entries],
+            "total_size": sum(words.get("size", 0) for _, words in entries), "bytes": data.hex(),
             "hash": blake3.blake3(data).hexdigest(),
         })
-    good = manifest(entry("a", 3, one))
+    good = manifest(file(0, b"a", 3, one))
+    deep = [folder(at, b"d") for at in range(65)]
     refused = [("nothing at all", b"", "Magic"), ("another mark", b"x" + good[1:], "Magic"),
-               ("another version", good.replace(b"-1\n", b"-2\n"), "Magic"), ("cut short", good[:-1], "Codec"),
-               ("no count", MAGIC, "Codec"), ("a byte too many", good + b"\0", "Codec(TrailingBytes"),
-               ("a bool of 2", good[:-1] + b"\2", "Codec"), ("a path that is not UTF-8", manifest(entry(b"\xff", 3, one)), "Codec"),
-               ("2^40 entries", MAGIC + u64(1 << 40) + good[24:], "Codec"),
-               ("2^64 - 1 entries", MAGIC + u64(OPEN_END), "Codec"),
-               ("a path of 2^40 bytes", MAGIC + u64(1) + u64(1 << 40) + b"x", "Codec"),
-               ("not sorted", manifest(entry("b", 3, one), entry("a", 3, one)), "Unsorted"),
-               ("sorted without regard to case", manifest(entry("a", 3, one), entry("B", 3, one)), "Unsorted"),
-               ("the same path twice", manifest(entry("a", 3, one), entry("a", 3, one)), "Duplicate"),
-               ("a file that is a folder too", manifest(entry("a", 3, one), entry("a!", 3, one), entry("a/b", 3, one)), "FileAndFolder"),
-               ("folders that differ in case", manifest(entry("A/x", 3, one), entry("a/y", 3, one)), "Clash"),
-               ("a file and a folder that differ in case", manifest(entry("A", 3, one), entry("a/y", 3, one)), "Clash"),
-               ("no bytes with a hash of some", manifest(entry("a", 0, one)), "Emptiness"),
-               ("some bytes with the hash of none", manifest(entry("a", 1, EMPTY)), "Emptiness"),
-               ("one hash with two sizes", manifest(entry("a", 1, one), entry("b", 2, one)), "TwoSizes"),
-               ("a file larger than any", manifest(entry("a", MAX_BLOB_SIZE + 1, one)), "FileTooLarge"),
-               ("a file of 2^64 - 1 bytes", manifest(entry("a", OPEN_END, one)), "FileTooLarge"),
-               ("more bytes in all than allowed", manifest(*(entry(f"{at:02}", MAX_BLOB_SIZE, one) for at in range(65))), "TotalTooLarge")]
-    refused += [(f"the path is not safe: {error}", manifest(entry(path, 3, one)), "Path") for path, error in UNSAFE]
-    refused += [("two names that fold to one", manifest(*(entry(path, 3, one) for path in sorted(pair, key=str.encode))), "Clash")
-                for pair in SAME if all(unicodedata.is_normalized("NFC", path) for path in pair)]
+               ("the version before", good.replace(b"-2\n", b"-1\n"), "Former"), ("another version", good.replace(b"-2\n", b"-3\n"), "Magic"),
+               ("cut short", good[:-1], "Truncated"), ("nothing behind the mark", MAGIC, "Truncated"),
+               ("a byte too many", good + b"\0", "TrailingBytes"), ("2^32 - 1 entries", good[:25] + u32(0xFFFFFFFF) + good[29:], "Truncated"),
+               ("a shared folder that is executable", good[:16] + b"\x10" + good[17:], "Kind"),
+               ("a kind that is none", manifest(named(3, 0, b"a") + i64(0)), "Kind"),
+               ("a folder that is executable", manifest(named(16, 0, b"a") + i64(0)), "Kind"),
+               ("a link that is private", manifest(named(34, 0, b"a") + struct.pack("<H", 1) + b"b"), "Kind"),
+               ("not sorted", manifest(file(0, b"b", 3, one), file(0, b"a", 3, one)), "Unsorted"),
+               ("sorted without regard to case", manifest(file(0, b"a", 3, one), file(0, b"B", 3, one)), "Unsorted"),
+               ("not sorted in a folder", manifest(folder(0, b"d"), file(1, b"b", 3, one), file(1, b"a", 3, one)), "Unsorted"),
+               ("the same name twice", manifest(file(0, b"a", 3, one), file(0, b"a", 3, one)), "Duplicate"),
+               ("a file and a folder of one name", manifest(file(0, b"a", 3, one), folder(0, b"a")), "Duplicate"),
+               ("a link and a folder of one name", manifest(link(0, b"a", b"b"), folder(0, b"a")), "Duplicate"),
+               ("something in a file", manifest(file(0, b"a", 3, one), file(1, b"b", 3, one)), "NoFolder"),
+               ("something in a link", manifest(link(0, b"a", b"b"), file(1, b"b", 3, one)), "NoFolder"),
+               ("something in no folder", manifest(file(1, b"a", 3, one)), "NoFolder"),
+               ("something two folders deeper", manifest(folder(0, b"a"), file(2, b"b", 3, one)), "NoFolder"),
+               ("65 folders, one in the other", manifest(*deep), "TooDeep"),
+               ("no bytes with a hash of some", manifest(file(0, b"a", 0, one)), "Emptiness"),
+               ("some bytes with the hash of none", manifest(file(0, b"a", 1, EMPTY)), "Emptiness"),
+               ("one hash with two sizes", manifest(file(0, b"a", 1, one), file(0, b"b", 2, one)), "TwoSizes"),
+               ("a file larger than any", manifest(file(0, b"a", MAX_BLOB_SIZE + 1, one)), "FileTooLarge"),
+               ("a file of 2^64 - 1 bytes", manifest(file(0, b"a", OPEN_END, one)), "FileTooLarge"),
+               ("more bytes in all than allowed", manifest(*(file(0, b"%02d" % at, MAX_BLOB_SIZE, one) for at in range(65))), "TotalTooLarge")]
+    refused += [(f"the name {name}", manifest(folder(0, name)), f"Name {{ at: 29, error: {error}")
+                for name, error in [(b"", "Empty"), (b".", "Traversal"), (b"..", "Traversal"), (b"a/b", "Byte"), (b"/", "Byte"), (b"a\0", "Byte")]]
+    refused += [(f"a link to {target} in {depth} folders", manifest(*deep[:depth], link(depth, b"l", target)), "Link")
+                for target, depth in [(b"", 0), (b"..", 0), (b"/etc/passwd", 0), (b"a\0", 0), (b"a/..", 3), (b"../..", 1),
+                                      (b"../a/..", 3), (b"x" * 4096, 0)]]
     return {
-        "about": "Paths and manifests. `same` are pairs of names that fold to one.",
+        "about": "Paths that are safe in the name of a share, and manifests of folders, whose names are hexadecimal. `same` are pairs of "
+                 "names that fold to one.",
         "safe_paths": SAFE,
         "unsafe_paths": [{"path": path, "error": error} for path, error in UNSAFE],
         "same": SAME,
@@ -292,8 +334,8 @@ def written(data):
 
 
 def message_vectors():
-    hello = struct.pack("<H", 2) + u64(5) + string("keyferry/0.1.0")
-    hello_fields = {"version": 2, "features": 5, "agent": "keyferry/0.1.0"}
+    hello = struct.pack("<H", 3) + u64(5) + string("keyferry/0.1.0")
+    hello_fields = {"version": 3, "features": 5, "agent": "keyferry/0.1.0"}
     root = digest("root")
     # A signed entry is a string of bytes in a message; its inside is section 5's business.
     signed = bytes(range(100))
@@ -324,7 +366,7 @@ def message_vectors():
         *(("ContentReply", {"Refused": reason}, u32(1) + u32(at))
           for at, reason in enumerate(["NotFound", "Busy", "Changed", "Policy", "Gone", "Unreadable"])),
     ]
-    bad_hello = struct.pack("<H", 2) + u64(0)
+    bad_hello = struct.pack("<H", 3) + u64(0)
     refused = [
         ("Request", "no bytes", b"", "Codec"),
         ("Request", "a variant that is none", u32(4), "Codec"),

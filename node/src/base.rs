@@ -1,5 +1,6 @@
 //! What everything stands on, and what imports nothing else of this crate.
 
+pub(crate) mod any_path;
 pub(crate) mod atomic_file;
 pub(crate) mod clock;
 pub(crate) mod counters;

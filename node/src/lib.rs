@@ -86,8 +86,8 @@ pub use self::connect::protocols::{Connection, Listener, MAX_CONNECTIONS_OF_SESS
 pub use self::node::{
     ContentReader, Error, Get, GetTo, MAX_BYTES, Node, NodeBuilder, NodeConfig, Offence, Progress, Share, Update,
     api::{
-        Audience, AudienceError, DEFAULT_WAIT, Entry, Fetched, Invited, LOOK_FOR, NodeAddress, NodeAddressError,
-        PathClass, PathInfo, PathStrategy, Shared, SourceInfo, Status, Wait, Waiting,
+        Audience, AudienceError, DEFAULT_WAIT, Entry, Excludes, ExcludesError, Fetched, Invited, LOOK_FOR, NodeAddress,
+        NodeAddressError, PathClass, PathInfo, PathStrategy, Shared, SourceInfo, Status, Wait, Waiting,
     },
 };
 

@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod doctor;
 mod error;
+mod events;
 mod failure;
 mod following;
 mod happening;
@@ -21,6 +22,7 @@ mod reader;
 mod remote;
 pub mod runner;
 mod running;
+mod sharing;
 mod waiting;
 
 pub use self::{

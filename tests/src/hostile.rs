@@ -200,7 +200,7 @@ pub fn header(format: ContentFormat, size: u64) -> Vec<u8> {
 /// The answer to a request for a name, signed by `secret`.
 pub fn resolved(secret: &NodeSecret, name: &str, hash: ContentHash, format: ContentFormat, size: u64) -> Vec<u8> {
     let name = name.parse().expect("a test gives names that are allowed");
-    let entry = CatalogueEntry { name, hash, format, size, files: 1 };
+    let entry = CatalogueEntry { name, hash, format, size, files: 1, attributes: None };
     ResolveReply::Found(SignedEntry::sign(&entry, secret)).to_frame()
 }
 

@@ -226,6 +226,13 @@ pub struct ShareArgs {
     /// what has changed is read again.
     #[arg(long, conflicts_with = "copy")]
     pub watch: bool,
+    /// Leave out of folders what matches, as in a line of a .gitignore: *.tmp, /build/, .cache. Repeat it for several. Files named
+    /// .keyferryignore in the folders hold such lines, too.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Refuse a folder of which something cannot be shared, instead of leaving that out.
+    #[arg(long)]
+    pub strict: bool,
     /// Share it with some only: a contact by name, a key, or contacts. Repeat it for several. To all others it does not exist. The word
     /// everyone opens it again [default: as it is shared already, or else everyone who has the address].
     #[arg(long, value_name = "WHOM")]

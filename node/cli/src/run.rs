@@ -20,7 +20,7 @@ use super::{
     screen::Screen,
 };
 use keyferry::{
-    NameError, NodeConfig, NodeSecret,
+    Excludes, NameError, NodeConfig, NodeSecret,
     config::{RelayConfig, RelayMode, SecretText},
     control::{
         Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Placement, Runner, Tenure,
@@ -128,7 +128,12 @@ impl Run<'_> {
         let audience = audience::audience(&self.home, &args)?;
         let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
         let name = args.name.map(|name| name.parse()).transpose()?;
-        let command = Command::Share { paths, name, copy: args.copy, watch: args.watch, audience };
+        let exclude = Excludes::new(args.exclude).map_err(|error| {
+            Failure::new(FailureKind::Usage, error.to_string())
+                .try_to("--exclude takes a line of a .gitignore, such as '*.tmp'")
+        })?;
+        let command =
+            Command::Share { paths, name, copy: args.copy, watch: args.watch, strict: args.strict, exclude, audience };
         let (node, config) = match self.executor(Need::Serve(&args.network, None)).await? {
             Executor::Own(node, config) => (node, config),
             Executor::Other(client) => {

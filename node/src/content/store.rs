@@ -4,7 +4,8 @@
 //! - `index`: which file has which blob; sled, made again from the roots when it is damaged.
 //! - `tree`, `hashing`, `proving`: hash trees, computing them on all cores, and checking files against them.
 //! - `known_files`, `superseded`: what is the same in the next version of a share, and the versions before.
-//! - `import`, `rebuild`, `verify`, `collect`: what is done with all that.
+//! - `found`, `selection`, `left_out`, `moment`: what is in a folder, what is not wanted and what cannot be shared of it, and files that never rest.
+//! - `import`, `rebuild`, `verify`, `collect`, `former`: what is done with all that.
 //! - `blob`, `outboard`: reading a complete blob, and writing one that is being fetched.
 //!
 //! Every method blocks; asynchronous callers use a blocking thread. The process may be killed at any moment: a file has
@@ -12,21 +13,27 @@
 //!
 //! What it is not: the network, or where fetched files go; that is `transfer`.
 
+mod attributes;
 mod audience;
 mod blob;
 mod collect;
 mod disk;
 mod doubts;
 mod error;
+mod former;
+mod found;
 mod hashing;
 mod import;
 mod index;
 mod known_files;
+mod left_out;
+mod moment;
 mod needed;
 mod outboard;
 mod proving;
 mod rebuild;
 mod roots;
+mod selection;
 mod source;
 mod superseded;
 mod tree;
@@ -70,9 +77,11 @@ pub use self::{
     blob::{Blob, BlobPieces},
     collect::{Collected, UNFINISHED_GRACE},
     error::{BlobError, StoreError},
-    import::{ImportMode, ImportProgress, Imported, MAX_SKIPPED_LISTED, Renewed, SkipReason},
+    import::{ImportMode, ImportOptions, ImportProgress, Imported, Renewed},
+    left_out::{LeftOut, LeftOutReason, MAX_LEFT_OUT_LISTED},
     outboard::OutboardFile,
     roots::{Migrated, Root, RootOrigin, RootState},
+    selection::{Excludes, ExcludesError, IGNORE_FILE, MAX_EXCLUDES},
     verify::{Damage, VerifyProgress, VerifyReport},
 };
 
@@ -113,7 +122,7 @@ pub struct OpenReport {
     pub lost: Vec<PathBuf>,
     /// How many those are in all.
     pub lost_count: u64,
-    /// What became of a list of roots of before there were states.
+    /// What became of a data folder of an earlier version.
     pub migrated: Option<Migrated>,
 }
 
@@ -173,6 +182,7 @@ impl Store {
             changing: Mutex::new(()),
             remade: AtomicBool::new(false),
         }));
+        store.relist_former(&mut report);
         store.reindex_missing(&mut report)?;
         Ok((store, report))
     }
@@ -210,7 +220,7 @@ impl Store {
     /// The shares that follow what is in their places.
     pub fn followed(&self) -> Vec<(ShareName, PathBuf)> {
         let followed = |root: &Root| match (&root.state, &root.origin) {
-            (RootState::Shared { name, .. }, RootOrigin::InPlace { path, followed: true }) => {
+            (RootState::Shared { name, .. }, RootOrigin::InPlace { path, followed: true, .. }) => {
                 Some((name.clone(), path.clone()))
             }
             _ => None,
@@ -270,7 +280,7 @@ impl Store {
     pub fn blob(&self, hash: &ContentHash) -> Result<Option<Blob>, StoreError> {
         let mut failure = None;
         for location in self.locations(hash)? {
-            match self.open_source(hash, Path::new(&location.path), Some(&location)) {
+            match self.open_source(hash, &location.path, Some(&location)) {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(error) => failure = failure.or(Some(error)),
             }
@@ -324,7 +334,7 @@ impl Store {
     fn trust(&self, hash: &ContentHash, path: &Path, stamp: Stamp, known: Option<&Location>) -> Result<(), StoreError> {
         let before = known.filter(|known| known.stamp == stamp).map_or(StampTrust::Never, |known| known.trust);
         let trust = before.after_hashing(&stamp, &self.0.machine);
-        self.add_places(&[(*hash, Location { path: utf8(path.to_owned())?, stamp, trust })])
+        self.add_places(&[(*hash, Location { path: path.to_owned(), stamp, trust })])
     }
 
     /// Reads the manifest of a collection; none if it is not here.
@@ -425,7 +435,7 @@ impl Store {
             for (hash, size, path) in placed.by_ref().take(MAX_ADDED_TOGETHER) {
                 let location = self.locate(path)?;
                 if location.stamp.size != size {
-                    return Err(StoreError::Changed { path: location.path.into() });
+                    return Err(StoreError::Changed { path: location.path });
                 }
                 places.push((hash, location));
             }
@@ -473,7 +483,7 @@ impl Store {
         if !metadata.is_file() {
             return Err(StoreError::Changed { path });
         }
-        Ok(Location { path: utf8(path)?, stamp: Stamp::of(&metadata), trust: StampTrust::Never })
+        Ok(Location { path, stamp: Stamp::of(&metadata), trust: StampTrust::Never })
     }
 
     /// Notes where blobs are, and forgets what was thought of their files before.
@@ -539,7 +549,7 @@ impl Store {
                 problem: "the list of the folder's files is missing".to_owned(),
             };
             let manifest = self.manifest(&root.hash)?.ok_or_else(missing)?;
-            blobs.extend(manifest.entries().iter().map(|entry| entry.hash));
+            blobs.extend(manifest.files().map(|(_, file)| file.hash));
         }
         Ok(blobs)
     }
@@ -572,11 +582,6 @@ impl Store {
     fn lock_changing(&self) -> std::sync::MutexGuard<'_, ()> {
         self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A path as the index and the list of roots keep it.
-fn utf8(path: PathBuf) -> Result<String, StoreError> {
-    path.into_os_string().into_string().map_err(|path| StoreError::NotUtf8 { path: path.into() })
 }
 
 #[cfg(test)]

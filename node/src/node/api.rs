@@ -30,9 +30,9 @@ pub use self::{
     wait::{DEFAULT_WAIT, LOOK_FOR, Wait, WaitOver},
 };
 pub use crate::base::clock::ClockSkew;
-use crate::base::durations::seconds;
+use crate::base::{any_path, durations::seconds};
 pub use crate::connect::trace::StageName;
-pub use crate::content::store::{Audience, AudienceError, Invited, RootState};
+pub use crate::content::store::{Audience, AudienceError, Excludes, ExcludesError, Invited, RootState};
 pub use crate::net::path::info::{CandidateInfo, PathClass, PathEnd, PathInfo, PathStrategy};
 
 /// One request of a front end.
@@ -42,6 +42,7 @@ pub enum Command {
     /// Import files or folders and put them into the catalogue. Paths are absolute.
     Share {
         /// What to share.
+        #[serde(with = "any_path::list")]
         paths: Vec<PathBuf>,
         /// The name in the catalogue; by default the file name of the path. Only with a single path.
         name: Option<ShareName>,
@@ -50,6 +51,12 @@ pub enum Command {
         /// Whether the share follows its file or folder: a change makes a new version of the name.
         #[serde(default)]
         watch: bool,
+        /// What of folders is not wanted.
+        #[serde(default)]
+        exclude: Excludes,
+        /// Whether to refuse a folder of which something cannot be shared.
+        #[serde(default)]
+        strict: bool,
         /// To whom it is offered; none: to those to whom what had the name before was offered, or else everyone.
         #[serde(default)]
         audience: Option<Audience>,
@@ -69,6 +76,7 @@ pub enum Command {
         /// The address; it names a file or a folder, not only a node.
         address: Address,
         /// The folder to put it in (absolute).
+        #[serde(with = "any_path")]
         out_dir: PathBuf,
         /// The name for it there; by default the one that it comes with.
         #[serde(default)]

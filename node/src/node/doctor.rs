@@ -27,7 +27,7 @@ use super::{
         Diagnosis, Event, FamilyInfo, FilteringInfo, Finding, InterfaceInfo, PortMappingInfo, Reach, SeenAddr,
         StunInfo, TurnInfo,
     },
-    commands::{Events, tell},
+    events::{Events, tell},
 };
 use crate::{
     net::{

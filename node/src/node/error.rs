@@ -54,6 +54,16 @@ pub enum Error {
     /// The caller: this node is no peer of itself.
     #[error("that is the key of this node itself")]
     OwnKey,
+    /// The caller: a name that stands for something else already, here or among what is to be shared.
+    #[error("{} and {} would both be shared as {name}", first.display(), second.display())]
+    NameTaken {
+        /// The name.
+        name: ShareName,
+        /// What has it.
+        first: PathBuf,
+        /// What would have it, too.
+        second: PathBuf,
+    },
     /// The caller: the path ends in nothing that could be a name.
     #[error("{} has no name that can be shared", path.display())]
     NoShareName {

@@ -83,6 +83,8 @@ impl From<Error> for Failure {
                 Self::usage(message).try_to(format!("`keyferry ls {address}` lists what it shares"))
             }
             Error::OwnKey => Self::usage(message).try_to("the key of another node"),
+            Error::NameTaken { .. } => Self::usage(message)
+                .try_to("share one of them with --name, or end the other share with `keyferry unshare`"),
             Error::NoShareName { .. } => Self::usage(message).try_to("give one with --name"),
             Error::OneNameForMany => Self::usage(message).try_to("share the paths one by one"),
             Error::NotSharedHere { .. } | Error::NotOfferedHere { .. } => {
@@ -198,11 +200,8 @@ impl From<StoreError> for Failure {
             StoreError::NotFound { .. }
             | StoreError::NotShareable { .. }
             | StoreError::OwnDataFolder { .. }
-            | StoreError::NotUtf8 { .. }
-            | StoreError::Name { .. } => Self::usage(message),
-            StoreError::Folder { .. } => {
-                Self::usage(message).try_to("rename it or move it elsewhere, and share the folder again")
-            }
+            | StoreError::LeavesOut { .. } => Self::usage(message),
+            StoreError::Folder { .. } => Self::usage(message).try_to("share parts of the folder, each on its own"),
             _ => Self::local(message),
         }
     }

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Node,
     api::{Entry, Event, Fetched, NodeAddress, PathInfo, Shared, Wait},
-    commands::{Events, NewShare},
+    events::Events,
     progress::{self, Update},
     remote::{ask, reply},
     runner::EVENT_QUEUE,
+    sharing::NewShare,
 };
 use crate::{
     connect::{
@@ -37,7 +38,7 @@ use crate::{
 impl Node {
     /// Shares a file or a folder, where it lies and under the name of its file, with whoever has the address, whenever the node runs.
     pub fn share(&self, path: impl Into<PathBuf>) -> Share<'_> {
-        let share = NewShare { name: None, audience: None, mode: ImportMode::InPlace };
+        let share = NewShare { name: None, audience: None, options: ImportMode::InPlace.into() };
         Share { node: self, path: path.into(), share }
     }
 
@@ -138,7 +139,7 @@ impl<'a> Share<'a> {
 
     /// Copies it into the data folder, so that the original may change or go.
     pub fn copy(mut self) -> Self {
-        self.share.mode = ImportMode::Copy;
+        self.share.options.mode = ImportMode::Copy;
         self
     }
 

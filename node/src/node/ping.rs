@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Node,
     api::{Event, NodeAddress, PathInfo, PingReply, Pinged},
-    commands::{Events, steps_to, tell},
+    events::{Events, steps_to, tell},
 };
 use crate::{connect::trace::Trace, net::session::Session, node::network::Online};
 

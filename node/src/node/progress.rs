@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{
     Error,
     api::{Event, PathInfo, Waiting},
-    commands::Events,
+    events::Events,
     runner::EVENT_QUEUE,
 };
 

@@ -12,6 +12,7 @@ use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     address::{Address, AddressTarget, ShareName},
     catalogue::{CatalogueEntry, SignedEntry},
+    collection::FileAttributes,
     hash::{ContentFormat, ContentHash},
     identity::NodeKey,
     message::{CatalogueReply, MAX_CATALOGUE_ENTRIES, Message, Request, ResolveReply},
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Node, Offence,
     api::{Entry, Event, Fetched, MissingInfo, NodeAddress, PathInfo, SourceInfo, Wait, WaitOver},
-    commands::{Events, paths_to, steps_to, tell},
+    events::{Events, paths_to, steps_to, tell},
     waiting::{FetchWait, WaitedFor},
 };
 use crate::{
@@ -37,11 +38,11 @@ use crate::{
         trace::Trace,
     },
     content::{
-        store::Asker,
+        store::{Asker, Root},
         transfer::{
             FetchError, Incomplete, MissingFile,
             fetch::{FetchProgress, FoundSources, Given, Job, fetch},
-            staging::{Destination, FetchTarget},
+            staging::{Destination, FetchTarget, tree::NotAsSent},
         },
     },
     net::session::{ReadError, Session, SessionError, SessionStream, read_message},
@@ -67,6 +68,8 @@ pub(super) struct Resolved {
     pub(super) hash: ContentHash,
     pub(super) format: Option<ContentFormat>,
     pub(super) root_size: Option<u64>,
+    /// What is carried of a file besides its bytes.
+    pub(super) attributes: Option<FileAttributes>,
     /// The file or folder name for it.
     pub(super) name: String,
     /// The session that told, if one was needed.
@@ -98,6 +101,7 @@ impl Node {
             root: resolved.hash,
             format: resolved.format,
             root_size: resolved.root_size,
+            attributes: resolved.attributes,
             target: FetchTarget { out_dir: folder, name: name.unwrap_or(resolved.name), overwrite, sync },
             seed,
         };
@@ -120,6 +124,7 @@ impl Node {
         let outcome = outcome.map_err(|error| nobody_came(error, over))?;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.tell_of_changed_roots();
+        tell_not_as_sent(&outcome.not_as_sent, events).await;
         let seeded = self.store.offered(&resolved.hash, &Asker::ByHash).is_some();
         if seed && !seeded {
             let message =
@@ -221,7 +226,14 @@ impl Node {
             AddressTarget::Content(hash) => {
                 let name = hash.to_string();
                 tell(events, Event::Stage { message: format!("looking for providers of {}…", &name[..10]) }).await;
-                return Ok(Resolved { hash: *hash, format: None, root_size: None, name, session: None });
+                return Ok(Resolved {
+                    hash: *hash,
+                    format: None,
+                    root_size: None,
+                    attributes: None,
+                    name,
+                    session: None,
+                });
             }
             AddressTarget::Name(name) => name,
             AddressTarget::Catalogue => return Err(Error::NamesNothing { address: address.clone() }),
@@ -256,6 +268,7 @@ impl Node {
             hash: entry.hash,
             format: Some(entry.format),
             root_size: (entry.format == ContentFormat::Blob).then_some(entry.size),
+            attributes: entry.attributes,
             name: name.to_string(),
             session: Some(session),
         })
@@ -267,6 +280,7 @@ impl Node {
             hash: root.hash,
             format: Some(root.format),
             root_size: None,
+            attributes: None,
             name: name.to_string(),
             session: None,
         })
@@ -292,8 +306,8 @@ impl Node {
         let mut count = 0;
         for root in self.store.roots() {
             if let Some(name) = root.name().cloned() {
-                let (hash, format, size, files) = (root.hash, root.format, root.size, root.files);
-                tell(events, entry_event(CatalogueEntry { name, hash, format, size, files })).await;
+                let Root { hash, format, size, files, attributes, .. } = root;
+                tell(events, entry_event(CatalogueEntry { name, hash, format, size, files, attributes })).await;
                 count += 1;
             }
         }
@@ -389,8 +403,31 @@ fn broken(session: &Session, offence: impl Into<Offence>) -> Error {
 }
 
 fn entry_event(entry: CatalogueEntry) -> Event {
-    let CatalogueEntry { name, hash, format, size, files } = entry;
+    let CatalogueEntry { name, hash, format, size, files, .. } = entry;
     Event::Entry(Entry { name, hash, format, size, files })
+}
+
+/// Tells what of the content is not here as its sender has it.
+async fn tell_not_as_sent(found: &NotAsSent, events: &Events) {
+    let NotAsSent { renamed, renamed_count, links, is_open } = found;
+    let mut messages: Vec<String> = renamed
+        .iter()
+        .map(|(name, here)| format!("{name} is called {here} here: the file system takes no such name"))
+        .collect();
+    match renamed_count - renamed.len() as u64 {
+        0 => {}
+        more => messages.push(format!("{more} more have other names here")),
+    }
+    if *links > 0 {
+        messages.push(format!("{links} symbolic links are left out: the file system there has none"));
+    }
+    if *is_open {
+        messages
+            .push("some files are private where they come from, and the file system there keeps no rights".to_owned());
+    }
+    for message in messages {
+        tell(events, Event::Notice { message }).await;
+    }
 }
 
 fn source(given: &Given) -> SourceInfo {

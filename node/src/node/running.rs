@@ -165,14 +165,30 @@ impl FollowedNode for Node {
     }
 }
 
-fn migrated_text(Migrated { shared, kept }: Migrated) -> String {
-    let count = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+fn migrated_text(Migrated { shared, kept, relisted }: Migrated) -> String {
+    let relisted = match relisted {
+        0 => None,
+        some => Some(format!(
+            "the lists of files of {} were of an earlier keyferry: they are made anew, and have other hashes now (names are as before); \
+             share a folder again to have its links, empty folders and times in the list as well",
+            count(some, "folder", "folders")
+        )),
+    };
+    let states = (shared + kept > 0).then(|| states_text(shared, kept));
+    [states, relisted].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn states_text(shared: u64, kept: u64) -> String {
     format!(
         "this keyferry offers only what is shared or seeded: of what is stored here, {} shared with everyone, and `ls` shows that to \
          contacts alone (`share --listed` to all); {} kept and no longer given to others (`keyferry store ls` says which)",
         count(shared, "item is", "items are"),
         count(kept, "item is", "items are"),
     )
+}
+
+fn count(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn elsewhere_text(port: u16) -> String {

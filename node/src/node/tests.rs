@@ -88,8 +88,15 @@ impl Peer {
     }
 
     async fn share(&self, path: &Path) -> Shared {
-        let command =
-            Command::Share { paths: vec![path.to_owned()], name: None, copy: false, watch: false, audience: None };
+        let command = Command::Share {
+            paths: vec![path.to_owned()],
+            name: None,
+            copy: false,
+            strict: false,
+            exclude: Default::default(),
+            watch: false,
+            audience: None,
+        };
         match self.run(command).await.unwrap().pop() {
             Some(Event::Shared(shared)) => shared,
             other => panic!("{other:?}"),
@@ -378,7 +385,15 @@ async fn a_node_that_hides_its_address_tells_it_nowhere_and_takes_no_session_at_
     fs::write(&file, b"something").unwrap();
 
     let shared = hidden
-        .run(Command::Share { paths: vec![file], name: None, copy: false, watch: false, audience: None })
+        .run(Command::Share {
+            paths: vec![file],
+            name: None,
+            copy: false,
+            strict: false,
+            exclude: Default::default(),
+            watch: false,
+            audience: None,
+        })
         .await
         .unwrap();
     let status = hidden.run(Command::Status).await.unwrap();

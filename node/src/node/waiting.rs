@@ -8,7 +8,7 @@ use tokio::{sync::watch, time};
 
 use super::{
     api::{DEFAULT_WAIT, Event, LOOK_FOR, Wait, WaitOver, Waiting},
-    commands::Events,
+    events::Events,
 };
 use crate::{
     base::clock,

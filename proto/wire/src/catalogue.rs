@@ -1,8 +1,9 @@
 //! The catalogue of a node: names, and the content that each stands for, signed by the node.
 //!
 //! ```text
-//! CatalogueEntry  name string | hash 32 | format u32 (0 blob, 1 collection) | size u64 | files u64
-//! SignedEntry     CatalogueEntry | signature 64 by the node key over "keyferry catalogue entry v1\0" CatalogueEntry
+//! CatalogueEntry  name string | hash 32 | format u32 (0 blob, 1 collection) | size u64 | files u64 | Option attributes
+//! attributes      modified i64 (nanoseconds since 1970) | executable bool | private bool
+//! SignedEntry     CatalogueEntry | signature 64 by the node key over "keyferry catalogue entry v2\0" CatalogueEntry
 //! ```
 //! What it is not: the list of what a node has stored; a catalogue is what it chooses to show.
 
@@ -11,14 +12,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{
     address::ShareName,
     codec::{self, CodecError},
+    collection::FileAttributes,
     hash::{ContentFormat, ContentHash},
     identity::{NodeKey, NodeSecret},
 };
 
 /// The greatest length of a signed entry, in bytes.
-pub const MAX_SIGNED_ENTRY_LEN: usize = 8 + ShareName::MAX_LEN + 32 + 4 + 8 + 8 + SIGNATURE_LEN;
+pub const MAX_SIGNED_ENTRY_LEN: usize = 8 + ShareName::MAX_LEN + 32 + 4 + 8 + 8 + (1 + 8 + 1 + 1) + SIGNATURE_LEN;
 
-const DOMAIN: &[u8] = b"keyferry catalogue entry v1\0";
+const DOMAIN: &[u8] = b"keyferry catalogue entry v2\0";
 const SIGNATURE_LEN: usize = 64;
 
 /// One name of a catalogue, and what it stands for. Size and count are what the node says; the content proves itself.
@@ -34,6 +36,8 @@ pub struct CatalogueEntry {
     pub size: u64,
     /// How many files there are; 1 for a blob.
     pub files: u64,
+    /// What else is carried of a file that is shared on its own; those of a folder are in its manifest.
+    pub attributes: Option<FileAttributes>,
 }
 
 /// An entry with a signature that has not been checked: all that one can do with it is [`Self::verify`] it or pass it on.
@@ -104,6 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::collection::FileTime;
 
     fn entry() -> CatalogueEntry {
         CatalogueEntry {
@@ -112,6 +117,7 @@ mod tests {
             format: ContentFormat::Collection,
             size: 12_345,
             files: 3,
+            attributes: None,
         }
     }
 
@@ -128,7 +134,8 @@ mod tests {
 
     #[test]
     fn the_longest_entry_fits_its_limit_exactly() {
-        let longest = CatalogueEntry { name: "a".repeat(ShareName::MAX_LEN).parse().unwrap(), ..entry() };
+        let attributes = Some(FileAttributes { modified: FileTime(-1), executable: true, private: false });
+        let longest = CatalogueEntry { name: "a".repeat(ShareName::MAX_LEN).parse().unwrap(), attributes, ..entry() };
         let secret = NodeSecret::from_bytes(&[1; 32]);
         assert_eq!(SignedEntry::sign(&longest, &secret).as_bytes().len(), MAX_SIGNED_ENTRY_LEN);
     }

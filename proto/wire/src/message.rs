@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The version of what is said on streams.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The bit of [`Hello::features`] of a node that understands [`Request::Protocol`].
 pub const FEATURE_PROTOCOLS: u64 = 1;

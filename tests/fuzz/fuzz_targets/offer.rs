@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 
 const NOW: UnixTime = UnixTime(1_790_000_000);
 const OFFER_DOMAIN: &[u8] = b"keyferry offer v2\0";
-const ENTRY_DOMAIN: &[u8] = b"keyferry catalogue entry v1\0";
+const ENTRY_DOMAIN: &[u8] = b"keyferry catalogue entry v2\0";
 
 fuzz_target!(|input: &[u8]| {
     let secret = NodeSecret::from_bytes(&[7; 32]);

@@ -7,6 +7,7 @@ mod changing;
 mod clocks;
 mod command_line;
 mod embedding;
+mod folders;
 mod identities;
 mod paths;
 mod resume;

@@ -45,7 +45,7 @@ fn the_rest_of_a_folder_whose_one_file_changed_is_still_there_to_resume() -> Res
     content::random_tree(&lab.folder("tree")?, 34, 100)?;
     let (sharer, shared) = lab.share("sharer", &lab.path("tree"))?;
     let victim = lab.path("tree/d3/e3/file 3");
-    let original = fs::read(&victim)?;
+    let (original, time) = (fs::read(&victim)?, fs::metadata(&victim)?.modified()?);
     fs::write(&victim, b"something else")?;
 
     let failed = lab.get("getter", &shared.address_with_hints, &lab.folder("out")?)?;
@@ -53,6 +53,7 @@ fn the_rest_of_a_folder_whose_one_file_changed_is_still_there_to_resume() -> Res
 
     // The owner puts it back and shares again: only what is missing is sent. The rest of the folder is in its place already.
     fs::write(&victim, original)?;
+    fs::File::open(&victim)?.set_modified(time)?;
     sharer.stop(SOON)?;
     let (_sharer, again) = lab.share("sharer", &lab.path("tree"))?;
     ensure!(again.hash == shared.hash, "another hash for the same content");

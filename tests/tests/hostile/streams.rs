@@ -224,6 +224,7 @@ fn heavy_an_endless_catalogue_is_not_listened_to() -> Result<()> {
                     hash,
                     format: ContentFormat::Blob,
                     size: 1,
+                    attributes: None,
                     files: 1,
                 };
                 let entry = keyferry_proto::catalogue::SignedEntry::sign(&entry, &secret);

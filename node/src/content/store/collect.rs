@@ -11,7 +11,7 @@ use std::{
 
 use keyferry_proto::hash::ContentHash;
 
-use super::{Store, StoreError, disk::Folders, import::walk_error, needed::Needed};
+use super::{Store, StoreError, disk::Folders, found::walk_error, needed::Needed};
 use crate::base::clock;
 
 /// How long to keep what belongs to an unfinished fetch, so that the fetch can go on.

@@ -10,7 +10,7 @@
 //! ```
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -131,19 +131,6 @@ pub(super) fn create_parent(path: &Path) -> Result<(), StoreError> {
         Some(folder) => fs::create_dir_all(folder).map_err(StoreError::io("create", folder)),
         None => Ok(()),
     }
-}
-
-/// Whether somebody may execute the file.
-#[cfg(unix)]
-pub(super) fn is_executable(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    metadata.permissions().mode() & 0o111 != 0
-}
-
-/// Whether somebody may execute the file; nothing says so here.
-#[cfg(not(unix))]
-pub(super) fn is_executable(_metadata: &Metadata) -> bool {
-    false
 }
 
 /// Fills `buffer` from `offset` on; an end of file before that is `UnexpectedEof`.

@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keyferry_proto::{collection::ManifestError, hash::ContentHash, path::PathError};
+use keyferry_proto::{collection::ManifestError, hash::ContentHash};
+
+use super::left_out::LeftOut;
 
 /// Why the store cannot do what it was asked. All of it is about this machine and its files.
 #[derive(Debug, thiserror::Error)]
@@ -46,20 +48,6 @@ pub enum StoreError {
         /// The path.
         path: PathBuf,
     },
-    /// A path that is no text.
-    #[error("the path {} is not valid UTF-8; rename it", path.display())]
-    NotUtf8 {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A file name that other systems could not hold or that could do harm there.
-    #[error("the name of {} cannot be shared: {source}; rename it", path.display())]
-    Name {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with its name.
-        source: PathError,
-    },
     /// The files of a folder do not make a collection.
     #[error("the folder {} cannot be shared: {source}", path.display())]
     Folder {
@@ -67,6 +55,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Why not.
         source: ManifestError,
+    },
+    /// Something of a folder cannot be shared, and all of it was wanted.
+    #[error("of {} {} cannot be shared; share it without --strict to leave that out", path.display(), left_out.count)]
+    LeavesOut {
+        /// The folder.
+        path: PathBuf,
+        /// What, and why.
+        left_out: Box<LeftOut>,
     },
     /// A folder that is followed has nothing in it any more, as if its disk were not there.
     #[error("{} is empty now; share it again if that is meant", path.display())]

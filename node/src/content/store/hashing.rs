@@ -20,11 +20,12 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::hash::ContentHash;
+use keyferry_proto::{collection::FileAttributes, hash::ContentHash};
 use tempfile::NamedTempFile;
 
 use super::{
     StoreError,
+    attributes::file_attributes,
     disk::{self, Folders},
     source::{self, SourceFolder},
     tree::{self, GROUP_LEN, PARENT_LEN, SEGMENT_GROUPS, SEGMENT_LEN, Subtree, Value},
@@ -64,12 +65,25 @@ pub(super) struct Sources<'a> {
 #[derive(Debug)]
 pub(super) struct Hashed {
     pub(super) hash: ContentHash,
+    /// How much was hashed, in bytes.
+    pub(super) size: u64,
     pub(super) stamp: Stamp,
     /// How far the stamp vouches for it.
     pub(super) trust: StampTrust,
-    pub(super) executable: bool,
-    /// Whether the index has it so already.
-    pub(super) is_indexed: bool,
+    pub(super) attributes: FileAttributes,
+    /// Where it can be had again.
+    pub(super) place: HashedPlace,
+}
+
+/// Where the bytes of a file are that was hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HashedPlace {
+    /// In the file.
+    File,
+    /// In the file, as the index knows already.
+    Indexed,
+    /// In the data folder alone: the file has changed meanwhile.
+    Copy,
 }
 
 /// What the caller is told and may decide while files are hashed. All calls come from the caller's own thread.
@@ -161,12 +175,13 @@ struct OpenSource {
     file: File,
     stamp: Stamp,
     trust: StampTrust,
-    executable: bool,
+    attributes: FileAttributes,
 }
 
 impl OpenSource {
     fn hashed(&self, hash: ContentHash) -> Hashed {
-        Hashed { hash, stamp: self.stamp, trust: self.trust, executable: self.executable, is_indexed: false }
+        let Self { stamp, trust, attributes, .. } = *self;
+        Hashed { hash, size: stamp.size, stamp, trust, attributes, place: HashedPlace::File }
     }
 }
 
@@ -252,7 +267,7 @@ impl HashRun<'_> {
             return Err(unsteady());
         }
         let trust = StampTrust::in_new(&stamp, self.machine);
-        Ok(OpenSource { file, stamp, trust, executable: disk::is_executable(&metadata) })
+        Ok(OpenSource { file, stamp, trust, attributes: file_attributes(&metadata) })
     }
 
     /// The last look at a source: while it was read it must not have changed.

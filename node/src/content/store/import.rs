@@ -1,13 +1,12 @@
 //! Taking files and folders of the user into the store: where they are, or as copies.
 //!
-//! Of a folder, regular files are taken, with the executable bit and nothing else of their mode. Symbolic links and
-//! special files are skipped and reported; empty folders are not kept, as a collection is a list of files.
+//! A file of a folder that changes while it is read is read once more; if it changes then, too, a copy is made of what is in it at one moment.
+//! One that cannot be read, or holds still at no time, is left out and reported.
 //!
-//! What it is not: hashing; see [`super::hashing`].
+//! What it is not: looking for files (see [`super::found`]), or hashing them (see [`super::hashing`]).
 
 use std::{
     borrow::Cow,
-    fs::{self, Metadata},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -15,24 +14,21 @@ use std::{
 
 use keyferry_proto::{
     address::ShareName,
-    collection::{MAX_ENTRIES, Manifest, ManifestEntry, ManifestError},
+    collection::FileAttributes,
     hash::{ContentFormat, ContentHash},
-    path::SafePath,
 };
 
 use super::{
     Audience, Inner, Root, RootOrigin, RootState, Store, StoreError,
-    hashing::{self, FileToHash, Hashed, Observer, Sources},
+    found::FoundTree,
+    hashing::{self, FileToHash, Hashed, HashedPlace, Observer, Sources},
     index::Location,
     known_files::KnownFiles,
+    left_out::{LeftOut, LeftOutReason},
     roots::{audience_of, is_followed, narrow},
-    source::SourceFolder,
-    utf8,
+    selection::Excludes,
 };
-use crate::base::{clock, stamp::FileId};
-
-/// How many skipped files an import lists; the rest is only counted.
-pub const MAX_SKIPPED_LISTED: usize = 100;
+use crate::base::clock;
 
 /// Where the content of an import is afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +54,21 @@ pub struct ImportProgress {
     pub total_files: u64,
 }
 
-/// Why something in a folder is not part of its collection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum SkipReason {
-    /// A symbolic link, which might lead anywhere.
-    #[error("a symbolic link")]
-    SymbolicLink,
-    /// A device, socket or pipe.
-    #[error("a special file")]
-    SpecialFile,
+/// How an import goes about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// Where the content is afterwards.
+    pub mode: ImportMode,
+    /// What of a folder is not wanted.
+    pub excludes: Excludes,
+    /// Whether to refuse a folder of which something would be left out.
+    pub is_strict: bool,
+}
+
+impl From<ImportMode> for ImportOptions {
+    fn from(mode: ImportMode) -> Self {
+        Self { mode, excludes: Excludes::default(), is_strict: false }
+    }
 }
 
 /// The result of an import.
@@ -74,10 +76,8 @@ pub enum SkipReason {
 pub struct Imported {
     /// What can be fetched now.
     pub root: Root,
-    /// What was left out of it, at most [`MAX_SKIPPED_LISTED`] of them.
-    pub skipped: Vec<(PathBuf, SkipReason)>,
-    /// How much was left out in all.
-    pub skipped_count: u64,
+    /// What was left out of it.
+    pub left_out: LeftOut,
 }
 
 /// What came of looking again at what a share follows.
@@ -97,8 +97,9 @@ struct ReadContent {
     format: ContentFormat,
     size: u64,
     files: u64,
-    skipped: Vec<(PathBuf, SkipReason)>,
-    skipped_count: u64,
+    /// Those of a single file.
+    attributes: Option<FileAttributes>,
+    left_out: LeftOut,
 }
 
 impl Store {
@@ -110,36 +111,40 @@ impl Store {
     /// within milliseconds; nothing of it is shared then.
     ///
     /// # Errors
-    /// [`StoreError::Unsteady`] or [`StoreError::Vanished`] if a file changes meanwhile, [`StoreError::Name`] and
-    /// [`StoreError::Folder`] for names that a stranger's machine could not take; each names the file.
+    /// [`StoreError::Folder`] if there is more in it than a collection takes, [`StoreError::LeavesOut`] if something of it cannot be shared
+    /// and all is wanted.
     pub fn import(
         &self,
         path: &Path,
         name: &ShareName,
         audience: Option<&Audience>,
-        mode: ImportMode,
+        options: impl Into<ImportOptions>,
         progress: &dyn Fn(ImportProgress),
         cancelled: &AtomicBool,
     ) -> Result<Imported, StoreError> {
+        let options = options.into();
+        let mode = options.mode;
         let path = self.shareable(path)?;
         if let Some(audience) = audience {
             self.change_roots(|roots| narrow(roots, name, audience))?;
         }
         let _changing = self.lock_changing();
         let former = self.root_named(name);
-        let read = self.read_content(&path, former.as_ref(), mode, progress, cancelled)?;
+        let read = self.read_content(&path, former.as_ref(), &options, progress, cancelled)?;
         let root = self.add_root(|roots| {
             let audience = audience.or_else(|| audience_of(roots, name)).cloned().unwrap_or_default();
             let follows = mode == ImportMode::Followed || is_followed(roots, name, &path);
             let origin = match mode {
-                ImportMode::InPlace | ImportMode::Followed => RootOrigin::InPlace { path, followed: follows },
+                ImportMode::InPlace | ImportMode::Followed => {
+                    RootOrigin::InPlace { path, followed: follows, excludes: options.excludes }
+                }
                 ImportMode::Copy => RootOrigin::Copied,
             };
             Some(read.root(name, audience, origin))
         })?;
         let root = root.ok_or(StoreError::Cancelled)?;
         tracing::info!(format = ?root.format, size = root.size, files = root.files, "took content into the store");
-        Ok(Imported { root, skipped: read.skipped, skipped_count: read.skipped_count })
+        Ok(Imported { root, left_out: read.left_out })
     }
 
     /// Looks again at what a share follows, and shares it as it is now. Only what has changed is read.
@@ -152,7 +157,13 @@ impl Store {
         let Some(former) = self.root_named(name).filter(|former| is_wanted(std::slice::from_ref(former))) else {
             return Ok(Renewed::Unfollowed);
         };
-        let read = self.read_content(path, Some(&former), ImportMode::Followed, &|_| {}, cancelled)?;
+        let excludes = former.origin.excludes();
+        let options = ImportOptions { excludes: excludes.clone(), ..ImportMode::Followed.into() };
+        let read = self.read_content(path, Some(&former), &options, &|_| {}, cancelled)?;
+        // Who mirrors the share would take what is left out for removed.
+        if let Some((path, _)) = read.left_out.listed.iter().find(|(_, why)| *why == LeftOutReason::Unsteady) {
+            return Err(StoreError::Unsteady { path: path.clone() });
+        }
         if read.hash == former.hash {
             return Ok(Renewed::Same);
         }
@@ -162,7 +173,7 @@ impl Store {
         let root = self.add_root(|roots| {
             // It may have been withdrawn meanwhile, or have another audience.
             let audience = audience_of(roots, name).filter(|_| is_wanted(roots))?.clone();
-            Some(read.root(name, audience, RootOrigin::InPlace { path: path.to_owned(), followed: true }))
+            Some(read.root(name, audience, RootOrigin::InPlace { path: path.to_owned(), followed: true, excludes }))
         })?;
         tracing::info!(?name, files = read.files, "a share has a new version");
         Ok(root.map_or(Renewed::Unfollowed, Renewed::Newer))
@@ -173,26 +184,35 @@ impl Store {
         &self,
         path: &Path,
         former: Option<&Root>,
-        mode: ImportMode,
+        options: &ImportOptions,
         progress: &dyn Fn(ImportProgress),
         cancelled: &AtomicBool,
     ) -> Result<ReadContent, StoreError> {
-        let found = FoundFiles::at(path, cancelled)?;
-        let known = self.known_files(path, former.filter(|_| mode != ImportMode::Copy), found.names.as_deref());
-        let files = self.hash(&found, &known, mode, progress, cancelled)?;
-        let (hash, format) = match &found.names {
-            None => (files[0].hash, ContentFormat::Blob),
-            Some(names) => (self.keep_manifest(path, names, &files)?, ContentFormat::Collection),
+        let mode = options.mode;
+        let mut found = FoundTree::at(path, &options.excludes, cancelled)?;
+        check_strict(path, options, &found)?;
+        let known = self.known_files(path, former.filter(|_| mode != ImportMode::Copy), &found.sources);
+        let files = self.hash(&mut found, &known, mode, progress, cancelled)?;
+        check_strict(path, options, &found)?;
+        let (hash, format, attributes) = match (found.manifest(path, Some(&files))?, files.first()) {
+            (Some(manifest), _) => {
+                let bytes = manifest.encode();
+                let hash = ContentHash::of(&bytes);
+                self.put_blob_bytes(hash, &bytes)?;
+                (hash, ContentFormat::Collection, None)
+            }
+            (None, Some(Some(file))) => (file.hash, ContentFormat::Blob, Some(file.attributes)),
+            (None, _) => return Err(StoreError::Unsteady { path: path.to_owned() }),
         };
         if mode != ImportMode::Copy {
             self.index_files(&found, &files)?;
         }
+        let files: Vec<Hashed> = files.into_iter().flatten().collect();
         self.sync_kept(&files, &hash, format, mode)?;
         let count = files.len() as u64;
         self.on_index(|index| index.finish_root(&hash, count))?;
-        let size = files.iter().map(|file| file.stamp.size).sum();
-        let FoundFiles { skipped, skipped_count, .. } = found;
-        Ok(ReadContent { hash, format, size, files: count, skipped, skipped_count })
+        let size = files.iter().map(|file| file.size).sum();
+        Ok(ReadContent { hash, format, size, files: count, attributes, left_out: found.left_out })
     }
 
     /// The absolute form of a path that may be shared.
@@ -208,64 +228,108 @@ impl Store {
         Ok(absolute)
     }
 
+    /// Hashes the files that are not known, and leaves out of a folder those that cannot be hashed.
     fn hash(
         &self,
-        found: &FoundFiles,
+        found: &mut FoundTree,
         known: &KnownFiles<'_>,
         mode: ImportMode,
         progress: &dyn Fn(ImportProgress),
         cancelled: &AtomicBool,
-    ) -> Result<Vec<Hashed>, StoreError> {
-        let name = |number: usize| found.names.as_ref().map(|names| &names[number]);
+    ) -> Result<Vec<Option<Hashed>>, StoreError> {
         let mut files = Vec::with_capacity(found.sources.len());
-        for (number, source) in found.sources.iter().enumerate() {
+        for source in &found.sources {
             if cancelled.load(Ordering::Relaxed) {
                 return Err(StoreError::Cancelled);
             }
-            files.push(known.get(source, name(number)));
+            files.push(known.get(source));
         }
         let unknown = files.iter().enumerate().filter(|(_, file)| file.is_none());
         let numbers: Vec<usize> = unknown.map(|(number, _)| number).collect();
-        let to_hash: Cow<'_, [FileToHash]> = match numbers.len() == files.len() {
-            true => Cow::Borrowed(&found.sources),
-            false => numbers.iter().map(|number| found.sources[*number].clone()).collect(),
-        };
         let state = ImportProgress {
             done_bytes: 0,
-            total_bytes: to_hash.iter().map(|source| source.size).sum(),
+            total_bytes: numbers.iter().map(|number| found.sources[*number].size).sum(),
             done_files: (files.len() - numbers.len()) as u64,
             total_files: files.len() as u64,
         };
         progress(state);
-        let mut importing = Importing { files, numbers, state, progress };
-        let Inner { folders, machine, .. } = &*self.0;
-        let sources = Sources { files: &to_hash, folder: found.folder.as_ref() };
-        hashing::hash_files(folders, machine, sources, mode == ImportMode::Copy, &mut importing, cancelled)?;
-        for number in importing.numbers {
-            if let Some(hashed) = &mut importing.files[number] {
-                hashed.trust = known.trust(&found.sources[number], name(number), hashed);
+        let is_folder = found.folder.is_some();
+        let mut importing = Importing { files, numbers, failed: Vec::new(), is_folder, state, progress };
+        self.hash_numbered(found, &mut importing, mode, cancelled)?;
+        for number in &importing.numbers {
+            if let Some(hashed) = &mut importing.files[*number] {
+                hashed.trust = known.trust(&found.sources[*number], hashed);
             }
         }
-        let files: Vec<Hashed> = importing.files.into_iter().flatten().collect();
+        self.hash_unsteady(found, &mut importing, mode, cancelled)?;
         // A worker reports every source or fails, so fewer can only mean that it was told to stop.
-        if files.len() == found.sources.len() { Ok(files) } else { Err(StoreError::Cancelled) }
+        let Importing { files, failed, .. } = importing;
+        if files.iter().flatten().count() + failed.len() != files.len() {
+            return Err(StoreError::Cancelled);
+        }
+        for (number, why) in failed {
+            found.left_out.add(found.sources[number].path.clone(), why);
+        }
+        Ok(files)
     }
 
-    fn keep_manifest(&self, folder: &Path, names: &[SafePath], files: &[Hashed]) -> Result<ContentHash, StoreError> {
-        let bytes = manifest_of(folder, names, files)?.encode();
-        let hash = ContentHash::of(&bytes);
-        self.put_blob_bytes(hash, &bytes)?;
-        Ok(hash)
+    /// Hashes the files with the numbers of `importing`.
+    fn hash_numbered(
+        &self,
+        found: &FoundTree,
+        importing: &mut Importing<'_>,
+        mode: ImportMode,
+        cancelled: &AtomicBool,
+    ) -> Result<(), StoreError> {
+        let to_hash: Cow<'_, [FileToHash]> = match importing.numbers.len() == found.sources.len() {
+            true => Cow::Borrowed(&found.sources),
+            false => importing.numbers.iter().map(|number| found.sources[*number].clone()).collect(),
+        };
+        let Inner { folders, machine, .. } = &*self.0;
+        let sources = Sources { files: &to_hash, folder: found.folder.as_ref().map(|folder| &folder.handle) };
+        hashing::hash_files(folders, machine, sources, mode == ImportMode::Copy, importing, cancelled)
+    }
+
+    /// Hashes those once more that changed while they were read; of those that change again, what is in them at one moment.
+    fn hash_unsteady(
+        &self,
+        found: &mut FoundTree,
+        importing: &mut Importing<'_>,
+        mode: ImportMode,
+        cancelled: &AtomicBool,
+    ) -> Result<(), StoreError> {
+        let unsteady = importing.take_unsteady();
+        if unsteady.is_empty() {
+            return Ok(());
+        }
+        for number in &unsteady {
+            found.look_again(*number);
+        }
+        importing.numbers = unsteady;
+        (importing.progress)(importing.state);
+        self.hash_numbered(found, importing, mode, cancelled)?;
+        for number in importing.take_unsteady() {
+            match self.take_moment(found, &found.sources[number], cancelled) {
+                Ok(Some(hashed)) => importing.files[number] = Some(hashed),
+                Ok(None) if importing.is_folder => importing.failed.push((number, LeftOutReason::Unsteady)),
+                Ok(None) => return Err(StoreError::Unsteady { path: found.sources[number].path.clone() }),
+                Err(error) => match reason_to_leave_out(&error).filter(|_| importing.is_folder) {
+                    Some(why) => importing.failed.push((number, why)),
+                    None => return Err(error),
+                },
+            }
+        }
+        Ok(())
     }
 
     /// Makes the list of files of a folder anew, from the folder, and says whether it is the one that the root is named after.
     pub(super) fn remake_manifest(&self, root: &Root, cancelled: &AtomicBool) -> Result<bool, StoreError> {
         let Some(path) = root.origin.path() else { return Ok(false) };
-        let found = FoundFiles::at(path, cancelled)?;
-        let Some(names) = &found.names else { return Ok(false) };
-        let known = self.known_files(path, None, Some(names));
-        let files = self.hash(&found, &known, ImportMode::InPlace, &|_| {}, cancelled)?;
-        let bytes = manifest_of(path, names, &files)?.encode();
+        let mut found = FoundTree::at(path, &root.origin.excludes(), cancelled)?;
+        let known = self.known_files(path, None, &found.sources);
+        let files = self.hash(&mut found, &known, ImportMode::InPlace, &|_| {}, cancelled)?;
+        let Some(manifest) = found.manifest(path, Some(&files))? else { return Ok(false) };
+        let bytes = manifest.encode();
         if ContentHash::of(&bytes) != root.hash {
             return Ok(false);
         }
@@ -283,15 +347,16 @@ impl Store {
         mode: ImportMode,
     ) -> Result<(), StoreError> {
         let manifest = (format == ContentFormat::Collection).then_some(root);
-        let copies = files.iter().filter(|_| mode == ImportMode::Copy).map(|file| &file.hash);
+        let is_copied = |file: &&Hashed| mode == ImportMode::Copy || file.place == HashedPlace::Copy;
+        let copies = files.iter().filter(is_copied).map(|file| &file.hash);
         self.sync_blobs(files.iter().map(|file| &file.hash), copies.chain(manifest))
     }
 
-    fn index_files(&self, found: &FoundFiles, files: &[Hashed]) -> Result<(), StoreError> {
+    fn index_files(&self, found: &FoundTree, files: &[Option<Hashed>]) -> Result<(), StoreError> {
         let mut places = Vec::with_capacity(files.len());
-        for (source, file) in found.sources.iter().zip(files).filter(|(_, file)| !file.is_indexed) {
-            let path = utf8(source.path.clone())?;
-            places.push((file.hash, Location { path, stamp: file.stamp, trust: file.trust }));
+        let hashed = found.sources.iter().zip(files).filter_map(|(source, file)| Some((source, file.as_ref()?)));
+        for (source, file) in hashed.filter(|(_, file)| file.place == HashedPlace::File) {
+            places.push((file.hash, Location { path: source.path.clone(), stamp: file.stamp, trust: file.trust }));
         }
         self.add_places(&places)
     }
@@ -299,125 +364,28 @@ impl Store {
 
 impl ReadContent {
     fn root(&self, name: &ShareName, audience: Audience, origin: RootOrigin) -> Root {
-        let Self { hash, format, size, files, .. } = *self;
+        let Self { hash, format, size, files, attributes, .. } = *self;
         let state = RootState::Shared { name: name.clone(), audience };
-        Root { hash, format, size, files, state, origin, added: clock::now() }
+        Root { hash, format, size, files, attributes, state, origin, added: clock::now() }
     }
 }
 
-fn manifest_of(folder: &Path, names: &[SafePath], files: &[Hashed]) -> Result<Manifest, StoreError> {
-    let entries = names.iter().zip(files).map(|(path, file)| ManifestEntry {
-        path: path.clone(),
-        size: file.stamp.size,
-        hash: file.hash,
-        executable: file.executable,
-    });
-    Manifest::from_entries(entries.collect()).map_err(|source| StoreError::Folder { path: folder.to_owned(), source })
-}
-
-/// The files that an import takes.
-struct FoundFiles {
-    sources: Vec<FileToHash>,
-    /// The folder that they are in; none for a single file.
-    folder: Option<SourceFolder>,
-    /// Their names in the collection, in the same order; none for a single file.
-    names: Option<Vec<SafePath>>,
-    skipped: Vec<(PathBuf, SkipReason)>,
-    skipped_count: u64,
-}
-
-impl FoundFiles {
-    fn at(path: &Path, cancelled: &AtomicBool) -> Result<Self, StoreError> {
-        // Of a path without links: one that is there now has just been put there.
-        let metadata = fs::symlink_metadata(path).map_err(StoreError::io("read", path))?;
-        let mut found = Self { sources: Vec::new(), folder: None, names: None, skipped: Vec::new(), skipped_count: 0 };
-        // The index keeps paths as text; better to say so before an hour of hashing.
-        utf8(path.to_owned())?;
-        if metadata.is_dir() {
-            found.names = Some(Vec::new());
-            found.folder = Some(SourceFolder::open(path, FileId::of(&metadata))?);
-            found.walk(path, cancelled)?;
-            found.check_names(path)?;
-        } else if metadata.is_file() {
-            found.add(path.to_owned(), &metadata);
-        } else {
-            return Err(StoreError::NotShareable { path: path.to_owned() });
-        }
-        Ok(found)
-    }
-
-    fn walk(&mut self, folder: &Path, cancelled: &AtomicBool) -> Result<(), StoreError> {
-        for entry in walkdir::WalkDir::new(folder).min_depth(1).follow_root_links(false) {
-            if cancelled.load(Ordering::Relaxed) {
-                return Err(StoreError::Cancelled);
-            }
-            let entry = entry.map_err(|error| walk_error(folder, error))?;
-            let kind = entry.file_type();
-            if kind.is_file() {
-                let metadata = entry.metadata().map_err(|error| walk_error(entry.path(), error))?;
-                self.take(folder, entry.into_path(), &metadata)?;
-            } else if !kind.is_dir() {
-                let reason = if kind.is_symlink() { SkipReason::SymbolicLink } else { SkipReason::SpecialFile };
-                self.skip(entry.into_path(), reason);
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a manifest of the names alone, so that names that clash are reported before anything is hashed.
-    fn check_names(&self, folder: &Path) -> Result<(), StoreError> {
-        let names = self.names.iter().flatten();
-        let empty = |path: &SafePath| ManifestEntry {
-            path: path.clone(),
-            size: 0,
-            hash: ContentHash::EMPTY,
-            executable: false,
-        };
-        match Manifest::from_entries(names.map(empty).collect()) {
-            Ok(_) => Ok(()),
-            Err(source) => Err(StoreError::Folder { path: folder.to_owned(), source }),
-        }
-    }
-
-    fn take(&mut self, folder: &Path, path: PathBuf, metadata: &Metadata) -> Result<(), StoreError> {
-        if self.sources.len() == MAX_ENTRIES {
-            let source = ManifestError::TooManyEntries { got: MAX_ENTRIES + 1 };
-            return Err(StoreError::Folder { path: folder.to_owned(), source });
-        }
-        let name = safe_name(folder, &path)?;
-        self.names.get_or_insert_default().push(name);
-        self.add(path, metadata);
-        Ok(())
-    }
-
-    fn add(&mut self, path: PathBuf, metadata: &Metadata) {
-        let file = Some(FileId::of(metadata));
-        self.sources.push(FileToHash { path, size: metadata.len(), file, expected: None });
-    }
-
-    fn skip(&mut self, path: PathBuf, reason: SkipReason) {
-        self.skipped_count += 1;
-        if self.skipped.len() < MAX_SKIPPED_LISTED {
-            self.skipped.push((path, reason));
-        }
+/// Why a file that could not be read is left out; none if the fault is not the file's.
+fn reason_to_leave_out(error: &StoreError) -> Option<LeftOutReason> {
+    match error {
+        StoreError::Vanished { .. } => Some(LeftOutReason::Vanished),
+        StoreError::Unsteady { .. } | StoreError::Changed { .. } => Some(LeftOutReason::Unsteady),
+        StoreError::Io { action: "open" | "read", source, .. } => Some(LeftOutReason::Unreadable(source.kind())),
+        _ => None,
     }
 }
 
-/// The name of a file in the collection of a folder.
-pub(super) fn safe_name(folder: &Path, path: &Path) -> Result<SafePath, StoreError> {
-    let relative = path.strip_prefix(folder).unwrap_or(path);
-    let mut components = Vec::new();
-    for component in relative.components() {
-        let text = component.as_os_str().to_str();
-        components.push(text.ok_or_else(|| StoreError::NotUtf8 { path: path.to_owned() })?);
+/// Refuses to leave anything out where all is wanted.
+fn check_strict(path: &Path, options: &ImportOptions, found: &FoundTree) -> Result<(), StoreError> {
+    match options.is_strict && !found.left_out.is_empty() {
+        true => Err(StoreError::LeavesOut { path: path.to_owned(), left_out: Box::new(found.left_out.clone()) }),
+        false => Ok(()),
     }
-    SafePath::normalized(&components.join("/")).map_err(|source| StoreError::Name { path: path.to_owned(), source })
-}
-
-pub(super) fn walk_error(folder: &Path, error: walkdir::Error) -> StoreError {
-    let path = error.path().unwrap_or(folder).to_owned();
-    let source = error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::InvalidData.into());
-    StoreError::io("read", &path)(source)
 }
 
 /// Gathers what the workers report, and tells the user.
@@ -425,20 +393,37 @@ struct Importing<'a> {
     files: Vec<Option<Hashed>>,
     /// Which of them each source is.
     numbers: Vec<usize>,
+    /// Which of them could not be hashed.
+    failed: Vec<(usize, LeftOutReason)>,
+    /// Whether one file may be left out.
+    is_folder: bool,
     state: ImportProgress,
     progress: &'a dyn Fn(ImportProgress),
 }
 
+impl Importing<'_> {
+    fn take_unsteady(&mut self) -> Vec<usize> {
+        let is_unsteady = |(_, why): &(usize, LeftOutReason)| *why == LeftOutReason::Unsteady;
+        let numbers = self.failed.iter().filter(|failed| is_unsteady(failed)).map(|(number, _)| *number).collect();
+        self.failed.retain(|failed| !is_unsteady(failed));
+        numbers
+    }
+}
+
 impl Observer for Importing<'_> {
     fn done(&mut self, source: usize, result: Result<Hashed, StoreError>) -> ControlFlow<StoreError> {
+        let number = self.numbers[source];
         match result {
             Ok(hashed) => {
-                self.files[self.numbers[source]] = Some(hashed);
+                self.files[number] = Some(hashed);
                 self.state.done_files += 1;
-                ControlFlow::Continue(())
             }
-            Err(error) => ControlFlow::Break(error),
+            Err(error) => match reason_to_leave_out(&error) {
+                Some(why) if self.is_folder || why == LeftOutReason::Unsteady => self.failed.push((number, why)),
+                _ => return ControlFlow::Break(error),
+            },
         }
+        ControlFlow::Continue(())
     }
 
     fn progress(&mut self, bytes: u64) {

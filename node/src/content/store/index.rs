@@ -26,7 +26,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sled::Batch;
 
 use super::StoreError;
-use crate::base::stamp::{Machine, Stamp, StampTrust};
+use crate::base::{
+    any_path,
+    stamp::{Machine, Stamp, StampTrust},
+};
 
 pub(super) use self::opening::open;
 
@@ -47,7 +50,8 @@ const FORMER_ENTRIES: &str = "entries";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Location {
     /// The file, absolute.
-    pub(super) path: String,
+    #[serde(with = "any_path")]
+    pub(super) path: PathBuf,
     /// What it was like when it was hashed, or found.
     pub(super) stamp: Stamp,
     /// How far that vouches for it.

@@ -7,21 +7,22 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::OsStr,
     fs,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use keyferry_proto::{
-    collection::Manifest,
+    collection::{EntryKind, Manifest},
     hash::{ContentFormat, ContentHash},
-    path::SafePath,
 };
 
 use super::{
     Inner, Root, RootOrigin, Store,
-    disk::is_executable,
+    attributes::file_attributes,
     doubts::SourceFinding,
-    hashing::{FileToHash, Hashed},
+    hashing::{FileToHash, Hashed, HashedPlace},
     index::Location,
 };
 use crate::base::stamp::{FileId, Stamp, StampTrust};
@@ -42,8 +43,8 @@ enum FormerContent {
 }
 
 impl Store {
-    /// What is known of the files at `path` from the share that has been made of it last; `names` are the names that they have now.
-    pub(super) fn known_files(&self, path: &Path, former: Option<&Root>, names: Option<&[SafePath]>) -> KnownFiles<'_> {
+    /// What is known of the files at `path` from the share that has been made of it last; `found` are those that are there now.
+    pub(super) fn known_files(&self, path: &Path, former: Option<&Root>, found: &[FileToHash]) -> KnownFiles<'_> {
         let is_here = |root: &&Root| matches!(&root.origin, RootOrigin::InPlace { path: at, .. } if at == path);
         let content = match former.filter(is_here) {
             Some(root) if root.format == ContentFormat::Blob => FormerContent::File(root.hash),
@@ -53,55 +54,57 @@ impl Store {
             None => FormerContent::Nothing,
         };
         let mut known = KnownFiles { store: self, folder: path.to_owned(), content, moved: HashMap::new() };
-        known.find_moved(names.unwrap_or_default());
+        known.find_moved(found);
         known
     }
 
     fn location(&self, hash: &ContentHash, path: &Path) -> Option<Location> {
-        self.locations(hash).ok()?.into_iter().find(|known| Path::new(&known.path) == path)
+        self.locations(hash).ok()?.into_iter().find(|known| known.path == path)
     }
 }
 
 impl KnownFiles<'_> {
-    /// What is known of a file that was just found, under its name in the folder if it is in one.
-    pub(super) fn get(&self, found: &FileToHash, name: Option<&SafePath>) -> Option<Hashed> {
+    /// What is known of a file that was just found.
+    pub(super) fn get(&self, found: &FileToHash) -> Option<Hashed> {
         if let FormerContent::Nothing = self.content {
             return None;
         }
         let metadata = fs::symlink_metadata(&found.path).ok().filter(|metadata| metadata.is_file())?;
         let stamp = Stamp::of(&metadata);
-        let executable = is_executable(&metadata);
+        let attributes = file_attributes(&metadata);
+        let size = stamp.size;
         // A lost outboard is made again.
         let has_all = |hash: &ContentHash| self.store.has_outboard(hash, stamp.size);
-        if let Some((hash, location)) = self.in_place(found, name) {
+        if let Some((hash, location)) = self.in_place(found) {
             let Inner { machine, .. } = &*self.store.0;
-            let known = Hashed { hash, stamp, trust: location.trust, executable, is_indexed: true };
+            let known = Hashed { hash, size, stamp, trust: location.trust, attributes, place: HashedPlace::Indexed };
             let is_as_it_was = location.vouches_for(&stamp, machine)
                 || (location.stamp == stamp && location.trust == StampTrust::Carried && !self.is_wrong(&hash, &stamp));
             return (is_as_it_was && has_all(&hash)).then_some(known);
         }
         let (hash, before) = self.moved.get(&stamp.file)?;
         let is_same = (before.size, before.modified) == (stamp.size, stamp.modified);
-        let known = Hashed { hash: *hash, stamp, trust: StampTrust::Carried, executable, is_indexed: false };
+        let trust = StampTrust::Carried;
+        let known = Hashed { hash: *hash, size, stamp, trust, attributes, place: HashedPlace::File };
         (is_same && has_all(hash)).then_some(known)
     }
 
     /// How far the stamp of a file vouches for it that was hashed just now: further, if it was hashed under the same stamp before.
-    pub(super) fn trust(&self, found: &FileToHash, name: Option<&SafePath>, hashed: &Hashed) -> StampTrust {
-        let before =
-            self.in_place(found, name).filter(|(hash, known)| *hash == hashed.hash && known.stamp == hashed.stamp);
+    pub(super) fn trust(&self, found: &FileToHash, hashed: &Hashed) -> StampTrust {
+        let before = self.in_place(found).filter(|(hash, known)| *hash == hashed.hash && known.stamp == hashed.stamp);
         before.map_or(hashed.trust, |(_, known)| known.trust.after_hashing(&hashed.stamp, &self.store.0.machine))
     }
 
-    fn in_place(&self, found: &FileToHash, name: Option<&SafePath>) -> Option<(ContentHash, Location)> {
-        let hash = match (&self.content, name) {
-            (FormerContent::File(hash), None) => *hash,
-            (FormerContent::Folder(manifest), Some(name)) => {
-                let entries = manifest.entries();
-                let at = entries.binary_search_by(|entry| entry.path.as_str().cmp(name.as_str())).ok()?;
-                entries[at].hash
+    fn in_place(&self, found: &FileToHash) -> Option<(ContentHash, Location)> {
+        let hash = match &self.content {
+            FormerContent::Nothing => return None,
+            FormerContent::File(hash) => *hash,
+            FormerContent::Folder(manifest) => {
+                let name = found.path.strip_prefix(&self.folder).ok()?;
+                let entry = manifest.entry(manifest.find(name.as_os_str().as_bytes())?)?;
+                let EntryKind::File(file) = entry.kind else { return None };
+                file.hash
             }
-            _ => return None,
         };
         Some((hash, self.store.location(&hash, &found.path)?))
     }
@@ -111,13 +114,13 @@ impl KnownFiles<'_> {
         matches!(self.store.0.doubts.of(hash, stamp), SourceFinding::Wrong)
     }
 
-    fn find_moved(&mut self, names: &[SafePath]) {
+    fn find_moved(&mut self, found: &[FileToHash]) {
         let FormerContent::Folder(manifest) = &self.content else { return };
-        let names: HashSet<&str> = names.iter().map(SafePath::as_str).collect();
-        let gone = manifest.entries().iter().filter(|entry| !names.contains(entry.path.as_str()));
-        let moved = gone.filter_map(|entry| {
-            let location = self.store.location(&entry.hash, &self.folder.join(entry.path.as_str()))?;
-            Some((location.stamp.file, (entry.hash, location.stamp)))
+        let found: HashSet<&Path> = found.iter().map(|found| found.path.as_path()).collect();
+        let moved = manifest.files().filter_map(|(index, file)| {
+            let path = self.folder.join(OsStr::from_bytes(&manifest.path(index)));
+            let location = if found.contains(path.as_path()) { None } else { self.store.location(&file.hash, &path) }?;
+            Some((location.stamp.file, (file.hash, location.stamp)))
         });
         self.moved = moved.collect();
     }

@@ -5,22 +5,27 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs::{self, Metadata},
     ops::ControlFlow,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_proto::hash::{ContentFormat, ContentHash};
+use keyferry_proto::{
+    collection::fitting::unescape,
+    hash::{ContentFormat, ContentHash},
+};
+use unicode_normalization::UnicodeNormalization as _;
 
 use super::{
     Inner, OpenReport, Root, RootOrigin, Store, StoreError,
     blob::open_outboard,
     hashing::{self, FileToHash, Hashed, Observer, Sources},
-    import::safe_name,
     index::Location,
-    tree, utf8,
+    tree,
 };
 use crate::base::stamp::Stamp;
 
@@ -52,6 +57,7 @@ impl Store {
             None => Vec::new(),
             Some(path) => self.files_of(root, path, report)?,
         };
+        let Inner { folders, machine, .. } = &*self.0;
         let (mut places, mut unproven) = (Vec::new(), Vec::new());
         for (hash, size, path) in wanted {
             match self.locate(path.clone()) {
@@ -59,11 +65,12 @@ impl Store {
                     true => places.push((hash, location)),
                     false => unproven.push(FileToHash { path, size, file: None, expected: Some(hash) }),
                 },
+                // A copy of a file that never rests is found by its hash.
+                _ if folders.blob(&hash).is_file() => {}
                 _ => report.lose(path),
             }
         }
         let mut rehashing = Rehashing { sources: &unproven, places, report };
-        let Inner { folders, machine, .. } = &*self.0;
         let files = Sources { files: &unproven, folder: None };
         hashing::hash_files(folders, machine, files, false, &mut rehashing, &AtomicBool::new(false))?;
         let places = rehashing.places;
@@ -121,16 +128,16 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        // Only needed where the file system's form of a name is not the collection's.
-        let mut by_name: Option<HashMap<String, PathBuf>> = None;
-        let mut files = Vec::with_capacity(manifest.entries().len());
-        for entry in manifest.entries() {
-            let mut file = path.join(entry.path.as_str());
-            if fs::symlink_metadata(&file).is_err() && !entry.path.as_str().is_ascii() {
-                let by_name = by_name.get_or_insert_with(|| names_in(path));
-                if let Some(found) = by_name.get(entry.path.as_str()) {
-                    file.clone_from(found);
-                }
+        // Only needed where the file system did not take a name as it is, or keeps another form of it.
+        let mut by_name: Option<HashMap<Vec<u8>, PathBuf>> = None;
+        let mut files = Vec::with_capacity(manifest.file_count());
+        for (index, entry) in manifest.files() {
+            let name = manifest.path(index);
+            let mut file = path.join(OsStr::from_bytes(&name));
+            if fs::symlink_metadata(&file).is_err()
+                && let Some(found) = by_name.get_or_insert_with(|| names_in(path)).get(&plain_name(&name))
+            {
+                file.clone_from(found);
             }
             files.push((entry.hash, entry.size, file));
         }
@@ -151,14 +158,20 @@ fn is_untouched_since(path: &Path, when: UnixTime) -> bool {
     })
 }
 
-/// The files in a folder by their names in its collection.
-fn names_in(folder: &Path) -> HashMap<String, PathBuf> {
-    walkdir::WalkDir::new(folder)
-        .into_iter()
-        .flatten()
-        .filter(|entry| entry.file_type().is_file())
-        .filter_map(|entry| Some((safe_name(folder, entry.path()).ok()?.as_str().to_owned(), entry.into_path())))
-        .collect()
+/// The files in a folder by what their names stand for.
+fn names_in(folder: &Path) -> HashMap<Vec<u8>, PathBuf> {
+    let files = walkdir::WalkDir::new(folder).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+    let named = files.filter_map(|entry| {
+        let name = entry.path().strip_prefix(folder).ok()?.as_os_str().as_bytes();
+        Some((plain_name(name), entry.path().to_owned()))
+    });
+    named.collect()
+}
+
+/// A name without the escapes of a file system that does not take all names, in one Unicode form.
+fn plain_name(name: &[u8]) -> Vec<u8> {
+    let plain = unescape(name);
+    std::str::from_utf8(&plain).map_or(plain.clone(), |text| text.nfc().collect::<String>().into_bytes())
 }
 
 struct Rehashing<'a> {
@@ -170,11 +183,12 @@ struct Rehashing<'a> {
 impl Observer for Rehashing<'_> {
     fn done(&mut self, source: usize, result: Result<Hashed, StoreError>) -> ControlFlow<StoreError> {
         let FileToHash { path, expected, .. } = &self.sources[source];
-        match (result, utf8(path.clone())) {
-            (Ok(hashed), Ok(text)) if Some(hashed.hash) == *expected => {
-                self.places.push((hashed.hash, Location { path: text, stamp: hashed.stamp, trust: hashed.trust }));
+        match result {
+            Ok(hashed) if Some(hashed.hash) == *expected => {
+                let place = Location { path: path.clone(), stamp: hashed.stamp, trust: hashed.trust };
+                self.places.push((hashed.hash, place));
             }
-            (Err(error @ (StoreError::DiskFull { .. } | StoreError::ReadOnly { .. })), _) => {
+            Err(error @ (StoreError::DiskFull { .. } | StoreError::ReadOnly { .. })) => {
                 return ControlFlow::Break(error);
             }
             _ => self.report.lose(path.clone()),

@@ -5,7 +5,8 @@
 //!                           "state": "shared", "name": "docs", "audience": {"to": "everyone", "listed": false, "announced": true},
 //!                           "origin": {"kind": "in_place", "path": "/home/me/docs"}, "added": 1790000000}]}
 //! ```
-//! An origin in place that is followed has `"followed": true`.
+//! An origin in place that is followed has `"followed": true`, patterns of what is not wanted are a list `"excludes"`, a file that is not in a folder what is carried of it in `"attributes"`, and a
+//! path that is not UTF-8 is `{"bytes": "hexadecimal digits"}`.
 //!
 //! A content may be shared under several names, each with an audience of its own; one that is not shared is there once.
 //!
@@ -21,6 +22,7 @@ use std::{
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     address::ShareName,
+    collection::FileAttributes,
     hash::{ContentFormat, ContentHash},
 };
 use serde::{Deserialize, Serialize};
@@ -28,8 +30,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     StoreError,
     audience::{Asker, Audience},
+    selection::Excludes,
 };
-use crate::base::atomic_file::write_atomically;
+use crate::base::{any_path, atomic_file::write_atomically};
 
 const VERSION: u32 = 2;
 const VERSION_WITHOUT_STATES: u32 = 1;
@@ -46,6 +49,9 @@ pub struct Root {
     pub size: u64,
     /// Files in it; 1 for a blob.
     pub files: u64,
+    /// What else is carried of a file that is not in a folder; those of a folder are in its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<FileAttributes>,
     /// Whether it is offered, and to whom.
     #[serde(flatten)]
     pub state: RootState,
@@ -79,27 +85,34 @@ pub enum RootOrigin {
     /// In the user's own file or folder, which was shared without a copy.
     InPlace {
         /// That file or folder, absolute.
+        #[serde(with = "any_path")]
         path: PathBuf,
         /// Whether a change of it makes a new version by itself.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         followed: bool,
+        /// What of the folder is not wanted.
+        #[serde(default, skip_serializing_if = "Excludes::is_empty")]
+        excludes: Excludes,
     },
     /// In the data folder.
     Copied,
     /// In the file or folder that it was fetched to.
     Fetched {
         /// That file or folder, absolute.
+        #[serde(with = "any_path")]
         path: PathBuf,
     },
 }
 
-/// What became of a list of before there were states.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What became of a data folder of an earlier version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Migrated {
     /// Roots with a name, which are shared with everyone.
     pub shared: u64,
     /// Others, which were announced and served, too, and are offered to nobody now.
     pub kept: u64,
+    /// Folders whose lists of files were of an earlier version, and have other hashes now.
+    pub relisted: u64,
 }
 
 impl Root {
@@ -126,6 +139,14 @@ impl Root {
 }
 
 impl RootOrigin {
+    /// What of its folder is not wanted.
+    pub(super) fn excludes(&self) -> Excludes {
+        match self {
+            Self::InPlace { excludes, .. } => excludes.clone(),
+            Self::Copied | Self::Fetched { .. } => Excludes::default(),
+        }
+    }
+
     /// The file or folder outside the data folder that holds the content.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -189,11 +210,11 @@ fn with_states(file: StatelessRootsFile) -> (Vec<Root>, Migrated) {
             Some(name) => RootState::Shared { name, audience: Audience::default() },
             None => RootState::Kept,
         };
-        add(&mut roots, Root { hash, format, size, files, state, origin, added });
+        add(&mut roots, Root { hash, format, size, files, attributes: None, state, origin, added });
     }
     let shared = roots.iter().filter(|root| root.name().is_some()).count() as u64;
     let kept = roots.len() as u64 - shared;
-    (roots, Migrated { shared, kept })
+    (roots, Migrated { shared, kept, relisted: 0 })
 }
 
 /// Replaces the list as a whole.
@@ -215,7 +236,8 @@ pub(super) fn audience_of<'a>(roots: &'a [Root], wanted: &ShareName) -> Option<&
 
 /// Whether the share with this name follows what is at `path`.
 pub(super) fn is_followed(roots: &[Root], wanted: &ShareName, path: &Path) -> bool {
-    let follows = |root: &Root| matches!(&root.origin, RootOrigin::InPlace { path: at, followed: true } if at == path);
+    let follows =
+        |root: &Root| matches!(&root.origin, RootOrigin::InPlace { path: at, followed: true, .. } if at == path);
     roots.iter().any(|root| root.has_name(wanted) && follows(root))
 }
 
@@ -285,8 +307,9 @@ mod tests {
             format: ContentFormat::Blob,
             size: content.len() as u64,
             files: 1,
+            attributes: None,
             state,
-            origin: RootOrigin::InPlace { path: path.into(), followed: false },
+            origin: RootOrigin::InPlace { path: path.into(), followed: false, excludes: Excludes::default() },
             added: UnixTime(1),
         }
     }
@@ -337,7 +360,7 @@ mod tests {
 
         let (roots, migrated) = read(&path).unwrap();
 
-        assert_eq!(migrated, Some(Migrated { shared: 2, kept: 1 }));
+        assert_eq!(migrated, Some(Migrated { shared: 2, kept: 1, relisted: 0 }));
         let states: Vec<_> = roots.into_iter().map(|root| root.state).collect();
         assert_eq!(states, [named("one"), named("two"), RootState::Kept]);
     }

@@ -4,6 +4,7 @@ mod bad_input;
 mod damage;
 mod durability;
 mod fetching;
+mod folders;
 mod full_disk;
 mod keeping;
 mod renewing;
@@ -110,7 +111,10 @@ fn a_file_is_shared_in_place_under_the_hash_that_b3sum_prints() {
         let path = scene.write(&format!("f{seed}"), &content);
         let imported = import(&store, &path, &format!("f{seed}"), ImportMode::InPlace).unwrap();
         assert_eq!(imported.root.hash, ContentHash::of(&content), "{len} bytes");
-        assert_eq!(imported.root.origin, RootOrigin::InPlace { path: path.clone(), followed: false });
+        assert_eq!(
+            imported.root.origin,
+            RootOrigin::InPlace { path: path.clone(), followed: false, excludes: Excludes::default() }
+        );
         assert_eq!((imported.root.size, imported.root.files), (len as u64, 1));
         assert!(read_all(&store, &imported.root.hash) == content);
         assert_eq!(store.blob(&imported.root.hash).unwrap().unwrap().path(), path);
@@ -135,30 +139,6 @@ fn every_parent_of_a_blob_is_the_one_that_bao_tree_computes() {
         assert!(matches!(blob.read_parent(end), Err(BlobError::NoParent { offset, .. }) if offset == end));
         store.remove_root(&root.hash).unwrap();
     }
-}
-
-#[test]
-fn a_folder_is_a_collection_of_its_files_with_the_executable_bit() {
-    let scene = Scene::new();
-    let store = scene.open();
-    scene.write("d/a.txt", b"a");
-    scene.write("d/deep/er/b.txt", &bytes(1, 200_000));
-    scene.write("d/empty", b"");
-    let tool = scene.write("d/tool", b"#!/bin/sh\n");
-    fs::create_dir(scene.file("d/empty folder")).unwrap();
-    #[cfg(unix)]
-    fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let imported = import(&store, &scene.file("d"), "d", ImportMode::InPlace).unwrap();
-    assert_eq!((imported.root.size, imported.root.files), (200_011, 4));
-    assert_eq!((imported.skipped_count, imported.root.format), (0, ContentFormat::Collection));
-    let manifest = store.manifest(&imported.root.hash).unwrap().unwrap();
-    let found: Vec<_> = manifest.entries().iter().map(|entry| (entry.path.as_str(), entry.executable)).collect();
-    assert_eq!(found, [("a.txt", false), ("deep/er/b.txt", false), ("empty", false), ("tool", cfg!(unix))]);
-    for entry in manifest.entries() {
-        assert_eq!(ContentHash::of(&read_all(&store, &entry.hash)), entry.hash);
-    }
-    // The manifest itself is a blob like any other.
-    assert_eq!(ContentHash::of(&read_all(&store, &imported.root.hash)), imported.root.hash);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     collections::HashSet,
     fs,
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -17,7 +17,6 @@ use super::{
     Inner, OpenReport, Root, RootOrigin, Store, StoreError,
     hashing::{self, FileToHash, Hashed, Observer, Sources},
     index::Location,
-    utf8,
 };
 
 /// How far a verification has come.
@@ -134,8 +133,7 @@ impl Store {
         match (&root.origin, manifest) {
             (RootOrigin::Copied, None) => files.push((root.hash, root.size, blob_path(&root.hash))),
             (RootOrigin::Copied, Some(manifest)) => {
-                let entries = manifest.entries().iter();
-                files.extend(entries.map(|entry| (entry.hash, entry.size, blob_path(&entry.hash))));
+                files.extend(manifest.files().map(|(_, file)| (file.hash, file.size, blob_path(&file.hash))));
             }
             (RootOrigin::InPlace { path, .. } | RootOrigin::Fetched { path }, _) => {
                 files.extend(self.files_of(root, path, &mut OpenReport::default())?);
@@ -143,7 +141,7 @@ impl Store {
         }
         for (hash, size, path) in files {
             let mut paths = vec![path, blob_path(&hash)];
-            paths.extend(self.locations(&hash)?.into_iter().map(|location| PathBuf::from(location.path)));
+            paths.extend(self.locations(&hash)?.into_iter().map(|location| location.path));
             let first = paths[0].clone();
             paths.sort_unstable();
             paths.dedup();
@@ -190,7 +188,7 @@ impl Store {
         let blobs = folders.blobs();
         let mut places = Vec::new();
         for (hash, mut location) in found {
-            if Path::new(&location.path).starts_with(&blobs) {
+            if location.path.starts_with(&blobs) {
                 continue;
             }
             let mut known = self.locations(&hash)?.into_iter();
@@ -220,9 +218,8 @@ impl Observer for Verifying<'_> {
         let problem = match result {
             Ok(hashed) if hashed.hash == blob.hash => {
                 blob.is_sound = true;
-                if let Ok(text) = utf8(path.clone()) {
-                    self.found.push((blob.hash, Location { path: text, stamp: hashed.stamp, trust: hashed.trust }));
-                }
+                let place = Location { path: path.clone(), stamp: hashed.stamp, trust: hashed.trust };
+                self.found.push((blob.hash, place));
                 return ControlFlow::Continue(());
             }
             Ok(hashed) => format!("its bytes have the hash {}", hashed.hash),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use keyferry_proto::{
+    collection::FileAttributes,
     hash::{ContentFormat, ContentHash},
     transfer::units::UnitRanges,
 };
@@ -38,6 +39,8 @@ pub struct Job {
     pub format: Option<ContentFormat>,
     /// The size of the root blob, if a signed entry says so.
     pub root_size: Option<u64>,
+    /// What the publisher's signed entry says of a file besides its bytes.
+    pub attributes: Option<FileAttributes>,
     /// Where the content goes.
     pub target: FetchTarget,
     /// Whether it is offered to others afterwards, by its hash.
@@ -113,13 +116,13 @@ impl FetchContext {
     }
 
     fn plan_without_network(&self, cancel: &CancellationToken) -> Result<Option<UnitRanges>, FetchError> {
-        let Job { store, root, format, root_size, target, .. } = &self.job;
+        let Job { store, root, format, root_size, attributes, target, .. } = &self.job;
         // What the store has there may also be a file, or damaged.
         let manifest = match format {
             Some(ContentFormat::Blob) => None,
             _ => store.manifest(root).ok().flatten(),
         };
-        let blob = |size| FetchPlan::blob(store.clone(), target.clone(), *root, size);
+        let blob = |size| FetchPlan::blob(store.clone(), target.clone(), *root, size, *attributes);
         let plan = match (manifest, format, root_size) {
             (Some(manifest), ..) => FetchPlan::collection(store.clone(), target.clone(), *root, manifest.encode())?,
             (None, Some(ContentFormat::Collection), _) => return Ok(None),

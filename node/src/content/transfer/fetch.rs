@@ -28,7 +28,7 @@ use super::{
     ledger::Ledger,
     patience::Patience,
     plan::{FetchPlan, blocking},
-    staging::StagingError,
+    staging::{StagingError, tree::NotAsSent},
     there::{self, There},
 };
 pub use super::{
@@ -54,6 +54,8 @@ pub struct FetchOutcome {
     pub size: u64,
     /// Files in it.
     pub files: u64,
+    /// What of it is not here as its sender has it.
+    pub not_as_sent: NotAsSent,
     /// Bytes that came over the network.
     pub received_bytes: u64,
     /// Bytes of content that were here before.
@@ -173,7 +175,7 @@ async fn finish_partly(
             path,
             files: plan.file_count(),
             missing_count: indexes.iter().map(|index| plan.files_of(*index)).sum(),
-            missing: listed.map(|(name, why)| MissingFile { path: name.to_owned(), why }).collect(),
+            missing: listed.map(|(path, why)| MissingFile { path, why }).collect(),
         })
     });
     Err(FetchError::Incomplete(Box::new(incomplete.await?)))
@@ -198,6 +200,7 @@ async fn finish(
         was_there: false,
         size: plan.content_len(),
         files: plan.file_count(),
+        not_as_sent: plan.not_as_sent(),
         received_bytes: ledger.arrivals().received_bytes.load(Ordering::Relaxed),
         resumed_bytes: ledger.resumed_bytes(),
         first_byte: ledger.arrivals().first_byte.get().copied(),
@@ -220,6 +223,7 @@ async fn find_there(job: &Job, cancel: &CancellationToken) -> Result<Option<Fetc
             was_there: true,
             size,
             files: count,
+            not_as_sent: NotAsSent::default(),
             received_bytes: 0,
             resumed_bytes: size,
             from: Vec::new(),
@@ -243,6 +247,7 @@ fn keep(
         format,
         size,
         files,
+        attributes: job.attributes.filter(|_| format == ContentFormat::Blob),
         state: if job.seed { RootState::Seeded } else { RootState::Kept },
         origin: RootOrigin::Fetched { path: path.to_owned() },
         added: clock::now(),

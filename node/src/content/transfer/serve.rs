@@ -405,8 +405,8 @@ impl SessionServer {
 impl ContentServer {
     fn entry(&self, root: &Root) -> Option<SignedEntry> {
         let name = root.name()?.clone();
-        let Root { hash, format, size, files, .. } = *root;
-        let entry = CatalogueEntry { name, hash, format, size, files };
+        let Root { hash, format, size, files, attributes, .. } = *root;
+        let entry = CatalogueEntry { name, hash, format, size, files, attributes };
         let mut signed = self.limits.signed.lock().unwrap_or_else(PoisonError::into_inner);
         Some(signed.get(entry, |entry| SignedEntry::sign(entry, &self.secret)))
     }

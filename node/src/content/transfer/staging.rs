@@ -11,7 +11,11 @@
 //!
 //! What it is not: a judge of content. What lies in a staging area is verified by the caller before it counts.
 
+mod carried;
+mod error;
+pub mod file_system;
 mod replacing;
+pub mod tree;
 
 use std::{
     collections::HashSet,
@@ -23,14 +27,19 @@ use std::{
 
 use cap_std::{
     ambient_authority,
-    fs::{Dir, DirBuilder, OpenOptions, OpenOptionsExt},
+    fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt},
 };
 use keyferry_proto::{
-    collection::Manifest,
+    collection::{EntryName, FileAttributes, FileTime},
     hash::{ContentFormat, ContentHash},
 };
 
-use self::replacing::{Replaced, replace_folder};
+pub use self::error::{StagingError, explain};
+use self::{
+    file_system::TargetFileSystem,
+    replacing::{Replaced, replace_folder},
+    tree::FittedTree,
+};
 use crate::base::durable;
 
 /// Where the user wants what an address names, and how.
@@ -61,74 +70,11 @@ pub struct FetchTarget {
     pub sync: bool,
 }
 
-/// Why content cannot be put where the user wants it. Always this machine's or the user's side, never the peer's.
-#[derive(Debug, thiserror::Error)]
-pub enum StagingError {
-    /// The target exists.
-    #[error("{path} exists already")]
-    Exists {
-        /// The target.
-        path: PathBuf,
-    },
-    /// The target is a folder and the content is a file, or the other way round.
-    #[error("{path} is a {found}, but the content needs a {needed} there")]
-    Clash {
-        /// The place in question.
-        path: PathBuf,
-        /// What is there.
-        found: &'static str,
-        /// What the content needs there.
-        needed: &'static str,
-    },
-    /// A leftover under the staging name that another user made, or that has another name as well: its owner could change the content
-    /// after it was verified.
-    #[error("{path} is not this user's alone")]
-    Foreign {
-        /// The leftover.
-        path: PathBuf,
-    },
-    /// The disk has less room than what is still to come would take.
-    #[error("{path} has {free} bytes of free space, and {needed} are needed")]
-    NoRoom {
-        /// The folder.
-        path: PathBuf,
-        /// The bytes that are needed there.
-        needed: u64,
-        /// The bytes that are free.
-        free: u64,
-    },
-    /// Another fetch is writing to the same target.
-    #[error("another fetch is writing {path} right now")]
-    Busy {
-        /// The target.
-        path: PathBuf,
-    },
-    /// The operating system refused.
-    #[error("cannot write {path}: {}", explain(source))]
-    Io {
-        /// The file or folder in question.
-        path: PathBuf,
-        /// What it said.
-        #[source]
-        source: io::Error,
-    },
-}
+/// What is known of a file of which nobody has said more than its bytes.
+pub const NOTHING_CARRIED: FileAttributes = FileAttributes { modified: FileTime(0), executable: false, private: false };
 
 /// How many folders are known to be there. One more, and all are forgotten: a folder that is made again does no harm.
 const MAX_REMEMBERED: usize = 4096;
-
-/// What an I/O error means, in words that a person can act on.
-pub fn explain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::FileTooLarge => "the file system there takes no file of that size".to_owned(),
-        io::ErrorKind::StorageFull => "the disk is full".to_owned(),
-        io::ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
-        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::NotFound => "it does not exist".to_owned(),
-        _ => error.to_string(),
-    }
-}
 
 /// An open staging area. One process at a time holds it.
 #[derive(Debug)]
@@ -145,12 +91,18 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Opens the staging area of `root`, making it if there is none.
-    pub fn open(target: FetchTarget, root: &ContentHash, format: ContentFormat) -> Result<Self, StagingError> {
+    /// Opens the staging area of `root`, making it if there is none; `attributes` are those of a file.
+    pub fn open(
+        mut target: FetchTarget,
+        root: &ContentHash,
+        format: ContentFormat,
+        attributes: &FileAttributes,
+    ) -> Result<Self, StagingError> {
         let out_dir = target.out_dir.clone();
         let fail = |source| StagingError::Io { path: out_dir.clone(), source };
         Dir::create_ambient_dir_all(&target.out_dir, ambient_authority()).map_err(fail)?;
         let parent = Dir::open_ambient_dir(&target.out_dir, ambient_authority()).map_err(fail)?;
+        target.name = fitted_name(&parent, target.name).map_err(fail)?;
         check_target(&parent, &target, format)?;
         let part_name = part_name(&target.name, root, format);
         let part_path = target.out_dir.join(&part_name);
@@ -159,7 +111,7 @@ impl Staging {
         let (base, lock) = match format {
             ContentFormat::Blob => {
                 refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_file())?;
-                let file = parent.open_with(&part_name, &write_options(false)).map_err(io)?.into_std();
+                let file = parent.open_with(&part_name, &write_options(attributes)).map_err(io)?.into_std();
                 if !is_own_file(&file.metadata().map_err(io)?) {
                     return Err(StagingError::Foreign { path: part_path });
                 }
@@ -167,7 +119,8 @@ impl Staging {
             }
             ContentFormat::Collection => {
                 refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_dir())?;
-                match parent.create_dir_with(&part_name, &DirBuilder::new()) {
+                // Something of it may be private.
+                match parent.create_dir_with(&part_name, DirBuilder::new().mode(0o700)) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io(error)),
                     _ => {}
                 }
@@ -188,6 +141,11 @@ impl Staging {
             Err(fs::TryLockError::Error(source)) => return Err(io(source)),
         }
         Ok(Self { parent, target, part_name, base, format, made_dirs: Mutex::default(), is_new, _lock: lock })
+    }
+
+    /// What the file system there takes.
+    pub fn file_system(&self) -> Result<TargetFileSystem, StagingError> {
+        TargetFileSystem::probe(&self.base).map_err(|source| self.io(Path::new(""), source))
     }
 
     /// Whether there was nothing when it was opened.
@@ -215,29 +173,31 @@ impl Staging {
 
     /// Opens a file for reading and writing, and makes it and its folders if need be. It keeps its content, unless it is not this user's
     /// alone: then it is made anew.
-    pub fn open_file(&self, relative: &Path, executable: bool) -> Result<fs::File, StagingError> {
+    pub fn open_file(&self, relative: &Path, attributes: &FileAttributes) -> Result<fs::File, StagingError> {
         self.make_parent(relative)?;
-        self.open_own(relative, executable).map_err(|source| self.io(relative, source))
+        self.open_own(relative, attributes).map_err(|source| self.io(relative, source))
     }
 
-    fn open_own(&self, relative: &Path, executable: bool) -> io::Result<fs::File> {
-        let file = self.base.open_with(relative, &write_options(executable))?.into_std();
-        if is_own_file(&file.metadata()?) {
-            return Ok(file);
+    fn open_own(&self, relative: &Path, attributes: &FileAttributes) -> io::Result<fs::File> {
+        match self.base.open_with(relative, &write_options(attributes)).map(cap_std::fs::File::into_std) {
+            Ok(file) if is_own_file(&file.metadata()?) => return Ok(file),
+            Err(error) if !is_link(&error) => return Err(error),
+            Ok(_) | Err(_) => {}
         }
         self.base.remove_file(relative)?;
-        Ok(self.base.open_with(relative, write_options(executable).create_new(true))?.into_std())
+        Ok(self.base.open_with(relative, write_options(attributes).create_new(true))?.into_std())
     }
 
     /// Opens a file that an earlier run left, or none.
     pub fn open_existing(&self, relative: &Path) -> Result<Option<fs::File>, StagingError> {
-        match self.base.open_with(relative, OpenOptions::new().read(true).write(true)) {
+        match self.base.open_with(relative, OpenOptions::new().read(true).write(true).custom_flags(NO_LINK)) {
             Ok(file) => {
                 let file = file.into_std();
                 let metadata = file.metadata().map_err(|source| self.io(relative, source))?;
                 Ok(Some(file).filter(|_| is_own_file(&metadata)))
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) if is_link(&error) => Ok(None),
             Err(source) => Err(self.io(relative, source)),
         }
     }
@@ -279,22 +239,22 @@ impl Staging {
         durable::sync_below(&self.target.out_dir, &files).map_err(|(path, source)| StagingError::Io { path, source })
     }
 
-    /// Waits until the final place is on the disk, once everything is there. `manifest` lists the files of a collection.
-    pub fn sync_place(&self, manifest: Option<&Manifest>) -> Result<(), StagingError> {
+    /// Waits until the final place is on the disk, once everything is there. `tree` lists what is in a collection.
+    pub fn sync_place(&self, tree: Option<&FittedTree>) -> Result<(), StagingError> {
         let path = self.final_path();
-        let files: Vec<PathBuf> = match manifest {
+        let files: Vec<PathBuf> = match tree {
             None => vec![path],
-            Some(manifest) => manifest.entries().iter().map(|entry| path.join(entry.path.as_str())).collect(),
+            Some(tree) => tree.files().map(|(relative, _)| path.join(relative)).collect(),
         };
         durable::sync_below(&self.target.out_dir, &files).map_err(|(path, source)| StagingError::Io { path, source })
     }
 
-    /// Moves everything to its final place, and returns that place. `manifest` lists the files of a collection.
-    pub fn commit(&self, manifest: Option<&Manifest>) -> Result<PathBuf, StagingError> {
+    /// Moves everything to its final place, and returns that place. `tree` lists what is in a collection.
+    pub fn commit(&self, tree: Option<&FittedTree>) -> Result<PathBuf, StagingError> {
         check_target(&self.parent, &self.target, self.format)?;
         let exists = self.parent.symlink_metadata(&self.target.name).is_ok();
-        match manifest {
-            Some(manifest) if exists => self.replace(manifest)?,
+        match tree {
+            Some(tree) if exists => self.replace(tree)?,
             None if exists => self
                 .parent
                 .rename(&self.part_name, &self.parent, &self.target.name)
@@ -331,45 +291,48 @@ impl Staging {
     }
 
     /// Replaces an existing folder at once, where the file system can; what else is in it stays.
-    fn replace(&self, manifest: &Manifest) -> Result<(), StagingError> {
+    fn replace(&self, tree: &FittedTree) -> Result<(), StagingError> {
         let io = |source| StagingError::Io { path: self.final_path(), source };
-        match replace_folder(&self.parent, &self.target.name, &self.part_name, manifest).map_err(io)? {
+        match replace_folder(&self.parent, &self.target.name, &self.part_name, tree).map_err(io)? {
             Replaced::Whole => Ok(()),
-            Replaced::NotHere => self.merge(manifest),
+            Replaced::NotHere => self.merge(tree),
             Replaced::Clash(relative) => {
-                let path = self.final_path().join(relative);
-                let (found, needed) = match path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-                    true => ("folder", "file"),
-                    false => ("file or link", "folder"),
-                };
-                Err(StagingError::Clash { path, found, needed })
+                let is_folder = self.final_path().join(&relative).symlink_metadata().is_ok_and(|found| found.is_dir());
+                Err(self.clash(&relative, is_folder))
             }
         }
     }
 
     /// Replaces the files of an existing folder one by one; what else is in it stays.
-    fn merge(&self, manifest: &Manifest) -> Result<(), StagingError> {
+    fn merge(&self, tree: &FittedTree) -> Result<(), StagingError> {
         let name = &self.target.name;
         let io = |source| StagingError::Io { path: self.final_path(), source };
         let into = self.parent.open_dir(name).map_err(io)?;
-        for entry in manifest.entries() {
-            let relative = Path::new(entry.path.as_str());
-            if into.symlink_metadata(relative).is_ok_and(|found| found.is_dir()) {
-                let path = self.final_path().join(relative);
-                return Err(StagingError::Clash { path, found: "folder", needed: "file" });
-            }
+        let found = |relative: &Path| into.symlink_metadata(relative);
+        // Nothing is written through a link that is there.
+        if let Some((folder, _)) = tree.folders().find(|(folder, _)| found(folder).is_ok_and(|found| !found.is_dir())) {
+            return Err(self.clash(&folder, false));
         }
-        let mut made = HashSet::new();
-        for entry in manifest.entries() {
-            let relative = Path::new(entry.path.as_str());
-            let io = |source| StagingError::Io { path: self.final_path().join(relative), source };
-            if let Some(dir) = relative.parent().filter(|dir| !dir.as_os_str().is_empty() && !made.contains(*dir)) {
-                into.create_dir_all(dir).map_err(io)?;
-                remember(&mut made, dir);
-            }
-            self.base.rename(relative, &into, relative).map_err(io)?;
+        if let Some(leaf) = tree.leaves().find(|leaf| found(leaf).is_ok_and(|found| found.is_dir())) {
+            return Err(self.clash(&leaf, true));
+        }
+        for relative in tree.folders().map(|(folder, _)| folder) {
+            into.create_dir_all(&relative).map_err(|source| self.final_io(&relative, source))?;
+        }
+        for relative in tree.leaves() {
+            self.base.rename(&relative, &into, &relative).map_err(|source| self.final_io(&relative, source))?;
         }
         self.parent.remove_dir_all(&self.part_name).map_err(io)
+    }
+
+    /// What is in the old folder under this name is of another kind than what comes.
+    fn clash(&self, relative: &Path, is_folder: bool) -> StagingError {
+        let (found, needed) = if is_folder { ("folder", "file") } else { ("file or link", "folder") };
+        StagingError::Clash { path: self.final_path().join(relative), found, needed }
+    }
+
+    fn final_io(&self, relative: &Path, source: io::Error) -> StagingError {
+        StagingError::Io { path: self.final_path().join(relative), source }
     }
 
     fn make_parent(&self, relative: &Path) -> Result<(), StagingError> {
@@ -418,11 +381,31 @@ fn is_own_file(metadata: &fs::Metadata) -> bool {
     is_own(metadata) && metadata.nlink() == 1 && metadata.is_file()
 }
 
-fn write_options(executable: bool) -> OpenOptions {
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
+fn write_options(attributes: &FileAttributes) -> OpenOptions {
+    let rights = if attributes.executable { 0o777 } else { 0o666 };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options.mode(if executable { 0o777 } else { 0o666 });
+    options.read(true).write(true).create(true).truncate(false).custom_flags(NO_LINK);
+    options.mode(if attributes.private { rights & 0o700 } else { rights });
     options
+}
+
+/// Whether something was not opened because it is a symbolic link.
+fn is_link(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
+}
+
+/// A name as the file system in that folder takes it. Of one that every file system takes, none is asked.
+fn fitted_name(folder: &Dir, name: String) -> io::Result<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let Ok(entry) = EntryName::new(name.as_bytes()) else { return Ok(name) };
+    if name.bytes().all(is_plain) && !name.ends_with('.') && name.len() < 100 {
+        return Ok(name);
+    }
+    let fitted = TargetFileSystem::probe(folder)?.names.fit(entry);
+    // What was text stays text.
+    Ok(String::from_utf8(fitted).unwrap_or(name))
 }
 
 fn check_target(parent: &Dir, target: &FetchTarget, format: ContentFormat) -> Result<(), StagingError> {

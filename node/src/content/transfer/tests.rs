@@ -123,7 +123,15 @@ impl Getter {
             overwrite: self.overwrite,
             sync: self.sync,
         };
-        Job { store: self.store.clone(), root, format: self.format, root_size: None, target, seed: false }
+        Job {
+            store: self.store.clone(),
+            root,
+            format: self.format,
+            root_size: None,
+            attributes: None,
+            target,
+            seed: false,
+        }
     }
 
     fn got(&self) -> std::path::PathBuf {

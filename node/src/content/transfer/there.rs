@@ -3,7 +3,9 @@
 //! What it is not: what a fetch left unfinished, or files elsewhere on this machine (see [`super::plan`]).
 
 use std::{
+    ffi::OsString,
     io::{self, Read as _},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +14,7 @@ use cap_std::{
     fs::{Dir, Metadata, MetadataExt as _},
 };
 use keyferry_proto::{
-    collection::{Manifest, ManifestEntry},
+    collection::{EntryKind, FileEntry, Manifest},
     hash::{ContentFormat, ContentHash},
 };
 use tokio_util::sync::CancellationToken;
@@ -65,32 +67,43 @@ pub(super) fn find(job: &Job, cancel: &CancellationToken) -> Result<Option<There
     Ok(files.map(|files| There { path, format, size: files.iter().map(|file| file.size).sum(), files }))
 }
 
-/// The files of a folder, if all that a list names are there as it says.
+/// The files of a folder, if all that a list names is there as it says. Times do not matter.
 fn files_of(
     manifest: &Manifest,
     base: &Dir,
     path: &Path,
     cancel: &CancellationToken,
 ) -> Result<Option<Vec<FileThere>>, FetchError> {
-    let looks_right =
-        |entry: &ManifestEntry| base.symlink_metadata(entry.path.as_str()).is_ok_and(|found| has_form(&found, entry));
+    let relative = |index: u32| PathBuf::from(OsString::from_vec(manifest.path(index)));
     // What tells most differences costs least, and comes first.
-    if !manifest.entries().iter().all(looks_right) {
+    if !manifest.entries().zip(0..).all(|(entry, index)| looks_right(base, &relative(index), &entry.kind)) {
         return Ok(None);
     }
-    let mut files = Vec::with_capacity(manifest.entries().len());
-    for entry in manifest.entries() {
-        let relative = Path::new(entry.path.as_str());
-        if !has_hash(base, relative, &entry.hash, cancel)? {
+    let mut files = Vec::with_capacity(manifest.file_count());
+    for (index, file) in manifest.files() {
+        let relative = relative(index);
+        if !has_hash(base, &relative, &file.hash, cancel)? {
             return Ok(None);
         }
-        files.push(FileThere { hash: entry.hash, size: entry.size, path: path.join(relative) });
+        files.push(FileThere { hash: file.hash, size: file.size, path: path.join(relative) });
     }
     Ok(Some(files))
 }
 
-fn has_form(found: &Metadata, entry: &ManifestEntry) -> bool {
-    found.is_file() && found.len() == entry.size && (found.mode() & 0o100 != 0) == entry.executable
+/// Whether what is there is of the right kind, as far as that can be told without reading files.
+fn looks_right(base: &Dir, relative: &Path, kind: &EntryKind<'_>) -> bool {
+    let Ok(found) = base.symlink_metadata(relative) else { return false };
+    match kind {
+        EntryKind::Folder(_) => found.is_dir(),
+        EntryKind::File(file) => found.is_file() && has_form(&found, file),
+        EntryKind::Link(target) => {
+            base.read_link_contents(relative).is_ok_and(|found| found.as_os_str().as_bytes() == target.as_bytes())
+        }
+    }
+}
+
+fn has_form(found: &Metadata, file: &FileEntry) -> bool {
+    found.len() == file.size && (found.mode() & 0o100 != 0) == file.attributes.executable
 }
 
 /// Whether a file has this hash; a file that cannot be read has none.

@@ -149,7 +149,15 @@ async fn stream_that_ends_without_a_result_is_a_failure() {
 async fn passing_process_refuses_to_share() {
     let home = tempfile::tempdir().unwrap();
     let _server = serve_in(home.path(), Tenure::Passing);
-    let share = Command::Share { paths: vec!["/x".into()], name: None, copy: false, watch: false, audience: None };
+    let share = Command::Share {
+        paths: vec!["/x".into()],
+        name: None,
+        copy: false,
+        strict: false,
+        exclude: Default::default(),
+        watch: false,
+        audience: None,
+    };
     let (_, outcome) = run(home.path(), share, CancellationToken::new()).await;
     assert!(outcome.unwrap_err().message.contains("would not serve this"));
     run(home.path(), unshare("x"), CancellationToken::new()).await.1.unwrap();

@@ -9,7 +9,15 @@ use crate::node::api::RenewedInfo;
 const SOON: Duration = Duration::from_secs(20);
 
 async fn share_watched(peer: &Peer, path: &Path) -> Shared {
-    let command = Command::Share { paths: vec![path.to_owned()], name: None, copy: false, watch: true, audience: None };
+    let command = Command::Share {
+        paths: vec![path.to_owned()],
+        name: None,
+        copy: false,
+        strict: false,
+        exclude: Default::default(),
+        watch: true,
+        audience: None,
+    };
     match peer.run(command).await.unwrap().pop() {
         Some(Event::Shared(shared)) => shared,
         other => panic!("{other:?}"),

@@ -48,9 +48,19 @@ impl ShareName {
     /// The greatest length of a name, in bytes.
     pub const MAX_LEN: usize = 255;
 
-    /// Brings a file name of this machine into Unicode form NFC, and checks it.
-    pub fn normalized(text: &str) -> Result<Self, NameError> {
-        text.nfc().collect::<String>().parse()
+    /// The name that a file of this machine is shared under: its own as far as it can be typed and passed on, with `_` for the rest.
+    pub fn from_file_name(name: &[u8]) -> Self {
+        let mut text: String = String::from_utf8_lossy(name).replace(['\u{fffd}', '/'], "_").nfc().collect();
+        // Each step mends one thing, of which there are no more than characters, and a few of the whole.
+        for _ in 0..=name.len() + 8 {
+            let end = text.floor_char_boundary(Self::MAX_LEN);
+            text.truncate(end);
+            match text.parse() {
+                Ok(name) => return name,
+                Err(error) => text = mended(text, &error),
+            }
+        }
+        Self("shared".to_owned())
     }
 
     /// The name, as text.
@@ -77,6 +87,22 @@ impl FromStr for ShareName {
             reason => NameError::Unsafe { name: text.to_owned(), reason },
         })?;
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// A text without the first thing that is wrong with it.
+fn mended(text: String, error: &NameError) -> String {
+    match error {
+        NameError::Unsafe { reason: PathError::Character { found }, .. } => text.replace(*found, "_"),
+        NameError::Unsafe { reason: PathError::TrailingDotOrSpace { .. }, .. } => {
+            format!("{}_", text.trim_end_matches(['.', ' ']))
+        }
+        NameError::NotNfc => text.nfc().collect(),
+        _ => {
+            // Room for what is put in front.
+            let end = text.floor_char_boundary(ShareName::MAX_LEN - 1);
+            format!("_{}", &text[..end])
+        }
     }
 }
 
@@ -120,9 +146,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_name_in_decomposed_form_becomes_a_name_in_composed_form() {
+    fn every_file_name_becomes_one_that_can_be_typed() {
         assert_eq!("u\u{308}.txt".parse::<ShareName>(), Err(NameError::NotNfc));
-        assert_eq!(ShareName::normalized("u\u{308}.txt").unwrap().as_str(), "ü.txt");
+        let cases: [(&[u8], &str); 9] = [
+            ("u\u{308}.txt".as_bytes(), "ü.txt"),
+            (b"12:30\\a.log", "12_30_a.log"),
+            (b"caf\xe9", "caf_"),
+            (b"aux.c", "_aux.c"),
+            (b"what. .", "what_"),
+            (b"Icon\r", "Icon_"),
+            (b"..", "__"),
+            (b"", "_"),
+            (b"plain", "plain"),
+        ];
+        for (file, name) in cases {
+            assert_eq!(ShareName::from_file_name(file).as_str(), name);
+        }
+        let hash = "0".repeat(64);
+        assert_eq!(ShareName::from_file_name(hash.as_bytes()).as_str(), format!("_{hash}"));
+        assert_eq!(ShareName::from_file_name("\u{fb2c}".repeat(80).as_bytes()).as_str().len(), 254);
     }
 
     #[test]

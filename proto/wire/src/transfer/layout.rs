@@ -94,11 +94,11 @@ impl Layout {
     /// The layout of a collection, whose manifest is a blob of `manifest_size` bytes.
     pub fn collection(root: ContentHash, manifest_size: u64, manifest: &Manifest) -> Result<Self, LayoutError> {
         let mut layout = Self::blob(root, manifest_size)?;
-        let mut seen = HashSet::with_capacity(manifest.entries().len());
-        for entry in manifest.entries() {
+        let mut seen = HashSet::with_capacity(manifest.file_count());
+        for (_, file) in manifest.files() {
             // The manifest vouches that equal hashes have equal sizes.
-            if entry.size > 0 && seen.insert(&entry.hash) {
-                layout.push(entry.hash, entry.size);
+            if file.size > 0 && seen.insert(&file.hash) {
+                layout.push(file.hash, file.size);
             }
         }
         Ok(layout)

@@ -4,7 +4,10 @@ use std::fmt::Debug;
 
 use keyferry_proto::{
     catalogue::SignedEntry,
-    collection::{Manifest, ManifestEntry},
+    collection::{
+        CollectionEntry, EntryKind, EntryName, FileAttributes, FileEntry, FileTime, FolderAttributes, LinkTarget,
+        Manifest,
+    },
     frame::FrameDecoder,
     hash::{ContentFormat, ContentHash},
     message::{
@@ -57,22 +60,38 @@ fn paths_are_taken_refused_and_folded_as_written() {
     }
 }
 
+/// The entry that a case describes, whose name and target are at hand.
+fn folder_entry<'a>(case: &Value, name: &'a [u8], target: &'a [u8]) -> CollectionEntry<'a> {
+    let is = |field: &str| case[field].as_bool().unwrap_or(false);
+    let modified = FileTime(case["modified"].as_i64().unwrap_or(0));
+    let depth = u8::try_from(number(&case["depth"])).expect("a depth");
+    let kind = match text(&case["kind"]) {
+        "folder" => EntryKind::Folder(FolderAttributes { modified, private: is("private") }),
+        "file" => {
+            let attributes = FileAttributes { modified, executable: is("executable"), private: is("private") };
+            EntryKind::File(FileEntry { size: number(&case["size"]), hash: hash(&case["hash"]), attributes })
+        }
+        "link" => EntryKind::Link(LinkTarget::new(target, depth).expect("a link that stays inside")),
+        other => panic!("{other}"),
+    };
+    CollectionEntry { depth, name: EntryName::new(name).expect("a name"), kind }
+}
+
 #[test]
 fn manifests_have_the_bytes_and_rules_that_are_written() {
     let vectors = vectors("manifest");
     for case in cases(&vectors, "/valid") {
         let list = case["entries"].as_array().expect("entries");
-        let entries: Vec<_> = list
-            .iter()
-            .map(|entry| ManifestEntry {
-                path: SafePath::new(text(&entry["path"])).expect("a safe path"),
-                size: number(&entry["size"]),
-                hash: hash(&entry["hash"]),
-                executable: entry["executable"].as_bool().expect("a bool"),
-            })
-            .collect();
-        let manifest = Manifest::from_entries(entries.clone()).expect("a manifest");
-        assert_eq!(manifest.entries(), entries);
+        let target = |entry: &Value| entry["target"].as_str().map(hex).unwrap_or_default();
+        let texts: Vec<_> = list.iter().map(|entry| (bytes(&entry["name"]), target(entry))).collect();
+        let entries: Vec<_> =
+            list.iter().zip(&texts).map(|(case, (name, target))| folder_entry(case, name, target)).collect();
+        let root = FolderAttributes {
+            modified: FileTime(case["root"]["modified"].as_i64().expect("a time")),
+            private: case["root"]["private"].as_bool().expect("a bool"),
+        };
+        let manifest = Manifest::from_entries(root, entries.clone()).expect("a manifest");
+        assert_eq!(manifest.entries().collect::<Vec<_>>(), entries);
         assert_eq!(manifest.total_size(), number(&case["total_size"]));
         assert_eq!(manifest.encode(), bytes(&case["bytes"]));
         assert_eq!(ContentHash::of(&manifest.encode()), hash(&case["hash"]));

@@ -217,6 +217,7 @@ fn catalogue_entries() {
             format: serde_json::from_value(case["entry"]["format"].clone()).expect("a format"),
             size: number(&case["entry"], "size"),
             files: number(&case["entry"], "files"),
+            attributes: serde_json::from_value(case["entry"]["attributes"].clone()).expect("attributes"),
         };
         let signed = SignedEntry::sign(&entry, &secret(case));
         assert_eq!(signed.as_bytes(), bytes(case, "bytes"));

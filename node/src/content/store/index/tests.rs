@@ -17,7 +17,7 @@ impl Index {
 fn location(number: u64) -> Location {
     let file = FileId::numbered(number);
     Location {
-        path: format!("/f/{number}"),
+        path: format!("/f/{number}").into(),
         stamp: Stamp { size: 1, modified: -5, changed: 5, file },
         trust: StampTrust::Never,
     }
@@ -37,7 +37,7 @@ fn the_most_recent_places_of_a_blob_are_kept() {
     index.add((0..6).map(|number| (hash, location(number)))).unwrap();
     index.add([(hash, location(4))]).unwrap();
     let paths: Vec<_> = index.locations(&hash).unwrap().into_iter().map(|location| location.path).collect();
-    assert_eq!(paths, ["/f/4", "/f/5", "/f/3", "/f/2"]);
+    assert_eq!(paths, ["/f/4", "/f/5", "/f/3", "/f/2"].map(PathBuf::from));
     index.check().unwrap();
 }
 

@@ -1,5 +1,7 @@
 //! Files that change, names that cannot travel, disks that refuse.
 
+use keyferry_proto::collection::MAX_DEPTH;
+
 use super::*;
 
 #[test]
@@ -48,51 +50,37 @@ fn a_file_that_changes_while_it_is_read_is_noticed() {
 }
 
 #[test]
-fn names_that_cannot_travel_are_refused_by_name_before_anything_is_hashed() {
-    let scene = Scene::new();
-    let store = scene.open();
-    for (number, name) in ["COM1.txt", "a:b", "tab\there", "trailing ", "back\\slash"].iter().enumerate() {
-        scene.write(&format!("{number}/deep/{name}"), b"x");
-        let error = import(&store, &scene.file(&number.to_string()), "d", ImportMode::InPlace).unwrap_err();
-        assert!(matches!(&error, StoreError::Name { path, .. } if path.ends_with(name)), "{error}");
-    }
-    scene.write("clash/Read.me", b"x");
-    scene.write("clash/README.ME", b"x");
-    scene.write("clash/read.me", b"y");
-    let error = import(&store, &scene.file("clash"), "d", ImportMode::InPlace).unwrap_err();
-    assert!(matches!(error, StoreError::Folder { .. }), "{error}");
-    assert_eq!(store.roots(), []);
-}
-
-#[cfg(unix)]
-#[test]
-fn names_that_are_no_text_are_refused() {
-    use std::os::unix::ffi::OsStrExt;
-    let scene = Scene::new();
-    let store = scene.open();
-    let folder = scene.file("d");
-    fs::create_dir(&folder).unwrap();
-    fs::write(folder.join(std::ffi::OsStr::from_bytes(b"\xff\xfe")), b"x").unwrap();
-    let error = import(&store, &folder, "d", ImportMode::InPlace).unwrap_err();
-    assert!(matches!(error, StoreError::NotUtf8 { .. }), "{error}");
-}
-
-#[cfg(unix)]
-#[test]
-fn links_and_special_files_are_skipped_and_reported() {
+fn what_cannot_be_shared_of_a_folder_is_left_out_and_listed() {
     let scene = Scene::new();
     let store = scene.open();
     scene.write("outside", b"secret");
     scene.write("d/kept", b"kept");
-    std::os::unix::fs::symlink(scene.file("outside"), scene.file("d/link")).unwrap();
-    std::os::unix::fs::symlink(scene.file("d"), scene.file("d/loop")).unwrap();
+    scene.write("d/.kept.0123456789.keyferry-part", b"half");
+    scene.write("d/.more.0123456789.keyferry-part.d/half", b"half");
+    std::os::unix::fs::symlink(scene.file("outside"), scene.file("d/absolute")).unwrap();
+    std::os::unix::fs::symlink("../outside", scene.file("d/up")).unwrap();
+    std::os::unix::fs::symlink("kept", scene.file("d/inside")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(scene.file("d/socket")).unwrap();
+    scene.write(&format!("d/{}/x", vec!["f"; MAX_DEPTH].join("/")), b"deep");
+
     let mut imported = import(&store, &scene.file("d"), "d", ImportMode::InPlace).unwrap();
-    imported.skipped.sort();
-    assert_eq!(imported.root.files, 1);
-    assert_eq!(imported.skipped_count, 3);
-    assert_eq!(imported.skipped[0], (scene.file("d/link"), SkipReason::SymbolicLink));
-    assert_eq!(imported.skipped[2], (scene.file("d/socket"), SkipReason::SpecialFile));
+
+    assert_eq!((imported.root.files, imported.left_out.count), (1, 6));
+    imported.left_out.listed.sort();
+    let deep = scene.file("d").join(vec!["f"; MAX_DEPTH].join("/")).join("x");
+    let expected = [
+        (scene.file("d/.kept.0123456789.keyferry-part"), LeftOutReason::PartOfFetch),
+        (scene.file("d/.more.0123456789.keyferry-part.d"), LeftOutReason::PartOfFetch),
+        (scene.file("d/absolute"), LeftOutReason::LinkOut),
+        (deep, LeftOutReason::TooDeep),
+        (scene.file("d/socket"), LeftOutReason::SpecialFile),
+        (scene.file("d/up"), LeftOutReason::LinkOut),
+    ];
+    assert_eq!(imported.left_out.listed, expected);
+    let strict = ImportOptions { is_strict: true, ..ImportMode::InPlace.into() };
+    let refused = store.import(&scene.file("d"), &"e".parse().unwrap(), None, strict, &|_| {}, &AtomicBool::new(false));
+    assert!(matches!(&refused, Err(StoreError::LeavesOut { left_out, .. }) if left_out.count == 6), "{refused:?}");
+    assert_eq!(store.roots().len(), 1);
     let error = import(&store, &scene.file("d/socket"), "s", ImportMode::InPlace).unwrap_err();
     assert!(matches!(error, StoreError::NotShareable { .. }), "{error}");
 }

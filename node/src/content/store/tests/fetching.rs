@@ -154,6 +154,7 @@ fn what_was_fetched_is_kept_where_it_was_put() {
         format: ContentFormat::Blob,
         size: LEN as u64,
         files: 1,
+        attributes: None,
         state: RootState::Kept,
         origin: RootOrigin::Fetched { path: place.clone() },
         added: clock::now(),

@@ -69,8 +69,9 @@ fn of_what_was_shared_before_only_what_has_changed_is_read_again() {
         assert_eq!(read, expected, "{what}");
         assert_eq!(root.hash, fresh_hash(&scene), "{what}");
         let manifest = store.manifest(&root.hash).unwrap().unwrap();
-        for entry in manifest.entries().iter().filter(|entry| entry.size > 0) {
-            assert!(read_all(&store, &entry.hash) == fs::read(d(entry.path.as_str())).unwrap(), "{what}");
+        for (index, entry) in manifest.files().filter(|(_, file)| file.size > 0) {
+            let path = String::from_utf8(manifest.path(index)).unwrap();
+            assert!(read_all(&store, &entry.hash) == fs::read(d(&path)).unwrap(), "{what}");
         }
     }
 }

@@ -52,7 +52,14 @@ mod tests {
 
     fn entry(name: &str, size: u64) -> CatalogueEntry {
         let hash = ContentHash::of(name.as_bytes());
-        CatalogueEntry { name: name.parse().unwrap(), hash, format: ContentFormat::Blob, size, files: 1 }
+        CatalogueEntry {
+            name: name.parse().unwrap(),
+            hash,
+            format: ContentFormat::Blob,
+            size,
+            files: 1,
+            attributes: None,
+        }
     }
 
     #[test]

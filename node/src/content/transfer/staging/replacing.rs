@@ -12,8 +12,9 @@ use std::{
 };
 
 use cap_std::fs::{Dir, DirBuilder};
-use keyferry_proto::collection::Manifest;
 use rustix::fs::{RenameFlags, renameat_with};
+
+use super::tree::FittedTree;
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,10 +27,10 @@ pub(super) enum Replaced {
     Clash(PathBuf),
 }
 
-/// Gives the folder `new` the place of the folder `old`; both are in `parent`. `manifest` lists the files of the new one.
-pub(super) fn replace_folder(parent: &Dir, old: &str, new: &str, manifest: &Manifest) -> io::Result<Replaced> {
+/// Gives the folder `new` the place of the folder `old`; both are in `parent`. `tree` lists what is in the new one.
+pub(super) fn replace_folder(parent: &Dir, old: &str, new: &str, tree: &FittedTree) -> io::Result<Replaced> {
     let (from, into) = (parent.open_dir(old)?, parent.open_dir(new)?);
-    let wanted: HashSet<&Path> = manifest.entries().iter().map(|entry| Path::new(entry.path.as_str())).collect();
+    let wanted: HashSet<PathBuf> = tree.leaves().collect();
     remove_strays(&into, &wanted)?;
     match link_rest(&from, &into)? {
         Replaced::Whole => {}
@@ -43,14 +44,14 @@ pub(super) fn replace_folder(parent: &Dir, old: &str, new: &str, manifest: &Mani
 }
 
 /// Removes what an earlier try linked into the new folder: the old one may have another file there by now.
-fn remove_strays(into: &Dir, wanted: &HashSet<&Path>) -> io::Result<()> {
+fn remove_strays(into: &Dir, wanted: &HashSet<PathBuf>) -> io::Result<()> {
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         for entry in entries(into, &folder)? {
             let path = folder.join(entry.file_name());
             match entry.file_type()?.is_dir() {
                 true => folders.push(path),
-                false if !wanted.contains(path.as_path()) => into.remove_file(&path)?,
+                false if !wanted.contains(&path) => into.remove_file(&path)?,
                 false => {}
             }
         }

@@ -4,7 +4,7 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
 };
 
-use keyferry_proto::{collection::ManifestEntry, path::SafePath};
+use keyferry_proto::collection::{CollectionEntry, EntryKind, FileEntry, FolderAttributes, LinkTarget, Manifest};
 use tempfile::TempDir;
 
 use super::*;
@@ -17,25 +17,48 @@ fn root() -> ContentHash {
     ContentHash::of(b"root")
 }
 
-fn manifest(paths: &[&str]) -> Manifest {
-    let entry = |path: &&str| ManifestEntry {
-        path: SafePath::new(*path).unwrap(),
-        size: 1,
-        hash: ContentHash::of(b"x"),
-        executable: false,
-    };
-    Manifest::from_entries(paths.iter().map(entry).collect()).unwrap()
+const FOLDER: FolderAttributes = FolderAttributes { modified: FileTime(1_000_000_000_000_000_007), private: false };
+const FILE: FileAttributes = FileAttributes { modified: FileTime(-5), executable: false, private: false };
+
+fn entry<'a>(depth: u8, name: &'a str, kind: EntryKind<'a>) -> CollectionEntry<'a> {
+    CollectionEntry { depth, name: EntryName::new(name.as_bytes()).unwrap(), kind }
+}
+
+fn file(attributes: FileAttributes) -> EntryKind<'static> {
+    EntryKind::File(FileEntry { size: 1, hash: ContentHash::of(b"x"), attributes })
+}
+
+fn tree_of(root: FolderAttributes, entries: Vec<CollectionEntry<'_>>) -> FittedTree {
+    FittedTree::new(Manifest::from_entries(root, entries).unwrap(), TargetFileSystem::default())
+}
+
+/// Files at these paths, which are sorted, and the folders on the way to them.
+fn tree(paths: &[&str]) -> FittedTree {
+    let mut entries: Vec<CollectionEntry<'_>> = Vec::new();
+    let mut open: Vec<&str> = Vec::new();
+    for path in paths {
+        let names: Vec<&str> = path.split('/').collect();
+        let (name, folders) = names.split_last().unwrap();
+        let same = open.iter().zip(folders).take_while(|(open, wanted)| open == wanted).count();
+        open.truncate(same);
+        for name in &folders[same..] {
+            entries.push(entry(open.len() as u8, name, EntryKind::Folder(FOLDER)));
+            open.push(name);
+        }
+        entries.push(entry(folders.len() as u8, name, file(FILE)));
+    }
+    tree_of(FOLDER, entries)
 }
 
 fn write(staging: &Staging, path: &str) {
-    staging.open_file(Path::new(path), false).unwrap().write_all(b"x").unwrap();
+    staging.open_file(Path::new(path), &NOTHING_CARRIED).unwrap().write_all(b"x").unwrap();
 }
 
 #[test]
 fn a_file_appears_under_its_name_only_at_the_commit() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob).unwrap();
-    staging.open_file(&staging.blob_path(), false).unwrap().write_all(b"content").unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED).unwrap();
+    staging.open_file(&staging.blob_path(), &NOTHING_CARRIED).unwrap().write_all(b"content").unwrap();
     assert!(!out.path().join("thing").exists());
 
     let path = staging.commit(None).unwrap();
@@ -47,11 +70,11 @@ fn a_file_appears_under_its_name_only_at_the_commit() {
 #[test]
 fn a_folder_appears_whole() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "a/b/c");
     write(&staging, "d");
 
-    let path = staging.commit(Some(&manifest(&["a/b/c", "d"]))).unwrap();
+    let path = staging.commit(Some(&tree(&["a/b/c", "d"]))).unwrap();
 
     assert_eq!(fs::read(path.join("a/b/c")).unwrap(), b"x");
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
@@ -60,11 +83,11 @@ fn a_folder_appears_whole() {
 #[test]
 fn what_an_earlier_run_left_is_found_again() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "a");
     drop(staging);
 
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     assert!(!staging.is_new());
     assert!(staging.open_existing(Path::new("a")).unwrap().is_some());
     assert!(staging.open_existing(Path::new("a/b")).unwrap().is_none());
@@ -73,13 +96,13 @@ fn what_an_earlier_run_left_is_found_again() {
 #[test]
 fn an_existing_target_is_refused_at_the_start_and_at_the_commit() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED).unwrap();
     write(&staging, staging.blob_path().to_str().unwrap());
     fs::write(out.path().join("thing"), b"mine").unwrap();
 
     assert!(matches!(staging.commit(None), Err(StagingError::Exists { .. })));
     drop(staging);
-    let again = Staging::open(target(&out, false), &root(), ContentFormat::Blob);
+    let again = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED);
 
     assert!(matches!(again, Err(StagingError::Exists { .. })));
     assert_eq!(fs::read(out.path().join("thing")).unwrap(), b"mine");
@@ -91,10 +114,10 @@ fn overwriting_replaces_files_and_keeps_what_else_is_there() {
     fs::create_dir_all(out.path().join("thing/a")).unwrap();
     fs::write(out.path().join("thing/a/old"), b"old").unwrap();
     fs::write(out.path().join("thing/a/both"), b"old").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "a/both");
 
-    let path = staging.commit(Some(&manifest(&["a/both"]))).unwrap();
+    let path = staging.commit(Some(&tree(&["a/both"]))).unwrap();
 
     assert_eq!(fs::read(path.join("a/both")).unwrap(), b"x");
     assert_eq!(fs::read(path.join("a/old")).unwrap(), b"old");
@@ -107,10 +130,10 @@ fn a_link_planted_in_the_target_leads_nowhere() {
     let outside = TempDir::new().unwrap();
     fs::create_dir(out.path().join("thing")).unwrap();
     symlink(outside.path(), out.path().join("thing/a")).unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "a/evil");
 
-    let committed = staging.commit(Some(&manifest(&["a/evil"])));
+    let committed = staging.commit(Some(&tree(&["a/evil"])));
 
     assert!(matches!(committed, Err(StagingError::Clash { .. })), "{committed:?}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
@@ -123,7 +146,7 @@ fn a_link_planted_under_the_staging_name_is_refused() {
         let out = TempDir::new().unwrap();
         symlink(outside.path(), out.path().join(part_name("thing", &root(), format))).unwrap();
 
-        let opened = Staging::open(target(&out, false), &root(), format);
+        let opened = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED);
 
         assert!(matches!(opened, Err(StagingError::Clash { .. })), "{opened:?}");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
@@ -134,10 +157,10 @@ fn a_link_planted_under_the_staging_name_is_refused() {
 fn a_link_planted_inside_the_staging_folder_is_not_followed_outside() {
     let out = TempDir::new().unwrap();
     let outside = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     symlink(outside.path(), out.path().join(part_name("thing", &root(), ContentFormat::Collection)).join("a")).unwrap();
 
-    assert!(staging.open_file(Path::new("a/evil"), false).is_err());
+    assert!(staging.open_file(Path::new("a/evil"), &NOTHING_CARRIED).is_err());
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
@@ -145,12 +168,12 @@ fn a_link_planted_inside_the_staging_folder_is_not_followed_outside() {
 fn a_folder_in_the_way_of_a_file_is_a_clash() {
     let out = TempDir::new().unwrap();
     fs::create_dir_all(out.path().join("thing/a")).unwrap();
-    let blob = Staging::open(target(&out, true), &root(), ContentFormat::Blob);
+    let blob = Staging::open(target(&out, true), &root(), ContentFormat::Blob, &NOTHING_CARRIED);
     assert!(matches!(blob, Err(StagingError::Clash { .. })), "{blob:?}");
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "a");
 
-    let committed = staging.commit(Some(&manifest(&["a"])));
+    let committed = staging.commit(Some(&tree(&["a"])));
 
     assert!(matches!(committed, Err(StagingError::Clash { .. })), "{committed:?}");
 }
@@ -159,8 +182,8 @@ fn a_folder_in_the_way_of_a_file_is_a_clash() {
 fn two_fetches_of_the_same_target_do_not_mix() {
     let out = TempDir::new().unwrap();
     for format in [ContentFormat::Blob, ContentFormat::Collection] {
-        let _first = Staging::open(target(&out, false), &root(), format).unwrap();
-        let second = Staging::open(target(&out, false), &root(), format);
+        let _first = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED).unwrap();
+        let second = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED);
         assert!(matches!(second, Err(StagingError::Busy { .. })), "{second:?}");
         fs::remove_file(out.path().join(part_name("thing", &root(), format))).ok();
     }
@@ -169,12 +192,12 @@ fn two_fetches_of_the_same_target_do_not_mix() {
 #[test]
 fn a_folder_taken_for_a_file_is_not_in_the_way_of_the_folder() {
     let out = TempDir::new().unwrap();
-    let mistaken = Staging::open(target(&out, false), &root(), ContentFormat::Blob).unwrap();
+    let mistaken = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED).unwrap();
 
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     mistaken.discard().unwrap();
     write(&staging, "a");
-    staging.commit(Some(&manifest(&["a"]))).unwrap();
+    staging.commit(Some(&tree(&["a"]))).unwrap();
 
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
 }
@@ -185,14 +208,14 @@ fn a_leftover_with_another_name_is_not_adopted() {
     let part = |format| out.path().join(part_name("thing", &root(), format));
     fs::write(out.path().join("kept open"), b"x").unwrap();
     fs::hard_link(out.path().join("kept open"), part(ContentFormat::Blob)).unwrap();
-    let blob = Staging::open(target(&out, false), &root(), ContentFormat::Blob);
+    let blob = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED);
     assert!(matches!(blob, Err(StagingError::Foreign { .. })), "{blob:?}");
 
     fs::create_dir(part(ContentFormat::Collection)).unwrap();
     fs::hard_link(out.path().join("kept open"), part(ContentFormat::Collection).join("a")).unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     assert!(staging.open_existing(Path::new("a")).unwrap().is_none());
-    staging.open_file(Path::new("a"), false).unwrap().write_all(b"fetched").unwrap();
+    staging.open_file(Path::new("a"), &NOTHING_CARRIED).unwrap().write_all(b"fetched").unwrap();
     assert_eq!(fs::read(out.path().join("kept open")).unwrap(), b"x");
 }
 
@@ -208,7 +231,7 @@ fn a_leftover_of_another_user_is_not_adopted() {
         if std::os::unix::fs::chown(&part, Some(12_345), None).is_err() {
             return keyferry_needs::skip("root", "only root can give a file to another user");
         }
-        let opened = Staging::open(target(&out, false), &root(), format);
+        let opened = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED);
         assert!(matches!(opened, Err(StagingError::Foreign { .. })), "{opened:?}");
     }
 }
@@ -222,13 +245,13 @@ fn an_existing_folder_is_replaced_at_once_with_what_else_is_in_it() {
     fs::write(thing.join("mine/file"), b"mine").unwrap();
     symlink("mine/file", thing.join("link")).unwrap();
     fs::write(thing.join("both"), b"old").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "both");
     write(&staging, "new/file");
     let number = |path: &Path| fs::metadata(path).unwrap().ino();
     let (old, new) = (number(&thing), number(&out.path().join(&staging.part_name)));
 
-    let path = staging.commit(Some(&manifest(&["both", "new/file"]))).unwrap();
+    let path = staging.commit(Some(&tree(&["both", "new/file"]))).unwrap();
 
     assert_eq!((number(&path), old == new), (new, false));
     assert_eq!(
@@ -247,14 +270,14 @@ fn what_a_killed_replacement_had_linked_is_not_put_back() {
     let thing = out.path().join("thing");
     fs::create_dir(&thing).unwrap();
     fs::write(thing.join("edited"), b"later").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "a");
     // It was killed before the folders changed places; since then one file was edited, and the other deleted.
     for (name, content) in [("edited", "earlier"), ("deleted", "gone")] {
         fs::write(out.path().join(&staging.part_name).join(name), content).unwrap();
     }
 
-    let path = staging.commit(Some(&manifest(&["a"]))).unwrap();
+    let path = staging.commit(Some(&tree(&["a"]))).unwrap();
 
     assert_eq!(fs::read(path.join("edited")).unwrap(), b"later");
     assert!(!path.join("deleted").exists());
@@ -266,10 +289,10 @@ fn where_folders_cannot_change_places_files_are_replaced_one_by_one() {
     let thing = out.path().join("thing");
     fs::create_dir(&thing).unwrap();
     fs::write(thing.join("both"), b"old").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     write(&staging, "both");
 
-    staging.merge(&manifest(&["both"])).unwrap();
+    staging.merge(&tree(&["both"])).unwrap();
 
     assert_eq!(fs::read(thing.join("both")).unwrap(), b"x");
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
@@ -278,8 +301,81 @@ fn where_folders_cannot_change_places_files_are_replaced_one_by_one() {
 #[test]
 fn what_does_not_fit_on_the_disk_is_refused_with_both_numbers() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection).unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
     staging.check_room(1).unwrap();
     let refused = staging.check_room(u64::MAX).unwrap_err();
     assert!(matches!(&refused, StagingError::NoRoom { needed: u64::MAX, free, .. } if *free > 0), "{refused:?}");
+}
+
+#[test]
+fn a_folder_gets_its_empty_folders_links_times_and_rights() {
+    let out = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let private = FileAttributes { private: true, executable: true, ..FILE };
+    let link = EntryKind::Link(LinkTarget::new(b"../closed/run", 1).unwrap());
+    let entries = vec![
+        entry(0, "closed", EntryKind::Folder(FolderAttributes { private: true, ..FOLDER })),
+        entry(1, "run", file(private)),
+        entry(0, "open", EntryKind::Folder(FOLDER)),
+        entry(1, "empty", EntryKind::Folder(FOLDER)),
+        entry(1, "link", link),
+        entry(0, "x", file(FILE)),
+    ];
+    let tree = tree_of(FOLDER, entries);
+    for (path, file) in tree.files() {
+        staging.open_file(&path, &file.attributes).unwrap().write_all(b"x").unwrap();
+    }
+
+    assert!(staging.finish_tree(&tree, &|| true).unwrap());
+    let path = staging.commit(Some(&tree)).unwrap();
+
+    let mode = |relative: &str| fs::symlink_metadata(path.join(relative)).unwrap().mode() & 0o777;
+    assert_eq!((mode("closed"), mode("closed/run"), mode("x") & 0o600), (0o700, 0o700, 0o600));
+    assert_eq!((mode("") & 0o700, mode("open") == mode("")), (0o700, true));
+    assert_eq!(fs::read_link(path.join("open/link")).unwrap(), Path::new("../closed/run"));
+    assert_eq!(fs::read(path.join("open/link")).unwrap(), b"x");
+    let time = |relative: &str| {
+        let found = fs::symlink_metadata(path.join(relative)).unwrap();
+        found.mtime() * 1_000_000_000 + found.mtime_nsec()
+    };
+    for folder in ["", "closed", "open", "open/empty"] {
+        assert_eq!(time(folder), FOLDER.modified.0, "{folder}");
+    }
+    assert_eq!((time("x"), time("closed/run")), (-5, -5));
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_is_written_through_a_link_that_somebody_planted() {
+    let out = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    fs::write(out.path().join("mine"), b"mine").unwrap();
+    let part = fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    write(&staging, "there");
+    symlink("there", part.join("inside")).unwrap();
+    symlink("../mine", part.join("outside")).unwrap();
+
+    for name in ["inside", "outside"] {
+        assert!(staging.open_existing(Path::new(name)).unwrap().is_none(), "{name}");
+        staging.open_file(Path::new(name), &NOTHING_CARRIED).unwrap().write_all(b"theirs").unwrap();
+        assert!(fs::symlink_metadata(part.join(name)).unwrap().is_file(), "{name}");
+    }
+
+    assert_eq!(fs::read(part.join("there")).unwrap(), b"x");
+    assert_eq!(fs::read(out.path().join("mine")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_link_in_the_place_of_a_folder_is_told_and_not_followed() {
+    let out = TempDir::new().unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    write(&staging, "a/b");
+    fs::create_dir(out.path().join("thing")).unwrap();
+    symlink(elsewhere.path(), out.path().join("thing/a")).unwrap();
+
+    let refused = staging.commit(Some(&tree(&["a/b"])));
+
+    assert!(matches!(refused, Err(StagingError::Clash { needed: "folder", .. })), "{refused:?}");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }

@@ -54,7 +54,15 @@ impl Sharer {
         let path = folders[1].path().join(&name);
         std::fs::write(&path, format!("a film that only {number} has")).unwrap();
         let (events, mut told) = mpsc::channel(64);
-        let share = Command::Share { paths: vec![path], name: None, copy: false, audience: None, watch: false };
+        let share = Command::Share {
+            paths: vec![path],
+            name: None,
+            copy: false,
+            strict: false,
+            exclude: Default::default(),
+            audience: None,
+            watch: false,
+        };
         node.run(share, events, CancellationToken::new()).await.unwrap();
         let mut hash = None;
         while let Some(event) = told.recv().await {

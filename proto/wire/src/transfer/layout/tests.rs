@@ -1,13 +1,16 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{collection::ManifestEntry, path::SafePath};
+use crate::collection::{CollectionEntry, EntryKind, EntryName, FileAttributes, FileEntry, FileTime, FolderAttributes};
 
+const ROOT: FolderAttributes = FolderAttributes { modified: FileTime(0), private: false };
 const GROUP: u64 = GROUP_LEN as u64;
 
-fn file(path: &str, size: u64, content: u64) -> ManifestEntry {
-    let hash = if size == 0 { ContentHash::EMPTY } else { ContentHash::of(&(size, content).0.to_le_bytes()) };
-    ManifestEntry { path: SafePath::new(path).unwrap(), size, hash, executable: content == 1 }
+fn file(name: &str, size: u64) -> CollectionEntry<'_> {
+    let hash = if size == 0 { ContentHash::EMPTY } else { ContentHash::of(&size.to_le_bytes()) };
+    let attributes = FileAttributes { modified: FileTime(0), executable: false, private: false };
+    let kind = EntryKind::File(FileEntry { size, hash, attributes });
+    CollectionEntry { depth: 0, name: EntryName::new(name.as_bytes()).unwrap(), kind }
 }
 
 fn root() -> ContentHash {
@@ -16,13 +19,8 @@ fn root() -> ContentHash {
 
 #[test]
 fn items_follow_the_manifest_each_hash_once_and_no_empty_ones() {
-    let manifest = Manifest::from_entries(vec![
-        file("a", GROUP + 1, 0),
-        file("b", 0, 0),
-        file("c", GROUP + 1, 0),
-        file("d", 3, 0),
-    ])
-    .unwrap();
+    let manifest =
+        Manifest::from_entries(ROOT, [file("a", GROUP + 1), file("b", 0), file("c", GROUP + 1), file("d", 3)]).unwrap();
     let layout = Layout::collection(root(), 100, &manifest).unwrap();
     let seen: Vec<_> = layout.items().iter().map(|item| (item.size, item.unit_range())).collect();
     assert_eq!(seen, [(100, 0..1), (GROUP + 1, 1..3), (3, 3..4)]);
@@ -37,8 +35,7 @@ fn items_follow_the_manifest_each_hash_once_and_no_empty_ones() {
 
 #[test]
 fn requests_are_cut_into_the_groups_of_items() {
-    let manifest =
-        Manifest::from_entries(vec![file("a", 3 * GROUP, 0), file("b", 5, 0), file("c", 2 * GROUP, 0)]).unwrap();
+    let manifest = Manifest::from_entries(ROOT, [file("a", 3 * GROUP), file("b", 5), file("c", 2 * GROUP)]).unwrap();
     let layout = Layout::collection(root(), 1, &manifest).unwrap();
     let select =
         |ranges: UnitRanges| layout.select(&ranges).map(|(index, _, groups)| (index, groups)).collect::<Vec<_>>();
@@ -62,8 +59,9 @@ fn impossible_claims_are_refused() {
 proptest! {
     #[test]
     fn units_and_bytes_add_up(sizes in prop::collection::vec(0..4 * GROUP, 0..12), cut in any::<prop::sample::Index>()) {
-        let files = sizes.iter().enumerate().map(|(at, size)| file(&format!("f{at:02}"), *size, 0)).collect();
-        let layout = Layout::collection(root(), 10, &Manifest::from_entries(files).unwrap()).unwrap();
+        let names: Vec<_> = (0..sizes.len()).map(|at| format!("f{at:02}")).collect();
+        let files = names.iter().zip(&sizes).map(|(name, size)| file(name, *size));
+        let layout = Layout::collection(root(), 10, &Manifest::from_entries(ROOT, files).unwrap()).unwrap();
         let total = layout.total_units();
         prop_assert_eq!(layout.items().iter().map(|item| item.units).sum::<u64>(), total);
         let cut = cut.index(total as usize + 1) as u64;

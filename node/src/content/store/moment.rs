@@ -1,0 +1,98 @@
+//! Files that change whenever they are read, such as logs: a copy of what was in one at one moment is shared in its stead.
+//!
+//! What was there at first is copied and then read again. Only if it is the same both times was all of it there at one moment.
+//!
+//! What it is not: files at rest, which are shared where they are.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    ops::ControlFlow,
+    sync::atomic::AtomicBool,
+};
+
+use super::{
+    Inner, Store, StoreError,
+    attributes::file_attributes,
+    disk,
+    found::FoundTree,
+    hashing::{self, FileToHash, Hashed, HashedPlace, Observer, Sources},
+    source,
+};
+use crate::base::stamp::{Stamp, StampTrust};
+
+/// How much is compared at a time, in bytes.
+const COMPARED_TOGETHER: usize = 256 * 1024;
+
+impl Store {
+    /// Copies what is in a file now and keeps it; none if it does not hold still for that.
+    pub(super) fn take_moment(
+        &self,
+        found: &FoundTree,
+        source: &FileToHash,
+        cancelled: &AtomicBool,
+    ) -> Result<Option<Hashed>, StoreError> {
+        let opened = match &found.folder {
+            Some(folder) => folder.handle.open_file(&source.path),
+            None => source::open(&source.path),
+        };
+        let (mut file, metadata) = opened?;
+        let Inner { folders, machine, .. } = &*self.0;
+        let mut copy = folders.temporary_file()?;
+        let len = metadata.len();
+        let copied = io::copy(&mut (&mut file).take(len), &mut copy);
+        if copied.map_err(StoreError::io("read", &source.path))? < len {
+            return Ok(None);
+        }
+        copy.as_file_mut()
+            .rewind()
+            .and_then(|()| file.seek(SeekFrom::Start(0)).map(drop))
+            .map_err(StoreError::io("read", &source.path))?;
+        if !is_same(copy.as_file_mut(), &mut file, len).map_err(StoreError::io("read", &source.path))? {
+            return Ok(None);
+        }
+        let copied = FileToHash { path: copy.path().to_owned(), size: len, file: None, expected: None };
+        let mut one = One(None);
+        let sources = Sources { files: std::slice::from_ref(&copied), folder: None };
+        hashing::hash_files(folders, machine, sources, false, &mut one, cancelled)?;
+        let Some(hashed) = one.0 else { return Ok(None) };
+        disk::keep(copy, &folders.blob(&hashed.hash))?;
+        let (stamp, attributes) = (Stamp::of(&metadata), file_attributes(&metadata));
+        Ok(Some(Hashed { stamp, attributes, trust: StampTrust::Never, place: HashedPlace::Copy, ..hashed }))
+    }
+}
+
+/// Whether the first bytes of two files are the same.
+fn is_same(one: &mut File, other: &mut File, len: u64) -> io::Result<bool> {
+    let (mut first, mut second) = (vec![0; COMPARED_TOGETHER], vec![0; COMPARED_TOGETHER]);
+    let mut left = len;
+    while left > 0 {
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(COMPARED_TOGETHER);
+        one.read_exact(&mut first[..len])?;
+        match other.read_exact(&mut second[..len]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            read => read?,
+        }
+        if first[..len] != second[..len] {
+            return Ok(false);
+        }
+        left -= len as u64;
+    }
+    Ok(true)
+}
+
+struct One(Option<Hashed>);
+
+impl Observer for One {
+    fn done(&mut self, _source: usize, result: Result<Hashed, StoreError>) -> ControlFlow<StoreError> {
+        match result {
+            Ok(hashed) => {
+                self.0 = Some(hashed);
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn progress(&mut self, _bytes: u64) {}
+}

@@ -1,0 +1,119 @@
+//! What a folder is besides the bytes of its files: folders, links, times and rights, put into the staging area when the bytes are there.
+//!
+//! Links come last, so that nothing is written through one, and the times of folders behind them.
+//!
+//! What it is not: the bytes.
+
+use std::{
+    fs::{File, FileTimes, Permissions},
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use cap_std::fs::Dir;
+use keyferry_proto::collection::{FileAttributes, FileTime, FolderAttributes};
+
+use super::{Staging, StagingError, tree::FittedTree};
+
+const PRIVATE_FOLDER: u32 = 0o700;
+/// The rights that a private file does not give.
+const OTHERS: u32 = 0o077;
+
+impl Staging {
+    /// Makes of the files in the staging area what the collection says, all but its name.
+    pub fn finish_tree(&self, tree: &FittedTree, go_on: &dyn Fn() -> bool) -> Result<bool, StagingError> {
+        for (path, file) in tree.files() {
+            if !go_on() {
+                return Ok(false);
+            }
+            self.finish_file(&path, &file.attributes)?;
+        }
+        for (path, _) in tree.folders() {
+            self.make_folder(&path)?;
+        }
+        for (path, target) in tree.links() {
+            self.make_link(&path, &target).map_err(|source| self.io(&path, source))?;
+        }
+        for (path, attributes) in tree.folders().rev() {
+            self.finish_folder(&path, &attributes, None)?;
+        }
+        // It was this user's alone until now.
+        let mode = if tree.manifest().root().private { PRIVATE_FOLDER } else { tree.target().folder_mode };
+        self.finish_folder(Path::new(""), &tree.manifest().root(), Some(mode))?;
+        Ok(true)
+    }
+
+    /// Gives a file of the staging area its time and its rights.
+    pub fn finish_file(&self, relative: &Path, attributes: &FileAttributes) -> Result<(), StagingError> {
+        let Some(file) = self.open_existing(relative)? else { return Ok(()) };
+        let failed = |source| self.io(relative, source);
+        let mode = file.metadata().map_err(failed)?.permissions().mode();
+        let wanted = rights(mode & 0o777, attributes);
+        if wanted != mode & 0o777 {
+            // A file system without rights says so, or not; the user is told in any case.
+            let _ = file.set_permissions(Permissions::from_mode(wanted));
+        }
+        set_modified(&file, attributes.modified);
+        Ok(())
+    }
+
+    fn make_folder(&self, relative: &Path) -> Result<(), StagingError> {
+        self.base.create_dir_all(relative).map_err(|source| self.io(relative, source))
+    }
+
+    fn make_link(&self, relative: &Path, target: &Path) -> io::Result<()> {
+        match self.base.read_link_contents(relative) {
+            Ok(found) if found == target => return Ok(()),
+            Ok(_) => self.base.remove_file(relative)?,
+            Err(_) => {}
+        }
+        if let Some(folder) = relative.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            self.base.create_dir_all(folder)?;
+        }
+        self.base.symlink_contents(target, relative)
+    }
+
+    fn finish_folder(
+        &self,
+        relative: &Path,
+        attributes: &FolderAttributes,
+        mode: Option<u32>,
+    ) -> Result<(), StagingError> {
+        let failed = |source| self.io(relative, source);
+        let folder = open_folder(&self.base, relative).map_err(failed)?;
+        let mode = mode.or(attributes.private.then_some(PRIVATE_FOLDER));
+        if let Some(mode) = mode {
+            let _ = folder.set_permissions(Permissions::from_mode(mode));
+        }
+        set_modified(&folder, attributes.modified);
+        Ok(())
+    }
+}
+
+/// The rights to a file that has these, which an earlier run may have made: whoever may read it may execute it, and others may do nothing.
+fn rights(found: u32, attributes: &FileAttributes) -> u32 {
+    let executable = if attributes.executable { (found & 0o444) >> 2 } else { 0 };
+    (found | executable) & if attributes.private { !OTHERS } else { u32::MAX }
+}
+
+fn open_folder(base: &Dir, relative: &Path) -> io::Result<File> {
+    let path = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    // The handle of a folder itself is opened without the right to set times.
+    Ok(base.open(path)?.into_std())
+}
+
+/// Sets the time of the last change. A file system that does not take it keeps its own.
+fn set_modified(file: &File, modified: FileTime) {
+    let apart = Duration::from_nanos(modified.0.unsigned_abs());
+    let time = match modified.0 < 0 {
+        true => SystemTime::UNIX_EPOCH.checked_sub(apart),
+        false => SystemTime::UNIX_EPOCH.checked_add(apart),
+    };
+    if let Some(time) = time
+        && let Err(error) = file.set_times(FileTimes::new().set_modified(time))
+    {
+        tracing::debug!(%error, "a time is not kept");
+    }
+}
