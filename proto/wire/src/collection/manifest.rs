@@ -13,7 +13,7 @@ pub const MAX_DEPTH: usize = 64;
 /// The greatest sum of the sizes of the files of a collection, in bytes: 64 PiB.
 pub const MAX_TOTAL_SIZE: u64 = 1 << 56;
 
-/// What is in a folder. In hand means that it keeps all the rules that [`ManifestError`] names.
+/// What is in a folder. In hand means that it keeps all the rules that [`super::ManifestError`] names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     pub(super) root: FolderAttributes,
