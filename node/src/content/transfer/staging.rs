@@ -244,7 +244,7 @@ impl Staging {
         let path = self.final_path();
         let files: Vec<PathBuf> = match tree {
             None => vec![path],
-            Some(tree) => tree.files().map(|(relative, _)| path.join(relative)).collect(),
+            Some(tree) => tree.to_sync().map(|relative| path.join(relative)).collect(),
         };
         durable::sync_below(&self.target.out_dir, &files).map_err(|(path, source)| StagingError::Io { path, source })
     }

@@ -78,7 +78,7 @@ impl FetchPlan {
         if self.staging.is_synced() {
             let files: Vec<PathBuf> = match tree {
                 None => vec![self.staging.blob_path()],
-                Some(tree) => tree.files().map(|(relative, _)| relative).collect(),
+                Some(tree) => tree.to_sync().collect(),
             };
             self.staging.sync_files(files.into_iter())?;
         }

@@ -78,6 +78,11 @@ impl FittedTree {
         })
     }
 
+    /// What to wait for until all of it is on the disk: links are there with the folders that they are in.
+    pub fn to_sync(&self) -> impl Iterator<Item = PathBuf> {
+        self.files().map(|(path, _)| path).chain(self.folders().map(|(path, _)| path))
+    }
+
     /// Everything that is no folder.
     pub fn leaves(&self) -> impl Iterator<Item = PathBuf> {
         self.files().map(|(path, _)| path).chain(self.links().map(|(path, _)| path))
