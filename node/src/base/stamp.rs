@@ -111,6 +111,13 @@ impl BootId {
     }
 }
 
+impl std::fmt::Display for BootId {
+    /// 32 hexadecimal digits.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl Machine {
     /// This machine.
     pub(crate) fn here() -> Self {

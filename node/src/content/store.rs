@@ -6,6 +6,7 @@
 //! - `known_files`, `superseded`: what is the same in the next version of a share, and the versions before.
 //! - `found`, `selection`, `left_out`, `moment`: what is in a folder, what is not wanted and what cannot be shared of it, and files that never rest.
 //! - `import`, `rebuild`, `verify`, `collect`, `former`: what is done with all that.
+//! - `fetched`, `power_cuts`: taking over what was fetched, and what of it is lost after a power cut.
 //! - `blob`, `outboard`: reading a complete blob, and writing one that is being fetched.
 //!
 //! Every method blocks; asynchronous callers use a blocking thread. The process may be killed at any moment: a file has
@@ -20,6 +21,7 @@ mod collect;
 mod disk;
 mod doubts;
 mod error;
+mod fetched;
 mod former;
 mod found;
 mod hashing;
@@ -30,6 +32,7 @@ mod left_out;
 mod moment;
 mod needed;
 mod outboard;
+mod power_cuts;
 mod proving;
 mod rebuild;
 mod roots;
@@ -77,6 +80,7 @@ pub use self::{
     blob::{Blob, BlobPieces},
     collect::{Collected, UNFINISHED_GRACE},
     error::{BlobError, StoreError},
+    fetched::NotedFiles,
     import::{ImportMode, ImportOptions, ImportProgress, Imported, Renewed},
     left_out::{LeftOut, LeftOutReason, MAX_LEFT_OUT_LISTED},
     outboard::OutboardFile,
@@ -84,9 +88,6 @@ pub use self::{
     selection::{Excludes, ExcludesError, IGNORE_FILE, MAX_EXCLUDES},
     verify::{Damage, VerifyProgress, VerifyReport},
 };
-
-/// How many files that were fetched are put into the index together.
-const MAX_ADDED_TOGETHER: usize = 4096;
 
 /// The content of a node. Clones share it.
 #[derive(Debug, Clone)]
@@ -405,44 +406,6 @@ impl Store {
     /// `size` is what a peer says: nothing is allocated for it.
     pub fn partial_outboard(&self, hash: ContentHash, size: u64) -> Result<OutboardFile, StoreError> {
         OutboardFile::open(&self.0.folders, &self.0.active, hash, size)
-    }
-
-    /// Takes over what was fetched: `placed` says where each blob of the root is now (hash, size in bytes, file), and
-    /// from there it can be offered. The manifest of a collection was given by [`Store::put_blob_bytes`].
-    ///
-    /// # Errors
-    /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
-    pub fn add_fetched(
-        &self,
-        root: Root,
-        placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>,
-    ) -> Result<(), StoreError> {
-        let _changing = self.lock_changing();
-        let count = self.note_files(placed)?;
-        self.on_index(|index| index.finish_root(&root.hash, count))?;
-        self.add_root(|_| Some(root)).map(|_| ())
-    }
-
-    /// Notes files that were fetched, and have these blobs (hash, size in bytes), so that nobody has to fetch them again. Says how many.
-    ///
-    /// # Errors
-    /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
-    pub fn note_files(&self, placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>) -> Result<u64, StoreError> {
-        let (mut placed, mut count) = (placed.into_iter().peekable(), 0);
-        // Of a million files, only some are in memory at a time.
-        while placed.peek().is_some() {
-            let mut places = Vec::new();
-            for (hash, size, path) in placed.by_ref().take(MAX_ADDED_TOGETHER) {
-                let location = self.locate(path)?;
-                if location.stamp.size != size {
-                    return Err(StoreError::Changed { path: location.path });
-                }
-                places.push((hash, location));
-            }
-            count += places.len() as u64;
-            self.add_places(&places)?;
-        }
-        Ok(count)
     }
 
     /// A tree of the index's database for another part of the node, which may keep there what it can do without: a

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! roots.json              what is shared (see `roots`)
+//! fetched.json            when the last fetches ended (see `power_cuts`)
 //! outboards/xx/HASH.obao  the parents of a blob above 64 KiB, complete; xx = the first two digits of HASH
 //! outboards/xx/HASH.part  the same while it is fetched
 //! blobs/xx/HASH           a copy, or a manifest; it is complete when it has this name
@@ -49,6 +50,10 @@ impl Folders {
 
     pub(super) fn roots_file(&self) -> PathBuf {
         self.root.join("roots.json")
+    }
+
+    pub(super) fn fetch_ends(&self) -> PathBuf {
+        self.root.join("fetched.json")
     }
 
     pub(super) fn index(&self) -> PathBuf {

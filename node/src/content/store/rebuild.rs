@@ -6,14 +6,13 @@
 use std::{
     collections::HashMap,
     ffi::OsStr,
-    fs::{self, Metadata},
+    fs,
     ops::ControlFlow,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
-use keyferry_net::time::UnixTime;
 use keyferry_proto::{
     collection::fitting::unescape,
     hash::{ContentFormat, ContentHash},
@@ -21,16 +20,12 @@ use keyferry_proto::{
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::{
-    Inner, OpenReport, Root, RootOrigin, Store, StoreError,
+    Inner, OpenReport, Root, Store, StoreError,
     blob::open_outboard,
     hashing::{self, FileToHash, Hashed, Observer, Sources},
     index::Location,
     tree,
 };
-use crate::base::stamp::Stamp;
-
-/// Two clocks that tell the time of one moment differ by less: one counts seconds, the other may tick every other second.
-const CLOCK_STEP_NANOS: i128 = 3_000_000_000;
 
 impl Store {
     /// Puts the roots that the index does not have into it.
@@ -70,7 +65,7 @@ impl Store {
                 _ => report.lose(path),
             }
         }
-        let mut rehashing = Rehashing { sources: &unproven, places, report };
+        let mut rehashing = Rehashing::new(&unproven, places, report);
         let files = Sources { files: &unproven, folder: None };
         hashing::hash_files(folders, machine, files, false, &mut rehashing, &AtomicBool::new(false))?;
         let places = rehashing.places;
@@ -83,31 +78,6 @@ impl Store {
         report.reindexed_roots += 1;
         tracing::info!(files = count, "put a root into the index again");
         Ok(())
-    }
-
-    /// Whether what was fetched to `path` is not as it was, though nobody has changed it since: a power cut takes what was not synced.
-    ///
-    /// All of it is hashed for that.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub fn has_lost(&self, hash: &ContentHash, path: &Path) -> Result<bool, StoreError> {
-        let is_meant =
-            |root: &Root| root.hash == *hash && matches!(&root.origin, RootOrigin::Fetched { path: to } if to == path);
-        let Some(root) = self.roots().into_iter().find(is_meant) else { return Ok(false) };
-        if !is_untouched_since(path, root.added) {
-            return Ok(false);
-        }
-        let _changing = self.lock_changing();
-        let mut report = OpenReport::default();
-        let wanted = self.files_of(&root, path, &mut report)?;
-        let file = |(hash, size, path)| FileToHash { path, size, file: None, expected: Some(hash) };
-        let files: Vec<FileToHash> = wanted.into_iter().map(file).collect();
-        let mut rehashing = Rehashing { sources: &files, places: Vec::new(), report: &mut report };
-        let Inner { folders, machine, .. } = &*self.0;
-        let sources = Sources { files: &files, folder: None };
-        hashing::hash_files(folders, machine, sources, false, &mut rehashing, &AtomicBool::new(false))?;
-        Ok(report.lost_count > 0)
     }
 
     /// The blobs of a root with the files that should have them.
@@ -149,15 +119,6 @@ impl Store {
     }
 }
 
-/// Whether the last change of every file at `path`, or below it, is no later than that. A power cut makes none later.
-fn is_untouched_since(path: &Path, when: UnixTime) -> bool {
-    let limit = i128::from(when.0) * 1_000_000_000 + CLOCK_STEP_NANOS;
-    walkdir::WalkDir::new(path).into_iter().all(|entry| {
-        let is_old = |metadata: Metadata| metadata.is_dir() || Stamp::of(&metadata).changed <= limit;
-        entry.and_then(|entry| entry.metadata()).is_ok_and(is_old)
-    })
-}
-
 /// The files in a folder by what their names stand for.
 fn names_in(folder: &Path) -> HashMap<Vec<u8>, PathBuf> {
     let files = walkdir::WalkDir::new(folder).into_iter().flatten().filter(|entry| entry.file_type().is_file());
@@ -174,10 +135,22 @@ fn plain_name(name: &[u8]) -> Vec<u8> {
     std::str::from_utf8(&plain).map_or(plain.clone(), |text| text.nfc().collect::<String>().into_bytes())
 }
 
-struct Rehashing<'a> {
+/// Hashing files that should have known blobs: what has them, and what is lost.
+pub(super) struct Rehashing<'a> {
     sources: &'a [FileToHash],
     places: Vec<(ContentHash, Location)>,
     report: &'a mut OpenReport,
+}
+
+impl<'a> Rehashing<'a> {
+    /// Begins with `places` that need no hashing.
+    pub(super) fn new(
+        sources: &'a [FileToHash],
+        places: Vec<(ContentHash, Location)>,
+        report: &'a mut OpenReport,
+    ) -> Self {
+        Self { sources, places, report }
+    }
 }
 
 impl Observer for Rehashing<'_> {
