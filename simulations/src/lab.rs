@@ -123,6 +123,18 @@ impl Lab {
     }
 }
 
+/// Whole commands.
+impl Lab {
+    /// Runs a command that has to succeed, and says how long it took.
+    pub(crate) fn timed<A: AsRef<OsStr>>(&self, node: &str, args: impl IntoIterator<Item = A>) -> Result<CommandTimes> {
+        let began = Instant::now();
+        let outcome = self.start(node, args)?.finish()?;
+        let whole = began.elapsed();
+        ensure!(outcome.status.success(), "the command failed ({}): {:?}", outcome.status, outcome.events.last());
+        Ok(CommandTimes { whole, leaving: outcome.leaving })
+    }
+}
+
 /// What a `get` that began then has fetched, once it has ended, with the time and what it used.
 fn measured(get: Process, began: Instant) -> Result<(Fetched, Duration, Usage)> {
     let sampler = Sampler::start(get.pid());
@@ -148,8 +160,9 @@ pub(crate) fn keyferry_binary() -> Result<PathBuf> {
 /// A running `keyferry --json …`. Dropping it kills the process.
 pub(crate) struct Process {
     child: Child,
-    events: Receiver<Event>,
+    events: Receiver<(Event, Instant)>,
     seen: Vec<Event>,
+    last_line: Option<Instant>,
 }
 
 /// How a process ended.
@@ -157,6 +170,17 @@ pub(crate) struct Process {
 pub(crate) struct Outcome {
     status: ExitStatus,
     events: Vec<Event>,
+    /// From its last line until it had ended.
+    leaving: Duration,
+}
+
+/// How long a command took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CommandTimes {
+    /// From the start of the process until its end.
+    pub(crate) whole: Duration,
+    /// From its last line until its end.
+    pub(crate) leaving: Duration,
 }
 
 impl Process {
@@ -172,12 +196,12 @@ impl Process {
         thread::spawn(move || {
             for line in stdout.lines().map_while(std::io::Result::ok) {
                 match serde_json::from_str(&line) {
-                    Ok(event) => drop(sender.send(event)),
+                    Ok(event) => drop(sender.send((event, Instant::now()))),
                     Err(error) => eprintln!("keyferry-sim: no event: {error} in {line:?}"),
                 }
             }
         });
-        Ok(Self { child, events, seen: Vec::new() })
+        Ok(Self { child, events, seen: Vec::new(), last_line: None })
     }
 
     /// The process id.
@@ -190,15 +214,20 @@ impl Process {
         let deadline = Instant::now() + STEP;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(event) = self.events.recv_timeout(left) else {
+            let Ok((event, at)) = self.events.recv_timeout(left) else {
                 bail!("ended, or took longer than {STEP:?}; last events: {:?}", self.seen.iter().rev().take(3));
             };
             let found = pick(&event);
-            self.seen.push(event);
+            self.note(event, at);
             if let Some(found) = found {
                 return Ok(found);
             }
         }
+    }
+
+    fn note(&mut self, event: Event, at: Instant) {
+        self.seen.push(event);
+        self.last_line = Some(at);
     }
 
     /// Waits until something is shared.
@@ -209,9 +238,7 @@ impl Process {
     /// Kills it with no chance to tidy up, and gives the events that it had written.
     pub(crate) fn kill(mut self) -> Result<Outcome> {
         self.child.kill()?;
-        let status = self.child.wait()?;
-        self.seen.extend(self.events.iter());
-        Ok(Outcome { status, events: std::mem::take(&mut self.seen) })
+        self.finish()
     }
 
     /// Asks it to stop and waits for that.
@@ -224,13 +251,14 @@ impl Process {
     /// Waits until it ends by itself.
     pub(crate) fn finish(mut self) -> Result<Outcome> {
         let deadline = Instant::now() + STEP;
-        while let Ok(event) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            self.seen.push(event);
+        while let Ok((event, at)) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            self.note(event, at);
         }
         ensure!(Instant::now() < deadline, "took longer than {STEP:?}");
         // Its standard output is closed: it is at its end.
         let status = self.child.wait()?;
-        Ok(Outcome { status, events: std::mem::take(&mut self.seen) })
+        let leaving = self.last_line.map(|at| at.elapsed()).unwrap_or_default();
+        Ok(Outcome { status, events: std::mem::take(&mut self.seen), leaving })
     }
 }
 

@@ -3,6 +3,7 @@
 //! What it is not: reading the command line (`args.rs`), or the work itself (`engine`).
 
 use std::{
+    mem::ManuallyDrop,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -147,7 +148,7 @@ impl Run<'_> {
             Ok(_) => self.serve(&*node).await,
             Err(failure) => Err(failure),
         };
-        leave(&*node, server).await;
+        leave(node, server).await;
         outcome
     }
 
@@ -176,7 +177,7 @@ impl Run<'_> {
             Ok(()) => self.serve(&*node).await,
             Err(failure) => Err(failure),
         };
-        leave(&*node, server).await;
+        leave(node, server).await;
         outcome
     }
 
@@ -211,7 +212,7 @@ impl Run<'_> {
             self.cancel.run_until_cancelled(server.idle()).await;
             self.screen.clear();
         }
-        leave(&*node, server).await;
+        leave(node, server).await;
         outcome
     }
 
@@ -376,8 +377,8 @@ fn config(need: Need<'_>, relay_mode: RelayMode) -> NodeConfig {
     }
 }
 
-/// Ends what runs in this process: commands of others first, then the node.
-async fn leave(node: &dyn OwnNode, server: Option<LocalServer>) {
+/// Ends what runs in this process, which is to end itself then: commands of others first, then the node.
+async fn leave(node: Arc<dyn OwnNode>, server: Option<LocalServer>) {
     let leaving = async {
         if let Some(server) = server {
             server.stop().await;
@@ -387,6 +388,8 @@ async fn leave(node: &dyn OwnNode, server: Option<LocalServer>) {
     if tokio::time::timeout(STOP_GRACE, leaving).await.is_err() {
         tracing::warn!("the node did not stop in time, and was left");
     }
+    // To let go of it would close the index, and no process ends while one of its threads waits for the disk.
+    let _left = ManuallyDrop::new(node);
 }
 
 /// The absolute path of something that exists, with a name of its own also for `.` and `..`.

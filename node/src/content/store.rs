@@ -373,6 +373,8 @@ impl Store {
             return Err(StoreError::HashMismatch { expected: hash, got });
         }
         self.on_index(|index| index.add_pending(&hash, clock::now()))?;
+        // A fetch that is killed goes on with it one day.
+        self.0.index.begin_to_write_out();
         for (path, bytes) in [(folders.outboard(&hash), &parents[..]), (folders.blob(&hash), bytes)] {
             if bytes.is_empty() && path != folders.blob(&hash) {
                 continue;
@@ -406,6 +408,13 @@ impl Store {
     /// `size` is what a peer says: nothing is allocated for it.
     pub fn partial_outboard(&self, hash: ContentHash, size: u64) -> Result<OutboardFile, StoreError> {
         OutboardFile::open(&self.0.folders, &self.0.active, hash, size)
+    }
+
+    /// Writes out what the index has, so that the next process need not put it in again.
+    pub fn write_out_index(&self) {
+        if let Err(error) = self.on_index(Index::write_out) {
+            tracing::debug!(%error, "the next start puts some into the index again");
+        }
     }
 
     /// A tree of the index's database for another part of the node, which may keep there what it can do without: a

@@ -30,6 +30,7 @@ use keyferry_proto::dialling::Sought;
 use tokio::time::Instant;
 
 use self::proven::ProvenPeer;
+pub(crate) use self::tls::gather_entropy;
 pub use self::{
     counters::{SessionCounters, SessionTraffic},
     driver::{MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, RECEIVE_MEMORY},

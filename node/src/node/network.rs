@@ -260,13 +260,15 @@ fn rendezvous_config(
     turn: Option<TurnService>,
     hidden: Option<HiddenCircuits>,
 ) -> RendezvousConfig {
+    // What one that only fetches is given to keep, it has for too short a time to be worth a wait for the disk.
+    let keeps_records = config.announce || config.relay.is_some();
     RendezvousConfig {
         bootstrap: config.bootstrap.clone(),
         mdns: config.mdns && hidden.is_none(),
         local_bootstrap: config.mdns,
         public: config.public && hidden.is_none(),
         hidden,
-        records: store.expendable_tree("dht records"),
+        records: keeps_records.then(|| store.expendable_tree("dht records")).flatten(),
         turn,
         ..RendezvousConfig::new(Zeroizing::new(rand::random()))
     }

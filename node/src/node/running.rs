@@ -25,7 +25,7 @@ use crate::{
         store::{Migrated, Store, StoreError},
         transfer::serve::ContentServer,
     },
-    net::port::DEFAULT_PORT,
+    net::{port::DEFAULT_PORT, session},
     node::network::Online,
 };
 
@@ -76,6 +76,9 @@ impl Node {
     ///
     /// If the store cannot be opened, or the port cannot be used.
     pub async fn start(home: Home, secret: NodeSecret, config: NodeConfig) -> Result<Arc<Self>, Error> {
+        if !config.offline {
+            session::gather_entropy();
+        }
         let (root, own) = (home.root().to_owned(), secret.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let (store, report) = Store::open(&root)?;
@@ -145,8 +148,15 @@ impl Node {
         if let Some(online) = &self.online {
             online.shutdown().await;
         }
-        let store = self.store.clone();
-        let _ = tokio::task::spawn_blocking(move || store.forget_superseded()).await;
+        let (store, announces, is_offline) = (self.store.clone(), self.announces, self.online.is_none());
+        let tidied = tokio::task::spawn_blocking(move || {
+            store.forget_superseded();
+            // Whoever only fetches is done when the content is there.
+            if announces || is_offline {
+                store.write_out_index();
+            }
+        });
+        let _ = tidied.await;
     }
 
     /// The addresses that the node listens on.

@@ -11,6 +11,9 @@ use super::{Root, RootOrigin, Store, StoreError};
 /// How many files that were fetched are put into the index together.
 const MAX_ADDED_TOGETHER: usize = 4096;
 
+/// More files than this are not put into the index again for want of half a second.
+const MAX_PUT_IN_AGAIN: u64 = 20_000;
+
 /// Files that were noted together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NotedFiles {
@@ -33,7 +36,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let _changing = self.lock_changing();
         let NotedFiles { count, changed_nanos } = self.note_files(placed)?;
-        self.on_index(|index| index.finish_root(&root.hash, count))?;
+        self.on_index(|index| {
+            index.finish_root(&root.hash, count)?;
+            if count > MAX_PUT_IN_AGAIN { index.write_out() } else { Ok(()) }
+        })?;
         if let (RootOrigin::Fetched { path }, Some(changed_nanos)) = (&root.origin, changed_nanos) {
             self.note_fetch_end(path, changed_nanos);
         }

@@ -121,6 +121,24 @@ impl Index {
         }
     }
 
+    /// Writes out what is new. It is not waited for until the disk has the file's length and place, too: what is lost is put in again.
+    pub(super) fn write_out(&self) -> Result<(), IndexError> {
+        self.call(|opened| opened.database.flush()).map(drop)
+    }
+
+    /// The same, while the caller goes on.
+    pub(super) fn begin_to_write_out(&self) {
+        let Some(opened) = &self.opened else { return };
+        let (database, path) = (opened.database.clone(), self.path.clone());
+        let write_out = move || {
+            if let Err(error) = guarded(&path, || database.flush()) {
+                tracing::debug!(%error, "the index is not written out yet");
+            }
+        };
+        // Where there is no thread to be had, it is written out later.
+        let _ = thread::Builder::new().name("write index".to_owned()).spawn(write_out);
+    }
+
     /// Drops the entries of a former version.
     fn drop_former(&self) -> Result<(), IndexError> {
         self.call(|opened| opened.database.drop_tree(FORMER_ENTRIES)).map(drop)
@@ -279,7 +297,8 @@ impl Index {
     }
 }
 
-/// sled waits for the disk when it is closed, on ext4 for everything that was written of late. Nobody else needs to.
+/// sled waits for the disk when it is closed, on ext4 for everything that was written of late. Nobody else needs to; but the process does not
+/// end in that time, so one that is to end keeps the index open.
 impl Drop for Index {
     fn drop(&mut self) {
         if let Some(opened) = self.opened.take() {

@@ -38,6 +38,10 @@ impl Store {
                 self.reindex(&root, report)?;
             }
         }
+        if report.reindexed_roots > 0 {
+            // Else a row of short commands would each do it again.
+            self.0.index.begin_to_write_out();
+        }
         Ok(())
     }
 

@@ -97,7 +97,7 @@ impl SessionTls {
     ) -> Result<Arc<Self>, SessionError> {
         keep_freed_memory();
         let provider = Arc::new(provider(cpu_has_aes()));
-        gather_entropy(provider.clone());
+        gather_entropy();
         let identity = TlsIdentity::new(secret, provider).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
         let handshakes = Undecided::new(max_handshakes);
         Ok(Arc::new(Self {
@@ -229,12 +229,15 @@ impl TlsIdentity {
     }
 }
 
-/// Makes the library seed its random numbers now. That takes about 20 ms, once in a process; otherwise both sides of the first
-/// handshake would wait for it.
-fn gather_entropy(provider: Arc<CryptoProvider>) {
-    // If there is no thread to be had, the first handshake waits.
-    let _ = std::thread::Builder::new().name("entropy".to_owned()).spawn(move || {
-        let _ = provider.secure_random.fill(&mut [0; 32]);
+/// Makes the library seed its random numbers now, beside whatever is done next. That takes about 20 ms, once in a process; otherwise both
+/// sides of the first handshake would wait for it.
+pub(crate) fn gather_entropy() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // If there is no thread to be had, the first handshake waits.
+        let _ = std::thread::Builder::new().name("entropy".to_owned()).spawn(|| {
+            let _ = aws_lc_rs::default_provider().secure_random.fill(&mut [0; 32]);
+        });
     });
 }
 

@@ -22,6 +22,9 @@ const CACHE_LEN: u64 = 16 * 1024 * 1024;
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// A larger one may take as long as reading it takes from the slowest disk, in bytes a second.
 const SLOWEST_READING: u64 = 1024 * 1024;
+/// How often sled writes out what is new, tidies its file and waits for the disk. No process ends in that time, and on ext4 it may be long after
+/// a large fetch; what is not written out when a process ends is put in again by the next one.
+const WRITE_OUT_EVERY: Duration = Duration::from_secs(30);
 /// How long to wait for an index that is still being closed: sled waits for the disk then.
 const LOCK_LIMIT: Duration = Duration::from_secs(25);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -99,7 +102,8 @@ fn open_limit(path: &Path) -> Duration {
 fn open_here(path: PathBuf) -> Result<Index, IndexError> {
     let started = Instant::now();
     let database = loop {
-        let config = sled::Config::new().path(&path).cache_capacity(CACHE_LEN);
+        let every_ms = u64::try_from(WRITE_OUT_EVERY.as_millis()).ok();
+        let config = sled::Config::new().path(&path).cache_capacity(CACHE_LEN).flush_every_ms(every_ms);
         match guarded(&path, || config.open()) {
             Err(IndexError::Damaged(problem)) if problem.contains("could not acquire lock") => {
                 if started.elapsed() > LOCK_LIMIT {
