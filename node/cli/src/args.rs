@@ -257,7 +257,7 @@ pub struct GetArgs {
     #[arg(hide = true)]
     pub more: Vec<String>,
     /// Where to put it: a folder that is there, or any path that ends in /, under the name that it comes with. Any other path is the
-    /// file or folder itself, such as -o photo.jpg.
+    /// file or folder itself, such as -o photo.jpg. The bytes of a single file go to standard output with -o -.
     #[arg(short, long, value_name = "PATH", default_value = ".", value_hint = ValueHint::AnyPath)]
     pub out: PathBuf,
     /// Replace files that exist already.
@@ -276,6 +276,13 @@ pub struct GetArgs {
     /// How to take part in the network.
     #[command(flatten)]
     pub network: NetworkOptions,
+}
+
+impl GetArgs {
+    /// Whether the content is to go to standard output.
+    pub fn is_streamed(&self) -> bool {
+        self.out.as_os_str() == "-"
+    }
 }
 
 /// What `ping` takes.

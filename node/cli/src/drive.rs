@@ -24,6 +24,8 @@ pub enum Completion {
     Done,
     /// It did its work, which was to look for damage, and found some.
     DamageFound,
+    /// Whoever read its standard output had enough, as `head` has.
+    NobodyReads,
 }
 
 /// Carries out a command by `runner`, and shows its events on `screen` as they come.

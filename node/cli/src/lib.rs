@@ -36,16 +36,23 @@ use keyferry::{
     data_dir::Home,
 };
 
+/// What shells show of a program that nobody reads from any more.
+const ENDED_BY_SIGPIPE: u8 = 128 + 13;
+
 /// Runs the program with the arguments of the process, and says how it should exit.
 pub fn main() -> ExitCode {
     let cli = Cli::from_process().unwrap_or_else(|error| error.exit());
     let style = Style { json: cli.global.json, quiet: cli.global.quiet, terminal: io::stderr().is_terminal() };
     let bars = Bars::new(style);
     logging::start(cli.global.verbose, bars.clone());
-    let mut screen = Screen::standard(style, context(&cli.action), bars);
+    let mut screen = match &cli.action {
+        Action::Get(get) if get.is_streamed() => Screen::beside_content(style, context(&cli.action), bars),
+        _ => Screen::standard(style, context(&cli.action), bars),
+    };
     match perform(cli, &mut screen) {
         Ok(Completion::Done) => ExitCode::SUCCESS,
         Ok(Completion::DamageFound) => ExitCode::from(FailureKind::Local.exit_code()),
+        Ok(Completion::NobodyReads) => ExitCode::from(ENDED_BY_SIGPIPE),
         Err(failure) => {
             // If standard output is gone, the exit code still tells.
             let _ = screen.failure(&failure);

@@ -106,6 +106,7 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Renewed(renewed) => Shown::Notice(renewed_text(renewed)),
         Event::Unserved(unserved) => Shown::Notice(unserved_text(unserved)),
         Event::Fetched(fetched) => Shown::Result(fetched_text(fetched)),
+        Event::Streamed { size: bytes, .. } => Shown::Notice(format!("Read {}, all of it verified", size(*bytes))),
         Event::Entry(entry) => Shown::Result(entry_line(entry)),
         Event::Listed { count } => Shown::Notice(listed_text(*count, context)),
         Event::PingStage(stage) => Shown::Result(stage_text(stage)),

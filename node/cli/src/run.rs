@@ -32,6 +32,7 @@ use keyferry::{
 mod audience;
 mod contacts;
 mod identity;
+mod streaming;
 
 /// How long to wait for a process that holds the data folder, but does not answer yet.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
@@ -153,11 +154,10 @@ impl Run<'_> {
     }
 
     async fn get(&mut self, args: GetArgs) -> Result<Completion, Failure> {
-        let GetArgs { address, more, out, overwrite, sync, seed, wait, network } = args;
-        if out.as_os_str() == "-" {
-            return Err(Failure::usage("-o - would be standard output, which nothing is fetched to")
-                .try_to("the path of a file with -o; ./- is one that is called so"));
+        if args.is_streamed() {
+            return self.stream(args).await;
         }
+        let GetArgs { address, more, out, overwrite, sync, seed, wait, network } = args;
         let words: Vec<String> = [address].into_iter().chain(more).collect();
         let (address, Placement { folder, name }) = (pasted::address_in_words(&words)?, Placement::of(&out)?);
         let command = Command::Get { address, out_dir: folder, name, overwrite, sync, seed, wait };
@@ -194,7 +194,13 @@ impl Run<'_> {
     /// Has a command done that nothing follows.
     async fn once(&mut self, command: Command, need: Need<'_>) -> Result<Completion, Failure> {
         command.check()?;
-        let (node, config) = match self.executor(need).await? {
+        let executor = self.executor(need).await?;
+        self.carry_out(command, executor, need).await
+    }
+
+    /// Has a command carried out by whoever was found for it, who then has nothing more to do for this process.
+    async fn carry_out(&mut self, command: Command, by: Executor, need: Need<'_>) -> Result<Completion, Failure> {
+        let (node, config) = match by {
             Executor::Other(client) => return drive(&client, command, self.screen, &self.cancel).await,
             Executor::Own(node, config) => (node, config),
         };

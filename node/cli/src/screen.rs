@@ -97,6 +97,11 @@ impl Screen {
         Self::new(style, context, bars, Box::new(io::stdout()), Box::new(io::stderr()))
     }
 
+    /// A screen of a command whose standard output is content: all that there is to be said goes to standard error.
+    pub fn beside_content(style: Style, context: RenderContext, bars: Bars) -> Self {
+        Self::new(style, context, bars, Box::new(io::stderr()), Box::new(io::stderr()))
+    }
+
     /// A screen on other streams.
     pub fn new(
         style: Style,

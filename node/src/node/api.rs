@@ -93,6 +93,16 @@ pub enum Command {
         #[serde(default)]
         wait: Wait,
     },
+    /// Stream the bytes of one file that an address names, in order and verified, to whoever listens at a Unix socket.
+    Read {
+        /// The address; it names a file.
+        address: Address,
+        /// The socket (absolute).
+        outlet: PathBuf,
+        /// How long to wait for whoever has it, if they are away.
+        #[serde(default)]
+        wait: Wait,
+    },
     /// List the catalogue of a node.
     List {
         /// The node.
@@ -208,6 +218,13 @@ pub enum Event {
     Unserved(UnservedInfo),
     /// A share that follows its folder has a new version.
     Renewed(RenewedInfo),
+    /// All bytes of a file were read: the result of `get -o -`.
+    Streamed {
+        /// Its hash.
+        hash: ContentHash,
+        /// Its size in bytes.
+        size: u64,
+    },
     /// Something that this node offers.
     Share(ShareInfo),
     /// What this node offers has been listed.
@@ -291,6 +308,7 @@ impl Event {
             | Event::Unshared { .. }
             | Event::Withdrawn { .. }
             | Event::Fetched(_)
+            | Event::Streamed { .. }
             | Event::Listed { .. }
             | Event::Pinged(_)
             | Event::Diagnosed(_)

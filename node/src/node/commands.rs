@@ -77,6 +77,7 @@ impl Node {
                 tell(events, Event::Fetched(fetched)).await;
                 Ok(())
             }
+            Command::Read { address, outlet, wait } => self.stream_to(&address, &outlet, wait, events, cancel).await,
             Command::List { node } => {
                 let count = self.list_to(&node, events, cancel).await?;
                 tell(events, Event::Listed { count }).await;

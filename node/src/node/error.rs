@@ -137,6 +137,9 @@ pub enum Error {
     /// The caller: it was stopped.
     #[error("interrupted")]
     Interrupted,
+    /// The caller: whoever read the bytes of a file has gone.
+    #[error("nobody reads it any more")]
+    NobodyReads,
     /// This machine: the data folder, or the key in it.
     #[error(transparent)]
     Home(#[from] HomeError),

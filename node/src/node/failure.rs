@@ -57,7 +57,9 @@ impl Command {
     /// The same that carrying it out would end with.
     pub fn check(&self) -> Result<(), Failure> {
         match self {
-            Command::Get { address, .. } if matches!(address.target(), AddressTarget::Catalogue) => {
+            Command::Get { address, .. } | Command::Read { address, .. }
+                if matches!(address.target(), AddressTarget::Catalogue) =>
+            {
                 Err(Error::NamesNothing { address: address.clone() }.into())
             }
             _ => Ok(()),
@@ -91,8 +93,8 @@ impl From<Error> for Failure {
                 Self::usage(message).try_to("`keyferry store ls` lists what is")
             }
             Error::NotStored { .. } => Self::usage(message).try_to("`keyferry store ls` lists all"),
+            Error::IsAFolder { .. } => Self::usage(message).try_to("-o FOLDER, where its files are to be written"),
             Error::NameWithoutNode
-            | Error::IsAFolder { .. }
             | Error::Path { .. }
             | Error::NoFileName { .. }
             | Error::TooLarge { .. }
@@ -102,6 +104,7 @@ impl From<Error> for Failure {
             | Error::Gather(_)
             | Error::TurnServer(_) => Self::usage(message),
             Error::Interrupted => Self::interrupted(),
+            Error::NobodyReads => Self::new(FailureKind::Interrupted, message),
             Error::Tls(_) | Error::Rendezvous(_) | Error::Relay(_) | Error::Task(_) => Self::local(message),
             Error::NotSharedThere { node, .. } => {
                 Self::network(message).try_to(format!("`keyferry ls {node}` lists what it shares"))

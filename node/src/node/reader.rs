@@ -4,19 +4,30 @@
 
 use std::{
     io,
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
-use keyferry_proto::hash::ContentFormat;
+use bytes::{Buf, Bytes, BytesMut};
+use keyferry_proto::{
+    address::Address,
+    hash::{ContentFormat, ContentHash},
+};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt as _, ReadBuf},
+    net::UnixStream,
     sync::{mpsc, watch},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{Error, Get, remote::FoundProviders};
+use super::{
+    Error, Get, Node,
+    api::{Event, Wait},
+    events::{Events, tell},
+    remote::FoundProviders,
+};
 use crate::content::transfer::{
     FetchError,
     fetch::FetchProgress,
@@ -25,6 +36,8 @@ use crate::content::transfer::{
 
 /// The largest content that [`Get::bytes`] takes into memory, in bytes.
 pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// How much of a file goes to whoever listens at once, in bytes.
+const STREAMED_TOGETHER: usize = 64 * 1024;
 
 impl Get<'_> {
     /// Fetches a small file into memory, with nothing written to disk. Dropping the future stops it.
@@ -39,13 +52,8 @@ impl Get<'_> {
             return Err(Error::TooLarge { got: reader.size, limit: MAX_BYTES });
         }
         let mut bytes = Vec::with_capacity(reader.size as usize);
-        match reader.read_to_end(&mut bytes).await {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(match error.downcast::<FetchError>() {
-                Ok(error) => error.into(),
-                Err(error) => error.into(),
-            }),
-        }
+        reader.read_to_end(&mut bytes).await.map_err(why_no_more)?;
+        Ok(bytes)
     }
 
     /// Opens a file for reading from beginning to end, with nothing written to disk. It comes from one provider at a
@@ -56,33 +64,63 @@ impl Get<'_> {
     /// If no provider can be reached or has it, or it is a folder. What happens later, reading tells: an error whose
     /// inner error is an [`error::FetchError`](crate::error::FetchError).
     pub async fn reader(self) -> Result<ContentReader, Error> {
-        let Self { node, address, wait } = self;
         // Nobody listens to events here.
         let (events, _) = mpsc::channel(1);
-        let online = node.online()?;
-        let resolved = node.resolve(&address, wait, &events).await?;
+        self.node.open_reader(&self.address, self.wait, &events).await
+    }
+}
+
+impl Node {
+    /// Streams a file to whoever listens at a socket of this machine, and tells that as the result.
+    pub(super) async fn stream_to(
+        &self,
+        address: &Address,
+        outlet: &Path,
+        wait: Wait,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Path { path: outlet.to_owned(), source };
+        let mut listener = UnixStream::connect(outlet).await.map_err(failed)?;
+        let streaming = async {
+            let mut reader = self.open_reader(address, wait, events).await?;
+            let mut buffer = BytesMut::with_capacity(STREAMED_TOGETHER);
+            while reader.read_buf(&mut buffer).await.map_err(why_no_more)? > 0 {
+                listener.write_all_buf(&mut buffer).await.map_err(|_| Error::NobodyReads)?;
+            }
+            tell(events, Event::Streamed { hash: reader.hash, size: reader.size }).await;
+            Ok(())
+        };
+        cancel.run_until_cancelled(streaming).await.unwrap_or(Err(Error::Interrupted))
+    }
+
+    async fn open_reader(&self, address: &Address, wait: Wait, events: &Events) -> Result<ContentReader, Error> {
+        let is_a_folder = || Error::IsAFolder { address: address.clone() };
+        let online = self.online()?;
+        let resolved = self.resolve(address, wait, events).await?;
         if resolved.format == Some(ContentFormat::Collection) {
-            return Err(Error::IsAFolder { address });
+            return Err(is_a_folder());
         }
+        let hash = resolved.hash;
         let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
         let (progress, told) = watch::channel(FetchProgress::default());
         let reading = Reading::new(resolved.hash, resolved.format, sender, progress);
-        let here = node.quick(move |store| store.blob(&resolved.hash)).await?;
+        let here = self.quick(move |store| store.blob(&hash)).await?;
         let mut task = match here {
             Some(blob) => tokio::spawn(reading.read_here(blob)),
             None => {
-                let sought = node.sought(&address, resolved.hash, resolved.session);
-                let found = node.find_providers(&online.finder, sought, wait, told, &events).await;
+                let sought = self.sought(address, hash, resolved.session);
+                let found = self.find_providers(&online.finder, sought, wait, told, events).await;
                 let FoundProviders { finding, providers } = found;
                 tokio::spawn(async move { tokio::join!(reading.read_from_all(providers), finding).0 })
             }
         };
         match pieces.recv().await {
             Some(FilePiece::Size(size)) => {
-                Ok(ContentReader { size, left: size, bytes: Bytes::new(), pieces, task: Some(task) })
+                Ok(ContentReader { hash, size, left: size, bytes: Bytes::new(), pieces, task: Some(task) })
             }
             Some(FilePiece::Bytes(_)) | None => match (&mut task).await? {
-                Err(FetchError::Folder) => Err(Error::IsAFolder { address }),
+                Err(FetchError::Folder) => Err(is_a_folder()),
                 Err(error) => Err(error.into()),
                 // Without a size, the fetch cannot have succeeded.
                 Ok(()) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -95,6 +133,7 @@ impl Get<'_> {
 /// file, and is an error if that has changed since. Dropping it stops the fetch. Reads are cancel-safe.
 #[derive(Debug)]
 pub struct ContentReader {
+    hash: ContentHash,
     size: u64,
     /// Bytes that have not come yet.
     left: u64,
@@ -109,6 +148,14 @@ impl ContentReader {
     /// The size of the file, in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+}
+
+/// What ended a reader.
+fn why_no_more(error: io::Error) -> Error {
+    match error.downcast::<FetchError>() {
+        Ok(error) => error.into(),
+        Err(error) => error.into(),
     }
 }
 

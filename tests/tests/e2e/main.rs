@@ -14,5 +14,6 @@ mod resume;
 mod sharing;
 mod sources;
 mod store;
+mod streaming;
 mod targets;
 mod waiting;

@@ -239,12 +239,17 @@ async fn folder_that_is_busy_without_an_answer_is_a_clear_failure() {
 }
 
 #[tokio::test]
-async fn get_to_standard_output_is_refused_before_anything_is_started() {
+async fn what_cannot_go_to_standard_output_is_refused_before_anything_is_started() {
     let bench = Bench::new(false);
-    let (acted, _, _) = bench.act(&format!("keyferry get keyferry:{} -o -", "ab".repeat(32))).await;
-    let failure = acted.unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Usage);
-    assert!(failure.message.contains("standard output"), "{failure:?}");
+    let (content, node) =
+        (format!("keyferry:{}", "ab".repeat(32)), "keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X");
+    for command in
+        [format!("get {content} --overwrite -o -"), format!("get {content} --seed -o -"), format!("get {node} -o -")]
+    {
+        let (acted, _, _) = bench.act(&format!("keyferry {command}")).await;
+        let failure = acted.unwrap_err();
+        assert!(failure.kind == FailureKind::Usage && failure.advice.is_some(), "{command}: {failure:?}");
+    }
     assert!(bench.configs().is_empty());
 }
 

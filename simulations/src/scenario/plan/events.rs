@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 36] = [
+pub(crate) const EVENTS: [&str; 37] = [
     "identity",
     "notice",
     "importing",
@@ -28,6 +28,7 @@ pub(crate) const EVENTS: [&str; 36] = [
     "disconnected",
     "fetching",
     "fetched",
+    "streamed",
     "missing",
     "unserved",
     "renewed",
