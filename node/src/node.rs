@@ -2,6 +2,7 @@
 //!
 //! What it is not: a user interface. It takes [`api::Command`]s and tells [`api::Event`]s.
 
+mod alone;
 pub mod announcer;
 pub mod api;
 mod builder;

@@ -40,7 +40,7 @@ impl Runner for Node {
             for message in notices {
                 tell(&events, Event::Notice { message }).await;
             }
-            let ended = self.carry_out(command, &events, &cancel).await.map_err(Failure::from);
+            let ended = self.carry_out_among_others(command, &events, &cancel).await.map_err(Failure::from);
             if let Err(failure) = &ended {
                 tell(&events, Event::Failed(failure.clone())).await;
             }
@@ -50,7 +50,12 @@ impl Runner for Node {
 }
 
 impl Node {
-    async fn carry_out(&self, command: Command, events: &Events, cancel: &CancellationToken) -> Result<(), Error> {
+    pub(super) async fn carry_out(
+        &self,
+        command: Command,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
         match command {
             Command::Share { paths, name, copy, watch, strict, exclude, audience } => {
                 let mode = match (copy, watch) {

@@ -135,3 +135,25 @@ fn what_nobody_has_heard_of_is_given_up_within_ten_seconds_and_a_longer_wait_is_
     }
     Ok(())
 }
+
+#[test]
+fn whoever_is_alone_on_the_network_hears_it_before_the_search_ends() -> Result<()> {
+    let lab = Lab::new()?;
+    let nobody = "keyferry:12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
+    let of_solitude =
+        |event: &Event| matches!(event, Event::Notice { message } if message.contains("--bootstrap")).then_some(());
+    for args in [&["get", &format!("{nobody}/x")][..], &["ls", nobody]] {
+        let mut command = lab.start("alone", args)?;
+        command.wait_for(SOON, of_solitude)?;
+        command.finish(TRANSFER)?.failure()?;
+    }
+
+    // And nobody hears it who is not.
+    content::random_file(&lab.path("a"), 24, 1000)?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("a"))?;
+    let address = shared.address_with_hints.to_string().replace("/a?", "/b?");
+    let outcome = lab.run("alone", ["get", &address, "--wait", "none"])?;
+    outcome.failure()?;
+    ensure!(!outcome.events().iter().any(|event| of_solitude(event).is_some()), "{outcome:?}");
+    Ok(())
+}
