@@ -117,6 +117,8 @@ pub struct OpenReport {
     pub set_aside: Option<PathBuf>,
     /// What was wrong with it, in words.
     pub problem: Option<String>,
+    /// Whether the whole index was gone, or damaged, though there are roots.
+    pub index_was_lost: bool,
     /// How many roots were put into the index again.
     pub reindexed_roots: u64,
     /// Files of those roots that changed or are gone, so that they cannot be served (at most [`OpenReport::MAX_LOST`]).
@@ -164,8 +166,10 @@ impl Store {
             // Such as on a full disk, where the user has to come this far to make room. It is written with the next change.
             tracing::warn!(%error, "the list of roots is still that of an earlier version");
         }
+        let was_there = folders.index().exists();
         let (index, set_aside) = index::open(&folders.index())?;
-        let mut report = OpenReport { migrated, ..OpenReport::default() };
+        let index_was_lost = !roots.is_empty() && (set_aside.is_some() || !was_there);
+        let mut report = OpenReport { migrated, index_was_lost, ..OpenReport::default() };
         if let Some(set_aside) = set_aside {
             tracing::warn!(path = %set_aside.path.display(), problem = set_aside.problem, "set a damaged index aside");
             report.set_aside = Some(set_aside.path);

@@ -22,7 +22,7 @@ use crate::{
         secret_text::SecretText,
     },
     content::{
-        store::{Migrated, Store, StoreError},
+        store::{Migrated, OpenReport, Store, StoreError},
         transfer::serve::ContentServer,
     },
     net::{port::DEFAULT_PORT, session},
@@ -31,6 +31,9 @@ use crate::{
 
 /// How much that happens waits for whoever shows it; who is slower misses some.
 const MAX_HAPPENED: usize = 256;
+
+/// How many files are named that an index does not find again.
+const MAX_LOST_NAMED: usize = 20;
 
 /// A running node. It holds the data folder until it is dropped.
 pub struct Node {
@@ -86,9 +89,6 @@ impl Node {
             Ok::<_, StoreError>((store, server, report))
         });
         let (store, server, report) = opened.await??;
-        if let Some(aside) = report.set_aside {
-            tracing::warn!(aside = %aside.display(), "the index was damaged; it was set aside and made anew");
-        }
         let roots_changed = Arc::new(Notify::new());
         let online = match config.offline {
             true => None,
@@ -97,10 +97,11 @@ impl Node {
         let announces = (config.announce || config.relay.is_some()) && !config.offline;
         let received_bytes = AtomicU64::new(0);
         let calls = config.calls;
+        let lost = lost_texts(&report);
         let migrated = report.migrated.map(migrated_text);
         let port = online.as_ref().map(|online| online.port.number());
         let elsewhere = port.filter(|port| announces && config.listen.is_empty() && *port != DEFAULT_PORT);
-        let notices = Mutex::new(migrated.into_iter().chain(elsewhere.map(elsewhere_text)).collect());
+        let notices = Mutex::new(migrated.into_iter().chain(lost).chain(elsewhere.map(elsewhere_text)).collect());
         let happened = broadcast::Sender::new(MAX_HAPPENED);
         let node = Arc::new(Self {
             home,
@@ -199,6 +200,28 @@ fn states_text(shared: u64, kept: u64) -> String {
 
 fn count(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// What is to be said of an index that was lost: that it is there again, and which files are not. A file that has gone in the meantime
+/// while the index stood is the owner's own doing.
+fn lost_texts(report: &OpenReport) -> Vec<String> {
+    if !report.index_was_lost {
+        return Vec::new();
+    }
+    let what = match &report.set_aside {
+        Some(aside) => {
+            format!("the index was damaged; it lies at {} (`keyferry store gc` removes it), and is", aside.display())
+        }
+        None => "the index was lost, and is".to_owned(),
+    };
+    let named = report.lost.iter().take(MAX_LOST_NAMED);
+    let mut texts = vec![format!("{what} made again from what is stored here")];
+    texts.extend(named.map(|path| format!("gone, or changed since it was shared or fetched: {}", path.display())));
+    match report.lost_count.saturating_sub(MAX_LOST_NAMED as u64) {
+        0 => {}
+        more => texts.push(format!("{more} more are gone or changed; `keyferry store verify` names all")),
+    }
+    texts
 }
 
 fn elsewhere_text(port: u16) -> String {

@@ -131,6 +131,27 @@ fn an_index_that_is_gone_is_rebuilt() -> Result<()> {
     content::same(&lab.path("a"), &lab.path("out/a"))
 }
 
+#[test]
+fn what_an_index_that_is_gone_had_and_is_not_there_any_more_is_named_once() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_tree(&lab.folder("tree")?, 60, 20)?;
+    lab.share("node", &lab.path("tree"))?.0.stop(SOON)?;
+    fs::remove_dir_all(index_dir(&lab.home("node"))?)?;
+    fs::remove_file(lab.path("tree/d1/e1/file 1"))?;
+
+    let told = notices(&lab.run("node", ["store", "ls"])?);
+
+    ensure!(told.iter().any(|told| told.contains("the index was lost")), "{told:?}");
+    ensure!(told.iter().any(|told| told.contains("gone") && told.contains("tree/d1/e1/file 1")), "{told:?}");
+    ensure!(notices(&lab.run("node", ["store", "ls"])?).is_empty(), "told again");
+    Ok(())
+}
+
+fn notices(outcome: &Outcome) -> Vec<String> {
+    let notice = |event: &Event| if let Event::Notice { message } = event { Some(message.clone()) } else { None };
+    outcome.events.iter().filter_map(notice).collect()
+}
+
 fn roots(lab: &Lab) -> Result<Vec<RootInfo>> {
     let outcome = lab.run("node", ["store", "ls"])?;
     let Some(Event::Roots { .. }) = outcome.events.last() else { bail!("{outcome:?}") };

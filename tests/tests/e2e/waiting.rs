@@ -154,6 +154,6 @@ fn whoever_is_alone_on_the_network_hears_it_before_the_search_ends() -> Result<(
     let address = shared.address_with_hints.to_string().replace("/a?", "/b?");
     let outcome = lab.run("alone", ["get", &address, "--wait", "none"])?;
     outcome.failure()?;
-    ensure!(!outcome.events().iter().any(|event| of_solitude(event).is_some()), "{outcome:?}");
+    ensure!(!outcome.events.iter().any(|event| of_solitude(event).is_some()), "{outcome:?}");
     Ok(())
 }

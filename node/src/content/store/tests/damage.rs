@@ -46,7 +46,7 @@ fn a_lost_index_is_made_again() {
     let roots = filled(&scene);
     fs::remove_dir_all(scene.home().join("index")).unwrap();
     let report = assert_whole(&scene, &roots);
-    assert_eq!((report.set_aside, report.reindexed_roots), (None, 3));
+    assert_eq!((report.set_aside, report.index_was_lost, report.reindexed_roots), (None, true, 3));
 }
 
 #[test]
