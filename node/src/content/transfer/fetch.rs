@@ -169,6 +169,8 @@ async fn finish_partly(
         if let Err(error) = store.note_files(plan.placed(&path, &indexes)) {
             tracing::warn!(%error, "what was fetched is not known when it is fetched again");
         }
+        // No root leads there when the index is made again.
+        store.write_out_index();
         let names = missing.iter().flat_map(|(index, why)| plan.names_of(*index).map(|name| (name, *why)));
         let listed = names.take(MAX_MISSING_LISTED);
         Ok(Incomplete {
