@@ -25,7 +25,7 @@ use super::{
 use crate::{
     base::data_dir::{ContactList, ContactsFile},
     content::{
-        store::{Audience, ImportOptions, ImportProgress, LeftOut, Root, RootOrigin, RootState, StoreError},
+        store::{Audience, ImportOptions, ImportProgress, LeftOut, Root, RootOrigin, RootState, Store, StoreError},
         transfer::fetchers::SentOfRoot,
     },
 };
@@ -52,31 +52,11 @@ impl Node {
             return Err(Error::OneNameForMany);
         }
         let named = paths.iter().map(|path| Ok((path.clone(), name_for(path, share.name.as_ref())?)));
-        self.check_names(&named.collect::<Result<Vec<_>, Error>>()?)?;
+        let named = named.collect::<Result<Vec<_>, Error>>()?;
+        self.quick(move |store| check_names(store, &named)).await?;
         for path in paths {
             let shared = self.share_path(path, share.clone(), events, cancel).await?;
             tell(events, Event::Shared(shared)).await;
-        }
-        Ok(())
-    }
-
-    /// Finds that no two of these paths would have one name, and that none has a name that stands for another path.
-    fn check_names(&self, named: &[(PathBuf, ShareName)]) -> Result<(), Error> {
-        let mut taken: HashMap<ShareName, PathBuf> = HashMap::new();
-        for root in self.store.roots() {
-            if let (Some(name), RootOrigin::InPlace { path, .. }) = (root.name(), &root.origin) {
-                taken.insert(name.clone(), path.clone());
-            }
-        }
-        for (path, name) in named {
-            // One that is not there is told when it is read.
-            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-            match taken.insert(name.clone(), path.clone()) {
-                Some(first) if first != path => {
-                    return Err(Error::NameTaken { name: name.clone(), first, second: path });
-                }
-                _ => {}
-            }
         }
         Ok(())
     }
@@ -223,6 +203,30 @@ fn fetchers(sent: &SentOfRoot, contacts: &ContactList) -> Vec<FetcherInfo> {
     let others = sent.others();
     let others = FetcherInfo { node: None, contact: None, bytes: others.bytes, last: others.last.0 };
     one_by_one.chain((others.bytes > 0).then_some(others)).collect()
+}
+
+/// Finds that no two of these paths would have one name, and that none has a name that stands for another path.
+fn check_names(store: &Store, named: &[(PathBuf, ShareName)]) -> Result<(), Error> {
+    let mut taken: HashMap<ShareName, PathBuf> = HashMap::new();
+    for root in store.roots() {
+        if let (Some(name), RootOrigin::InPlace { path, .. }) = (root.name(), &root.origin)
+            // What was moved, or is gone, gives way to what has its name now.
+            && path.exists()
+        {
+            taken.insert(name.clone(), path.clone());
+        }
+    }
+    for (path, name) in named {
+        // One that is not there is told when it is read.
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        match taken.insert(name.clone(), path.clone()) {
+            Some(first) if first != path => {
+                return Err(Error::NameTaken { name: name.clone(), first, second: path });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Tells all that was left out of a folder, and why.

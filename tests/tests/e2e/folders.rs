@@ -173,8 +173,13 @@ fn two_things_of_one_name_are_refused_before_anything_is_read() -> Result<()> {
     ensure!(refused.failure()?.message.contains("a/data"), "{refused:?}");
     // The same path again is a newer version of it.
     fs::write(lab.path("a/data"), b"newer")?;
-    let (_sharer, again) = lab.share("sharer", &lab.path("a/data"))?;
+    let (sharer, again) = lab.share("sharer", &lab.path("a/data"))?;
     ensure!(again.name == shared.name && again.hash != shared.hash, "{again:?}");
+    sharer.stop(SOON)?;
+    // What was moved is shared from where it is now.
+    fs::rename(lab.path("a"), lab.path("moved"))?;
+    let (_sharer, moved) = lab.share("sharer", &lab.path("moved/data"))?;
+    ensure!(moved.hash == again.hash, "{moved:?}");
     Ok(())
 }
 
