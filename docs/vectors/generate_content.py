@@ -334,22 +334,24 @@ def written(data):
 
 
 def message_vectors():
-    hello = struct.pack("<H", 3) + u64(5) + string("keyferry/0.1.0")
-    hello_fields = {"version": 3, "features": 5, "agent": "keyferry/0.1.0"}
+    hello = struct.pack("<H", 4) + u64(5) + string("keyferry/0.1.0")
+    hello_fields = {"version": 4, "features": 5, "agent": "keyferry/0.1.0"}
     root = digest("root")
     # A signed entry is a string of bytes in a message; its inside is section 5's business.
     signed = bytes(range(100))
     entry_value = u64(len(signed)) + signed
 
-    def content(pairs):
-        return u32(3) + root + ranges(pairs)
+    def content(pairs, part=0):
+        return u32(3) + root + ranges(pairs) + u32(part)
 
     valid = [
         ("Request", {"Control": hello_fields}, u32(0) + hello),
         ("Request", {"Resolve": "holiday"}, u32(1) + string("holiday")),
         ("Request", "Catalogue", u32(2)),
-        ("Request", {"Content": {"root": root.hex(), "ranges": [[0, OPEN_END]]}}, content([(0, OPEN_END)])),
-        ("Request", {"Content": {"root": root.hex(), "ranges": [[1, 2], [3, 10]]}}, content([(1, 2), (3, 10)])),
+        ("Request", {"Content": {"root": root.hex(), "ranges": [[0, OPEN_END]], "part": "Groups"}}, content([(0, OPEN_END)])),
+        ("Request", {"Content": {"root": root.hex(), "ranges": [[1, 2], [3, 10]], "part": "Groups"}}, content([(1, 2), (3, 10)])),
+        ("Request", {"Content": {"root": root.hex(), "ranges": [[0, OPEN_END]], "part": "Root"}}, content([(0, OPEN_END)], 1)),
+        ("Request", {"Content": {"root": root.hex(), "ranges": [[4, 5]], "part": "Parents"}}, content([(4, 5)], 2)),
         ("ControlMessage", {"Hello": hello_fields}, u32(0) + hello),
         ("ControlMessage", {"Ping": 7}, u32(1) + u64(7)),
         ("ControlMessage", {"Pong": 1 << 63}, u32(2) + u64(1 << 63)),
@@ -366,7 +368,7 @@ def message_vectors():
         *(("ContentReply", {"Refused": reason}, u32(1) + u32(at))
           for at, reason in enumerate(["NotFound", "Busy", "Changed", "Policy", "Gone", "Unreadable"])),
     ]
-    bad_hello = struct.pack("<H", 3) + u64(0)
+    bad_hello = struct.pack("<H", 4) + u64(0)
     refused = [
         ("Request", "no bytes", b"", "Codec"),
         ("Request", "a variant that is none", u32(4), "Codec"),
@@ -374,6 +376,7 @@ def message_vectors():
         ("Request", "more bytes than allowed", bytes(65_537), "Codec(TooLong"),
         ("Request", "a name that is no safe path", u32(1) + string("../x"), "Codec"),
         ("Request", "no ranges", content([]), "NoRanges"),
+        ("Request", "a part that is none", content([(0, 1)], 3), "Codec"),
         ("Request", "an empty range", content([(5, 5)]), "Codec"),
         ("Request", "a range that ends before it starts", content([(6, 5)]), "Codec"),
         ("Request", "ranges that are not sorted", content([(6, 8), (0, 5)]), "Codec"),

@@ -260,9 +260,16 @@ pub struct GetArgs {
     /// file or folder itself, such as -o photo.jpg. The bytes of a single file go to standard output with -o -.
     #[arg(short, long, value_name = "PATH", default_value = ".", value_hint = ValueHint::AnyPath)]
     pub out: PathBuf,
-    /// Replace files that exist already.
+    /// Replace files that exist already, whoever wrote them. Without this, a newer version replaces what an earlier one put there and nobody has
+    /// changed since; all else is kept.
     #[arg(long)]
     pub overwrite: bool,
+    /// Remove files that an earlier version had there and this one does not have, if nobody has changed them since.
+    #[arg(long)]
+    pub mirror: bool,
+    /// Say what would be changed, and change nothing.
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
     /// Wait until everything is on the disk; without this, a power cut soon afterwards may take some of it.
     #[arg(long)]
     pub sync: bool,

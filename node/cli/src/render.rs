@@ -24,8 +24,8 @@ use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
     Audience, ContentFormat, Entry, Fetched, NodeKey, PathInfo, Shared, Waiting,
     control::{
-        ContactInfo, Event, Failure, FetcherInfo, MissingInfo, RenewedInfo, RootInfo, RootState, ShareInfo,
-        UnservedFault, UnservedInfo,
+        ChangeCounts, ChangeInfo, ChangeKind, Compared, ContactInfo, Event, Failure, FetcherInfo, MissingInfo,
+        RenewedInfo, RootInfo, RootState, ShareInfo, UnservedFault, UnservedInfo,
     },
 };
 
@@ -102,6 +102,8 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Shared(shared) => Shown::Result(shared_text(shared, context)),
         Event::Unshared { name } => Shown::Result(format!("{} is no longer shared\n", safe(name.as_str()))),
         Event::Withdrawn { hash } => Shown::Result(format!("{hash} is no longer offered to anybody\n")),
+        Event::Change(change) => change_shown(change),
+        Event::Compared(compared) => Shown::Result(compared_text(compared)),
         Event::Missing(MissingInfo { path, why }) => Shown::Notice(format!("missing: {}: {}", safe(path), safe(why))),
         Event::Renewed(renewed) => Shown::Notice(renewed_text(renewed)),
         Event::Unserved(unserved) => Shown::Notice(unserved_text(unserved)),
@@ -183,6 +185,7 @@ fn fetched_text(fetched: &Fetched) -> String {
         format,
         path,
         was_there,
+        changes,
         seeded,
         size: bytes,
         files,
@@ -213,14 +216,77 @@ fn fetched_text(fetched: &Fetched) -> String {
         }
         text.push('\n');
     } else if *was_there {
-        let _ = writeln!(text, "  every byte is as it should be; nothing was fetched or written");
+        let _ = writeln!(text, "  every byte is as it should be; nothing was fetched");
     } else {
         let _ = writeln!(text, "  nothing had to be fetched; done in {}", span(*took));
+    }
+    if !was_there && *changes != ChangeCounts::default() {
+        let _ = writeln!(text, "  {}", changes_text(changes, "replaced", "added", "removed"));
+    }
+    if changes.gone > 0 {
+        let these = plural(changes.gone, "file is", "files are");
+        let _ = writeln!(text, "  {these} not in it any more; --mirror removes what nobody has changed");
     }
     if *seeded {
         let _ = writeln!(text, "  offered to others as keyferry:{hash} whenever a node runs here: keyferry node");
     }
     text
+}
+
+fn compared_text(compared: &Compared) -> String {
+    let Compared { format, path, size: bytes, files, missing_bytes, changes, .. } = compared;
+    let path = safe(&path.display().to_string());
+    let content = content_text(*format, bytes.unwrap_or_default(), *files);
+    let untouched = ChangeCounts { gone: 0, kept: 0, ..*changes } == ChangeCounts::default();
+    let mut text = match untouched {
+        true => format!("Nothing would change in {path}: {content}\n"),
+        false => {
+            format!("Would fetch {path}: {content}\n  {}\n", changes_text(changes, "to replace", "to add", "to remove"))
+        }
+    };
+    match missing_bytes {
+        Some(0) => {}
+        Some(missing) => {
+            let _ = writeln!(text, "  at most {} to fetch", size(*missing));
+        }
+        None => {
+            let _ = writeln!(text, "  how much there is to fetch is not known");
+        }
+    }
+    if changes.kept > 0 {
+        let _ = writeln!(
+            text,
+            "  {} in the way; --overwrite replaces what is there",
+            plural(changes.kept, "file of yours is", "files of yours are")
+        );
+    }
+    if changes.gone > 0 {
+        let _ = writeln!(
+            text,
+            "  {} not in it any more; --mirror removes what nobody has changed",
+            plural(changes.gone, "file is", "files are")
+        );
+    }
+    text
+}
+
+fn changes_text(changes: &ChangeCounts, replaced: &str, added: &str, removed: &str) -> String {
+    let kinds = [(changes.replaced, replaced), (changes.added, added), (changes.removed, removed)];
+    let parts = kinds.iter().filter(|(files, _)| *files > 0);
+    let parts: Vec<String> = parts.map(|(files, what)| format!("{} {what}", plural(*files, "file", "files"))).collect();
+    parts.join(", ")
+}
+
+fn change_shown(change: &ChangeInfo) -> Shown {
+    let path = safe(&change.path);
+    let what = match change.change {
+        ChangeKind::Added => "new",
+        ChangeKind::Replaced => "replaced",
+        ChangeKind::Gone => "not in it any more",
+        ChangeKind::Removed => "removed",
+        ChangeKind::Kept => "kept, as it is not what a fetch put there",
+    };
+    Shown::Notice(format!("{path}: {what}"))
 }
 
 fn renewed_text(renewed: &RenewedInfo) -> String {

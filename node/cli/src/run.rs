@@ -157,10 +157,10 @@ impl Run<'_> {
         if args.is_streamed() {
             return self.stream(args).await;
         }
-        let GetArgs { address, more, out, overwrite, sync, seed, wait, network } = args;
+        let GetArgs { address, more, out, overwrite, mirror, dry_run, sync, seed, wait, network } = args;
         let words: Vec<String> = [address].into_iter().chain(more).collect();
         let (address, Placement { folder, name }) = (pasted::address_in_words(&words)?, Placement::of(&out)?);
-        let command = Command::Get { address, out_dir: folder, name, overwrite, sync, seed, wait };
+        let command = Command::Get { address, out_dir: folder, name, overwrite, mirror, dry_run, sync, seed, wait };
         self.once(command, Need::Fetch(&network)).await
     }
 

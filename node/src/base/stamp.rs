@@ -131,6 +131,14 @@ impl StampTrust {
         Self::Never.after_hashing(stamp, machine)
     }
 
+    /// What the stamp of a file is good for whose bytes this process has written, and given this time of their last change, in nanoseconds
+    /// since 1970: whoever writes it later leaves another time, unless it was given one that is about now.
+    pub(crate) fn in_written(stamp: &Stamp, modified_nanos: i128, machine: &Machine) -> Self {
+        let is_telling = stamp.modified == modified_nanos
+            && stamp.modified.abs_diff(stamp.changed) > LONGEST_STEP_NANOS.unsigned_abs();
+        if is_telling { Self::InBoot(machine.boot) } else { Self::Never }
+    }
+
     /// What the same stamp is good for once the file has been hashed again.
     pub(crate) fn after_hashing(self, stamp: &Stamp, machine: &Machine) -> Self {
         match self {
@@ -155,6 +163,23 @@ impl StampTrust {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_here_is_vouched_for_by_the_time_that_it_was_given_unless_that_is_about_now() {
+        const NOW: i128 = 1_790_000_000_000_000_000;
+        let machine = Machine { boot: BootId::numbered(1), now_nanos: || NOW };
+        let trust = |modified, given| {
+            let stamp = Stamp { size: 1, modified, changed: NOW, file: FileId::numbered(1) };
+            StampTrust::in_written(&stamp, given, &machine)
+        };
+        let old = NOW - LONGEST_STEP_NANOS - 1;
+        assert_eq!(trust(old, old), StampTrust::InBoot(machine.boot));
+        assert_eq!(trust(-5, -5), StampTrust::InBoot(machine.boot));
+        // The file system keeps another time, or somebody has written it since.
+        assert_eq!(trust(old, old + 1), StampTrust::Never);
+        assert_eq!(trust(NOW, old), StampTrust::Never);
+        assert_eq!(trust(NOW - LONGEST_STEP_NANOS, NOW - LONGEST_STEP_NANOS), StampTrust::Never);
+    }
 
     #[test]
     fn a_stamp_is_young_for_the_longest_step_of_the_clock_that_it_was_taken_from() {

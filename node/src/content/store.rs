@@ -6,7 +6,8 @@
 //! - `known_files`, `superseded`: what is the same in the next version of a share, and the versions before.
 //! - `found`, `selection`, `left_out`, `moment`: what is in a folder, what is not wanted and what cannot be shared of it, and files that never rest.
 //! - `import`, `rebuild`, `verify`, `collect`, `former`: what is done with all that.
-//! - `fetched`, `power_cuts`: taking over what was fetched, and what of it is lost after a power cut.
+//! - `fetched`, `targets`, `candidates`, `power_cuts`: taking over what was fetched, what was fetched to which place, whether it is still so, and what
+//!   of it is lost after a power cut.
 //! - `blob`, `outboard`: reading a complete blob, and writing one that is being fetched.
 //!
 //! Every method blocks; asynchronous callers use a blocking thread. The process may be killed at any moment: a file has
@@ -17,6 +18,7 @@
 mod attributes;
 mod audience;
 mod blob;
+mod candidates;
 mod collect;
 mod disk;
 mod doubts;
@@ -39,6 +41,7 @@ mod roots;
 mod selection;
 mod source;
 mod superseded;
+mod targets;
 mod tree;
 mod verify;
 
@@ -69,6 +72,7 @@ use self::{
     index::{Index, IndexError, Location},
     outboard::ActiveOutboards,
     superseded::SupersededRoots,
+    targets::FetchTargets,
 };
 use crate::base::{
     clock, durable,
@@ -78,14 +82,16 @@ use crate::base::{
 pub use self::{
     audience::{Asker, Audience, AudienceError, Invited, MAX_INVITED},
     blob::{Blob, BlobPieces},
+    candidates::{CandidateFile, FoundBlob},
     collect::{Collected, UNFINISHED_GRACE},
     error::{BlobError, StoreError},
-    fetched::NotedFiles,
+    fetched::PlacedFile,
     import::{ImportMode, ImportOptions, ImportProgress, Imported, Renewed},
     left_out::{LeftOut, LeftOutReason, MAX_LEFT_OUT_LISTED},
     outboard::OutboardFile,
     roots::{Migrated, Root, RootOrigin, RootState},
     selection::{Excludes, ExcludesError, IGNORE_FILE, MAX_EXCLUDES},
+    targets::FetchedVersion,
     verify::{Damage, VerifyProgress, VerifyReport},
 };
 
@@ -101,6 +107,7 @@ struct Inner {
     /// Told of each change of the roots.
     roots_changed: watch::Sender<()>,
     superseded: SupersededRoots,
+    targets: FetchTargets,
     active: ActiveOutboards,
     doubts: SourceDoubts,
     machine: Machine,
@@ -175,12 +182,14 @@ impl Store {
             report.set_aside = Some(set_aside.path);
             report.problem = Some(set_aside.problem);
         }
+        let targets = FetchTargets::in_folders(&folders);
         let store = Self(Arc::new(Inner {
             folders,
             index,
             roots: RwLock::new(roots),
             roots_changed: watch::Sender::default(),
             superseded: SupersededRoots::default(),
+            targets,
             active: ActiveOutboards::default(),
             doubts: SourceDoubts::default(),
             machine,

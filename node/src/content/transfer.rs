@@ -3,7 +3,10 @@
 //! What it is not: finding providers or making connections; sessions come from outside.
 
 mod attempt;
+mod changes;
+pub mod comparing;
 mod context;
+pub mod describing;
 pub mod fetch;
 pub mod fetchers;
 mod ledger;
@@ -26,6 +29,7 @@ use keyferry_proto::{
     transfer::{groups::GroupError, layout::LayoutError, schedule::ScheduleError},
 };
 
+use self::staging::present::LookError;
 use crate::content::store::{BlobError, StoreError};
 
 /// Why a fetch failed for good.
@@ -63,6 +67,9 @@ pub enum FetchError {
     /// The providers: some files of a folder are not to be had; the others are in their places.
     #[error("{_0}")]
     Incomplete(Box<Incomplete>),
+    /// The user: some files of the target are not what a fetch put there, and are kept; the others are in their places.
+    #[error("{_0}")]
+    Kept(Box<KeptFiles>),
     /// The providers: they are gone, or their data was wrong.
     #[error("no provider is left to fetch from: {last}")]
     NoProvider {
@@ -112,6 +119,17 @@ pub struct Incomplete {
     pub missing_count: u64,
     /// Which, at most [`MAX_MISSING_LISTED`] of them.
     pub missing: Vec<MissingFile>,
+}
+
+/// A folder in which files of its owner's are in the way of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFiles {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How many are in the way.
+    pub kept_count: u64,
+    /// Which, at most [`MAX_MISSING_LISTED`] of them, by the names that the sender has for what was to be there.
+    pub kept: Vec<String>,
 }
 
 /// A file that nobody gave.
@@ -231,6 +249,32 @@ pub enum InternalError {
     /// A plan has content that no file is for.
     #[error("there is no file for the content")]
     NoPlace,
+}
+
+impl fmt::Display for KeptFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, kept_count, kept } = self;
+        let path = path.display();
+        match kept_count {
+            1 => write!(f, "1 file in {path} has changed since it was fetched, and is kept: ")?,
+            count => write!(f, "{count} files in {path} have changed since they were fetched, and are kept: ")?,
+        }
+        write!(f, "{}", kept[..kept.len().min(MAX_NAMED)].join(", "))?;
+        match kept_count.saturating_sub(MAX_NAMED as u64) {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+impl From<LookError> for FetchError {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::Store(StoreError::Cancelled) => Self::Interrupted,
+            LookError::Store(error) => error.into(),
+            LookError::Target(error) => error.into(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     content::{
-        ContactInfo, Entry, Fetched, FetcherInfo, MissingInfo, RenewedInfo, RootInfo, ShareInfo, Shared, SourceInfo,
-        UnservedFault, UnservedInfo, Waiting,
+        ChangeCounts, ChangeInfo, ChangeKind, Compared, ContactInfo, Entry, Fetched, FetcherInfo, MissingInfo,
+        RenewedInfo, RootInfo, ShareInfo, Shared, SourceInfo, UnservedFault, UnservedInfo, Waiting,
     },
     doctor::{
         Diagnosis, FamilyInfo, FilteringInfo, Finding, InterfaceInfo, MappingInfo, PortMappingInfo, Reach, SeenAddr,
@@ -88,8 +88,14 @@ pub enum Command {
         /// The name for it there; by default the one that it comes with.
         #[serde(default)]
         name: Option<String>,
-        /// Whether existing files may be replaced.
+        /// Whether existing files may be replaced, whoever wrote them.
         overwrite: bool,
+        /// Whether files are removed that an earlier version had there.
+        #[serde(default)]
+        mirror: bool,
+        /// Whether to tell only what would be done.
+        #[serde(default)]
+        dry_run: bool,
         /// Whether to wait until it is on the disk.
         #[serde(default)]
         sync: bool,
@@ -105,6 +111,7 @@ pub enum Command {
         /// The address; it names a file.
         address: Address,
         /// The socket (absolute).
+        #[serde(with = "any_path")]
         outlet: PathBuf,
         /// How long to wait for whoever has it, if they are away.
         #[serde(default)]
@@ -139,6 +146,36 @@ pub enum Command {
     StoreVerify,
     /// Remove what no root refers to.
     StoreGc,
+}
+
+impl Command {
+    /// Shares one path in place, under its own name, as it is shared already or else with everyone.
+    pub fn share(path: PathBuf) -> Self {
+        Self::Share {
+            paths: vec![path],
+            name: None,
+            copy: false,
+            watch: false,
+            exclude: Excludes::default(),
+            strict: false,
+            audience: None,
+        }
+    }
+
+    /// Fetches into a folder, under the name that it comes with.
+    pub fn get(address: Address, out_dir: PathBuf) -> Self {
+        Self::Get {
+            address,
+            out_dir,
+            name: None,
+            overwrite: false,
+            mirror: false,
+            dry_run: false,
+            sync: false,
+            seed: false,
+            wait: Wait::default(),
+        }
+    }
 }
 
 /// What a front end is told while a command runs. The last event is the command's result or [`Event::Failed`].
@@ -202,6 +239,10 @@ pub enum Event {
     Waiting(Waiting),
     /// A file of a folder that is being fetched is not to be had; the rest is in its place.
     Missing(MissingInfo),
+    /// What becomes of a file at the target of a fetch, where that is worth a word; of each, in a dry run.
+    Change(ChangeInfo),
+    /// What a fetch would do: the result of `get --dry-run`.
+    Compared(Compared),
     /// A fetch is complete.
     Fetched(Fetched),
     /// One entry of a catalogue.
@@ -314,6 +355,7 @@ impl Event {
             | Event::Shared(_)
             | Event::Unshared { .. }
             | Event::Withdrawn { .. }
+            | Event::Compared(_)
             | Event::Fetched(_)
             | Event::Streamed { .. }
             | Event::Listed { .. }
@@ -337,6 +379,7 @@ impl Event {
             | Event::Fetching { .. }
             | Event::Waiting(_)
             | Event::Missing(_)
+            | Event::Change(_)
             | Event::Unserved(_)
             | Event::Renewed(_)
             | Event::Entry(_)
@@ -357,7 +400,7 @@ mod tests {
 
     use keyferry_proto::hash::{ContentFormat, ContentHash};
 
-    use super::{Event, Fetched};
+    use super::{ChangeCounts, Event, Fetched};
 
     #[test]
     fn durations_are_numbers_of_seconds() {
@@ -367,6 +410,7 @@ mod tests {
             format: ContentFormat::Blob,
             path: "/tmp/x".into(),
             was_there: false,
+            changes: ChangeCounts::default(),
             seeded: false,
             size: 0,
             files: 1,

@@ -76,10 +76,13 @@ impl Node {
                 tell(events, Event::Withdrawn { hash }).await;
                 Ok(())
             }
-            Command::Get { address, out_dir, name, overwrite, sync, seed, wait } => {
-                let place = Destination { folder: out_dir, name, overwrite, sync, seed };
-                let fetched = self.fetch_to(&address, place, wait, events, cancel).await?;
-                tell(events, Event::Fetched(fetched)).await;
+            Command::Get { address, out_dir, name, overwrite, mirror, dry_run, sync, seed, wait } => {
+                let place = Destination { folder: out_dir, name, overwrite, mirror, sync, seed };
+                let told = match dry_run {
+                    true => Event::Compared(self.compare_with(&address, place, wait, events, cancel).await?),
+                    false => Event::Fetched(self.fetch_to(&address, place, wait, events, cancel).await?),
+                };
+                tell(events, told).await;
                 Ok(())
             }
             Command::Read { address, outlet, wait } => self.stream_to(&address, &outlet, wait, events, cancel).await,

@@ -311,11 +311,12 @@ impl From<FetchError> for Failure {
             FetchError::Unavailable { why: Refusal::Changed | Refusal::Gone, .. } => {
                 Self::network(message).try_to("ask the sender to share it again")
             }
-            FetchError::Unavailable { why: Refusal::Unreadable, .. } => {
-                Self::network(message).try_to("ask the sender, whose terminal says why; then run the same command again")
-            }
+            FetchError::Unavailable { why: Refusal::Unreadable, .. } => Self::network(message)
+                .try_to("ask the sender, whose terminal says why; then run the same command again"),
             FetchError::Incomplete(_) => Self::network(message)
-                .try_to("ask the sender to share it again, then the same command with --overwrite: what is there is not sent again"),
+                .try_to("ask the sender to share it again, then the same command: what is there is not sent again"),
+            FetchError::Kept(_) => Self::usage(message)
+                .try_to("move them away, or --overwrite to replace them; everything else is in its place"),
             FetchError::Unavailable { why: Refusal::Busy, .. } => Self::network(message).try_to(TRY_AGAIN),
             FetchError::Unavailable { .. } | FetchError::NotFound { .. } => {
                 Self::network(message).try_to("check the address, and that a provider is running")

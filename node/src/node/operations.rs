@@ -189,7 +189,15 @@ impl<'a> Get<'a> {
 
     /// Fetches it into a folder, which is made if need be.
     pub fn to(self, folder: impl Into<PathBuf>) -> GetTo<'a> {
-        GetTo { get: self, folder: folder.into(), name: None, overwrite: false, sync: false, seed: false }
+        GetTo {
+            get: self,
+            folder: folder.into(),
+            name: None,
+            overwrite: false,
+            mirror: false,
+            sync: false,
+            seed: false,
+        }
     }
 }
 
@@ -201,6 +209,7 @@ pub struct GetTo<'a> {
     folder: PathBuf,
     name: Option<String>,
     overwrite: bool,
+    mirror: bool,
     sync: bool,
     seed: bool,
 }
@@ -211,9 +220,15 @@ impl<'a> GetTo<'a> {
         Self { name: Some(name.into()), ..self }
     }
 
-    /// Replaces files that exist; without this, they are an error.
+    /// Replaces files that exist, whoever wrote them. Without this, a newer version replaces what an earlier one put there and nobody has changed
+    /// since; other files are kept, and are an error.
     pub fn overwrite(self) -> Self {
         Self { overwrite: true, ..self }
+    }
+
+    /// Removes files that an earlier version had there and this one does not have, if nobody has changed them since.
+    pub fn mirror(self) -> Self {
+        Self { mirror: true, ..self }
     }
 
     /// Waits until everything is on the disk. Without this, a power cut soon afterwards may take some of it.
@@ -233,8 +248,8 @@ impl<'a> GetTo<'a> {
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
         async move {
-            let Self { get: Get { node, address, wait }, folder, name, overwrite, sync, seed } = self;
-            let place = Destination { folder: absolute(folder)?, name, overwrite, sync, seed };
+            let Self { get: Get { node, address, wait }, folder, name, overwrite, mirror, sync, seed } = self;
+            let place = Destination { folder: absolute(folder)?, name, overwrite, mirror, sync, seed };
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
             node.fetch_to(&address, place, wait, &events, &cancel).await

@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node, Offence,
-    api::{Entry, Event, Fetched, MissingInfo, NodeAddress, PathInfo, SourceInfo, Wait, WaitOver},
+    api::{Entry, Event, Fetched, NodeAddress, PathInfo, SourceInfo, Wait, WaitOver},
     events::{Events, paths_to, steps_to, tell},
+    fetch_events::{tell_changes, tell_kept, tell_missing, tell_not_as_sent},
     waiting::{FetchWait, WaitedFor},
 };
 use crate::{
@@ -40,9 +41,9 @@ use crate::{
     content::{
         store::{Asker, Root},
         transfer::{
-            FetchError, Incomplete, MissingFile,
+            FetchError,
             fetch::{FetchProgress, FoundSources, Given, Job, fetch},
-            staging::{Destination, FetchTarget, tree::NotAsSent},
+            staging::{Destination, FetchTarget},
         },
     },
     net::session::{ReadError, Session, SessionError, SessionStream, read_message},
@@ -86,27 +87,15 @@ impl Node {
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<Fetched, Error> {
-        let started = Instant::now();
-        let Destination { folder, name, overwrite, sync, seed } = place;
-        if let Some(name) = name.as_deref().filter(|name| !is_component(name)) {
-            return Err(Error::NoFileName { name: name.to_owned() });
-        }
+        let (started, seed) = (Instant::now(), place.seed);
         let online = self.online()?;
-        let resolved = tokio::select! {
-            resolved = self.resolve(address, wait, events) => resolved?,
+        let (job, session) = tokio::select! {
+            job = self.job_for(address, place, wait, events) => job?,
             () = cancel.cancelled() => return Err(Error::Interrupted),
         };
-        let job = Job {
-            store: self.store.clone(),
-            root: resolved.hash,
-            format: resolved.format,
-            root_size: resolved.root_size,
-            attributes: resolved.attributes,
-            target: FetchTarget { out_dir: folder, name: name.unwrap_or(resolved.name), overwrite, sync },
-            seed,
-        };
+        let hash = job.root;
         let (progress, told) = watch::channel(FetchProgress::default());
-        let sought = self.sought(address, resolved.hash, resolved.session);
+        let sought = self.sought(address, hash, session);
         let found = self.find_providers(&online.finder, sought, wait, told, events).await;
         let FoundProviders { finding, providers } = found;
         let fetching = fetch(
@@ -121,21 +110,26 @@ impl Node {
         if let Err(FetchError::Incomplete(incomplete)) = &outcome {
             tell_missing(incomplete, events).await;
         }
+        if let Err(error) = &outcome {
+            tell_kept(error, events).await;
+        }
         let outcome = outcome.map_err(|error| nobody_came(error, over))?;
+        tell_changes(&outcome.changes, events).await;
         self.received_bytes.fetch_add(outcome.received_bytes, Ordering::Relaxed);
         self.tell_of_changed_roots();
         tell_not_as_sent(&outcome.not_as_sent, events).await;
-        let seeded = self.store.offered(&resolved.hash, &Asker::ByHash).is_some();
+        let seeded = self.store.offered(&hash, &Asker::ByHash).is_some();
         if seed && !seeded {
             let message =
                 "it is not given to others by its hash, because you share it with some alone or unannounced".to_owned();
             tell(events, Event::Notice { message }).await;
         }
         Ok(Fetched {
-            hash: resolved.hash,
+            hash,
             format: outcome.format,
             path: outcome.path,
             was_there: outcome.was_there,
+            changes: (&outcome.changes).into(),
             seeded,
             size: outcome.size,
             files: outcome.files,
@@ -145,6 +139,31 @@ impl Node {
             took: started.elapsed(),
             first_byte: outcome.first_byte.map(|at| at.duration_since(started)),
         })
+    }
+
+    /// What is to be fetched for an address, and the session that told what it names, if one was needed.
+    pub(super) async fn job_for(
+        &self,
+        address: &Address,
+        place: Destination,
+        wait: Wait,
+        events: &Events,
+    ) -> Result<(Job, Option<Session>), Error> {
+        let Destination { folder, name, overwrite, mirror, sync, seed } = place;
+        if let Some(name) = name.as_deref().filter(|name| !is_component(name)) {
+            return Err(Error::NoFileName { name: name.to_owned() });
+        }
+        let resolved = self.resolve(address, wait, events).await?;
+        let job = Job {
+            store: self.store.clone(),
+            root: resolved.hash,
+            format: resolved.format,
+            root_size: resolved.root_size,
+            attributes: resolved.attributes,
+            target: FetchTarget { out_dir: folder, name: name.unwrap_or(resolved.name), overwrite, mirror, sync },
+            seed,
+        };
+        Ok((job, resolved.session))
     }
 
     /// Who may have the content of an address, given the session that told what it names.
@@ -336,17 +355,6 @@ impl Node {
     }
 }
 
-/// Tells which files of a folder were not to be had.
-async fn tell_missing(incomplete: &Incomplete, events: &Events) {
-    for MissingFile { path, why } in &incomplete.missing {
-        tell(events, Event::Missing(MissingInfo { path: path.clone(), why: why.to_string() })).await;
-    }
-    let more = incomplete.missing_count.saturating_sub(incomplete.missing.len() as u64);
-    if more > 0 {
-        tell(events, Event::Notice { message: format!("{more} more files are missing") }).await;
-    }
-}
-
 /// Whether a name is that of one file in a folder, and leads nowhere else.
 fn is_component(name: &str) -> bool {
     let mut components = Path::new(name).components();
@@ -405,29 +413,6 @@ fn broken(session: &Session, offence: impl Into<Offence>) -> Error {
 fn entry_event(entry: CatalogueEntry) -> Event {
     let CatalogueEntry { name, hash, format, size, files, .. } = entry;
     Event::Entry(Entry { name, hash, format, size, files })
-}
-
-/// Tells what of the content is not here as its sender has it.
-async fn tell_not_as_sent(found: &NotAsSent, events: &Events) {
-    let NotAsSent { renamed, renamed_count, links, is_open } = found;
-    let mut messages: Vec<String> = renamed
-        .iter()
-        .map(|(name, here)| format!("{name} is called {here} here: the file system takes no such name"))
-        .collect();
-    match renamed_count - renamed.len() as u64 {
-        0 => {}
-        more => messages.push(format!("{more} more have other names here")),
-    }
-    if *links > 0 {
-        messages.push(format!("{links} symbolic links are left out: the file system there has none"));
-    }
-    if *is_open {
-        messages
-            .push("some files are private where they come from, and the file system there keeps no rights".to_owned());
-    }
-    for message in messages {
-        tell(events, Event::Notice { message }).await;
-    }
 }
 
 fn source(given: &Given) -> SourceInfo {

@@ -88,15 +88,7 @@ impl Peer {
     }
 
     async fn share(&self, path: &Path) -> Shared {
-        let command = Command::Share {
-            paths: vec![path.to_owned()],
-            name: None,
-            copy: false,
-            strict: false,
-            exclude: Default::default(),
-            watch: false,
-            audience: None,
-        };
+        let command = Command::share(path.to_owned());
         match self.run(command).await.unwrap().pop() {
             Some(Event::Shared(shared)) => shared,
             other => panic!("{other:?}"),
@@ -112,6 +104,8 @@ impl Peer {
             address: address.clone(),
             out_dir: out.to_owned(),
             name: None,
+            mirror: false,
+            dry_run: false,
             overwrite: false,
             sync: false,
             seed: false,
@@ -208,6 +202,8 @@ async fn an_existing_target_is_not_replaced_unasked() {
         address: shared.address_with_hints.clone(),
         out_dir: out.path().to_owned(),
         name: None,
+        mirror: false,
+        dry_run: false,
         overwrite: true,
         sync: false,
         seed: false,
@@ -359,15 +355,7 @@ fn what_a_node_does_can_be_awaited_on_any_thread() {
 
 #[test]
 fn what_makes_no_sense_is_refused_before_a_node_is_started_for_it() {
-    let get = |address: &str| Command::Get {
-        address: address.parse().unwrap(),
-        out_dir: "/".into(),
-        name: None,
-        overwrite: false,
-        sync: false,
-        seed: false,
-        wait: Wait::default(),
-    };
+    let get = |address: &str| Command::get(address.parse().unwrap(), "/".into());
     let key = keyferry_proto::identity::NodeSecret::from_bytes(&[1; 32]).public();
 
     assert!(get(&format!("keyferry:{key}")).check().unwrap_err().message.contains("nothing that it shares"));
@@ -384,18 +372,7 @@ async fn a_node_that_hides_its_address_tells_it_nowhere_and_takes_no_session_at_
     let file = folder.path().join("shared");
     fs::write(&file, b"something").unwrap();
 
-    let shared = hidden
-        .run(Command::Share {
-            paths: vec![file],
-            name: None,
-            copy: false,
-            strict: false,
-            exclude: Default::default(),
-            watch: false,
-            audience: None,
-        })
-        .await
-        .unwrap();
+    let shared = hidden.run(Command::share(file)).await.unwrap();
     let status = hidden.run(Command::Status).await.unwrap();
     let finder = &other.node.online.as_ref().unwrap().finder;
     let trace = crate::connect::trace::Trace::Silent;

@@ -8,7 +8,7 @@
 //! Catalogue  CatalogueReply frames: any number of Entry, then End; or Refused alone
 //! Content    one ContentReply frame; after Header, for every item of the layout that has wanted units, in order:
 //!            1 status byte (0: data follows; else a refusal, and nothing else for this item),
-//!            then the bao encoding of the wanted groups of the item
+//!            then the bao encoding of the wanted groups of the item, or its outboard where only parents are wanted
 //! Protocol   one ProtocolReply frame; after Accepted, what the two applications say to each other
 //! ```
 //! Bodies are in the encoding of [`crate::codec`].
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The version of what is said on streams.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The bit of [`Hello::features`] of a node that understands [`Request::Protocol`].
 pub const FEATURE_PROTOCOLS: u64 = 1;
@@ -96,6 +96,19 @@ pub struct ContentRequest {
     pub root: ContentHash,
     /// Which units of its layout; an end beyond the layout means up to its end.
     pub ranges: UnitRanges,
+    /// What of them.
+    pub part: ContentPart,
+}
+
+/// What of the wanted units is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContentPart {
+    /// Their groups, with what proves them.
+    Groups,
+    /// Those of the root blob alone, such as the list of files of a folder.
+    Root,
+    /// All parents of each item that has any of them, and no groups: they tell what of an older version is the same.
+    Parents,
 }
 
 /// A message on the control stream.
@@ -297,6 +310,13 @@ impl Message for ContentReply {
             Self::Header(header) if header.size > MAX_BLOB_SIZE => Err(MessageError::Size { got: header.size }),
             Self::Header(_) | Self::Refused(_) => Ok(()),
         }
+    }
+}
+
+impl ContentRequest {
+    /// Asks for groups, which is what most ask for.
+    pub fn groups(root: ContentHash, ranges: UnitRanges) -> Self {
+        Self { root, ranges, part: ContentPart::Groups }
     }
 }
 

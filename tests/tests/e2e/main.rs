@@ -16,4 +16,5 @@ mod sources;
 mod store;
 mod streaming;
 mod targets;
+mod updating;
 mod waiting;

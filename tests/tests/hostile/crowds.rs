@@ -111,7 +111,7 @@ fn who_asks_a_node_that_has_no_place_hears_that_it_is_busy() -> Result<()> {
 fn a_host_that_draws_out_all_uploads_keeps_nobody_from_the_content() -> Result<()> {
     let victim = victim(LARGE)?;
     let runtime = runtime()?;
-    let everything = Request::Content(ContentRequest { root: victim.hash, ranges: UnitRanges::all() }).to_frame();
+    let everything = Request::Content(ContentRequest::groups(victim.hash, UnitRanges::all())).to_frame();
     let _held = runtime.block_on(async {
         let mut held = Vec::new();
         for number in 0..20 {
@@ -144,7 +144,7 @@ fn a_peer_that_says_more_than_its_request_gets_no_answer() -> Result<()> {
     runtime()?.block_on(async {
         let (session, _streams) = strange_session(&victim, 0).await?;
         let mut stream = session.open().await?;
-        let request = Request::Content(ContentRequest { root: victim.hash, ranges: UnitRanges::all() }).to_frame();
+        let request = Request::Content(ContentRequest::groups(victim.hash, UnitRanges::all())).to_frame();
         stream.write_all(&request).await?;
         stream.write_all(&[0]).await?;
         stream.flush().await?;

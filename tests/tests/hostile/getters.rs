@@ -67,7 +67,7 @@ fn run(future: impl Future<Output = Result<()>>) -> Result<()> {
 fn requests_that_are_nonsense_end_in_nothing_worse() -> Result<()> {
     let scene = scene()?;
     run(async {
-        let everything = Request::Content(ContentRequest { root: scene.hash, ranges: UnitRanges::all() }).to_frame();
+        let everything = Request::Content(ContentRequest::groups(scene.hash, UnitRanges::all())).to_frame();
         for round in 0..60_u8 {
             let (session, _streams) = session(&scene, 50).await?;
             let mut stream = session.open().await?;
@@ -102,7 +102,7 @@ fn getters_that_never_read_do_not_block_others() -> Result<()> {
         let mut kept = Vec::new();
         for key in 60..70 {
             let (session, streams) = session(&scene, key).await?;
-            let request = ContentRequest { root: scene.hash, ranges: UnitRanges::all() };
+            let request = ContentRequest::groups(scene.hash, UnitRanges::all());
             for _ in 0..8 {
                 let mut stream = session.open().await?;
                 stream.write_all(&Request::Content(request.clone()).to_frame()).await?;
@@ -124,7 +124,7 @@ fn ranges_beyond_the_end_are_no_content() -> Result<()> {
         let (session, _streams) = session(&scene, 80).await?;
         for ranges in [UnitRanges::from(1 << 40..u64::MAX), UnitRanges::from(u64::MAX - 2..u64::MAX - 1)] {
             let mut stream = session.open().await?;
-            let request = Request::Content(ContentRequest { root: scene.hash, ranges });
+            let request = Request::Content(ContentRequest::groups(scene.hash, ranges));
             stream.write_all(&request.to_frame()).await?;
             stream.shutdown().await?;
             let mut reply = Vec::new();

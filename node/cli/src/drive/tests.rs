@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
-use keyferry::{ContentHash, Wait};
+use keyferry::ContentHash;
 
 use super::*;
 use crate::screen::{Kept, Screen, Style};
@@ -49,15 +49,7 @@ impl Runner for Replay {
 
 fn get() -> Command {
     let address = keyferry::Address::content(None, ContentHash::EMPTY);
-    Command::Get {
-        address,
-        out_dir: PathBuf::from("/tmp"),
-        name: None,
-        overwrite: false,
-        sync: false,
-        seed: false,
-        wait: Wait::default(),
-    }
+    Command::get(address, PathBuf::from("/tmp"))
 }
 
 fn notices(count: usize) -> Vec<Event> {

@@ -7,8 +7,8 @@ use crate::pace::Pace;
 use keyferry::{
     PathClass, PathStrategy, SourceInfo, Status,
     control::{
-        CandidateInfo, FailureKind, MappingInfo, PairInfo, PingReply, PingStage, Pinged, StageName, TrafficInfo,
-        TurnInfo,
+        CandidateInfo, ChangeCounts, ChangeKind, FailureKind, MappingInfo, PairInfo, PingReply, PingStage, Pinged,
+        StageName, TrafficInfo, TurnInfo,
     },
 };
 
@@ -58,6 +58,7 @@ fn fetched() -> Fetched {
         format: ContentFormat::Collection,
         path: "/tmp/holiday".into(),
         was_there: false,
+        changes: ChangeCounts::default(),
         seeded: false,
         size: 1 << 30,
         files: 12,
@@ -198,7 +199,7 @@ fn what_was_there_already_is_said_to_be() {
     let there = Fetched { was_there: true, received_bytes: 0, resumed_bytes: 1 << 30, from: Vec::new(), ..fetched() };
     assert_eq!(
         result(&Event::Fetched(there)),
-        "Already there /tmp/holiday: folder, 12 files, 1.00 GiB\n  every byte is as it should be; nothing was fetched or written\n"
+        "Already there /tmp/holiday: folder, 12 files, 1.00 GiB\n  every byte is as it should be; nothing was fetched\n"
     );
 }
 
@@ -484,4 +485,29 @@ fn a_relay_is_told_with_what_it_gave_or_why_it_gives_nothing() {
     assert!(
         failed.starts_with("turns:relay.example.org:443: wrong user name or password") && !failed.contains('\u{1b}')
     );
+}
+
+#[test]
+fn what_a_version_changes_is_told_in_words() {
+    let counts = ChangeCounts { added: 1, replaced: 2, gone: 1, removed: 0, kept: 3 };
+    let compared = Compared {
+        hash: ContentHash::EMPTY,
+        format: ContentFormat::Collection,
+        path: "/out/tree".into(),
+        size: Some(2000),
+        files: 12,
+        missing_bytes: Some(100),
+        changes: counts,
+    };
+    assert_eq!(
+        result(&Event::Compared(compared.clone())),
+        "Would fetch /out/tree: folder, 12 files, 1.95 KiB\n  2 files to replace, 1 file to add\n  at most 100 bytes to fetch\n  \
+         3 files of yours are in the way; --overwrite replaces what is there\n  \
+         1 file is not in it any more; --mirror removes what nobody has changed\n"
+    );
+    let nothing = Compared { changes: ChangeCounts::default(), missing_bytes: Some(0), ..compared };
+    assert_eq!(result(&Event::Compared(nothing)), "Nothing would change in /out/tree: folder, 12 files, 1.95 KiB\n");
+    let change = ChangeInfo { path: "a\x1b[2J".to_owned(), change: ChangeKind::Kept };
+    let Shown::Notice(line) = render(&Event::Change(change), &context()) else { panic!() };
+    assert!(line.ends_with("kept, as it is not what a fetch put there") && !line.contains('\x1b'), "{line}");
 }

@@ -22,10 +22,11 @@ const SOCKET_PREFIX: &str = ".keyferry-tmp-";
 impl Run<'_> {
     /// Streams a file to standard output.
     pub(super) async fn stream(&mut self, args: GetArgs) -> Result<Completion, Failure> {
-        let GetArgs { address, more, overwrite, sync, seed, wait, network, .. } = args;
-        if overwrite || sync || seed {
-            return Err(Failure::usage("--overwrite, --sync and --seed are for what is kept, and -o - keeps nothing")
-                .try_to("the path of a file with -o; ./- is one that is called so"));
+        let GetArgs { address, more, overwrite, mirror, dry_run, sync, seed, wait, network, .. } = args;
+        if overwrite || mirror || dry_run || sync || seed {
+            let message =
+                "--overwrite, --mirror, --dry-run, --sync and --seed are for what is kept, and -o - keeps nothing";
+            return Err(Failure::usage(message).try_to("the path of a file with -o; ./- is one that is called so"));
         }
         let words: Vec<String> = [address].into_iter().chain(more).collect();
         let address = pasted::address_in_words(&words)?;

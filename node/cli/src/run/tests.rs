@@ -5,7 +5,7 @@ use std::sync::{
 
 use clap::Parser;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
-use keyferry::{Address, Audience, ContentFormat, ContentHash, Wait};
+use keyferry::{Address, Audience, ContentFormat, ContentHash};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -299,15 +299,7 @@ async fn process_waits_for_the_command_of_another_terminal_that_uses_it() {
             }
         };
         let (events, _pending) = mpsc::channel(8);
-        let get = Command::Get {
-            sync: false,
-            seed: false,
-            address: Address::content(None, ContentHash::EMPTY),
-            out_dir: "/".into(),
-            name: None,
-            overwrite: false,
-            wait: Wait::default(),
-        };
+        let get = Command::get(Address::content(None, ContentHash::EMPTY), "/".into());
         client.run(get, events, others_cancel.clone()).await.unwrap_err()
     };
     let order = async {

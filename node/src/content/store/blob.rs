@@ -118,14 +118,19 @@ impl Blob {
 
     /// Reads the parent at `outboard_offset`, in bytes.
     pub fn read_parent(&self, outboard_offset: u64) -> Result<[u8; PARENT_LEN], BlobError> {
+        let mut parent = [0; PARENT_LEN];
+        self.read_parents(outboard_offset, &mut parent)?;
+        Ok(parent)
+    }
+
+    /// Fills `buffer` with whole parents, from `outboard_offset` on, in bytes.
+    pub fn read_parents(&self, outboard_offset: u64, buffer: &mut [u8]) -> Result<(), BlobError> {
         let no_parent = || BlobError::NoParent { path: self.path.clone(), offset: outboard_offset };
         let Content::File { outboard, .. } = &self.content else { return Err(no_parent()) };
-        let mut parent = [0; PARENT_LEN];
-        disk::read_exact_at(outboard, &mut parent, outboard_offset).map_err(|source| match source.kind() {
+        disk::read_exact_at(outboard, buffer, outboard_offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => no_parent(),
             _ => BlobError::Io { path: self.path.clone(), source },
-        })?;
-        Ok(parent)
+        })
     }
 
     /// Its pieces for `groups`, in the order in which they are sent.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! roots.json              what is shared (see `roots`)
-//! fetched.json            when the last fetches ended (see `power_cuts`)
+//! fetched.json            what was fetched to which place (see `targets`)
 //! outboards/xx/HASH.obao  the parents of a blob above 64 KiB, complete; xx = the first two digits of HASH
 //! outboards/xx/HASH.part  the same while it is fetched
 //! blobs/xx/HASH           a copy, or a manifest; it is complete when it has this name
@@ -52,7 +52,7 @@ impl Folders {
         self.root.join("roots.json")
     }
 
-    pub(super) fn fetch_ends(&self) -> PathBuf {
+    pub(super) fn fetch_targets(&self) -> PathBuf {
         self.root.join("fetched.json")
     }
 

@@ -2,11 +2,15 @@
 //!
 //! What it is not: fetching, or putting anything in its place; that is `transfer`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use keyferry_proto::hash::ContentHash;
+use keyferry_proto::{
+    collection::FileTime,
+    hash::{ContentFormat, ContentHash},
+};
 
-use super::{Root, RootOrigin, Store, StoreError};
+use super::{FetchedVersion, Root, RootOrigin, Store, StoreError, index::Location};
+use crate::base::stamp::StampTrust;
 
 /// How many files that were fetched are put into the index together.
 const MAX_ADDED_TOGETHER: usize = 4096;
@@ -14,61 +18,100 @@ const MAX_ADDED_TOGETHER: usize = 4096;
 /// More files than this are not put into the index again for want of half a second.
 const MAX_PUT_IN_AGAIN: u64 = 20_000;
 
-/// Files that were noted together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NotedFiles {
-    /// How many there are.
-    pub count: u64,
-    /// The last change of any of them, in nanoseconds since 1970.
-    pub changed_nanos: Option<i128>,
+/// A file that was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedFile {
+    /// The blob that was written to it.
+    pub hash: ContentHash,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The time of its last change that it was given when it was written, if it was given one.
+    pub modified: Option<FileTime>,
 }
 
 impl Store {
-    /// Takes over what was fetched: `placed` says where each blob of the root is now (hash, size in bytes, file), and
-    /// from there it can be offered. The manifest of a collection was given by [`Store::put_blob_bytes`].
+    /// The versions that were put at `path`, the last one first. Some of what is there may be of an earlier one.
+    pub fn versions_at(&self, path: &Path) -> Vec<FetchedVersion> {
+        self.0.targets.versions_at(path)
+    }
+
+    /// Notes that a version is about to be put at `path`. What was fetched there before is no root any more.
+    ///
+    /// # Errors
+    /// If the disk refuses; then nothing of the version could be replaced by a newer one unasked.
+    pub fn begin_version(&self, path: &Path, version: FetchedVersion) -> Result<(), StoreError> {
+        let _changing = self.lock_changing();
+        self.0.targets.begin(path, version)?;
+        let is_former = |root: &Root| {
+            root.hash != version.hash && matches!(&root.origin, RootOrigin::Fetched { path: at } if at == path)
+        };
+        let former: Vec<Root> = self.roots().into_iter().filter(is_former).collect();
+        if !former.is_empty() {
+            self.change_roots(|roots| roots.retain(|root| !is_former(root)))?;
+            self.forget(&former, &self.roots_in_use());
+        }
+        Ok(())
+    }
+
+    /// Takes over what was fetched: `placed` says where each blob of the root is now, and from there it can be offered. The manifest of a
+    /// collection was given by [`Store::put_blob_bytes`].
     ///
     /// # Errors
     /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
-    pub fn add_fetched(
-        &self,
-        root: Root,
-        placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>,
-    ) -> Result<(), StoreError> {
+    pub fn add_fetched(&self, root: Root, placed: impl IntoIterator<Item = PlacedFile>) -> Result<(), StoreError> {
         let _changing = self.lock_changing();
-        let NotedFiles { count, changed_nanos } = self.note_files(placed)?;
+        let count = self.note_files(placed)?;
         self.on_index(|index| {
             index.finish_root(&root.hash, count)?;
             if count > MAX_PUT_IN_AGAIN { index.write_out() } else { Ok(()) }
         })?;
-        if let (RootOrigin::Fetched { path }, Some(changed_nanos)) = (&root.origin, changed_nanos) {
-            self.note_fetch_end(path, changed_nanos);
+        if let RootOrigin::Fetched { path } = &root.origin {
+            self.note_fetch_end(path);
         }
         self.add_root(|_| Some(root)).map(|_| ())
     }
 
-    /// Notes files that were fetched, and have these blobs (hash, size in bytes), so that nobody has to fetch them again.
+    /// Notes files that were fetched, so that nobody has to fetch them again. Returns how many they are.
     ///
     /// # Errors
     /// [`StoreError::Changed`] or [`StoreError::Vanished`] if a file is not there with the size given.
-    pub fn note_files(
-        &self,
-        placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>,
-    ) -> Result<NotedFiles, StoreError> {
-        let (mut placed, mut noted) = (placed.into_iter().peekable(), NotedFiles::default());
+    pub fn note_files(&self, placed: impl IntoIterator<Item = PlacedFile>) -> Result<u64, StoreError> {
+        let (mut placed, mut count) = (placed.into_iter().peekable(), 0);
         // Of a million files, only some are in memory at a time.
         while placed.peek().is_some() {
             let mut places = Vec::new();
-            for (hash, size, path) in placed.by_ref().take(MAX_ADDED_TOGETHER) {
-                let location = self.locate(path)?;
+            for PlacedFile { hash, size, path, modified } in placed.by_ref().take(MAX_ADDED_TOGETHER) {
+                let mut location = self.locate(path)?;
                 if location.stamp.size != size {
                     return Err(StoreError::Changed { path: location.path });
                 }
-                noted.changed_nanos = noted.changed_nanos.max(Some(location.stamp.changed));
+                location.trust = self.trust_in_written(&location, modified);
                 places.push((hash, location));
             }
-            noted.count += places.len() as u64;
+            count += places.len() as u64;
             self.add_places(&places)?;
         }
-        Ok(noted)
+        Ok(count)
+    }
+
+    /// How far the stamp of a file vouches for it that was written here: not beyond what the index knows of it, if it was there before.
+    fn trust_in_written(&self, location: &Location, modified: Option<FileTime>) -> StampTrust {
+        modified.map_or(StampTrust::Never, |modified| {
+            StampTrust::in_written(&location.stamp, i128::from(modified.0), &self.0.machine)
+        })
+    }
+}
+
+impl FetchedVersion {
+    /// A version of a file.
+    pub fn file(hash: ContentHash) -> Self {
+        Self { hash, format: ContentFormat::Blob }
+    }
+
+    /// A version of a folder.
+    pub fn folder(hash: ContentHash) -> Self {
+        Self { hash, format: ContentFormat::Collection }
     }
 }

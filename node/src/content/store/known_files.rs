@@ -58,7 +58,8 @@ impl Store {
         known
     }
 
-    fn location(&self, hash: &ContentHash, path: &Path) -> Option<Location> {
+    /// What the index knows of a file that should have a blob.
+    pub(super) fn location(&self, hash: &ContentHash, path: &Path) -> Option<Location> {
         self.locations(hash).ok()?.into_iter().find(|known| known.path == path)
     }
 }

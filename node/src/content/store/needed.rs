@@ -35,6 +35,7 @@ impl Store {
     /// What these roots need.
     pub(super) fn needed_by(&self, roots: &[Root]) -> Needed {
         let mut needed = Needed::default();
+        needed.blobs.extend(self.0.targets.lists());
         for root in roots {
             match self.blobs_of(root) {
                 Ok(blobs) => needed.blobs.extend(blobs),

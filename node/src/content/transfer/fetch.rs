@@ -15,10 +15,7 @@ use std::{
     time::Instant,
 };
 
-use keyferry_proto::{
-    hash::{ContentFormat, ContentHash},
-    message::Refusal,
-};
+use keyferry_proto::{hash::ContentFormat, message::Refusal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,18 +24,19 @@ use super::{
     context::FetchContext,
     ledger::Ledger,
     patience::Patience,
-    plan::{FetchPlan, blocking},
+    plan::{FetchPlan, blocking, finishing::Finished},
     staging::{StagingError, tree::NotAsSent},
     there::{self, There},
 };
 pub use super::{
     attempt::FetchProgress,
+    changes::{Changes, Paths},
     context::{FoundSources, Job},
     ledger::Given,
 };
 use crate::{
     base::clock,
-    content::store::{Root, RootOrigin, RootState},
+    content::store::{PlacedFile, Root, RootOrigin, RootState, Store},
 };
 
 /// The result of a fetch.
@@ -50,6 +48,8 @@ pub struct FetchOutcome {
     pub path: PathBuf,
     /// Whether all of it was there before.
     pub was_there: bool,
+    /// What was done with a folder that was there before.
+    pub changes: Changes,
     /// Bytes of content in all.
     pub size: u64,
     /// Files in it.
@@ -165,18 +165,14 @@ async fn finish_partly(
     let store = job.store.clone();
     let incomplete = blocking(move || {
         let indexes: Vec<usize> = missing.iter().map(|(index, _)| *index).collect();
-        let path = plan.finish_without(&indexes, &cancel)?;
-        if let Err(error) = store.note_files(plan.placed(&path, &indexes)) {
-            tracing::warn!(%error, "what was fetched is not known when it is fetched again");
-        }
-        // No root leads there when the index is made again.
-        store.write_out_index();
+        let Finished { path, merged } = plan.finish_without(&indexes, &cancel)?;
+        note_without_root(&store, plan.placed(&path, &indexes, &merged.kept));
         let names = missing.iter().flat_map(|(index, why)| plan.names_of(*index).map(|name| (name, *why)));
         let listed = names.take(MAX_MISSING_LISTED);
         Ok(Incomplete {
             path,
             files: plan.file_count(),
-            missing_count: indexes.iter().map(|index| plan.files_of(*index)).sum(),
+            missing_count: missing.iter().map(|(index, _)| plan.names_of(*index).count() as u64).sum(),
             missing: listed.map(|(path, why)| MissingFile { path, why }).collect(),
         })
     });
@@ -190,16 +186,23 @@ async fn finish(
     cancel: CancellationToken,
 ) -> Result<FetchOutcome, FetchError> {
     let keeping = job.clone();
-    let (plan, path) = blocking(move || {
-        let path = plan.finish(&cancel)?;
-        keep(&keeping, plan.format, (plan.content_len(), plan.file_count()), &path, plan.placed(&path, &[]));
-        Ok((plan, path))
+    let (plan, path, changes) = blocking(move || {
+        let Finished { path, merged } = plan.finish(&cancel)?;
+        let placed = plan.placed(&path, &[], &merged.kept);
+        if let Some(kept) = plan.kept(&merged.kept) {
+            note_without_root(&keeping.store, placed);
+            return Err(FetchError::Kept(Box::new(kept)));
+        }
+        keep(&keeping, plan.format, (plan.content_len(), plan.file_count()), &path, placed);
+        let changes = plan.changes(&merged);
+        Ok((plan, path, changes))
     })
     .await?;
     Ok(FetchOutcome {
         format: plan.format,
         path,
-        was_there: false,
+        was_there: changes.as_ref().is_some_and(Changes::are_none),
+        changes: changes.unwrap_or_default(),
         size: plan.content_len(),
         files: plan.file_count(),
         not_as_sent: plan.not_as_sent(),
@@ -214,15 +217,16 @@ async fn finish(
 async fn find_there(job: &Job, cancel: &CancellationToken) -> Result<Option<FetchOutcome>, FetchError> {
     let (job, cancel) = (job.clone(), cancel.clone());
     blocking(move || {
-        let Some(There { path, format, size, files }) = there::find(&job, &cancel)? else { return Ok(None) };
+        let Some(There { path, format, size, files, changes }) = there::find(&job, &cancel)? else { return Ok(None) };
         let count = files.len() as u64;
         if job.seed {
-            keep(&job, format, (size, count), &path, files.into_iter().map(|file| (file.hash, file.size, file.path)));
+            keep(&job, format, (size, count), &path, files);
         }
         Ok(Some(FetchOutcome {
             format,
             path,
             was_there: true,
+            changes,
             size,
             files: count,
             not_as_sent: NotAsSent::default(),
@@ -235,14 +239,17 @@ async fn find_there(job: &Job, cancel: &CancellationToken) -> Result<Option<Fetc
     .await
 }
 
+/// Has the store know files of content that is not all there.
+fn note_without_root(store: &Store, placed: impl IntoIterator<Item = PlacedFile>) {
+    if let Err(error) = store.note_files(placed) {
+        tracing::warn!(%error, "what was fetched is not known when it is fetched again");
+    }
+    // No root leads there when the index is made again.
+    store.write_out_index();
+}
+
 /// Has the store take over what is there now; what the user wanted is there all the same if it cannot. `len` is bytes and files in all.
-fn keep(
-    job: &Job,
-    format: ContentFormat,
-    len: (u64, u64),
-    path: &Path,
-    placed: impl IntoIterator<Item = (ContentHash, u64, PathBuf)>,
-) {
+fn keep(job: &Job, format: ContentFormat, len: (u64, u64), path: &Path, placed: impl IntoIterator<Item = PlacedFile>) {
     let (size, files) = len;
     let root = Root {
         hash: job.root,

@@ -1,20 +1,23 @@
 //! What a fetch has to do once the shape of the content is known: every blob, and the files that it becomes.
 //!
 //! - `places`: which files become of each blob.
+//! - `target`: what is at the target, and stays or is replaced.
 //! - `stock`: what is here already.
 //! - `finishing`: what is to be done when everything is here.
 //!
 //! What it is not: a decision about who is asked for what; that is `keyferry_proto::transfer::schedule`.
 
-mod finishing;
+pub(super) mod finishing;
 mod places;
 mod stock;
+mod target;
 
 use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use keyferry_proto::{
@@ -29,10 +32,11 @@ use super::{
     FetchError, InternalError,
     staging::{
         FetchTarget, NOTHING_CARRIED, Staging,
+        present::PresentTree,
         tree::{FittedTree, NotAsSent},
     },
 };
-use crate::content::store::{OutboardFile, Store};
+use crate::content::store::{FoundBlob, OutboardFile, Store};
 
 /// The plan of one fetch. Shared by all its requests.
 #[derive(Debug)]
@@ -49,6 +53,12 @@ pub(super) struct FetchPlan {
     staging: Staging,
     store: Store,
     places: FilePlaces,
+    /// What the target is for this fetch.
+    target: FetchTarget,
+    /// What is in the folder at the target, if there is one and it has been looked at.
+    present: OnceLock<PresentTree>,
+    /// What the file at the target is, if it may be replaced because it is as it was written.
+    as_written: Option<FoundBlob>,
 }
 
 /// What becomes of the content.
@@ -84,8 +94,12 @@ impl FetchPlan {
         size: u64,
         attributes: Option<FileAttributes>,
     ) -> Result<Self, FetchError> {
-        let staging = Staging::open(target, &root, ContentFormat::Blob, &attributes.unwrap_or(NOTHING_CARRIED))?;
         let layout = Layout::blob(root, size)?;
+        let (carried, mut as_written) = (attributes.unwrap_or(NOTHING_CARRIED), None);
+        let staging = Staging::open(target.clone(), &root, ContentFormat::Blob, &carried, |path| {
+            as_written = store.file_as_written(path);
+            as_written.is_some()
+        })?;
         Ok(Self {
             root,
             format: ContentFormat::Blob,
@@ -95,6 +109,9 @@ impl FetchPlan {
             layout,
             staging,
             store,
+            target,
+            present: OnceLock::new(),
+            as_written,
         })
     }
 
@@ -108,7 +125,9 @@ impl FetchPlan {
         let manifest = Manifest::decode(&manifest_bytes).map_err(FetchError::HostileManifest)?;
         // Kept first: whether a target that exists is the same is told by it.
         store.put_blob_bytes(root, &manifest_bytes)?;
-        let staging = Staging::open(target, &root, ContentFormat::Collection, &NOTHING_CARRIED)?;
+        let staging = Staging::open(target.clone(), &root, ContentFormat::Collection, &NOTHING_CARRIED, |path| {
+            !store.versions_at(path).is_empty()
+        })?;
         let root_size = manifest_bytes.len() as u64;
         // A manifest is in memory once.
         drop(manifest_bytes);
@@ -123,6 +142,9 @@ impl FetchPlan {
             staging,
             store,
             places,
+            target,
+            present: OnceLock::new(),
+            as_written: None,
         })
     }
 
@@ -214,15 +236,14 @@ impl FetchPlan {
         index == 0 && self.format == ContentFormat::Collection
     }
 
-    /// The names of the files that have the content of an item, as their sender has them.
+    /// The names of the files that are to get the content of an item, as their sender has them.
     pub(super) fn names_of(&self, index: usize) -> impl Iterator<Item = String> {
-        let files = self.places.of_item(index).iter();
-        files.filter_map(|file| Some(ShownPath(&self.tree()?.manifest().path(*file)).to_string()))
+        self.wanted_places(index).filter_map(|file| Some(ShownPath(&self.tree()?.manifest().path(file)).to_string()))
     }
 
     /// The file that the content of an item is written to.
     fn first_place(&self, index: usize) -> Result<FilePlace, FetchError> {
-        self.place(*self.places.of_item(index).first().ok_or(InternalError::NoPlace)?)
+        self.place(self.wanted_places(index).next().ok_or(InternalError::NoPlace)?)
     }
 
     fn place(&self, file: u32) -> Result<FilePlace, FetchError> {

@@ -3,12 +3,12 @@
 //!
 //! What it is not: the fetch of folders, or from several providers at once ([`super::fetch`]).
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Refusal},
+    message::{ContentHeader, ContentRequest, Refusal},
     transfer::{
         groups::{Expect, GROUP_LEN, GroupDecoder, Step},
         layout::Layout,
@@ -17,25 +17,21 @@ use keyferry_proto::{
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::AsyncRead,
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::sleep,
 };
 
 use super::{
     FetchError, InternalError, Lie, ProviderError,
     attempt::FetchProgress,
     context::FoundSources,
+    describing::{read_exact, read_header, read_status},
     patience::Patience,
     receive::{ReceiveError, ask},
 };
-use crate::{
-    content::store::Blob,
-    net::session::{ReadError, Session, read_message},
-};
+use crate::{content::store::Blob, net::session::Session};
 
-/// How long a provider may send nothing.
-const SILENCE: Duration = Duration::from_secs(30);
 /// Pieces that wait for the reader, of [`GROUP_LEN`] bytes at most each.
 pub const PIECES_AHEAD: usize = 16;
 
@@ -166,15 +162,11 @@ impl Reading {
 
     async fn read_from(&mut self, session: &Session) -> Result<(), Stop> {
         let wanted: UnitRanges = std::iter::once(self.offset / GROUP_LEN as u64..OPEN_END).collect();
-        let mut stream = ask(session, ContentRequest { root: self.root, ranges: wanted.clone() }).await?;
+        let mut stream = ask(session, ContentRequest::groups(self.root, wanted.clone())).await?;
         let size = self.header(&mut stream).await?;
         let layout = Layout::blob(self.root, size).map_err(Lie::Layout)?;
         for (_, item, groups) in layout.select(&wanted) {
-            let mut status = [0];
-            read_exact(&mut stream, &mut status).await?;
-            if let ItemStatus::Refused(refusal) = ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
-                return Err(ProviderError::Refused(refusal).into());
-            }
+            read_status(&mut stream).await?;
             match item.units {
                 1 => self.single_group(&mut stream, size).await?,
                 _ => self.groups(&mut stream, size, &groups).await?,
@@ -185,14 +177,7 @@ impl Reading {
 
     /// The size of the file, as the provider says.
     async fn header(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<u64, Stop> {
-        let reply = timeout(SILENCE, read_message(stream)).await.map_err(|_| ProviderError::Silent)?;
-        let header = match reply {
-            Ok(Some(ContentReply::Header(header))) => header,
-            Ok(Some(ContentReply::Refused(refusal))) => return Err(ProviderError::Refused(refusal).into()),
-            Ok(None) => return Err(ProviderError::Connection(io::ErrorKind::UnexpectedEof.into()).into()),
-            Err(ReadError::Message(error)) => return Err(Lie::from(error).into()),
-            Err(error) => return Err(ProviderError::Connection(io::Error::other(error)).into()),
-        };
+        let header = read_header(stream).await?;
         let ContentHeader { format, size } = header;
         match (format, self.format, self.size) {
             (ContentFormat::Collection, None, _) => Err(ReceiveError::Local(FetchError::Folder).into()),
@@ -236,14 +221,5 @@ impl Reading {
         self.offset += bytes.len() as u64;
         self.progress.send_modify(|progress| progress.done_bytes = self.offset);
         self.pieces.send(FilePiece::Bytes(bytes.into())).await.map_err(|_| Stop::NobodyReads)
-    }
-}
-
-async fn read_exact(stream: &mut (impl AsyncRead + Unpin), bytes: &mut [u8]) -> Result<(), ProviderError> {
-    let deadline = Instant::now() + SILENCE;
-    match timeout_at(deadline, stream.read_exact(bytes)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(ProviderError::Connection(error)),
-        Err(_) => Err(ProviderError::Silent),
     }
 }

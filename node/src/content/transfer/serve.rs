@@ -5,7 +5,10 @@
 //!
 //! What it is not: a keeper of sessions (`crate::net::session`), or of what is shared (`crate::content::store`).
 
+mod content_answer;
 mod descriptions;
+mod error;
+mod serve_counters;
 mod signed_entries;
 mod source_troubles;
 
@@ -13,22 +16,15 @@ use std::{
     future::{Future, pending},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use keyferry_proto::{
     catalogue::{CatalogueEntry, SignedEntry},
     dialling::Sought,
-    hash::{ContentFormat, ContentHash},
+    hash::ContentHash,
     identity::{NodeKey, NodeSecret},
-    message::{
-        CatalogueReply, ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, ProtocolName, Refusal,
-        Request, ResolveReply,
-    },
-    transfer::{
-        layout::{Item, Layout, LayoutError},
-        units::UnitRanges,
-    },
+    message::{CatalogueReply, ContentReply, ContentRequest, Message, ProtocolName, Refusal, Request, ResolveReply},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, WriteHalf, split},
@@ -36,21 +32,24 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::source_troubles::{SourceFault, SourceTrouble};
 use self::{
-    descriptions::{Described, DescribedFolders},
+    content_answer::{ContentAnswer, ContentSource},
+    error::ServeError,
     signed_entries::SignedEntries,
-    source_troubles::SourceTroubles,
+};
+pub use self::{
+    serve_counters::ServeCounters,
+    source_troubles::{SourceFault, SourceTrouble},
 };
 use super::fetchers::{Fetchers, SentOfRoot};
 use crate::{
     base::{
-        counters::{Counter, counters},
+        counters::Counter,
         data_dir::KnownContacts,
         places::{Place, PlaceClaim, PlaceLimits, Places, PlacesFull},
     },
-    content::store::{Asker, Blob, BlobError, Root, RootState, Store, StoreError},
-    net::session::{ReadError, Session, SessionStream, read_message},
+    content::store::{Asker, Root, RootState, Store},
+    net::session::{Session, SessionStream, read_message},
 };
 
 /// A peer that opened a stream has this long to say what it wants.
@@ -83,7 +82,7 @@ pub struct ContentServer {
     contacts: KnownContacts,
     limits: Arc<ServeLimits>,
     fetchers: Fetchers,
-    counters: Arc<ServeCounters>,
+    source: Arc<ContentSource>,
     sent_bytes: Arc<Counter>,
 }
 
@@ -112,70 +111,7 @@ enum SessionPeer {
 struct ServeLimits {
     uploads: Places<NodeKey>,
     answers: Places<NodeKey>,
-    /// Folders that are being sent: their lists of files are large, and many peers may ask for the same one.
-    folders: Mutex<DescribedFolders>,
     signed: Mutex<SignedEntries>,
-    troubles: SourceTroubles,
-}
-
-counters! {
-    /// What was served, and what could not be.
-    pub struct ServeCounters {
-        /// Requests that were malformed or late.
-        pub bad_requests = "requests_malformed",
-        /// Requests for what is not here.
-        pub not_found = "requests_not_found",
-        /// Files that changed or vanished since they were shared, or could not be read.
-        pub changed_sources = "sources_changed",
-        /// Requests for which there was no place in time.
-        pub refused_busy = "requests_refused_busy",
-        /// Answers that ended because another one got their place.
-        pub pushed_out = "answers_pushed_out",
-    }
-}
-
-/// Why an answer ended early.
-#[derive(Debug, thiserror::Error)]
-enum ServeError {
-    /// The peer's fault.
-    #[error("the peer's request is malformed: {0}")]
-    BadRequest(ReadError),
-    /// The peer's fault.
-    #[error("the peer opened a stream and did not say what for within {REQUEST_DEADLINE:?}")]
-    NoRequest,
-    /// The peer's fault.
-    #[error("the peer opened a second control stream")]
-    SecondControl,
-    /// The peer's fault.
-    #[error("the peer asked for something else than the session is for")]
-    NotSought,
-    /// The peer's fault.
-    #[error("the peer went on after its request")]
-    WentOn,
-    /// Nobody's fault.
-    #[error("this node is busy")]
-    Busy(#[from] PlacesFull),
-    /// Nobody's fault.
-    #[error("another answer has got the place")]
-    PushedOut,
-    /// This side's fault: the store holds something that has no layout.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// This side's will.
-    #[error("the content is not offered to the peer any more")]
-    Withdrawn,
-    /// The connection's or the peer's fault.
-    #[error("the answer could not be sent: {0}")]
-    Send(#[from] std::io::Error),
-    /// The peer went away, or takes no bytes.
-    #[error("the peer stopped reading")]
-    Gone,
-    /// This side's fault: the source is not what was shared.
-    #[error(transparent)]
-    Source(#[from] BlobError),
-    /// This side's fault.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl ContentServer {
@@ -184,18 +120,15 @@ impl ContentServer {
         let limits = ServeLimits {
             uploads: Places::new(UPLOAD_PLACES),
             answers: Places::new(ANSWER_PLACES),
-            folders: Mutex::default(),
             signed: Mutex::default(),
-            troubles: SourceTroubles::of(&store),
         };
-        let fetchers = Fetchers::of(&store);
         Self {
-            fetchers,
+            fetchers: Fetchers::of(&store),
+            source: Arc::new(ContentSource::of(store.clone())),
             store,
             secret,
             contacts,
             limits: Arc::new(limits),
-            counters: Arc::default(),
             sent_bytes: Arc::default(),
         }
     }
@@ -233,12 +166,12 @@ impl ContentServer {
 
     /// Hears of each file that cannot be served as it was shared, once.
     pub fn troubles(&self) -> broadcast::Receiver<SourceTrouble> {
-        self.limits.troubles.subscribe()
+        self.source.troubles().subscribe()
     }
 
     /// What has been served so far.
     pub fn counters(&self) -> &ServeCounters {
-        &self.counters
+        self.source.counters()
     }
 }
 
@@ -249,10 +182,10 @@ impl SessionServer {
         match self.answer(&mut stream).await {
             Ok(protocol) => protocol.map(|protocol| (protocol, stream)),
             Err(error) => {
-                let ServeCounters { bad_requests, refused_busy, pushed_out, .. } = &*self.server.counters;
+                let ServeCounters { bad_requests, refused_busy, pushed_out, .. } = self.server.counters();
                 match &error {
                     ServeError::BadRequest(_)
-                    | ServeError::NoRequest
+                    | ServeError::NoRequest { .. }
                     | ServeError::SecondControl
                     | ServeError::NotSought
                     | ServeError::WentOn => bad_requests.add_one(),
@@ -269,9 +202,8 @@ impl SessionServer {
     async fn answer(&self, stream: &mut SessionStream) -> Result<Option<ProtocolName>, ServeError> {
         let request = match timeout(REQUEST_DEADLINE, read_message(stream)).await {
             Ok(Ok(Some(request))) => request,
-            Ok(Ok(None)) => return Err(ServeError::NoRequest),
+            Ok(Ok(None)) | Err(_) => return Err(ServeError::NoRequest { within: REQUEST_DEADLINE }),
             Ok(Err(error)) => return Err(ServeError::BadRequest(error)),
-            Err(_) => return Err(ServeError::NoRequest),
         };
         if let SessionPeer::Seeking(sought) = self.peer
             && !matches!(&request, Request::Content(content) if content.root == sought)
@@ -357,16 +289,14 @@ impl SessionServer {
         let withdrawn = self.withdrawn(request.root);
         let asker = self.asker().await;
         let Some(format) = self.server.store.offered(&request.root, &asker) else {
-            self.server.counters.not_found.add_one();
+            self.server.counters().not_found.add_one();
             return send(stream, &ContentReply::Refused(Refusal::NotFound).to_frame()).await;
         };
         let (pieces, mut ready) = mpsc::channel(PIECES_AHEAD);
         let (empties, returned) = mpsc::channel(PIECES_AHEAD + 1);
-        let (server, root) = (self.server.clone(), request.root);
-        let producer = tokio::task::spawn_blocking(move || {
-            let mut answer = ContentAnswer { server, pieces, returned, piece: Vec::new() };
-            answer.produce(&request, format)
-        });
+        let (source, root) = (Arc::clone(&self.server.source), request.root);
+        let producer =
+            tokio::task::spawn_blocking(move || ContentAnswer::new(source, pieces, returned).produce(&request, format));
         let ContentServer { sent_bytes, fetchers, .. } = &self.server;
         let fetched = fetchers.sending(root, asker);
         let sending = async {
@@ -434,22 +364,6 @@ impl ContentServer {
     }
 }
 
-impl ServeLimits {
-    /// The description of a folder, shared by all who are sent it now. One list of files is read at a time.
-    fn folder(&self, store: &Store, root: &ContentHash) -> Result<Option<Arc<Described>>, ServeError> {
-        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(described) = folders.get(root, Instant::now()) {
-            return Ok(Some(described));
-        }
-        let Some(manifest) = store.manifest(root)? else { return Ok(None) };
-        let size = manifest.encoded_len() as u64;
-        let layout = Layout::collection(*root, size, &manifest)?;
-        let described = Arc::new(Described { format: ContentFormat::Collection, size, layout });
-        folders.insert(*root, &described, Instant::now());
-        Ok(Some(described))
-    }
-}
-
 /// What an answer is written to.
 type AnswerStream<'a> = WriteHalf<&'a mut SessionStream>;
 
@@ -470,121 +384,4 @@ async fn send(stream: &mut AnswerStream<'_>, bytes: &[u8]) -> Result<(), ServeEr
 async fn end(stream: &mut AnswerStream<'_>) -> Result<(), ServeError> {
     timeout(WRITE_DEADLINE, stream.shutdown()).await.map_err(|_| ServeError::Gone)??;
     Ok(())
-}
-
-/// The producing half of an answer to a content request.
-struct ContentAnswer {
-    server: ContentServer,
-    pieces: mpsc::Sender<Vec<u8>>,
-    returned: mpsc::Receiver<Vec<u8>>,
-    piece: Vec<u8>,
-}
-
-impl ContentAnswer {
-    fn produce(&mut self, request: &ContentRequest, format: ContentFormat) -> Result<(), ServeError> {
-        let described = match self.describe(&request.root, format) {
-            Ok(Some(described)) => described,
-            Ok(None) => {
-                self.server.counters.not_found.add_one();
-                return self.refuse(Refusal::NotFound);
-            }
-            Err(ServeError::Store(error)) => {
-                let refusal = self.note_trouble(request.root, &error);
-                return self.refuse(refusal);
-            }
-            Err(error) => return Err(error),
-        };
-        let Described { format, size, layout } = &*described;
-        self.put(&ContentReply::Header(ContentHeader { format: *format, size: *size }).to_frame());
-        for (_, item, wanted) in layout.select(&request.ranges) {
-            match self.open(&request.root, item) {
-                Ok(blob) => {
-                    self.put(&[ItemStatus::Data.to_byte()]);
-                    self.put_groups(&blob, &wanted).inspect_err(|error| {
-                        if let ServeError::Source(error) = error {
-                            self.note_broken(request.root, item.hash, error);
-                        }
-                    })?;
-                }
-                Err(refusal) => self.put(&[ItemStatus::Refused(refusal).to_byte()]),
-            }
-        }
-        self.flush()
-    }
-
-    fn open(&self, root: &ContentHash, item: &Item) -> Result<Blob, Refusal> {
-        if self.server.limits.troubles.is_unreadable(&item.hash, Instant::now()) {
-            return Err(Refusal::Unreadable);
-        }
-        match self.server.store.blob(&item.hash) {
-            Ok(Some(blob)) if blob.size() == item.size => Ok(blob),
-            Ok(_) => Err(Refusal::NotFound),
-            Err(error) => Err(self.note_trouble(*root, &error)),
-        }
-    }
-
-    fn describe(&self, root: &ContentHash, format: ContentFormat) -> Result<Option<Arc<Described>>, ServeError> {
-        let ContentServer { store, limits, .. } = &self.server;
-        let size = match format {
-            ContentFormat::Collection => return limits.folder(store, root),
-            ContentFormat::Blob if *root == ContentHash::EMPTY => 0,
-            ContentFormat::Blob => match store.blob(root)? {
-                Some(blob) => blob.size(),
-                None => return Ok(None),
-            },
-        };
-        Ok(Some(Arc::new(Described { format: ContentFormat::Blob, size, layout: Layout::blob(*root, size)? })))
-    }
-
-    fn put_groups(&mut self, blob: &Blob, groups: &UnitRanges) -> Result<(), ServeError> {
-        let mut pieces = blob.pieces(groups)?;
-        while pieces.append_next(&mut self.piece)?.is_some() {
-            if self.piece.len() >= PIECE_LEN {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands a piece to the network.
-    fn flush(&mut self) -> Result<(), ServeError> {
-        let next = self.returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE_LEN + 128 * 1024));
-        let piece = std::mem::replace(&mut self.piece, next);
-        self.pieces.blocking_send(piece).map_err(|_| ServeError::Gone)
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.piece.extend_from_slice(bytes);
-    }
-
-    fn refuse(&mut self, refusal: Refusal) -> Result<(), ServeError> {
-        self.put(&ContentReply::Refused(refusal).to_frame());
-        self.flush()
-    }
-
-    /// Notes why a file cannot be sent, and says how to refuse it.
-    fn note_trouble(&self, root: ContentHash, error: &StoreError) -> Refusal {
-        self.server.counters.changed_sources.add_one();
-        match SourceTrouble::of_store(root, error) {
-            Some(trouble) => {
-                let refusal = trouble.fault.refusal();
-                self.server.limits.troubles.note(trouble);
-                refusal
-            }
-            None => {
-                tracing::warn!(%error, "what is shared cannot be sent");
-                Refusal::Unreadable
-            }
-        }
-    }
-
-    /// Notes why a blob could not be sent to its end.
-    fn note_broken(&self, root: ContentHash, hash: ContentHash, error: &BlobError) {
-        self.server.counters.changed_sources.add_one();
-        let trouble = SourceTrouble::of_blob(root, error);
-        if let SourceFault::Unreadable(_) = trouble.fault {
-            self.server.limits.troubles.add_unreadable(hash, Instant::now());
-        }
-        self.server.limits.troubles.note(trouble);
-    }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! OUT/.NAME.HASH10.keyferry-part     a file
 //! OUT/.NAME.HASH10.keyferry-part.d   a folder with the files of a collection in their final layout
-//! OUT/NAME                           either of them after the commit
+//! OUT/NAME                           either of them after the commit; a folder that is there already gets its files one by one
 //! ```
 //! The name depends on nothing but the target, the root hash and its kind, so a later run finds what an earlier one left,
 //! and whoever takes a folder for a file is not in the way of those who know better. All access below OUT goes through a
@@ -11,10 +11,11 @@
 //!
 //! What it is not: a judge of content. What lies in a staging area is verified by the caller before it counts.
 
-mod carried;
+pub mod carried;
 mod error;
 pub mod file_system;
-mod replacing;
+pub mod merging;
+pub mod present;
 pub mod tree;
 
 use std::{
@@ -35,11 +36,9 @@ use keyferry_proto::{
 };
 
 pub use self::error::{StagingError, explain};
-use self::{
-    file_system::TargetFileSystem,
-    replacing::{Replaced, replace_folder},
-    tree::FittedTree,
-};
+use self::{file_system::TargetFileSystem, tree::FittedTree};
+use rustix::fs::{Mode, OFlags};
+
 use crate::base::durable;
 
 /// Where the user wants what an address names, and how.
@@ -49,8 +48,10 @@ pub struct Destination {
     pub folder: PathBuf,
     /// The name in it, in place of the one that it comes with: one safe path component.
     pub name: Option<String>,
-    /// Whether files that exist may be replaced.
+    /// Whether files that exist may be replaced, whoever wrote them.
     pub overwrite: bool,
+    /// Whether files are removed that an earlier version had there.
+    pub mirror: bool,
     /// Whether to wait until all of it is on the disk.
     pub sync: bool,
     /// Whether to offer it to others from there, by its hash.
@@ -64,8 +65,10 @@ pub struct FetchTarget {
     pub out_dir: PathBuf,
     /// The file or folder name in it: one safe path component.
     pub name: String,
-    /// Whether what is there already may be replaced.
+    /// Whether what is there already may be replaced, whoever wrote it.
     pub overwrite: bool,
+    /// Whether files are removed that an earlier version had there.
+    pub mirror: bool,
     /// Whether to wait until all of it is on the disk.
     pub sync: bool,
 }
@@ -87,23 +90,27 @@ pub struct Staging {
     format: ContentFormat,
     made_dirs: Mutex<HashSet<PathBuf>>,
     is_new: bool,
+    /// Whether there was something at the target when it was opened.
+    has_target: bool,
     _lock: fs::File,
 }
 
 impl Staging {
-    /// Opens the staging area of `root`, making it if there is none; `attributes` are those of a file.
+    /// Opens the staging area of `root`, making it if there is none; `attributes` are those of a file. `may_replace` says whether what is at the
+    /// target may give way though its owner has not said so.
     pub fn open(
         mut target: FetchTarget,
         root: &ContentHash,
         format: ContentFormat,
         attributes: &FileAttributes,
+        may_replace: impl FnOnce(&Path) -> bool,
     ) -> Result<Self, StagingError> {
         let out_dir = target.out_dir.clone();
         let fail = |source| StagingError::Io { path: out_dir.clone(), source };
         Dir::create_ambient_dir_all(&target.out_dir, ambient_authority()).map_err(fail)?;
         let parent = Dir::open_ambient_dir(&target.out_dir, ambient_authority()).map_err(fail)?;
         target.name = fitted_name(&parent, target.name).map_err(fail)?;
-        check_target(&parent, &target, format)?;
+        let has_target = check_target(&parent, &target, format, may_replace)?;
         let part_name = part_name(&target.name, root, format);
         let part_path = target.out_dir.join(&part_name);
         let io = |source| StagingError::Io { path: part_path.clone(), source };
@@ -140,7 +147,17 @@ impl Staging {
             }
             Err(fs::TryLockError::Error(source)) => return Err(io(source)),
         }
-        Ok(Self { parent, target, part_name, base, format, made_dirs: Mutex::default(), is_new, _lock: lock })
+        Ok(Self {
+            parent,
+            target,
+            part_name,
+            base,
+            format,
+            made_dirs: Mutex::default(),
+            is_new,
+            has_target,
+            _lock: lock,
+        })
     }
 
     /// What the file system there takes.
@@ -249,17 +266,31 @@ impl Staging {
         durable::sync_below(&self.target.out_dir, &files).map_err(|(path, source)| StagingError::Io { path, source })
     }
 
-    /// Moves everything to its final place, and returns that place. `tree` lists what is in a collection.
-    pub fn commit(&self, tree: Option<&FittedTree>) -> Result<PathBuf, StagingError> {
-        check_target(&self.parent, &self.target, self.format)?;
-        let exists = self.parent.symlink_metadata(&self.target.name).is_ok();
-        match tree {
-            Some(tree) if exists => self.replace(tree)?,
-            None if exists => self
+    /// Whether there was something at the target when this was opened.
+    pub fn has_target(&self) -> bool {
+        self.has_target
+    }
+
+    /// The folder at the target.
+    ///
+    /// # Errors
+    /// If there is none, or a link.
+    pub fn open_target(&self) -> Result<Dir, StagingError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.parent, &*self.target.name, flags, Mode::empty()) {
+            Ok(folder) => Ok(Dir::from_std_file(folder.into())),
+            Err(error) => Err(self.final_io(Path::new(""), error.into())),
+        }
+    }
+
+    /// Moves everything to its final place, and returns that place. A file takes the place of one that may be replaced.
+    pub fn commit(&self) -> Result<PathBuf, StagingError> {
+        match self.format {
+            ContentFormat::Blob if self.has_target => self
                 .parent
                 .rename(&self.part_name, &self.parent, &self.target.name)
                 .map_err(|source| StagingError::Io { path: self.final_path(), source })?,
-            _ => self.rename_without_replacing()?,
+            ContentFormat::Blob | ContentFormat::Collection => self.rename_without_replacing()?,
         }
         Ok(self.final_path())
     }
@@ -288,47 +319,6 @@ impl Staging {
             io::ErrorKind::AlreadyExists => StagingError::Exists { path: self.final_path() },
             _ => StagingError::Io { path: self.final_path(), source },
         })
-    }
-
-    /// Replaces an existing folder at once, where the file system can; what else is in it stays.
-    fn replace(&self, tree: &FittedTree) -> Result<(), StagingError> {
-        let io = |source| StagingError::Io { path: self.final_path(), source };
-        match replace_folder(&self.parent, &self.target.name, &self.part_name, tree).map_err(io)? {
-            Replaced::Whole => Ok(()),
-            Replaced::NotHere => self.merge(tree),
-            Replaced::Clash(relative) => {
-                let is_folder = self.final_path().join(&relative).symlink_metadata().is_ok_and(|found| found.is_dir());
-                Err(self.clash(&relative, is_folder))
-            }
-        }
-    }
-
-    /// Replaces the files of an existing folder one by one; what else is in it stays.
-    fn merge(&self, tree: &FittedTree) -> Result<(), StagingError> {
-        let name = &self.target.name;
-        let io = |source| StagingError::Io { path: self.final_path(), source };
-        let into = self.parent.open_dir(name).map_err(io)?;
-        let found = |relative: &Path| into.symlink_metadata(relative);
-        // Nothing is written through a link that is there.
-        if let Some((folder, _)) = tree.folders().find(|(folder, _)| found(folder).is_ok_and(|found| !found.is_dir())) {
-            return Err(self.clash(&folder, false));
-        }
-        if let Some(leaf) = tree.leaves().find(|leaf| found(leaf).is_ok_and(|found| found.is_dir())) {
-            return Err(self.clash(&leaf, true));
-        }
-        for relative in tree.folders().map(|(folder, _)| folder) {
-            into.create_dir_all(&relative).map_err(|source| self.final_io(&relative, source))?;
-        }
-        for relative in tree.leaves() {
-            self.base.rename(&relative, &into, &relative).map_err(|source| self.final_io(&relative, source))?;
-        }
-        self.parent.remove_dir_all(&self.part_name).map_err(io)
-    }
-
-    /// What is in the old folder under this name is of another kind than what comes.
-    fn clash(&self, relative: &Path, is_folder: bool) -> StagingError {
-        let (found, needed) = if is_folder { ("folder", "file") } else { ("file or link", "folder") };
-        StagingError::Clash { path: self.final_path().join(relative), found, needed }
     }
 
     fn final_io(&self, relative: &Path, source: io::Error) -> StagingError {
@@ -381,7 +371,7 @@ fn is_own_file(metadata: &fs::Metadata) -> bool {
     is_own(metadata) && metadata.nlink() == 1 && metadata.is_file()
 }
 
-const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+const NO_LINK: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 fn write_options(attributes: &FileAttributes) -> OpenOptions {
     let rights = if attributes.executable { 0o777 } else { 0o666 };
@@ -408,10 +398,18 @@ fn fitted_name(folder: &Dir, name: String) -> io::Result<String> {
     Ok(String::from_utf8(fitted).unwrap_or(name))
 }
 
-fn check_target(parent: &Dir, target: &FetchTarget, format: ContentFormat) -> Result<(), StagingError> {
+/// Finds that what is at the target, if anything is, may give way to the content, or be added to. Returns whether something is.
+fn check_target(
+    parent: &Dir,
+    target: &FetchTarget,
+    format: ContentFormat,
+    may_replace: impl FnOnce(&Path) -> bool,
+) -> Result<bool, StagingError> {
     let path = target.out_dir.join(&target.name);
-    let Ok(found) = parent.symlink_metadata(&target.name) else { return Ok(()) };
-    if !target.overwrite {
+    let Ok(found) = parent.symlink_metadata(&target.name) else { return Ok(false) };
+    let is_empty = || parent.read_dir(&target.name).is_ok_and(|mut entries| entries.next().is_none());
+    let is_room = found.is_dir() && format == ContentFormat::Collection && is_empty();
+    if !target.overwrite && !is_room && !may_replace(&path) {
         return Err(StagingError::Exists { path });
     }
     match format {
@@ -419,7 +417,7 @@ fn check_target(parent: &Dir, target: &FetchTarget, format: ContentFormat) -> Re
         ContentFormat::Collection if !found.is_dir() => {
             Err(StagingError::Clash { path, found: "file or link", needed: "folder" })
         }
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 

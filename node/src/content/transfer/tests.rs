@@ -6,6 +6,7 @@ mod moving;
 mod offering;
 mod provider;
 mod there;
+mod updating;
 
 use std::{
     fs,
@@ -99,6 +100,7 @@ struct Getter {
     out: TempDir,
     sync: bool,
     overwrite: bool,
+    mirror: bool,
     format: Option<ContentFormat>,
     patience: Patience,
     progress: Mutex<FetchProgress>,
@@ -113,7 +115,19 @@ impl Getter {
         let patience = Patience { when_refused: Duration::from_secs(1), when_silent: Duration::from_secs(5) };
         let (progress, cancel) = (Mutex::default(), CancellationToken::new());
         let untried = watch::Sender::default();
-        Self { store, home, out, sync: false, overwrite: false, format: None, patience, progress, cancel, untried }
+        Self {
+            store,
+            home,
+            out,
+            sync: false,
+            overwrite: false,
+            mirror: false,
+            format: None,
+            patience,
+            progress,
+            cancel,
+            untried,
+        }
     }
 
     fn job(&self, root: ContentHash) -> Job {
@@ -121,6 +135,7 @@ impl Getter {
             out_dir: self.out.path().to_owned(),
             name: "got".to_owned(),
             overwrite: self.overwrite,
+            mirror: self.mirror,
             sync: self.sync,
         };
         Job {

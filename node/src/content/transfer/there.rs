@@ -1,28 +1,29 @@
-//! Whether the target of a fetch holds already what is to be fetched: all of it is read and hashed.
+//! Whether the target of a fetch holds already what is to be fetched, as far as that can be told without the network.
 //!
 //! What it is not: what a fetch left unfinished, or files elsewhere on this machine (see [`super::plan`]).
 
-use std::{
-    ffi::OsString,
-    io::{self, Read as _},
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use cap_std::{
     ambient_authority,
-    fs::{Dir, Metadata, MetadataExt as _},
+    fs::{Dir, MetadataExt as _},
 };
-use keyferry_proto::{
-    collection::{EntryKind, FileEntry, Manifest},
-    hash::{ContentFormat, ContentHash},
-};
+use keyferry_proto::{collection::EntryKind, hash::ContentFormat};
 use tokio_util::sync::CancellationToken;
 
-use super::{FetchError, context::Job, staging::FetchTarget};
-
-/// How much of a file to hash before looking whether the user has had enough.
-const HASHED_TOGETHER: usize = 1 << 20;
+use super::{
+    FetchError,
+    changes::Changes,
+    context::Job,
+    staging::{
+        FetchTarget,
+        carried::finish_file,
+        file_system::TargetFileSystem,
+        present::{LookError, Looking, PresentState, PresentTree},
+        tree::FittedTree,
+    },
+};
+use crate::content::store::{CandidateFile, PlacedFile};
 
 /// The content, where it was to go.
 #[derive(Debug)]
@@ -31,95 +32,79 @@ pub(super) struct There {
     pub(super) format: ContentFormat,
     /// Bytes of content in all.
     pub(super) size: u64,
-    pub(super) files: Vec<FileThere>,
-}
-
-/// One file of the content, where it is.
-#[derive(Debug)]
-pub(super) struct FileThere {
-    pub(super) hash: ContentHash,
-    pub(super) size: u64,
-    pub(super) path: PathBuf,
+    pub(super) files: Vec<PlacedFile>,
+    /// What else is told of the folder.
+    pub(super) changes: Changes,
 }
 
 /// Finds the content at its target; none if something else is there, or it is not known what would have to be. Other files in a folder do
 /// not matter: they would stay.
 pub(super) fn find(job: &Job, cancel: &CancellationToken) -> Result<Option<There>, FetchError> {
     let FetchTarget { out_dir, name, .. } = &job.target;
-    let Ok(folder) = Dir::open_ambient_dir(out_dir, ambient_authority()) else { return Ok(None) };
-    let Ok(found) = folder.symlink_metadata(name) else { return Ok(None) };
-    let path = out_dir.join(name);
-    let files = match job.format {
-        Some(ContentFormat::Collection) | None if found.is_dir() => {
-            // A damaged list is no list.
-            let Ok(Some(manifest)) = job.store.manifest(&job.root) else { return Ok(None) };
-            let Ok(base) = folder.open_dir(name) else { return Ok(None) };
-            files_of(&manifest, &base, &path, cancel)?
-        }
-        Some(ContentFormat::Blob) | None if found.is_file() => {
-            let is_it = job.root_size.is_none_or(|size| size == found.len())
-                && has_hash(&folder, Path::new(name), &job.root, cancel)?;
-            is_it.then(|| vec![FileThere { hash: job.root, size: found.len(), path: path.clone() }])
-        }
-        _ => None,
-    };
-    let format = if found.is_dir() { ContentFormat::Collection } else { ContentFormat::Blob };
-    Ok(files.map(|files| There { path, format, size: files.iter().map(|file| file.size).sum(), files }))
+    let Ok(parent) = Dir::open_ambient_dir(out_dir, ambient_authority()) else { return Ok(None) };
+    let Ok(found) = parent.symlink_metadata(name) else { return Ok(None) };
+    match job.format {
+        Some(ContentFormat::Collection) | None if found.is_dir() => find_folder(job, &parent, cancel),
+        Some(ContentFormat::Blob) | None if found.is_file() => find_file(job, &parent, found.size(), cancel),
+        _ => Ok(None),
+    }
 }
 
-/// The files of a folder, if all that a list names is there as it says. Times do not matter.
-fn files_of(
-    manifest: &Manifest,
-    base: &Dir,
-    path: &Path,
-    cancel: &CancellationToken,
-) -> Result<Option<Vec<FileThere>>, FetchError> {
-    let relative = |index: u32| PathBuf::from(OsString::from_vec(manifest.path(index)));
-    // What tells most differences costs least, and comes first.
-    if !manifest.entries().zip(0..).all(|(entry, index)| looks_right(base, &relative(index), &entry.kind)) {
+fn find_file(job: &Job, parent: &Dir, size: u64, cancel: &CancellationToken) -> Result<Option<There>, FetchError> {
+    let path = job.target.out_dir.join(&job.target.name);
+    if job.root_size.is_some_and(|wanted| wanted != size) {
         return Ok(None);
     }
-    let mut files = Vec::with_capacity(manifest.file_count());
-    for (index, file) in manifest.files() {
-        let relative = relative(index);
-        if !has_hash(base, &relative, &file.hash, cancel)? {
-            return Ok(None);
-        }
-        files.push(FileThere { hash: file.hash, size: file.size, path: path.join(relative) });
+    let file = CandidateFile { path: path.clone(), may_have: vec![(job.root, size)] };
+    let told = job.store.blobs_of_files(&[file], &|| !cancel.is_cancelled()).map_err(LookError::from)?;
+    if told.into_iter().flatten().all(|found| found.hash != Some(job.root)) {
+        return Ok(None);
     }
-    Ok(Some(files))
+    // What was fetched follows its sender; what is its owner's own is let be.
+    let attributes = job.attributes.filter(|_| !job.store.versions_at(&path).is_empty());
+    if let Some(attributes) = attributes {
+        let finished = finish_file(parent, Path::new(&job.target.name), &attributes);
+        finished.map_err(|source| FetchError::Disk { path: path.clone(), source })?;
+    }
+    let modified = attributes.map(|attributes| attributes.modified);
+    let files = vec![PlacedFile { hash: job.root, size, path: path.clone(), modified }];
+    Ok(Some(There { path, format: ContentFormat::Blob, size, files, changes: Changes::default() }))
 }
 
-/// Whether what is there is of the right kind, as far as that can be told without reading files.
-fn looks_right(base: &Dir, relative: &Path, kind: &EntryKind<'_>) -> bool {
-    let Ok(found) = base.symlink_metadata(relative) else { return false };
-    match kind {
-        EntryKind::Folder(_) => found.is_dir(),
-        EntryKind::File(file) => found.is_file() && has_form(&found, file),
-        EntryKind::Link(target) => {
-            base.read_link_contents(relative).is_ok_and(|found| found.as_os_str().as_bytes() == target.as_bytes())
-        }
+fn find_folder(job: &Job, parent: &Dir, cancel: &CancellationToken) -> Result<Option<There>, FetchError> {
+    let path = job.target.out_dir.join(&job.target.name);
+    // A damaged list is no list.
+    let Ok(Some(manifest)) = job.store.manifest(&job.root) else { return Ok(None) };
+    let Ok(folder) = parent.open_dir(&job.target.name) else { return Ok(None) };
+    let tree = FittedTree::new(manifest, TargetFileSystem::default());
+    let versions = job.store.versions_at(&path);
+    let looking = Looking {
+        store: &job.store,
+        path: &path,
+        versions: &versions,
+        wanted: job.root,
+        overwrite: false,
+        go_on: &|| !cancel.is_cancelled(),
+    };
+    let present = PresentTree::look(&tree, &folder, &looking)?;
+    let differences = present.differences();
+    let is_like_it = match versions.is_empty() {
+        true => !differences.rights,
+        false => !differences.rights && !differences.times && (!job.target.mirror || present.gone().is_empty()),
+    };
+    if !is_like_it || tree.indexes().any(|index| present.state(index) != PresentState::Right) {
+        return Ok(None);
     }
-}
-
-fn has_form(found: &Metadata, file: &FileEntry) -> bool {
-    found.len() == file.size && (found.mode() & 0o100 != 0) == file.attributes.executable
-}
-
-/// Whether a file has this hash; a file that cannot be read has none.
-fn has_hash(base: &Dir, relative: &Path, hash: &ContentHash, cancel: &CancellationToken) -> Result<bool, FetchError> {
-    let Ok(mut file) = base.open(relative) else { return Ok(false) };
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; HASHED_TOGETHER];
-    loop {
-        if cancel.is_cancelled() {
-            return Err(FetchError::Interrupted);
-        }
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(ContentHash::from(hasher.finalize()) == *hash),
-            Ok(got) => hasher.update(&buffer[..got]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return Ok(false),
-        };
-    }
+    let files = tree.manifest().entries().zip(0..).filter_map(|(entry, index)| match entry.kind {
+        EntryKind::File(file) => Some(PlacedFile {
+            hash: file.hash,
+            size: file.size,
+            path: path.join(tree.path(index)),
+            modified: Some(file.attributes.modified),
+        }),
+        EntryKind::Folder(_) | EntryKind::Link(_) => None,
+    });
+    let (files, size) = (files.collect(), tree.manifest().total_size());
+    let changes = Changes::to_come(&tree, &present);
+    Ok(Some(There { path, format: ContentFormat::Collection, size, files, changes }))
 }

@@ -9,7 +9,7 @@ use keyferry_proto::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::durations::seconds,
+    base::{any_path, durations::seconds},
     content::store::{Audience, RootState},
     net::path::info::PathInfo,
 };
@@ -72,6 +72,9 @@ pub struct Fetched {
     /// Whether all of it was there before, so that nothing was done.
     #[serde(default)]
     pub was_there: bool,
+    /// What was done with a folder that was there before.
+    #[serde(default)]
+    pub changes: ChangeCounts,
     /// Whether it is offered to others from there now.
     #[serde(default)]
     pub seeded: bool,
@@ -91,6 +94,66 @@ pub struct Fetched {
     /// From the start of the command until the first verified byte; none if nothing had to be fetched.
     #[serde(rename = "first_byte_seconds", with = "seconds::optional")]
     pub first_byte: Option<Duration>,
+}
+
+/// What a fetch would do: the result of a dry run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Compared {
+    /// The root hash.
+    pub hash: ContentHash,
+    /// A file or a folder.
+    pub format: ContentFormat,
+    /// Where it would be.
+    #[serde(with = "any_path")]
+    pub path: PathBuf,
+    /// Bytes of content in all; none of a file whose size nobody has signed.
+    pub size: Option<u64>,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes that are not on this machine, at the most: of a file that has changed, less may have to come.
+    pub missing_bytes: Option<u64>,
+    /// What would be changed.
+    pub changes: ChangeCounts,
+}
+
+/// How much a version changes of what is at its target: files and links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeCounts {
+    /// What was not there.
+    pub added: u64,
+    /// What took the place of something else.
+    pub replaced: u64,
+    /// What an earlier version had there, and is there still.
+    pub gone: u64,
+    /// What an earlier version had there, and is there no more.
+    pub removed: u64,
+    /// What is its owner's, and stays in the place of something else.
+    pub kept: u64,
+}
+
+/// Something that a version changes at its target, or would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeInfo {
+    /// Its path in the folder; of a file on its own, its name.
+    pub path: String,
+    /// What becomes of it.
+    pub change: ChangeKind,
+}
+
+/// What becomes of a file or a link at the target of a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It was not there.
+    Added,
+    /// It takes the place of something else.
+    Replaced,
+    /// The version does not have it any more; it stays.
+    Gone,
+    /// The version does not have it any more; it is removed.
+    Removed,
+    /// It is its owner's, and stays in the place of something else.
+    Kept,
 }
 
 /// A file of a folder that nobody gave.

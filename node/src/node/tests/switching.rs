@@ -81,15 +81,7 @@ impl Peer {
 
     /// Fetches, and gives the paths that were told meanwhile.
     async fn get_and_tell(&self, address: keyferry_proto::address::Address, out: &Path) -> (Vec<PathClass>, Fetched) {
-        let command = Command::Get {
-            address,
-            out_dir: out.to_owned(),
-            name: None,
-            overwrite: false,
-            sync: false,
-            seed: false,
-            wait: Wait::default(),
-        };
+        let command = Command::get(address, out.to_owned());
         let mut events = self.run(command).await.unwrap();
         let Some(Event::Fetched(fetched)) = events.pop() else { panic!("{events:?}") };
         let path = |event| match event {
@@ -151,15 +143,7 @@ async fn a_get_tells_again_of_a_relayed_path_when_it_is_known_why_it_is_relayed(
         }
         relayed.explain_relay(FailureReason::BothMapByDestination.into());
     };
-    let command = Command::Get {
-        address: shared.address_with_hints,
-        out_dir: out.path().to_owned(),
-        name: None,
-        overwrite: false,
-        sync: false,
-        seed: false,
-        wait: Wait::default(),
-    };
+    let command = Command::get(shared.address_with_hints, out.path().to_owned());
 
     let (events, ()) = tokio::join!(getter.run(command), explaining);
 

@@ -178,6 +178,14 @@ impl FittedNames {
         Self { changed }
     }
 
+    /// The name of an entry.
+    pub fn name<'a>(&'a self, manifest: &'a Manifest, index: u32) -> &'a [u8] {
+        match self.changed.get(&index) {
+            Some(name) => name,
+            None => manifest.records.get(index as usize).map_or(&[], |record| manifest.name(record)),
+        }
+    }
+
     /// The path of an entry in the folder, with `/` between names.
     pub fn path(&self, manifest: &Manifest, index: u32) -> Vec<u8> {
         match self.changed.is_empty() {
@@ -224,13 +232,6 @@ impl FittedNames {
         let mut changed: Vec<u32> = self.changed.keys().copied().collect();
         changed.sort_unstable();
         changed
-    }
-
-    fn name<'a>(&'a self, manifest: &'a Manifest, index: u32) -> &'a [u8] {
-        match self.changed.get(&index) {
-            Some(name) => name,
-            None => manifest.records.get(index as usize).map_or(&[], |record| manifest.name(record)),
-        }
     }
 }
 

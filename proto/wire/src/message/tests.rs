@@ -38,11 +38,15 @@ fn request() -> impl Strategy<Value = Request> {
         hello().prop_map(Request::Control),
         Just(Request::Catalogue),
         "[a-z]{1,40}".prop_map(|name| Request::Resolve(name.parse().unwrap())),
-        (any::<[u8; 32]>(), ranges()).prop_map(|(root, ranges)| {
-            Request::Content(ContentRequest { root: ContentHash::from_bytes(root), ranges })
+        (any::<[u8; 32]>(), ranges(), content_part()).prop_map(|(root, ranges, part)| {
+            Request::Content(ContentRequest { root: ContentHash::from_bytes(root), ranges, part })
         }),
         "[a-z0-9._/-]{1,64}".prop_map(|name| Request::Protocol(name.parse().unwrap())),
     ]
+}
+
+fn content_part() -> impl Strategy<Value = ContentPart> {
+    prop::sample::select(vec![ContentPart::Groups, ContentPart::Root, ContentPart::Parents])
 }
 
 fn control() -> impl Strategy<Value = ControlMessage> {
@@ -118,13 +122,13 @@ proptest! {
 #[test]
 fn a_request_with_the_most_ranges_fits_its_limit() {
     let ranges: UnitRanges = (0..MAX_WIRE_RANGES as u64).map(|at| at * 2..at * 2 + 1).collect();
-    let request = Request::Content(ContentRequest { root: ContentHash::EMPTY, ranges });
+    let request = Request::Content(ContentRequest::groups(ContentHash::EMPTY, ranges));
     assert_eq!(Request::decode(&request.encode()), Ok(request));
 }
 
 #[test]
 fn a_request_for_nothing_is_refused() {
-    let request = Request::Content(ContentRequest { root: ContentHash::EMPTY, ranges: UnitRanges::empty() });
+    let request = Request::Content(ContentRequest::groups(ContentHash::EMPTY, UnitRanges::empty()));
     assert_eq!(Request::decode(&request.encode()), Err(MessageError::NoRanges));
 }
 

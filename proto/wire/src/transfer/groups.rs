@@ -182,18 +182,30 @@ pub struct GroupDecoder {
     next: Option<TreePiece>,
     /// What the subtrees that are still to come hash to; the next one on top. At most one for each level.
     expected: Vec<ChainingValue>,
+    /// Whether groups are passed over.
+    parents_only: bool,
 }
 
 impl GroupDecoder {
     /// Starts on `groups` (numbered from the start of the blob; those past its end are ignored) of the blob `hash`,
     /// whose size is what a peer, or a manifest, says.
     pub fn new(hash: ContentHash, size: u64, groups: &UnitRanges) -> Result<Self, GroupError> {
+        Self::begin(hash, size, groups, false)
+    }
+
+    /// Starts on all parents of the blob, which come without its groups: its outboard.
+    pub fn of_parents(hash: ContentHash, size: u64) -> Result<Self, GroupError> {
+        Self::begin(hash, size, &UnitRanges::all(), true)
+    }
+
+    fn begin(hash: ContentHash, size: u64, groups: &UnitRanges, parents_only: bool) -> Result<Self, GroupError> {
         if (size == 0) != (hash == ContentHash::EMPTY) {
             return Err(GroupError::NotEmpty { hash });
         }
-        let mut walk = Walk::new(size, groups)?;
-        let next = walk.next();
-        Ok(Self { hash, walk, next, expected: vec![*hash.as_bytes()] })
+        let walk = Walk::new(size, groups)?;
+        let mut decoder = Self { hash, walk, next: None, expected: vec![*hash.as_bytes()], parents_only };
+        decoder.advance();
+        Ok(decoder)
     }
 
     /// What must come next; none when everything has come.
@@ -213,8 +225,16 @@ impl GroupDecoder {
         }
         self.next = None;
         let verified = self.prove(piece, bytes)?;
-        self.next = self.walk.next();
+        self.advance();
         Ok(verified)
+    }
+
+    fn advance(&mut self) {
+        self.next = self.walk.next();
+        while self.parents_only && matches!(self.next, Some(TreePiece::Leaf { .. })) {
+            self.expected.pop();
+            self.next = self.walk.next();
+        }
     }
 
     fn prove(&mut self, piece: TreePiece, bytes: &[u8]) -> Result<Verified, GroupError> {

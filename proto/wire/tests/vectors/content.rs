@@ -11,8 +11,8 @@ use keyferry_proto::{
     frame::FrameDecoder,
     hash::{ContentFormat, ContentHash},
     message::{
-        CatalogueReply, ContentHeader, ContentReply, ContentRequest, ControlMessage, Goodbye, Hello, ItemStatus,
-        Message, Refusal, Request, ResolveReply,
+        CatalogueReply, ContentHeader, ContentPart, ContentReply, ContentRequest, ControlMessage, Goodbye, Hello,
+        ItemStatus, Message, Refusal, Request, ResolveReply,
     },
     path::{SafePath, fold_key},
     transfer::{
@@ -140,7 +140,13 @@ fn request(message: &Value) -> Request {
         ("Resolve", name) => Request::Resolve(text(name).parse().expect("a name")),
         ("Catalogue", _) => Request::Catalogue,
         ("Content", field) => {
-            Request::Content(ContentRequest { root: hash(&field["root"]), ranges: ranges(&field["ranges"]) })
+            let part = match text(&field["part"]) {
+                "Groups" => ContentPart::Groups,
+                "Root" => ContentPart::Root,
+                "Parents" => ContentPart::Parents,
+                other => panic!("{other}"),
+            };
+            Request::Content(ContentRequest { root: hash(&field["root"]), ranges: ranges(&field["ranges"]), part })
         }
         (other, _) => panic!("{other}"),
     }

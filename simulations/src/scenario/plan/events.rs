@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 37] = [
+pub(crate) const EVENTS: [&str; 39] = [
     "identity",
     "notice",
     "importing",
@@ -27,6 +27,8 @@ pub(crate) const EVENTS: [&str; 37] = [
     "connected",
     "disconnected",
     "fetching",
+    "change",
+    "compared",
     "fetched",
     "streamed",
     "missing",

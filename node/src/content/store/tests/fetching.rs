@@ -159,10 +159,11 @@ fn what_was_fetched_is_kept_where_it_was_put() {
         origin: RootOrigin::Fetched { path: place.clone() },
         added: clock::now(),
     };
-    let wrong = store.add_fetched(root.clone(), vec![(hash, 5, place.clone())]);
+    let placed = |size| PlacedFile { hash, size, path: place.clone(), modified: None };
+    let wrong = store.add_fetched(root.clone(), vec![placed(5)]);
     assert!(matches!(wrong, Err(StoreError::Changed { .. })));
     assert!(store.blob(&hash).unwrap().is_none());
-    store.add_fetched(root.clone(), vec![(hash, LEN as u64, place)]).unwrap();
+    store.add_fetched(root.clone(), vec![placed(LEN as u64)]).unwrap();
     drop((store, outboard));
     let store = scene.open();
     assert_eq!(store.roots(), [root]);

@@ -223,7 +223,7 @@ async fn run(
     assignment: Assignment,
     report: impl Fn(RequestProgress) + Send + 'static,
 ) -> Result<(), ReceiveError> {
-    let request = ContentRequest { root: context.job.root, ranges: assignment.ranges.clone() };
+    let request = ContentRequest::groups(context.job.root, assignment.ranges.clone());
     let stream = match assignment.cancel.run_until_cancelled(ask(&session, request)).await {
         Some(stream) => stream?,
         None => return Ok(()),

@@ -6,21 +6,40 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keyferry_proto::{
-    hash::{ContentFormat, ContentHash},
-    transfer::layout::Item,
-};
+use keyferry_proto::transfer::layout::Item;
 use tokio_util::sync::CancellationToken;
 
 use super::{FetchPlan, FilePlace, Shape, go_on};
-use crate::content::transfer::{FetchError, staging::tree::FittedTree};
+use crate::content::{
+    store::PlacedFile,
+    transfer::{
+        FetchError,
+        staging::{
+            StagingError,
+            merging::{Merged, Merging},
+            present::PresentState,
+            tree::FittedTree,
+        },
+    },
+};
 
+/// How many files of one blob are noted, so that they need not be read again: as many as the index remembers.
+const MAX_PLACES_NOTED: usize = 4;
 /// How much of a file to copy before looking whether the user has had enough.
 const COPIED_TOGETHER: u64 = 16 << 20;
 
+/// Content that is in its place.
+#[derive(Debug)]
+pub(in super::super) struct Finished {
+    /// Where it is.
+    pub(in super::super) path: PathBuf,
+    /// What was done with a folder that was there already.
+    pub(in super::super) merged: Merged,
+}
+
 impl FetchPlan {
-    /// Finishes the fetch: everything is verified and in the staging area. Returns where the content is now.
-    pub(in super::super) fn finish(&self, cancel: &CancellationToken) -> Result<PathBuf, FetchError> {
+    /// Finishes the fetch: everything is verified and in the staging area, or in its place already.
+    pub(in super::super) fn finish(&self, cancel: &CancellationToken) -> Result<Finished, FetchError> {
         self.check_room()?;
         self.place_items(&[], cancel)
     }
@@ -30,17 +49,17 @@ impl FetchPlan {
         &self,
         missing: &[usize],
         cancel: &CancellationToken,
-    ) -> Result<PathBuf, FetchError> {
+    ) -> Result<Finished, FetchError> {
         for index in missing {
-            for file in self.places.of_item(*index) {
-                self.staging.remove_file(&self.place(*file)?.relative)?;
+            for file in self.wanted_places(*index) {
+                self.staging.remove_file(&self.place(file)?.relative)?;
             }
         }
         self.place_items(missing, cancel)
     }
 
-    fn place_items(&self, missing: &[usize], cancel: &CancellationToken) -> Result<PathBuf, FetchError> {
-        for empty in &self.places.empty {
+    fn place_items(&self, missing: &[usize], cancel: &CancellationToken) -> Result<Finished, FetchError> {
+        for empty in self.places.empty.iter().filter(|file| self.wants(**file)) {
             go_on(cancel)?;
             self.truncate(&self.place(*empty)?, 0)?;
         }
@@ -49,63 +68,101 @@ impl FetchPlan {
             if missing.binary_search(&index).is_ok() {
                 continue;
             }
-            let Some((first, others)) = self.places.of_item(index).split_first() else { continue };
-            let first = self.place(*first)?;
+            let mut wanted = self.wanted_places(index);
+            let Some(first) = wanted.next() else { continue };
+            let first = self.place(first)?;
             if item.units > 1 {
                 self.truncate(&first, item.size)?;
                 self.store.partial_outboard(item.hash, item.size)?.finish()?;
             }
-            for other in others {
-                self.duplicate(&first, &self.place(*other)?, cancel)?;
+            for other in wanted {
+                self.duplicate(&first, &self.place(other)?, cancel)?;
             }
         }
-        let lacking: HashSet<u32> = missing.iter().flat_map(|index| self.places.of_item(*index)).copied().collect();
-        let tree = self.tree().map(|tree| tree.without(lacking));
-        match (&tree, &self.shape) {
-            (Some(tree), _) => {
+        let missing: HashSet<u32> = missing.iter().flat_map(|index| self.wanted_places(*index)).collect();
+        let tree = self.tree().map(|tree| tree.without(missing));
+        match (&tree, &self.shape, self.present()) {
+            // What is merged gets its times and rights file by file.
+            (Some(_), _, Some(_)) => {}
+            (Some(tree), _, None) => {
                 if !self.staging.finish_tree(tree, &|| !cancel.is_cancelled())? {
                     return Err(FetchError::Interrupted);
                 }
             }
-            (None, Shape::File(path, Some(attributes))) => self.staging.finish_file(path, attributes)?,
-            (None, _) => {}
+            (None, Shape::File(path, Some(attributes)), _) => self.staging.finish_file(path, attributes)?,
+            (None, ..) => {}
         }
-        self.put_in_place(tree.as_ref())
+        self.put_in_place(tree.as_ref(), cancel)
     }
 
-    fn put_in_place(&self, tree: Option<&FittedTree>) -> Result<PathBuf, FetchError> {
+    fn put_in_place(&self, tree: Option<&FittedTree>, cancel: &CancellationToken) -> Result<Finished, FetchError> {
         // The data first: a name that is on the disk stands for a whole file.
         if self.staging.is_synced() {
             let files: Vec<PathBuf> = match tree {
                 None => vec![self.staging.blob_path()],
-                Some(tree) => tree.to_sync().collect(),
+                Some(tree) => self.staged_files(tree).collect(),
             };
             self.staging.sync_files(files.into_iter())?;
         }
-        let path = self.staging.commit(tree)?;
+        let path = self.staging.final_path();
+        self.store.begin_version(&path, self.version())?;
+        let merged = match (tree, self.present()) {
+            (Some(tree), Some(present)) => {
+                let merging = Merging {
+                    present,
+                    tree,
+                    mirror: self.target.mirror,
+                    is_as_found: &|path, found| self.store.is_as_found(path, found),
+                    go_on: &|| !cancel.is_cancelled(),
+                };
+                self.staging.merge(&merging)?.ok_or(FetchError::Interrupted)?
+            }
+            _ if self.is_target_as_found() => {
+                self.staging.commit()?;
+                Merged::default()
+            }
+            _ => return Err(StagingError::Exists { path }.into()),
+        };
         if self.staging.is_synced() {
             self.staging.sync_place(tree)?;
             let hashes = self.layout.items().iter().map(|item| &item.hash);
             self.store.sync_blobs(hashes, tree.map(|_| &self.root).into_iter())?;
         }
-        Ok(path)
+        Ok(Finished { path, merged })
     }
 
-    /// Every blob but those that are `missing`, with a file that holds it, once the content is at `path`.
-    pub(in super::super) fn placed(
-        &self,
-        path: &Path,
-        missing: &[usize],
-    ) -> impl Iterator<Item = (ContentHash, u64, PathBuf)> {
+    /// The files that are staged.
+    fn staged_files<'a>(&'a self, tree: &'a FittedTree) -> impl Iterator<Item = PathBuf> + 'a {
+        let files = tree.manifest().files().map(|(file, _)| file);
+        files.filter(|file| self.wants(*file) && !tree.lacks(*file)).map(|file| tree.path(file))
+    }
+
+    /// Every blob but those that are `missing`, with some of the files that hold it, once the content is at `path`. Files that are `kept` are their
+    /// owner's.
+    pub(in super::super) fn placed<'a>(
+        &'a self,
+        path: &'a Path,
+        missing: &'a [usize],
+        kept: &'a [u32],
+    ) -> impl Iterator<Item = PlacedFile> + 'a {
         let is_there = move |(index, _): &(usize, &Item)| missing.binary_search(index).is_err();
-        self.layout.items().iter().enumerate().filter(is_there).filter_map(move |(index, item)| {
-            let first = self.first_place(index).ok()?;
-            let path = match self.format {
-                ContentFormat::Blob => path.to_owned(),
-                ContentFormat::Collection => path.join(&first.relative),
+        self.layout.items().iter().enumerate().filter(is_there).flat_map(move |(index, item)| {
+            let is_placed = |file: &&u32| {
+                let state = self.present().map(|present| present.state(**file));
+                state != Some(PresentState::Kept) && !kept.contains(file)
             };
-            Some((item.hash, item.size, path))
+            let places = self.places.of_item(index).iter().filter(is_placed).take(MAX_PLACES_NOTED);
+            places.filter_map(|file| self.placed_file(path, item, *file))
         })
+    }
+
+    fn placed_file(&self, path: &Path, item: &Item, file: u32) -> Option<PlacedFile> {
+        let place = self.place(file).ok()?;
+        let (path, modified) = match &self.shape {
+            Shape::File(_, attributes) => (path.to_owned(), attributes.map(|attributes| attributes.modified)),
+            Shape::Folder(_) => (path.join(&place.relative), Some(place.attributes.modified)),
+        };
+        Some(PlacedFile { hash: item.hash, size: item.size, path, modified })
     }
 
     /// Finds that the files which are copies of others fit on the disk: a list of a few bytes may name one file a million times.
@@ -118,8 +175,8 @@ impl FetchPlan {
     pub(super) fn bytes_of_copies(&self) -> Result<u64, FetchError> {
         let mut needed: u64 = 0;
         for (index, item) in self.layout.items().iter().enumerate() {
-            for copy in self.places.of_item(index).iter().skip(1) {
-                let there = self.staging.len_of(&self.place(*copy)?.relative);
+            for copy in self.wanted_places(index).skip(1) {
+                let there = self.staging.len_of(&self.place(copy)?.relative);
                 needed = needed.saturating_add(item.size.saturating_sub(there));
             }
         }

@@ -24,12 +24,14 @@ impl FetchPlan {
     ///
     /// Everything that counts is hashed here; what is damaged is simply not counted.
     pub(in super::super) fn take_stock(&self, cancel: &CancellationToken) -> Result<UnitRanges, FetchError> {
+        self.look_at_target(cancel)?;
         let mut have = UnitRanges::empty();
         for (index, item) in self.layout.items().iter().enumerate().filter(|(_, item)| item.units > 0) {
             if cancel.is_cancelled() {
                 return Err(FetchError::Interrupted);
             }
-            if self.is_manifest(index) {
+            // What no file is to be written for is right where it is, or is not put there.
+            if self.is_manifest(index) || self.wanted_places(index).next().is_none() {
                 have.insert(item.unit_range());
                 continue;
             }

@@ -5,17 +5,17 @@
 //! What it is not: the bytes.
 
 use std::{
-    fs::{File, FileTimes, Permissions},
+    fs::{File, FileTimes, Metadata, Permissions},
     io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     time::{Duration, SystemTime},
 };
 
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use keyferry_proto::collection::{FileAttributes, FileTime, FolderAttributes};
 
-use super::{Staging, StagingError, tree::FittedTree};
+use super::{NO_LINK, Staging, StagingError, is_link, tree::FittedTree};
 
 const PRIVATE_FOLDER: u32 = 0o700;
 /// The rights that a private file does not give.
@@ -47,23 +47,14 @@ impl Staging {
 
     /// Gives a file of the staging area its time and its rights.
     pub fn finish_file(&self, relative: &Path, attributes: &FileAttributes) -> Result<(), StagingError> {
-        let Some(file) = self.open_existing(relative)? else { return Ok(()) };
-        let failed = |source| self.io(relative, source);
-        let mode = file.metadata().map_err(failed)?.permissions().mode();
-        let wanted = rights(mode & 0o777, attributes);
-        if wanted != mode & 0o777 {
-            // A file system without rights says so, or not; the user is told in any case.
-            let _ = file.set_permissions(Permissions::from_mode(wanted));
-        }
-        set_modified(&file, attributes.modified);
-        Ok(())
+        finish_file(&self.base, relative, attributes).map_err(|source| self.io(relative, source))
     }
 
     fn make_folder(&self, relative: &Path) -> Result<(), StagingError> {
         self.base.create_dir_all(relative).map_err(|source| self.io(relative, source))
     }
 
-    fn make_link(&self, relative: &Path, target: &Path) -> io::Result<()> {
+    pub(super) fn make_link(&self, relative: &Path, target: &Path) -> io::Result<()> {
         match self.base.read_link_contents(relative) {
             Ok(found) if found == target => return Ok(()),
             Ok(_) => self.base.remove_file(relative)?,
@@ -81,21 +72,44 @@ impl Staging {
         attributes: &FolderAttributes,
         mode: Option<u32>,
     ) -> Result<(), StagingError> {
-        let failed = |source| self.io(relative, source);
-        let folder = open_folder(&self.base, relative).map_err(failed)?;
-        let mode = mode.or(attributes.private.then_some(PRIVATE_FOLDER));
-        if let Some(mode) = mode {
-            let _ = folder.set_permissions(Permissions::from_mode(mode));
-        }
-        set_modified(&folder, attributes.modified);
-        Ok(())
+        finish_folder(&self.base, relative, attributes, mode).map_err(|source| self.io(relative, source))
     }
 }
 
-/// The rights to a file that has these, which an earlier run may have made: whoever may read it may execute it, and others may do nothing.
+/// Gives a file its time and its rights, where they are others. One that is not there, or a link, is let be.
+pub fn finish_file(base: &Dir, relative: &Path, attributes: &FileAttributes) -> io::Result<()> {
+    let file = match base.open_with(relative, OpenOptions::new().read(true).custom_flags(NO_LINK)) {
+        Ok(file) => file.into_std(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let wanted = rights(mode, attributes);
+    if wanted != mode {
+        // A file system without rights says so, or not; the user is told in any case.
+        let _ = file.set_permissions(Permissions::from_mode(wanted));
+    }
+    set_modified(&file, &metadata, attributes.modified);
+    Ok(())
+}
+
+/// Gives a folder its time and its rights.
+pub fn finish_folder(base: &Dir, relative: &Path, attributes: &FolderAttributes, mode: Option<u32>) -> io::Result<()> {
+    let folder = open_folder(base, relative)?;
+    let mode = mode.or(attributes.private.then_some(PRIVATE_FOLDER));
+    if let Some(mode) = mode {
+        let _ = folder.set_permissions(Permissions::from_mode(mode));
+    }
+    set_modified(&folder, &folder.metadata()?, attributes.modified);
+    Ok(())
+}
+
+/// The rights to a file that has these, which an earlier run, or version, may have made: whoever may read it may execute it, or nobody may; and
+/// others may do nothing.
 fn rights(found: u32, attributes: &FileAttributes) -> u32 {
     let executable = if attributes.executable { (found & 0o444) >> 2 } else { 0 };
-    (found | executable) & if attributes.private { !OTHERS } else { u32::MAX }
+    ((found & !0o111) | executable) & if attributes.private { !OTHERS } else { u32::MAX }
 }
 
 fn open_folder(base: &Dir, relative: &Path) -> io::Result<File> {
@@ -104,8 +118,13 @@ fn open_folder(base: &Dir, relative: &Path) -> io::Result<File> {
     Ok(base.open(path)?.into_std())
 }
 
-/// Sets the time of the last change. A file system that does not take it keeps its own.
-fn set_modified(file: &File, modified: FileTime) {
+/// Sets the time of the last change, if it is another. A file system that does not take it keeps its own.
+fn set_modified(file: &File, found: &Metadata, modified: FileTime) {
+    if found.mtime().checked_mul(1_000_000_000).and_then(|nanos| nanos.checked_add(found.mtime_nsec()))
+        == Some(modified.0)
+    {
+        return;
+    }
     let apart = Duration::from_nanos(modified.0.unsigned_abs());
     let time = match modified.0 < 0 {
         true => SystemTime::UNIX_EPOCH.checked_sub(apart),

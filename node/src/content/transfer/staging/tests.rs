@@ -7,10 +7,37 @@ use std::{
 use keyferry_proto::collection::{CollectionEntry, EntryKind, FileEntry, FolderAttributes, LinkTarget, Manifest};
 use tempfile::TempDir;
 
-use super::*;
+use super::{
+    merging::{Merged, Merging},
+    present::{Looking, PresentTree},
+    *,
+};
+use crate::content::store::Store;
 
 fn target(out: &TempDir, overwrite: bool) -> FetchTarget {
-    FetchTarget { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite, sync: false }
+    FetchTarget { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite, mirror: false, sync: false }
+}
+
+/// Opens a staging area of a target in which nothing was fetched before.
+fn open(out: &TempDir, overwrite: bool, format: ContentFormat) -> Result<Staging, StagingError> {
+    Staging::open(target(out, overwrite), &root(), format, &NOTHING_CARRIED, |_| false)
+}
+
+/// Merges what is staged into the folder at the target, in which nothing was fetched before.
+fn merge(staging: &Staging, tree: &FittedTree) -> Merged {
+    let home = TempDir::new().unwrap();
+    let (store, _) = Store::open(home.path()).unwrap();
+    let looking = Looking {
+        store: &store,
+        path: &staging.final_path(),
+        versions: &[],
+        wanted: root(),
+        overwrite: staging.target.overwrite,
+        go_on: &|| true,
+    };
+    let present = PresentTree::look(tree, &staging.open_target().unwrap(), &looking).unwrap();
+    let merging = Merging { present: &present, tree, mirror: false, is_as_found: &|_, _| true, go_on: &|| true };
+    staging.merge(&merging).unwrap().unwrap()
 }
 
 fn root() -> ContentHash {
@@ -57,11 +84,11 @@ fn write(staging: &Staging, path: &str) {
 #[test]
 fn a_file_appears_under_its_name_only_at_the_commit() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Blob).unwrap();
     staging.open_file(&staging.blob_path(), &NOTHING_CARRIED).unwrap().write_all(b"content").unwrap();
     assert!(!out.path().join("thing").exists());
 
-    let path = staging.commit(None).unwrap();
+    let path = staging.commit().unwrap();
 
     assert_eq!(fs::read(path).unwrap(), b"content");
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
@@ -70,11 +97,11 @@ fn a_file_appears_under_its_name_only_at_the_commit() {
 #[test]
 fn a_folder_appears_whole() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     write(&staging, "a/b/c");
     write(&staging, "d");
 
-    let path = staging.commit(Some(&tree(&["a/b/c", "d"]))).unwrap();
+    let path = staging.commit().unwrap();
 
     assert_eq!(fs::read(path.join("a/b/c")).unwrap(), b"x");
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
@@ -83,11 +110,11 @@ fn a_folder_appears_whole() {
 #[test]
 fn what_an_earlier_run_left_is_found_again() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     write(&staging, "a");
     drop(staging);
 
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     assert!(!staging.is_new());
     assert!(staging.open_existing(Path::new("a")).unwrap().is_some());
     assert!(staging.open_existing(Path::new("a/b")).unwrap().is_none());
@@ -96,47 +123,16 @@ fn what_an_earlier_run_left_is_found_again() {
 #[test]
 fn an_existing_target_is_refused_at_the_start_and_at_the_commit() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Blob).unwrap();
     write(&staging, staging.blob_path().to_str().unwrap());
     fs::write(out.path().join("thing"), b"mine").unwrap();
 
-    assert!(matches!(staging.commit(None), Err(StagingError::Exists { .. })));
+    assert!(matches!(staging.commit(), Err(StagingError::Exists { .. })));
     drop(staging);
-    let again = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED);
+    let again = open(&out, false, ContentFormat::Blob);
 
     assert!(matches!(again, Err(StagingError::Exists { .. })));
     assert_eq!(fs::read(out.path().join("thing")).unwrap(), b"mine");
-}
-
-#[test]
-fn overwriting_replaces_files_and_keeps_what_else_is_there() {
-    let out = TempDir::new().unwrap();
-    fs::create_dir_all(out.path().join("thing/a")).unwrap();
-    fs::write(out.path().join("thing/a/old"), b"old").unwrap();
-    fs::write(out.path().join("thing/a/both"), b"old").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
-    write(&staging, "a/both");
-
-    let path = staging.commit(Some(&tree(&["a/both"]))).unwrap();
-
-    assert_eq!(fs::read(path.join("a/both")).unwrap(), b"x");
-    assert_eq!(fs::read(path.join("a/old")).unwrap(), b"old");
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
-}
-
-#[test]
-fn a_link_planted_in_the_target_leads_nowhere() {
-    let out = TempDir::new().unwrap();
-    let outside = TempDir::new().unwrap();
-    fs::create_dir(out.path().join("thing")).unwrap();
-    symlink(outside.path(), out.path().join("thing/a")).unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
-    write(&staging, "a/evil");
-
-    let committed = staging.commit(Some(&tree(&["a/evil"])));
-
-    assert!(matches!(committed, Err(StagingError::Clash { .. })), "{committed:?}");
-    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -146,7 +142,7 @@ fn a_link_planted_under_the_staging_name_is_refused() {
         let out = TempDir::new().unwrap();
         symlink(outside.path(), out.path().join(part_name("thing", &root(), format))).unwrap();
 
-        let opened = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED);
+        let opened = open(&out, false, format);
 
         assert!(matches!(opened, Err(StagingError::Clash { .. })), "{opened:?}");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
@@ -157,7 +153,7 @@ fn a_link_planted_under_the_staging_name_is_refused() {
 fn a_link_planted_inside_the_staging_folder_is_not_followed_outside() {
     let out = TempDir::new().unwrap();
     let outside = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     symlink(outside.path(), out.path().join(part_name("thing", &root(), ContentFormat::Collection)).join("a")).unwrap();
 
     assert!(staging.open_file(Path::new("a/evil"), &NOTHING_CARRIED).is_err());
@@ -165,25 +161,11 @@ fn a_link_planted_inside_the_staging_folder_is_not_followed_outside() {
 }
 
 #[test]
-fn a_folder_in_the_way_of_a_file_is_a_clash() {
-    let out = TempDir::new().unwrap();
-    fs::create_dir_all(out.path().join("thing/a")).unwrap();
-    let blob = Staging::open(target(&out, true), &root(), ContentFormat::Blob, &NOTHING_CARRIED);
-    assert!(matches!(blob, Err(StagingError::Clash { .. })), "{blob:?}");
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
-    write(&staging, "a");
-
-    let committed = staging.commit(Some(&tree(&["a"])));
-
-    assert!(matches!(committed, Err(StagingError::Clash { .. })), "{committed:?}");
-}
-
-#[test]
 fn two_fetches_of_the_same_target_do_not_mix() {
     let out = TempDir::new().unwrap();
     for format in [ContentFormat::Blob, ContentFormat::Collection] {
-        let _first = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED).unwrap();
-        let second = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED);
+        let _first = open(&out, false, format).unwrap();
+        let second = open(&out, false, format);
         assert!(matches!(second, Err(StagingError::Busy { .. })), "{second:?}");
         fs::remove_file(out.path().join(part_name("thing", &root(), format))).ok();
     }
@@ -192,12 +174,12 @@ fn two_fetches_of_the_same_target_do_not_mix() {
 #[test]
 fn a_folder_taken_for_a_file_is_not_in_the_way_of_the_folder() {
     let out = TempDir::new().unwrap();
-    let mistaken = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED).unwrap();
+    let mistaken = open(&out, false, ContentFormat::Blob).unwrap();
 
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     mistaken.discard().unwrap();
     write(&staging, "a");
-    staging.commit(Some(&tree(&["a"]))).unwrap();
+    staging.commit().unwrap();
 
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
 }
@@ -208,12 +190,12 @@ fn a_leftover_with_another_name_is_not_adopted() {
     let part = |format| out.path().join(part_name("thing", &root(), format));
     fs::write(out.path().join("kept open"), b"x").unwrap();
     fs::hard_link(out.path().join("kept open"), part(ContentFormat::Blob)).unwrap();
-    let blob = Staging::open(target(&out, false), &root(), ContentFormat::Blob, &NOTHING_CARRIED);
+    let blob = open(&out, false, ContentFormat::Blob);
     assert!(matches!(blob, Err(StagingError::Foreign { .. })), "{blob:?}");
 
     fs::create_dir(part(ContentFormat::Collection)).unwrap();
     fs::hard_link(out.path().join("kept open"), part(ContentFormat::Collection).join("a")).unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     assert!(staging.open_existing(Path::new("a")).unwrap().is_none());
     staging.open_file(Path::new("a"), &NOTHING_CARRIED).unwrap().write_all(b"fetched").unwrap();
     assert_eq!(fs::read(out.path().join("kept open")).unwrap(), b"x");
@@ -231,77 +213,15 @@ fn a_leftover_of_another_user_is_not_adopted() {
         if std::os::unix::fs::chown(&part, Some(12_345), None).is_err() {
             return keyferry_needs::skip("root", "only root can give a file to another user");
         }
-        let opened = Staging::open(target(&out, false), &root(), format, &NOTHING_CARRIED);
+        let opened = open(&out, false, format);
         assert!(matches!(opened, Err(StagingError::Foreign { .. })), "{opened:?}");
     }
 }
 
 #[test]
-fn an_existing_folder_is_replaced_at_once_with_what_else_is_in_it() {
-    let out = TempDir::new().unwrap();
-    let thing = out.path().join("thing");
-    fs::create_dir_all(thing.join("mine/empty")).unwrap();
-    fs::set_permissions(thing.join("mine"), fs::Permissions::from_mode(0o700)).unwrap();
-    fs::write(thing.join("mine/file"), b"mine").unwrap();
-    symlink("mine/file", thing.join("link")).unwrap();
-    fs::write(thing.join("both"), b"old").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
-    write(&staging, "both");
-    write(&staging, "new/file");
-    let number = |path: &Path| fs::metadata(path).unwrap().ino();
-    let (old, new) = (number(&thing), number(&out.path().join(&staging.part_name)));
-
-    let path = staging.commit(Some(&tree(&["both", "new/file"]))).unwrap();
-
-    assert_eq!((number(&path), old == new), (new, false));
-    assert_eq!(
-        (fs::read(path.join("both")).unwrap(), fs::read(path.join("new/file")).unwrap()),
-        (b"x".into(), b"x".into())
-    );
-    assert_eq!(fs::read(path.join("link")).unwrap(), b"mine");
-    assert!(path.join("link").is_symlink() && path.join("mine/empty").is_dir());
-    assert_eq!(fs::metadata(path.join("mine")).unwrap().permissions().mode() & 0o777, 0o700);
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
-}
-
-#[test]
-fn what_a_killed_replacement_had_linked_is_not_put_back() {
-    let out = TempDir::new().unwrap();
-    let thing = out.path().join("thing");
-    fs::create_dir(&thing).unwrap();
-    fs::write(thing.join("edited"), b"later").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
-    write(&staging, "a");
-    // It was killed before the folders changed places; since then one file was edited, and the other deleted.
-    for (name, content) in [("edited", "earlier"), ("deleted", "gone")] {
-        fs::write(out.path().join(&staging.part_name).join(name), content).unwrap();
-    }
-
-    let path = staging.commit(Some(&tree(&["a"]))).unwrap();
-
-    assert_eq!(fs::read(path.join("edited")).unwrap(), b"later");
-    assert!(!path.join("deleted").exists());
-}
-
-#[test]
-fn where_folders_cannot_change_places_files_are_replaced_one_by_one() {
-    let out = TempDir::new().unwrap();
-    let thing = out.path().join("thing");
-    fs::create_dir(&thing).unwrap();
-    fs::write(thing.join("both"), b"old").unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
-    write(&staging, "both");
-
-    staging.merge(&tree(&["both"])).unwrap();
-
-    assert_eq!(fs::read(thing.join("both")).unwrap(), b"x");
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
-}
-
-#[test]
 fn what_does_not_fit_on_the_disk_is_refused_with_both_numbers() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     staging.check_room(1).unwrap();
     let refused = staging.check_room(u64::MAX).unwrap_err();
     assert!(matches!(&refused, StagingError::NoRoom { needed: u64::MAX, free, .. } if *free > 0), "{refused:?}");
@@ -310,7 +230,7 @@ fn what_does_not_fit_on_the_disk_is_refused_with_both_numbers() {
 #[test]
 fn a_folder_gets_its_empty_folders_links_times_and_rights() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     let private = FileAttributes { private: true, executable: true, ..FILE };
     let link = EntryKind::Link(LinkTarget::new(b"../closed/run", 1).unwrap());
     let entries = vec![
@@ -327,7 +247,7 @@ fn a_folder_gets_its_empty_folders_links_times_and_rights() {
     }
 
     assert!(staging.finish_tree(&tree, &|| true).unwrap());
-    let path = staging.commit(Some(&tree)).unwrap();
+    let path = staging.commit().unwrap();
 
     let mode = |relative: &str| fs::symlink_metadata(path.join(relative)).unwrap().mode() & 0o777;
     assert_eq!((mode("closed"), mode("closed/run"), mode("x") & 0o600), (0o700, 0o700, 0o600));
@@ -348,7 +268,7 @@ fn a_folder_gets_its_empty_folders_links_times_and_rights() {
 #[test]
 fn nothing_is_written_through_a_link_that_somebody_planted() {
     let out = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, false), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
+    let staging = open(&out, false, ContentFormat::Collection).unwrap();
     fs::write(out.path().join("mine"), b"mine").unwrap();
     let part = fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
     write(&staging, "there");
@@ -366,16 +286,73 @@ fn nothing_is_written_through_a_link_that_somebody_planted() {
 }
 
 #[test]
-fn a_link_in_the_place_of_a_folder_is_told_and_not_followed() {
+fn overwriting_replaces_files_one_by_one_and_keeps_what_else_is_there() {
+    let out = TempDir::new().unwrap();
+    let thing = out.path().join("thing");
+    fs::create_dir_all(thing.join("mine/empty")).unwrap();
+    fs::set_permissions(thing.join("mine"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(thing.join("mine/file"), b"mine").unwrap();
+    symlink("mine/file", thing.join("link")).unwrap();
+    fs::write(thing.join("both"), b"old").unwrap();
+    let staging = open(&out, true, ContentFormat::Collection).unwrap();
+    write(&staging, "both");
+    write(&staging, "new/file");
+    let (number, open_before) = (fs::metadata(&thing).unwrap().ino(), fs::File::open(thing.join("both")).unwrap());
+
+    assert_eq!(merge(&staging, &tree(&["both", "new/file"])), Merged::default());
+
+    assert_eq!(fs::metadata(&thing).unwrap().ino(), number, "whoever is in the folder is so still");
+    let read = |path: &str| fs::read(thing.join(path)).unwrap();
+    assert_eq!((read("both"), read("new/file"), read("link")), (b"x".into(), b"x".into(), b"mine".into()));
+    assert!(thing.join("link").is_symlink() && thing.join("mine/empty").is_dir());
+    assert_eq!(fs::metadata(thing.join("mine")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(std::io::read_to_string(open_before).unwrap(), "old", "who reads the old file has all of it");
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_of_another_kind_is_kept_and_nothing_goes_through_a_link() {
     let out = TempDir::new().unwrap();
     let elsewhere = TempDir::new().unwrap();
-    let staging = Staging::open(target(&out, true), &root(), ContentFormat::Collection, &NOTHING_CARRIED).unwrap();
-    write(&staging, "a/b");
-    fs::create_dir(out.path().join("thing")).unwrap();
-    symlink(elsewhere.path(), out.path().join("thing/a")).unwrap();
+    let thing = out.path().join("thing");
+    fs::create_dir_all(thing.join("folder/in the way")).unwrap();
+    symlink(elsewhere.path(), thing.join("link")).unwrap();
+    fs::write(thing.join("file"), b"mine").unwrap();
+    let staging = open(&out, true, ContentFormat::Collection).unwrap();
+    for path in ["file/a", "folder", "link/evil", "new"] {
+        write(&staging, path);
+    }
 
-    let refused = staging.commit(Some(&tree(&["a/b"])));
+    let merged = merge(&staging, &tree(&["file/a", "folder", "link/evil", "new"]));
 
-    assert!(matches!(refused, Err(StagingError::Clash { needed: "folder", .. })), "{refused:?}");
+    assert_eq!(merged, Merged::default(), "it was known before");
+    assert_eq!(
+        (fs::read(thing.join("new")).unwrap(), fs::read(thing.join("file")).unwrap()),
+        (b"x".into(), b"mine".into())
+    );
+    assert!(thing.join("folder/in the way").is_dir() && thing.join("link").is_symlink());
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_comes_or_changes_at_the_last_moment_is_kept() {
+    let out = TempDir::new().unwrap();
+    let thing = out.path().join("thing");
+    fs::create_dir(&thing).unwrap();
+    let staging = open(&out, true, ContentFormat::Collection).unwrap();
+    let tree = tree(&["a", "b", "c/d"]);
+    for path in ["a", "b", "c/d"] {
+        write(&staging, path);
+    }
+    let present = PresentTree::nothing(&tree);
+    fs::write(thing.join("a"), b"mine").unwrap();
+    fs::write(thing.join("c"), b"mine").unwrap();
+
+    let merging = Merging { present: &present, tree: &tree, mirror: false, is_as_found: &|_, _| true, go_on: &|| true };
+    let merged = staging.merge(&merging).unwrap().unwrap();
+
+    assert_eq!(merged.kept, [0, 2, 3], "a, the folder c, and the file in it");
+    let read = |path: &str| fs::read(thing.join(path)).unwrap();
+    assert_eq!((read("a"), read("b"), read("c")), (b"mine".into(), b"x".into(), b"mine".into()));
 }

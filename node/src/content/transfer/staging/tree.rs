@@ -2,7 +2,13 @@
 //!
 //! What it is not: the bytes of its files.
 
-use std::{collections::HashSet, ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use keyferry_proto::collection::{EntryKind, FileEntry, FolderAttributes, Manifest, ShownPath, fitting::FittedNames};
 
@@ -51,6 +57,11 @@ impl FittedTree {
         &self.target
     }
 
+    /// The name of an entry.
+    pub fn name(&self, index: u32) -> &OsStr {
+        OsStr::from_bytes(self.names.name(&self.manifest, index))
+    }
+
     /// The path of an entry in the folder.
     pub fn path(&self, index: u32) -> PathBuf {
         OsString::from_vec(self.names.path(&self.manifest, index)).into()
@@ -72,10 +83,13 @@ impl FittedTree {
 
     /// The links, where there can be any, and what they lead to.
     pub fn links(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
-        self.indexes().filter(|_| self.target.has_links).filter_map(|index| {
-            let target = self.names.target(&self.manifest, index, &self.target.names)?;
-            Some((self.path(index), OsString::from_vec(target).into()))
-        })
+        self.indexes().filter_map(|index| Some((self.path(index), self.link_target(index)?)))
+    }
+
+    /// What an entry leads to here; none if it is no link, or there can be none.
+    pub fn link_target(&self, index: u32) -> Option<PathBuf> {
+        let target = self.names.target(&self.manifest, index, &self.target.names).filter(|_| self.target.has_links)?;
+        Some(OsString::from_vec(target).into())
     }
 
     /// What to wait for until all of it is on the disk: links are there with the folders that they are in.
@@ -92,6 +106,11 @@ impl FittedTree {
     pub fn without(&self, lacking: HashSet<u32>) -> Self {
         let (manifest, names) = (Arc::clone(&self.manifest), Arc::clone(&self.names));
         Self { manifest, names, target: self.target.clone(), lacking }
+    }
+
+    /// Whether a file is not there.
+    pub fn lacks(&self, index: u32) -> bool {
+        self.lacking.contains(&index)
     }
 
     /// What is not as the sender has it.
@@ -117,7 +136,8 @@ impl FittedTree {
         }
     }
 
-    fn indexes(&self) -> std::ops::Range<u32> {
+    /// The numbers of all entries.
+    pub fn indexes(&self) -> std::ops::Range<u32> {
         0..self.manifest.len() as u32
     }
 }

@@ -75,7 +75,7 @@ impl FetchEndsFile {
     /// Has it that the fetch was in another boot, or ended at another time.
     fn pretend(&self, in_another_boot: bool, changed_nanos: Option<i128>) {
         let mut noted = self.noted.clone();
-        let end = &mut noted["fetched"][0];
+        let end = &mut noted["targets"][0]["end"];
         assert!(end["boot"].is_string() && end["changed_nanos"].is_number(), "{end}");
         if in_another_boot {
             end["boot"] = "00000000000000000000000000000001".into();

@@ -31,7 +31,7 @@ async fn answer(session: &Session, request: &Request) -> Vec<u8> {
 }
 
 fn content(root: ContentHash) -> Request {
-    Request::Content(keyferry_proto::message::ContentRequest { root, ranges: UnitRanges::all() })
+    Request::Content(keyferry_proto::message::ContentRequest::groups(root, UnitRanges::all()))
 }
 
 fn not_found() -> Vec<u8> {

@@ -186,7 +186,7 @@ impl Provider {
 /// A stream on which everything was asked for, and from which nobody reads.
 pub(super) async fn ask_for_all(session: &Session, root: ContentHash) -> SessionStream {
     let mut stream = session.open().await.unwrap();
-    let request = ContentRequest { root, ranges: UnitRanges::all() };
+    let request = ContentRequest::groups(root, UnitRanges::all());
     stream.write_all(&Request::Content(request).to_frame()).await.unwrap();
     stream
 }

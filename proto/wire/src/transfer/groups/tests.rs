@@ -271,3 +271,19 @@ fn decoders_and_steps_can_move_between_threads() {
     is_send::<GroupDecoder>();
     is_send::<GroupSteps>();
 }
+
+#[test]
+fn the_parents_of_every_size_are_proven_without_its_groups_and_a_wrong_one_is_refused() {
+    for size in SIZES {
+        let data = data(size);
+        let (hash, encoded) = (ContentHash::of(&data), outboard(&data).data);
+        let decoder = || GroupDecoder::of_parents(hash, size as u64).unwrap();
+        let (leaves, parents) = decode(&mut decoder(), &encoded).unwrap();
+        assert!(leaves.is_empty() && parents.len() * PARENT_LEN == encoded.len(), "{size}");
+        for at in (0..encoded.len()).step_by(17) {
+            let mut wrong = encoded.clone();
+            wrong[at] ^= 1;
+            assert!(matches!(decode(&mut decoder(), &wrong), Err(GroupError::WrongParent { .. })), "{size} {at}");
+        }
+    }
+}

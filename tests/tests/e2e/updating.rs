@@ -1,0 +1,65 @@
+//! Getting a newer version: the commands, what they say, and what is there afterwards.
+
+use std::{ffi::OsStr, fs};
+
+use anyhow::{Result, bail, ensure};
+use keyferry::node::api::{ChangeCounts, ChangeInfo, ChangeKind, Compared, Event, FailureKind};
+use keyferry_proto::address::Address;
+use keyferry_tests::{
+    content,
+    lab::{Lab, TRANSFER},
+    process::{Keyferry, Outcome},
+};
+
+fn get(lab: &Lab, address: &Address, options: &[&str]) -> Result<Outcome> {
+    let mut command = lab.command("getter", ["get", &address.to_string(), "-o"])?;
+    command.arg(lab.path("out")).args(options);
+    Keyferry::start(command)?.finish(TRANSFER)
+}
+
+fn changes(outcome: &Outcome, of: ChangeKind) -> Vec<&str> {
+    let of_kind = outcome.events.iter().filter_map(|event| match event {
+        Event::Change(ChangeInfo { path, change }) if *change == of => Some(path.as_str()),
+        _ => None,
+    });
+    of_kind.collect()
+}
+
+#[test]
+fn a_newer_version_brings_what_changed_and_keeps_what_its_owner_changed() -> Result<()> {
+    let lab = Lab::new()?;
+    let tree = lab.folder("tree")?;
+    content::random_tree(&lab.folder("tree/many")?, 31, 200)?;
+    for (name, content) in [("changes", "first"), ("edited", "first"), ("goes", "first")] {
+        fs::write(tree.join(name), content)?;
+    }
+    let (_sharer, shared) = lab.share("sharer", &tree)?;
+    let address = shared.address_with_hints;
+    lab.folder("out")?;
+    get(&lab, &address, &[])?.fetched()?;
+    let again = get(&lab, &address, &[])?;
+    let again = again.fetched()?;
+    ensure!(again.was_there && again.received_bytes == 0, "{again:?}");
+    fs::write(lab.path("out/tree/edited"), "by its owner")?;
+    fs::remove_file(tree.join("goes"))?;
+    for (name, content) in [("changes", "second"), ("edited", "second"), ("comes", "second")] {
+        fs::write(tree.join(name), content)?;
+    }
+    let again = lab.run("sharer", [OsStr::new("share"), tree.as_os_str()])?;
+    ensure!(again.status.success(), "{again:?}");
+
+    let foretold = get(&lab, &address, &["--dry-run"])?;
+    let Some(Event::Compared(Compared { changes: counts, .. })) = foretold.events.last() else { bail!("{foretold:?}") };
+    ensure!(*counts == ChangeCounts { added: 1, replaced: 1, gone: 1, removed: 0, kept: 1 }, "{counts:?}");
+    ensure!(changes(&foretold, ChangeKind::Kept) == ["edited"] && changes(&foretold, ChangeKind::Added) == ["comes"]);
+    ensure!(!lab.path("out/tree/comes").exists());
+    let kept = get(&lab, &address, &["--mirror"])?;
+
+    let failure = kept.failure()?;
+    ensure!(failure.kind == FailureKind::Usage && failure.message.contains("edited"), "{failure:?}");
+    ensure!(changes(&kept, ChangeKind::Kept) == ["edited"]);
+    ensure!(!lab.path("out/tree/goes").exists() && fs::read_to_string(lab.path("out/tree/comes"))? == "second");
+    ensure!(fs::read_to_string(lab.path("out/tree/edited"))? == "by its owner");
+    get(&lab, &address, &["--overwrite"])?.fetched()?;
+    content::same(&tree, &lab.path("out/tree"))
+}
