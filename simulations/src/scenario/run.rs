@@ -128,11 +128,12 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<bool> {
             scenario.seed = options.seed.unwrap_or(scenario.seed).wrapping_add(turn);
             let mut folder = Folder::new(options.keep.as_deref(), (total > 1).then(|| run_name(&scenario)))?;
             folder.keep_sources(&loaded.sources)?;
-            if !json {
+            // In containers, whoever has started them has said it.
+            if !json && options.lab.is_none() {
                 say(&headline(&scenario));
             }
             let outcome = match (&image, &options.lab) {
-                (Some(image), _) => compose::run(&scenario, index, image.name(), folder.path())?,
+                (Some(image), _) => compose::run(&scenario, index, image.name(), folder.path(), json)?,
                 (None, Some(lab)) => one(&scenario, Engine::beside(lab), &keyferry, &folder, options, json)?,
                 (None, None) => one(&scenario, Engine::Namespaces, &keyferry, &folder, options, json)?,
             };

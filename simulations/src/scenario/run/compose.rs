@@ -68,12 +68,12 @@ pub(super) fn ensure_possible() -> Result<(), Lacking> {
     Ok(())
 }
 
-/// Runs one choice of a scenario's values in containers, and gives what the lab wrote.
-pub(super) fn run(scenario: &Scenario, choice: usize, image: &str, folder: &Path) -> Result<Outcome> {
+/// Runs one choice of a scenario's values in containers, and gives what the lab wrote. Unless it is quiet, steps are told as they are done.
+pub(super) fn run(scenario: &Scenario, choice: usize, image: &str, folder: &Path, is_quiet: bool) -> Result<Outcome> {
     let project = format!("{PROJECT}{}", std::process::id());
     fs::write(folder.join(FILE), file(scenario, choice, &project))?;
     *lock() = Some(project.clone());
-    let done = Project { name: &project, image, folder }.run();
+    let done = Project { name: &project, image, folder }.run(is_quiet);
     down(&project);
     *lock() = None;
     done?;
@@ -113,17 +113,19 @@ struct Project<'a> {
 }
 
 impl Project<'_> {
-    fn run(&self) -> Result<()> {
+    fn run(&self, is_quiet: bool) -> Result<()> {
         let up = self.compose()?.args(["up", "--detach"]).output()?;
         ensure!(
             up.status.success(),
             "the containers cannot be started: {}",
             String::from_utf8_lossy(&up.stderr).trim()
         );
-        // Attached to its output alone: that says how far the scenario is.
-        let mut following = self.compose()?;
-        let mut following = following.args(["logs", "--follow", "--no-color", "lab"]).stdout(Stdio::null()).spawn()?;
         let lab = self.lab()?;
+        // By Docker and not by Compose, which has everything on standard output: how far the scenario is goes to standard error, and the
+        // verdict to the other one, where this process says it.
+        let mut following = Command::new("docker");
+        following.args(["logs", "--follow", &lab]).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut following = following.stderr(if is_quiet { Stdio::null() } else { Stdio::inherit() }).spawn()?;
         let waited = Command::new("docker").args(["wait", &lab]).output()?;
         let _ = following.kill();
         let _ = following.wait();
