@@ -56,9 +56,7 @@ impl Engine {
         let mut places = HashMap::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            let variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-            let place = variables.filter_map(|variable| Some(variable.strip_prefix(PLACE_VARIABLE)?.to_owned())).next();
+            let place = held_by(pid);
             if let Some(place) = place.as_deref().and_then(|place| place.strip_prefix(lab)?.strip_prefix('/')) {
                 places.insert(place.to_owned(), pid);
             }
@@ -121,6 +119,13 @@ impl Engine {
     }
 }
 
+/// The place that a process holds open for others, as a container's first ones do: `LAB/PLACE`.
+pub(crate) fn held_by(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    variables.find_map(|variable| Some(variable.strip_prefix(PLACE_VARIABLE)?.to_owned()))
+}
+
 /// Whether places of this process are containers.
 pub(crate) fn makes_containers() -> bool {
     CONTAINERS.load(Ordering::Relaxed)
@@ -178,10 +183,13 @@ mod tests {
         let mut sleeping =
             Command::new("sleep").arg("60").env("KEYFERRY_PLACE", format!("{lab}/a.router")).spawn().unwrap();
         let (engine, other) = (Engine::beside(&lab), Engine::beside("test"));
+        let held = held_by(sleeping.id());
         sleeping.kill().unwrap();
         sleeping.wait().unwrap();
         assert_eq!(engine, Engine::Beside { places: HashMap::from([("a.router".to_owned(), sleeping.id())]) });
         assert_eq!(other, Engine::Beside { places: HashMap::new() });
+        assert_eq!(held, Some(format!("{lab}/a.router")));
+        assert_eq!(held_by(std::process::id()), None);
         let prelude = engine.prelude("kf1-0-");
         assert!(prelude.contains(&format!("'kf1-0-a.router') ip netns attach \"$1\" {}", sleeping.id())), "{prelude}");
         assert_eq!(self::words(&engine.command("kf1-0-a.router", "a.router", "nft"))[..2], ["nsenter", "--target"]);

@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::{
-    engine::{Engine, containers, makes_containers, remove_containers},
+    engine::{Engine, containers, held_by, makes_containers, remove_containers},
     image::remove_own as remove_own_images,
     process::is_dead,
 };
@@ -241,7 +241,8 @@ fn sweep(chosen: impl Fn(&str) -> bool) -> usize {
     names.len()
 }
 
-/// Kills the processes of a namespace that a lab has made, and waits until they are gone.
+/// Kills the processes of a namespace that a lab has made, and waits until they are gone. A container that others have started is theirs to
+/// end: where it ends first, Compose takes its end for that of the run, and stops the lab before that has told its verdict.
 fn kill_all_in(name: &str) {
     let deadline = Instant::now() + KILL_GRACE;
     while Instant::now() < deadline {
@@ -249,7 +250,8 @@ fn kill_all_in(name: &str) {
             return;
         };
         let pids = String::from_utf8_lossy(&output.stdout).into_owned();
-        let pids: Vec<&str> = pids.split_whitespace().collect();
+        let is_ours = |pid: &&str| pid.parse().ok().and_then(held_by).is_none();
+        let pids: Vec<&str> = pids.split_whitespace().filter(is_ours).collect();
         if pids.is_empty() {
             return;
         }
