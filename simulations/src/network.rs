@@ -51,7 +51,8 @@ use self::{
 pub(crate) use self::{
     engine::Engine,
     image::{
-        Image, KEYFERRY as KEYFERRY_IN_IMAGE, KEYFERRY_SIM as SIM_IN_IMAGE, Options as ImageOptions, make as make_image,
+        FAKETIME, Image, KEYFERRY as KEYFERRY_IN_IMAGE, KEYFERRY_SIM as SIM_IN_IMAGE, Options as ImageOptions,
+        make as make_image,
     },
     line::{BACKBONE, Line, lan},
     namespaces::{Lacking, become_root, end_tidily_on_signals, ensure_possible, sweep_dead},

@@ -22,6 +22,9 @@ pub(crate) const KEYFERRY: &str = "/keyferry/keyferry";
 /// Where this program is in the image.
 pub(crate) const KEYFERRY_SIM: &str = "/keyferry/keyferry-sim";
 
+/// The library that shifts a program's clock (Debian: faketime): in the image if it is on this machine.
+pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
 /// The name of the lab's images.
 const REPOSITORY: &str = "keyferry-lab";
 
@@ -143,6 +146,11 @@ fn import(keyferry: &Path, name: &str) -> Result<()> {
             None if !TOOLS[..NEEDED].contains(&tool) => {}
             None => bail!("the image needs `{tool}`, which is not here"),
         }
+    }
+    if Path::new(FAKETIME).is_file() {
+        let to = inside(FAKETIME);
+        fs::create_dir_all(to.parent().context("a library lies in a folder")?)?;
+        copy_with_libraries(Path::new(FAKETIME), &to, root)?;
     }
     let mut tar = Command::new("tar").arg("-C").arg(root).args(["-c", "."]).stdout(Stdio::piped()).spawn()?;
     let packed = tar.stdout.take().context("standard output was piped")?;

@@ -37,7 +37,7 @@ use self::{
     folder::Folder,
     journal::Journal,
     judge::{Judge, begin_of, told},
-    lab::{FAKETIME, Lab, public_name},
+    lab::{Lab, public_name},
     processes::Processes,
     steps::Stage,
     traffic::Samples,
@@ -51,7 +51,7 @@ use super::{
 };
 use crate::{
     lab::keyferry_binary,
-    network::{self, Engine, Image, Lacking},
+    network::{self, Engine, FAKETIME, Image, Lacking},
 };
 
 /// How long the public nodes may take until they are up.
@@ -407,6 +407,7 @@ impl Options {
 
 /// Fails if this machine cannot run all of them.
 fn ensure_possible(runs: &[Scenario], engine: EngineKind) -> Result<()> {
+    ensure_clocks(runs)?;
     if engine == EngineKind::Docker {
         return Ok(compose::ensure_possible()?);
     }
@@ -419,12 +420,6 @@ fn ensure_possible(runs: &[Scenario], engine: EngineKind) -> Result<()> {
         programs.push("miniupnpd");
     }
     network::ensure_possible(&programs)?;
-    let is_shifted = runs.iter().flat_map(|run| &run.nodes).any(|node| node.clock.seconds != 0);
-    if is_shifted && !Path::new(FAKETIME).exists() {
-        return Err(
-            Lacking::new(format!("a clock is to be wrong, and there is no {FAKETIME} (Debian: faketime)")).into()
-        );
-    }
     for process in runs.iter().flat_map(|run| &run.processes) {
         if let Program::Other(program) = &process.command.program
             && let Some(name) = program.plain()
@@ -434,6 +429,15 @@ fn ensure_possible(runs: &[Scenario], engine: EngineKind) -> Result<()> {
                 Lacking::new(format!("{} wants to run {name}, which is not on this machine", process.name)).into()
             );
         }
+    }
+    Ok(())
+}
+
+/// Containers have the library from this machine.
+fn ensure_clocks(runs: &[Scenario]) -> Result<(), Lacking> {
+    let is_shifted = runs.iter().flat_map(|run| &run.nodes).any(|node| node.clock.seconds != 0);
+    if is_shifted && !Path::new(FAKETIME).exists() {
+        return Err(Lacking::new(format!("a clock is to be wrong, and there is no {FAKETIME} (Debian: faketime)")));
     }
     Ok(())
 }

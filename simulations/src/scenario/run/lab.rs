@@ -16,7 +16,7 @@ use super::{disk, journal::Journal};
 use crate::{
     content,
     network::{
-        Engine, Line, Network, Properties,
+        Engine, FAKETIME, Line, Network, Properties,
         core::{LineId, Way},
     },
     scenario::{
@@ -30,9 +30,6 @@ use crate::{
 
 /// How long the way between two hosts takes unless a link says otherwise: none.
 const USUAL: Way = Way::taking(Duration::ZERO);
-
-/// The library that shifts a program's clock (Debian: faketime).
-pub(super) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 /// A network with hosts, before and while something runs in it.
 pub(super) struct Lab<'a> {
