@@ -38,6 +38,7 @@ shipped! {
     "many-addresses",
     "dht-churn",
     "idle",
+    "wrong-clock",
     "any-program"
     ; parts "transfer"
 }
