@@ -10,6 +10,7 @@ pub mod describing;
 pub mod fetch;
 pub mod fetchers;
 mod ledger;
+mod parents;
 mod patience;
 pub mod placement;
 mod plan;

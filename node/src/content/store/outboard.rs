@@ -76,6 +76,12 @@ impl OutboardFile {
         proving::proven_on_disk(file, self.file.as_ref(), &self.partial, &hash, size)
     }
 
+    /// Whether some of the groups of the blob `hash` are at their places in a file, by a few of them. All its parents must be here.
+    pub fn resembles(&self, file: &File, hash: ContentHash, size: u64) -> Result<bool, StoreError> {
+        let Some(outboard) = &self.file else { return Ok(false) };
+        proving::has_any(file, outboard, &hash, size).map_err(StoreError::io("read", &self.partial))
+    }
+
     /// Keeps a parent that was proven, at its place in bytes.
     pub fn write_parent(&self, outboard_offset: u64, parent: &[u8; PARENT_LEN]) -> Result<(), StoreError> {
         match &self.file {

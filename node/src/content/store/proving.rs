@@ -153,3 +153,25 @@ pub(super) fn is_likely(data: &File, outboard: &File, hash: &ContentHash, size: 
     }
     Ok(true)
 }
+
+/// How many groups are looked at to see whether two files have anything in common.
+const SAMPLES: u64 = 16;
+
+/// Whether any of a few groups, evenly spread, is at its place in a file.
+pub(super) fn has_any(data: &File, outboard: &File, hash: &ContentHash, size: u64) -> io::Result<bool> {
+    let (groups, available) = (tree::groups(size), data.metadata()?.len());
+    let mut buffer = vec![0; GROUP_LEN as usize];
+    for sample in 0..SAMPLES.min(groups) {
+        let group = sample * groups / SAMPLES.min(groups);
+        let range = tree::group_bytes(group, size);
+        if range.end > available {
+            continue;
+        }
+        let bytes = &mut buffer[..(range.end - range.start) as usize];
+        disk::read_exact_at(data, bytes, range.start)?;
+        if is_group(bytes, outboard, hash, size, group)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

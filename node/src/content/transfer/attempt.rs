@@ -90,16 +90,14 @@ struct PlanBasis {
 }
 
 impl Attempt {
-    /// Makes the plan, if the content's shape is known already.
-    pub(super) async fn start(
-        context: FetchContext,
+    /// Begins with the plan of the context, if there is one, by which `planned` is here already.
+    pub(super) fn start(
+        context: Arc<FetchContext>,
+        planned: Option<UnitRanges>,
         ledger: Ledger,
         sessions: Vec<Session>,
         patience: &Patience,
-        cancel: &CancellationToken,
     ) -> Result<Self, FetchError> {
-        let context = Arc::new(context);
-        let planned = context.plan_here(cancel).await?;
         let now = Instant::now();
         let mut attempt = Self {
             context,

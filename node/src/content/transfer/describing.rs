@@ -65,7 +65,8 @@ pub async fn describe(
     }
 }
 
-async fn ask_what_it_is(
+/// Asks one provider what the content is.
+pub(super) async fn ask_what_it_is(
     session: &Session,
     root: ContentHash,
     format: Option<ContentFormat>,

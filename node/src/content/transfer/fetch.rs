@@ -23,6 +23,7 @@ use super::{
     attempt::{Attempt, AttemptError},
     context::FetchContext,
     ledger::Ledger,
+    parents::learn_what_changed,
     patience::Patience,
     plan::{FetchPlan, blocking, finishing::Finished},
     staging::{StagingError, tree::NotAsSent},
@@ -109,8 +110,10 @@ async fn fetch_what_is_not_there(
     let mut ledger = Ledger::new();
     let mut sessions = Vec::new();
     loop {
-        let context = FetchContext::new(job.clone(), Arc::clone(ledger.arrivals()));
-        let mut attempt = Attempt::start(context, ledger, sessions, patience, cancel).await?;
+        let context = Arc::new(FetchContext::new(job.clone(), Arc::clone(ledger.arrivals())));
+        let planned = context.plan_here(cancel).await?;
+        let planned = learn_what_changed(&context, planned, providers, &mut sessions, &progress, cancel).await?;
+        let mut attempt = Attempt::start(context, planned, ledger, sessions, patience)?;
         let ended = attempt.run(providers, &progress, cancel).await;
         attempt.stop_requests().await;
         match ended {

@@ -2,14 +2,17 @@
 //!
 //! - `places`: which files become of each blob.
 //! - `target`: what is at the target, and stays or is replaced.
-//! - `stock`: what is here already.
+//! - `stock`, `taken_over`: what is here already, and what an earlier version has left.
+//! - `base`: files of an older version, of which some is the same.
 //! - `finishing`: what is to be done when everything is here.
 //!
 //! What it is not: a decision about who is asked for what; that is `keyferry_proto::transfer::schedule`.
 
+mod base;
 pub(super) mod finishing;
 mod places;
 mod stock;
+mod taken_over;
 mod target;
 
 use std::{
@@ -23,7 +26,7 @@ use std::{
 use keyferry_proto::{
     collection::{EntryKind, FileAttributes, MAGIC, MAX_MANIFEST_LEN, Manifest, ShownPath},
     hash::{ContentFormat, ContentHash},
-    transfer::layout::Layout,
+    transfer::layout::{Item, Layout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -206,6 +209,11 @@ impl FetchPlan {
             _ => Some(self.store.partial_outboard(item.hash, item.size)?),
         };
         Ok(ItemFile { data, outboard })
+    }
+
+    /// Where the parents of an item go.
+    pub(super) fn outboard_of(&self, item: &Item) -> Result<OutboardFile, FetchError> {
+        Ok(self.store.partial_outboard(item.hash, item.size)?)
     }
 
     /// Writes verified bytes of an item.

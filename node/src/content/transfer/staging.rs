@@ -5,7 +5,8 @@
 //! OUT/.NAME.HASH10.keyferry-part.d   a folder with the files of a collection in their final layout
 //! OUT/NAME                           either of them after the commit; a folder that is there already gets its files one by one
 //! ```
-//! The name depends on nothing but the target, the root hash and its kind, so a later run finds what an earlier one left,
+//! The name depends on nothing but the target, the root hash and its kind, so a later run finds what an earlier one left; what was left of another version
+//! is taken over,
 //! and whoever takes a folder for a file is not in the way of those who know better. All access below OUT goes through a
 //! directory handle that no path and no symbolic link can leave.
 //!
@@ -15,13 +16,14 @@ pub mod carried;
 mod error;
 pub mod file_system;
 pub mod merging;
+mod own_files;
+mod parts;
 pub mod present;
 pub mod tree;
 
 use std::{
     collections::HashSet,
     fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -36,7 +38,12 @@ use keyferry_proto::{
 };
 
 pub use self::error::{StagingError, explain};
-use self::{file_system::TargetFileSystem, tree::FittedTree};
+use self::{
+    file_system::TargetFileSystem,
+    own_files::{NO_LINK, is_link, is_own, is_own_file},
+    parts::{leftovers, part_name, take_over},
+    tree::FittedTree,
+};
 use rustix::fs::{Mode, OFlags};
 
 use crate::base::durable;
@@ -90,6 +97,8 @@ pub struct Staging {
     format: ContentFormat,
     made_dirs: Mutex<HashSet<PathBuf>>,
     is_new: bool,
+    /// Whether it was begun for another version.
+    taken_over: bool,
     /// Whether there was something at the target when it was opened.
     has_target: bool,
     _lock: fs::File,
@@ -114,7 +123,9 @@ impl Staging {
         let part_name = part_name(&target.name, root, format);
         let part_path = target.out_dir.join(&part_name);
         let io = |source| StagingError::Io { path: part_path.clone(), source };
-        let is_new = parent.symlink_metadata(&part_name).is_err();
+        let mut is_new = parent.symlink_metadata(&part_name).is_err();
+        let taken_over = is_new && take_over(&parent, &target.out_dir, &target.name, format, &part_name);
+        is_new &= !taken_over;
         let (base, lock) = match format {
             ContentFormat::Blob => {
                 refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_file())?;
@@ -155,6 +166,7 @@ impl Staging {
             format,
             made_dirs: Mutex::default(),
             is_new,
+            taken_over,
             has_target,
             _lock: lock,
         })
@@ -227,6 +239,17 @@ impl Staging {
         }
     }
 
+    /// Removes a folder of the staging area, if there is nothing in it.
+    pub fn remove_folder(&self, relative: &Path) -> Result<(), StagingError> {
+        self.base.remove_dir(relative).map_err(|source| self.io(relative, source))
+    }
+
+    /// Moves a file of the staging area, in place of what is there.
+    pub fn move_staged(&self, from: &Path, to: &Path) -> Result<(), StagingError> {
+        self.make_parent(to)?;
+        self.base.rename(from, &self.base, to).map_err(|source| self.io(from, source))
+    }
+
     /// The length of what is at a relative path; 0 if there is nothing.
     pub fn len_of(&self, relative: &Path) -> u64 {
         self.base.symlink_metadata(relative).map_or(0, |found| found.len())
@@ -266,6 +289,11 @@ impl Staging {
         durable::sync_below(&self.target.out_dir, &files).map_err(|(path, source)| StagingError::Io { path, source })
     }
 
+    /// Whether it was begun for another version.
+    pub fn is_taken_over(&self) -> bool {
+        self.taken_over
+    }
+
     /// Whether there was something at the target when this was opened.
     pub fn has_target(&self) -> bool {
         self.has_target
@@ -281,6 +309,22 @@ impl Staging {
             Ok(folder) => Ok(Dir::from_std_file(folder.into())),
             Err(error) => Err(self.final_io(Path::new(""), error.into())),
         }
+    }
+
+    /// Opens for reading what is at the target in the place of a file; none if it is no file.
+    pub fn open_at_target(&self, relative: &Path) -> Result<Option<fs::File>, StagingError> {
+        if !self.has_target {
+            return Ok(None);
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(NO_LINK | OFlags::NONBLOCK.bits().cast_signed());
+        let opened = match self.format {
+            ContentFormat::Blob => self.parent.open_with(&self.target.name, &options),
+            ContentFormat::Collection => self.open_target()?.open_with(relative, &options),
+        };
+        // What cannot be read is no help.
+        let file = opened.ok().map(cap_std::fs::File::into_std);
+        Ok(file.filter(|file| file.metadata().is_ok_and(|found| found.is_file())))
     }
 
     /// Moves everything to its final place, and returns that place. A file takes the place of one that may be replaced.
@@ -348,30 +392,12 @@ fn remember(made: &mut HashSet<PathBuf>, dir: &Path) {
     made.insert(dir.to_owned());
 }
 
-fn part_name(name: &str, root: &ContentHash, format: ContentFormat) -> String {
-    // A file name has at most 255 bytes; the hash makes up for what a long name loses.
-    let mut end = name.len().min(200);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    let ending = match format {
-        ContentFormat::Blob => "keyferry-part",
-        ContentFormat::Collection => "keyferry-part.d",
-    };
-    format!(".{}.{}.{ending}", &name[..end], root.short())
+/// Whether there is something at a target, or something that an interrupted fetch of it left.
+pub fn has_older(target: &FetchTarget) -> bool {
+    let FetchTarget { out_dir, name, .. } = target;
+    let is_there = out_dir.join(name).symlink_metadata().is_ok();
+    is_there || !leftovers(out_dir, name, ContentFormat::Collection).is_empty()
 }
-
-/// Whether this user made it.
-fn is_own(metadata: &fs::Metadata) -> bool {
-    metadata.uid() == rustix::process::geteuid().as_raw()
-}
-
-/// Whether this user made a file, which has no name elsewhere.
-fn is_own_file(metadata: &fs::Metadata) -> bool {
-    is_own(metadata) && metadata.nlink() == 1 && metadata.is_file()
-}
-
-const NO_LINK: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 fn write_options(attributes: &FileAttributes) -> OpenOptions {
     let rights = if attributes.executable { 0o777 } else { 0o666 };
@@ -379,11 +405,6 @@ fn write_options(attributes: &FileAttributes) -> OpenOptions {
     options.read(true).write(true).create(true).truncate(false).custom_flags(NO_LINK);
     options.mode(if attributes.private { rights & 0o700 } else { rights });
     options
-}
-
-/// Whether something was not opened because it is a symbolic link.
-fn is_link(error: &io::Error) -> bool {
-    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
 }
 
 /// A name as the file system in that folder takes it. Of one that every file system takes, none is asked.

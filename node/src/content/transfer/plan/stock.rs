@@ -25,6 +25,7 @@ impl FetchPlan {
     /// Everything that counts is hashed here; what is damaged is simply not counted.
     pub(in super::super) fn take_stock(&self, cancel: &CancellationToken) -> Result<UnitRanges, FetchError> {
         self.look_at_target(cancel)?;
+        self.sort_out_taken_over(cancel)?;
         let mut have = UnitRanges::empty();
         for (index, item) in self.layout.items().iter().enumerate().filter(|(_, item)| item.units > 0) {
             if cancel.is_cancelled() {

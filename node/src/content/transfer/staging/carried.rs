@@ -15,7 +15,11 @@ use std::{
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use keyferry_proto::collection::{FileAttributes, FileTime, FolderAttributes};
 
-use super::{NO_LINK, Staging, StagingError, is_link, tree::FittedTree};
+use super::{
+    Staging, StagingError,
+    own_files::{NO_LINK, is_link},
+    tree::FittedTree,
+};
 
 const PRIVATE_FOLDER: u32 = 0o700;
 /// The rights that a private file does not give.

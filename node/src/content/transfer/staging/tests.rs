@@ -1,7 +1,7 @@
 use std::{
     fs,
     io::Write,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt, symlink},
 };
 
 use keyferry_proto::collection::{CollectionEntry, EntryKind, FileEntry, FolderAttributes, LinkTarget, Manifest};

@@ -310,3 +310,93 @@ async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     assert_eq!((compared.missing_bytes, compared.files), (Some(17), 102));
     assert_eq!((pair.read("small/7"), pair.is_there("new"), pair.getter.leftovers()), ("7 as it was".into(), false, 0));
 }
+
+/// Less than this is "next to nothing": the list of files, hash trees, and the groups at the edges of what changed.
+const LITTLE: u64 = 4 * GROUP;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_large_file_only_the_groups_that_changed_move() {
+    let mut source = Source::file(300 * GROUP);
+    let (getter, provider) = (Getter::new(), source.provider(1, Behaviour::Serve).await);
+    let get = async |root, root_size| {
+        let (found, sessions) = mpsc::channel(1);
+        found.send(provider.session().await).await.unwrap();
+        let sources = FoundSources { sessions, untried: getter.untried.subscribe() };
+        let job = Job { format: Some(ContentFormat::Blob), root_size: Some(root_size), ..getter.job(root) };
+        fetch_with(job, &getter.patience, sources, |_| {}, getter.cancel.clone()).await
+    };
+    get(source.root, 300 * GROUP).await.unwrap();
+    let mut content = bytes(300 * GROUP);
+    // Within, and at the end: it grows.
+    content[150 * GROUP as usize..][..100].fill(0xaa);
+    content.extend([0xbb; 1000]);
+    fs::write(source.path(), &content).unwrap();
+    source.root = import(&source.store, &source.path());
+
+    let outcome = get(source.root, content.len() as u64).await.unwrap();
+
+    assert_eq!(fs::read(getter.got()).unwrap(), content);
+    assert!(outcome.received_bytes < LITTLE, "{}", outcome.received_bytes);
+    assert_eq!(outcome.resumed_bytes, 299 * GROUP);
+    // And what became shorter.
+    content.truncate(200 * GROUP as usize + 1);
+    fs::write(source.path(), &content).unwrap();
+    source.root = import(&source.store, &source.path());
+    let outcome = get(source.root, content.len() as u64).await.unwrap();
+    assert_eq!(fs::read(getter.got()).unwrap(), content);
+    assert!(outcome.received_bytes < LITTLE && getter.leftovers() == 0, "{}", outcome.received_bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_large_file_in_a_folder_only_the_groups_that_changed_move() {
+    let mut pair = Pair::new(|dir| {
+        make_many(dir);
+        fs::write(dir.join("large"), bytes(100 * GROUP)).unwrap();
+    })
+    .await;
+    pair.get().await.unwrap();
+    pair.change(|dir| {
+        let file = fs::File::options().write(true).open(dir.join("large")).unwrap();
+        file.write_all_at(b"changed", 70 * GROUP + 5).unwrap();
+    });
+
+    let outcome = pair.get().await.unwrap();
+
+    assert_eq!(fs::read(pair.got("large")).unwrap(), fs::read(pair.source.path().join("large")).unwrap());
+    assert_eq!(outcome.changes.replaced.listed, paths(&["large"]));
+    assert!(outcome.received_bytes < LITTLE, "{}", outcome.received_bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_fetched_of_an_older_version_is_taken_over_by_its_content() {
+    let mut pair = Pair::new(|dir| {
+        make_many(dir);
+        fs::write(dir.join("a large"), bytes(60 * GROUP)).unwrap();
+        fs::write(dir.join("b last"), vec![7; 100 * GROUP as usize]).unwrap();
+    })
+    .await;
+    // It is interrupted in the midst of a file.
+    let stopping = pair.source.provider(2, Behaviour::HangAfter { groups: 80 }).await;
+    let session = stopping.session().await;
+    let interrupted = async {
+        pair.getter.has(61 * GROUP).await;
+        pair.getter.cancel.cancel();
+    };
+    let (ended, ()) = tokio::join!(pair.getter.fetch_from(pair.source.root, vec![session]), interrupted);
+    assert!(matches!(ended, Err(FetchError::Interrupted)), "{ended:?}");
+    assert_eq!(pair.getter.leftovers(), 1);
+    pair.getter.cancel = CancellationToken::new();
+    pair.change(|dir| {
+        fs::create_dir(dir.join("moved")).unwrap();
+        fs::rename(dir.join("a large"), dir.join("moved/large")).unwrap();
+        fs::remove_file(dir.join("b last")).unwrap();
+        write(dir, "a large/is a folder now", "");
+    });
+
+    let outcome = pair.get().await.unwrap();
+
+    assert!(outcome.resumed_bytes >= 60 * GROUP && outcome.received_bytes < 20 * GROUP, "{outcome:?}");
+    assert_eq!(fs::read(pair.got("moved/large")).unwrap(), bytes(60 * GROUP));
+    assert!(pair.is_there("a large/is a folder now") && !pair.is_there("b last"));
+    assert_eq!((pair.getter.leftovers(), fs::read_dir(pair.getter.got()).unwrap().count()), (0, 5));
+}

@@ -1,0 +1,132 @@
+//! Files of an older version as a base for the newer one: what is the same at the same place in both need not be fetched.
+//!
+//! Which groups are the same is told by the parents of the newer one, which come first, without any group.
+//!
+//! What it is not: a search for bytes that have moved within a file.
+
+use std::{fs::File, io};
+
+use keyferry_proto::transfer::{groups::GROUP_LEN, layout::Item, units::UnitRanges};
+use tokio_util::sync::CancellationToken;
+
+use super::{FetchPlan, FilePlace, go_on};
+use crate::content::transfer::FetchError;
+
+/// How much of a base to copy before looking whether the user has had enough.
+const COPIED_TOGETHER: usize = 16 << 20;
+
+impl FetchPlan {
+    /// The items of several groups of which nothing is here, but a file of an older version in their place.
+    pub(in super::super) fn items_with_base(&self, have: &UnitRanges) -> Result<Vec<usize>, FetchError> {
+        let mut with_base = Vec::new();
+        for (index, item) in self.layout.items().iter().enumerate() {
+            let is_of_interest = item.units > 1 && !self.is_manifest(index) && have.slice(item.unit_range()).is_empty();
+            if is_of_interest && self.has_base(&self.first_place(index)?)? {
+                with_base.push(index);
+            }
+        }
+        Ok(with_base)
+    }
+
+    /// Takes over from the base of an item what is the same in it, by the parents of the item that have come. Returns the units of that.
+    pub(in super::super) fn take_over_base(
+        &self,
+        index: usize,
+        cancel: &CancellationToken,
+    ) -> Result<UnitRanges, FetchError> {
+        let (item, place) = (&self.layout.items()[index], self.first_place(index)?);
+        let outboard = self.store.partial_outboard(item.hash, item.size)?;
+        if self.staging.len_of(&place.relative) == 0 {
+            let Some(base) = self.base_at_target(&place)? else { return Ok(UnitRanges::empty()) };
+            if !outboard.resembles(&base, item.hash, item.size)? {
+                return Ok(UnitRanges::empty());
+            }
+            self.copy_base(&base, &place, item, cancel)?;
+        }
+        // The copy is what counts: the base is the user's, who may change it at any time.
+        let Some(staged) = self.staging.open_existing(&place.relative)? else { return Ok(UnitRanges::empty()) };
+        let groups = outboard.verified_groups(&staged, item.hash, item.size)?;
+        Ok(groups.iter().map(|range| item.first_unit + range.start..item.first_unit + range.end).collect())
+    }
+
+    fn has_base(&self, place: &FilePlace) -> Result<bool, FetchError> {
+        if self.staging.len_of(&place.relative) >= GROUP_LEN as u64 {
+            return Ok(true);
+        }
+        Ok(self.base_at_target(place)?.is_some())
+    }
+
+    /// The file at the target that an item is to replace, if anything of it can be the same.
+    fn base_at_target(&self, place: &FilePlace) -> Result<Option<File>, FetchError> {
+        let base = self.staging.open_at_target(&place.relative)?;
+        Ok(base.filter(|base| base.metadata().is_ok_and(|found| found.len() >= GROUP_LEN as u64)))
+    }
+
+    fn copy_base(
+        &self,
+        base: &File,
+        place: &FilePlace,
+        item: &Item,
+        cancel: &CancellationToken,
+    ) -> Result<(), FetchError> {
+        let staged = self.staging.open_file(&place.relative, &place.attributes)?;
+        // Where the file system can, both share their bytes on the disk.
+        if rustix::fs::ioctl_ficlone(&staged, base).is_ok() {
+            return Ok(());
+        }
+        copy_range(base, &staged, item.size, || go_on(cancel), |source| self.disk(&place.relative, source))
+    }
+}
+
+/// Copies the first `len` bytes, or as many as there are.
+fn copy_range(
+    from: &File,
+    to: &File,
+    len: u64,
+    go_on: impl Fn() -> Result<(), FetchError>,
+    failed: impl Fn(io::Error) -> FetchError,
+) -> Result<(), FetchError> {
+    let (mut read_at, mut write_at) = (0, 0);
+    while read_at < len {
+        go_on()?;
+        let next = usize::try_from(len - read_at).unwrap_or(usize::MAX).min(COPIED_TOGETHER);
+        let copied = rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), next);
+        match copied {
+            Ok(0) => break,
+            Ok(_) => {}
+            // Not from one file system to the other, or not on this one.
+            Err(
+                rustix::io::Errno::XDEV
+                | rustix::io::Errno::NOSYS
+                | rustix::io::Errno::INVAL
+                | rustix::io::Errno::OPNOTSUPP,
+            ) => {
+                return copy_by_hand(from, to, len, go_on, failed);
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(
+    from: &File,
+    to: &File,
+    len: u64,
+    go_on: impl Fn() -> Result<(), FetchError>,
+    failed: impl Fn(io::Error) -> FetchError,
+) -> Result<(), FetchError> {
+    use std::os::unix::fs::FileExt as _;
+    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
+    while offset < len {
+        go_on()?;
+        let wanted = buffer.len().min(usize::try_from(len - offset).unwrap_or(usize::MAX));
+        let read = from.read_at(&mut buffer[..wanted], offset).map_err(&failed)?;
+        if read == 0 {
+            break;
+        }
+        to.write_all_at(&buffer[..read], offset).map_err(&failed)?;
+        offset += read as u64;
+    }
+    Ok(())
+}
