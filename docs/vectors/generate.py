@@ -268,8 +268,8 @@ def address():
     via4, via6 = "/ip4/192.0.2.1/tcp/4040", "/ip6/2001:db8::1/tcp/4040"
     circuit = f"/ip4/192.0.2.1/tcp/4040/p2p/{peer_id(public_of(BOB))}/p2p-circuit"
 
-    def valid(text, node=None, name=None, content=None, hints=()):
-        return {"text": text, "node": node, "name": name, "content": content, "hints": list(hints)}
+    def valid(text, node=None, name=None, content=None, hints=(), path=None):
+        return {"text": text, "node": node, "name": name, "path": path and path.hex(), "content": content, "hints": list(hints)}
 
     def invalid(why, text, error):
         return {"why": why, "text": text, "error": error}
@@ -284,6 +284,10 @@ def address():
             valid(f"keyferry:{node}/%E6%97%A5%E6%9C%AC", node, "日本"),
             valid(f"keyferry:{node}/{'a' * 255}", node, "a" * 255),
             valid(f"keyferry:{node}/{digest[:-1]}", node, digest[:-1]),
+            valid(f"keyferry:{node}/a/b", node, "a", path=b"b"),
+            valid(f"keyferry:{node}/a/b%20c/caf%E9/..d", node, "a", path=b"b c/caf\xe9/..d"),
+            valid(f"keyferry:{node}/a/b?via={via4}", node, "a", hints=[via4], path=b"b"),
+            valid(f"keyferry:{node}/a/" + "/".join(["x"] * 64), node, "a", path=b"/".join([b"x"] * 64)),
             valid(f"keyferry:{node}/{digest}", node, content=digest),
             valid(f"keyferry:{digest}", content=digest),
             valid(f"keyferry:{digest}?via={via4}", content=digest, hints=[via4]),
@@ -308,7 +312,16 @@ def address():
             invalid("a name after a hash", f"keyferry:{digest}/name", "Extra"),
             invalid("an empty name", f"keyferry:{node}/", "Name(Length"),
             invalid("a long name", f"keyferry:{node}/{'a' * 256}", "Name(Length"),
-            invalid("a path", f"keyferry:{node}/a/b", "Extra"),
+            invalid("a path in content by its hash", f"keyferry:{node}/{digest}/b", "Extra"),
+            invalid("an empty path", f"keyferry:{node}/a/", "Path(Name(Empty"),
+            invalid("an empty name in a path", f"keyferry:{node}/a/b//c", "Path(Name(Empty"),
+            invalid("the parent folder in a path", f"keyferry:{node}/a/b/../c", "Path(Name(Traversal"),
+            invalid("the parent folder in a path, escaped", f"keyferry:{node}/a/%2E%2E", "Path(Name(Traversal"),
+            invalid("a NUL in a path", f"keyferry:{node}/a/b%00", "Path(Name(Byte"),
+            invalid("a slash in a name of a path", f"keyferry:{node}/a/b%2Fc", "NotCanonical"),
+            invalid("an unescaped space in a path", f"keyferry:{node}/a/b c", "NotCanonical"),
+            invalid("a path of 65 names", f"keyferry:{node}/a/" + "/".join(["x"] * 65), "Path(TooDeep"),
+            invalid("a path of 4,097 bytes", f"keyferry:{node}/a/" + "/".join(["x" * 241] * 17), "Path(TooLong"),
             invalid("a slash in the name", f"keyferry:{node}/a%2Fb", "Name(Slash"),
             invalid("a backslash in the name", f"keyferry:{node}/a%5Cb", "Name(Unsafe"),
             invalid("the parent folder", f"keyferry:{node}/..", "Name(Unsafe"),
@@ -337,7 +350,7 @@ def address():
             invalid("a hint in a long form", f"keyferry:{node}?via=/ip6/2001:db8:0::1/tcp/4040", "NotCanonical"),
             invalid("a fragment", f"keyferry:{node}?via={via4}#x", "Hint"),
             invalid("nine hints", f"keyferry:{node}?via=" + "&via=".join([via4] * 9), "Hints"),
-            invalid("ten thousand characters", f"keyferry:{node}/" + "a" * 10_000, "TooLong"),
+            invalid("thirty thousand characters", f"keyferry:{node}/" + "a" * 30_000, "TooLong"),
         ],
     }
 

@@ -75,7 +75,7 @@ mod reach;
 pub mod reach;
 
 pub use keyferry_proto::{
-    address::{Address, AddressError, NameError, ShareName},
+    address::{Address, AddressError, AddressTarget, NameError, ShareName},
     hash::{ContentFormat, ContentHash},
     identity::{NodeKey, NodeSecret},
     message::{ProtocolName, ProtocolNameError},
@@ -151,10 +151,10 @@ pub mod control {
         MAX_PINGS,
         api::{
             CandidateInfo, ChangeCounts, ChangeInfo, ChangeKind, ClockSkew, Command, Compared, ContactInfo, Diagnosis,
-            Event, Failure, FailureKind, FamilyInfo, FetcherInfo, FilteringInfo, Finding, InterfaceInfo, MappingInfo,
-            MissingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach, RelayInfo, RenewedInfo,
-            RootInfo, RootState, SeenAddr, ShareInfo, StageName, StunInfo, TrafficInfo, TurnInfo, UnservedFault,
-            UnservedInfo, Verdict,
+            Event, Failure, FailureKind, FamilyInfo, FetcherInfo, FilteringInfo, Finding, FolderEntry, FolderEntryKind,
+            InterfaceInfo, MappingInfo, MissingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
+            RelayInfo, RenewedInfo, RootInfo, RootState, SeenAddr, ShareInfo, StageName, StunInfo, TrafficInfo,
+            TurnInfo, UnservedFault, UnservedInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

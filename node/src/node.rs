@@ -16,6 +16,7 @@ mod failure;
 mod fetch_events;
 mod following;
 mod happening;
+mod listing;
 pub mod local;
 pub(crate) mod network;
 mod operations;

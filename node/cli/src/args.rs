@@ -104,10 +104,12 @@ pub enum Action {
     /// away, it waits for them, and goes on when they are back: see --wait. What was fetched is given to nobody unless you say --seed.
     #[command(after_help = "Example:\n  keyferry get keyferry:12D3KooW…/holiday-2026 -o ~/Downloads")]
     Get(GetArgs),
-    /// List what a node shares.
-    #[command(after_help = "Example:\n  keyferry ls keyferry:12D3KooW…")]
+    /// List what a node shares, or what is in a folder that it shares.
+    #[command(
+        after_help = "Examples:\n  keyferry ls keyferry:12D3KooW…\n  keyferry ls keyferry:12D3KooW…/holiday-2026/beach"
+    )]
     Ls {
-        /// The node: its key (12D3KooW…), or keyferry:NODE with hints.
+        /// The node: its key (12D3KooW…), or keyferry:NODE with hints; or a folder: keyferry:NODE/NAME, keyferry:NODE/NAME/PATH.
         node: String,
         /// How to take part in the network.
         #[command(flatten)]
@@ -251,7 +253,8 @@ pub struct ShareArgs {
 /// What `get` takes.
 #[derive(Debug, Clone, Args)]
 pub struct GetArgs {
-    /// What `keyferry share` printed: keyferry:NODE/NAME, keyferry:NODE/HASH or keyferry:HASH.
+    /// What `keyferry share` printed: keyferry:NODE/NAME, keyferry:NODE/HASH or keyferry:HASH. Behind the name of a folder there may be a path in it:
+    /// keyferry:NODE/NAME/PATH.
     pub address: String,
     /// What follows, where a whole line was pasted.
     #[arg(hide = true)]

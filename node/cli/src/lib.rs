@@ -32,6 +32,7 @@ use self::{
     screen::{Bars, Screen, Style},
 };
 use keyferry::{
+    AddressTarget,
     control::{Failure, FailureKind},
     data_dir::Home,
 };
@@ -105,7 +106,11 @@ fn context(action: &Action) -> RenderContext {
     let by_cargo = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
     let program = if by_cargo { "cargo run --release --" } else { "keyferry" };
     let listed_node = match action {
-        Action::Ls { node, .. } => pasted::node(node).ok().map(|node| node.to_string()),
+        Action::Ls { node, .. } => {
+            let address = pasted::address_in_words(std::slice::from_ref(node)).ok();
+            let names_a_node = address.is_none_or(|address| !matches!(address.target(), AddressTarget::Name(_)));
+            pasted::node(node).ok().filter(|_| names_a_node).map(|node| node.to_string())
+        }
         _ => None,
     };
     RenderContext { program: program.to_owned(), listed_node, connected: Vec::new() }

@@ -214,9 +214,10 @@ fn parse(rest: &str) -> Result<Address, Failure> {
     }
 }
 
-/// With the letters of a hash as they are written: small.
+/// With the letters of a hash as they are written: small; and without the slash that shells put behind the name of a folder.
 fn with_small_hashes(rest: &str) -> String {
     let (target, hints) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    let target = target.strip_suffix('/').filter(|_| !hints.is_empty()).unwrap_or(target);
     let parts: Vec<String> = target
         .split('/')
         .map(|part| if looks_like_hash(part) { part.to_ascii_lowercase() } else { part.to_owned() })

@@ -24,8 +24,8 @@ use super::text::{count, plural, rate, safe, shell_word, size, span};
 use keyferry::{
     Audience, ContentFormat, Entry, Fetched, NodeKey, PathInfo, Shared, Waiting,
     control::{
-        ChangeCounts, ChangeInfo, ChangeKind, Compared, ContactInfo, Event, Failure, FetcherInfo, MissingInfo,
-        RenewedInfo, RootInfo, RootState, ShareInfo, UnservedFault, UnservedInfo,
+        ChangeCounts, ChangeInfo, ChangeKind, Compared, ContactInfo, Event, Failure, FetcherInfo, FolderEntry,
+        FolderEntryKind, MissingInfo, RenewedInfo, RootInfo, RootState, ShareInfo, UnservedFault, UnservedInfo,
     },
 };
 
@@ -110,6 +110,7 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Fetched(fetched) => Shown::Result(fetched_text(fetched)),
         Event::Streamed { size: bytes, .. } => Shown::Notice(format!("Read {}, all of it verified", size(*bytes))),
         Event::Entry(entry) => Shown::Result(entry_line(entry)),
+        Event::FolderEntry(entry) => Shown::Result(folder_entry_line(entry)),
         Event::Listed { count } => Shown::Notice(listed_text(*count, context)),
         Event::PingStage(stage) => Shown::Result(stage_text(stage)),
         Event::PingReply(reply) => Shown::Result(reply_text(reply)),
@@ -364,6 +365,21 @@ fn content_text(format: ContentFormat, bytes: u64, files: u64) -> String {
 
 fn entry_line(entry: &Entry) -> String {
     format!("{}  {}\n", content_columns(entry.format, entry.size, entry.files), safe(entry.name.as_str()))
+}
+
+fn folder_entry_line(entry: &FolderEntry) -> String {
+    let FolderEntry { name, kind, size, files, target, .. } = entry;
+    let name = safe(name);
+    match (kind, target) {
+        (FolderEntryKind::File, _) => format!("{}  {name}\n", content_columns(ContentFormat::Blob, *size, *files)),
+        (FolderEntryKind::Folder, _) => {
+            format!("{}  {name}/\n", content_columns(ContentFormat::Collection, *size, *files))
+        }
+        (FolderEntryKind::Link, target) => {
+            let target = target.as_deref().map(safe).unwrap_or_default();
+            format!("{:>10}  {:>13}  {name} -> {target}\n", "", "link")
+        }
+    }
 }
 
 /// `contacts` are the names of nodes that an audience may name.

@@ -21,7 +21,7 @@ use super::{
     screen::Screen,
 };
 use keyferry::{
-    Excludes, NameError, NodeConfig, NodeSecret,
+    AddressTarget, Excludes, NameError, NodeConfig, NodeSecret, Wait,
     config::{RelayConfig, RelayMode, SecretText},
     control::{
         Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Placement, Runner, Tenure,
@@ -91,7 +91,12 @@ impl Run<'_> {
             Action::Share(args) => self.share(args).await,
             Action::Get(args) => self.get(args).await,
             Action::Ls { node, network } => {
-                self.once(Command::List { node: pasted::node(&node)? }, Need::Fetch(&network)).await
+                let address = pasted::address_in_words(std::slice::from_ref(&node))?;
+                let command = match address.target() {
+                    AddressTarget::Name(_) => Command::ListFolder { address, wait: Wait::default() },
+                    _ => Command::List { node: pasted::node(&node)? },
+                };
+                self.once(command, Need::Fetch(&network)).await
             }
             Action::Ping(PingArgs { node, count, network }) => {
                 self.once(Command::Ping { node: pasted::node(&node)?, count }, Need::Fetch(&network)).await

@@ -10,7 +10,9 @@ pub mod describing;
 pub mod fetch;
 pub mod fetchers;
 mod ledger;
+pub mod listing;
 mod parents;
+mod part;
 mod patience;
 pub mod placement;
 mod plan;
@@ -83,6 +85,20 @@ pub enum FetchError {
     NotFound {
         /// The root hash.
         hash: ContentHash,
+    },
+    /// The caller: the folder has nothing at this path, or the content is no folder.
+    #[error("there is no {path} in it")]
+    NotInFolder {
+        /// The path, as people read it.
+        path: String,
+    },
+    /// The caller: a link is of no use without what it leads to.
+    #[error("{path} is a symbolic link to {target}")]
+    IsALink {
+        /// The path, as people read it.
+        path: String,
+        /// What it leads to.
+        target: String,
     },
     /// The caller: it is a folder, and not one file to read.
     #[error("the content is a folder")]

@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     content::{
-        ChangeCounts, ChangeInfo, ChangeKind, Compared, ContactInfo, Entry, Fetched, FetcherInfo, MissingInfo,
-        RenewedInfo, RootInfo, ShareInfo, Shared, SourceInfo, UnservedFault, UnservedInfo, Waiting,
+        ChangeCounts, ChangeInfo, ChangeKind, Compared, ContactInfo, Entry, Fetched, FetcherInfo, FolderEntry,
+        FolderEntryKind, MissingInfo, RenewedInfo, RootInfo, ShareInfo, Shared, SourceInfo, UnservedFault,
+        UnservedInfo, Waiting,
     },
     doctor::{
         Diagnosis, FamilyInfo, FilteringInfo, Finding, InterfaceInfo, MappingInfo, PortMappingInfo, Reach, SeenAddr,
@@ -121,6 +122,14 @@ pub enum Command {
     List {
         /// The node.
         node: NodeAddress,
+    },
+    /// List what is in a folder that a node shares, or at a path in it.
+    ListFolder {
+        /// The address: of a name, or of a path in what it stands for.
+        address: Address,
+        /// How long to wait for whoever has it, if they are away.
+        #[serde(default)]
+        wait: Wait,
     },
     /// Reach a node, and tell of every step on the way and how long it took.
     Ping {
@@ -247,7 +256,9 @@ pub enum Event {
     Fetched(Fetched),
     /// One entry of a catalogue.
     Entry(Entry),
-    /// The catalogue has been listed.
+    /// Something in a folder that is listed.
+    FolderEntry(FolderEntry),
+    /// The catalogue, or the folder, has been listed.
     Listed {
         /// How many entries it has.
         count: u64,
@@ -383,6 +394,7 @@ impl Event {
             | Event::Unserved(_)
             | Event::Renewed(_)
             | Event::Entry(_)
+            | Event::FolderEntry(_)
             | Event::PingStage(_)
             | Event::PingReply(_)
             | Event::Share(_)

@@ -91,6 +91,11 @@ impl Node {
                 tell(events, Event::Listed { count }).await;
                 Ok(())
             }
+            Command::ListFolder { address, wait } => {
+                let count = self.list_folder_to(&address, wait, events, cancel).await?;
+                tell(events, Event::Listed { count }).await;
+                Ok(())
+            }
             Command::Ping { node, count } => self.ping(&node, count, events, cancel).await,
             Command::Doctor => self.doctor(events, cancel).await,
             Command::Status => {

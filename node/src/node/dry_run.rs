@@ -3,7 +3,6 @@
 //! What it is not: the comparison itself (`crate::content::transfer::comparing`).
 
 use keyferry_proto::{address::Address, hash::ContentFormat};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -11,16 +10,10 @@ use super::{
     api::{Compared, Wait},
     events::Events,
     fetch_events::tell_all_changes,
-    remote::{FoundProviders, nobody_came},
 };
-use crate::{
-    content::transfer::{
-        comparing::{Comparison, compare},
-        describing::{ContentDescription, describe},
-        fetch::{FetchProgress, Job},
-        staging::Destination,
-    },
-    net::session::Session,
+use crate::content::transfer::{
+    comparing::{Comparison, compare},
+    staging::Destination,
 };
 
 impl Node {
@@ -44,7 +37,7 @@ impl Node {
             };
             let description = match is_known {
                 true => None,
-                false => Some(self.describe(address, &job, session, wait, events).await?),
+                false => Some(self.describe(address, job.root, job.format, session, wait, events).await?),
             };
             let hash = job.root;
             let stop = cancel.clone();
@@ -54,22 +47,5 @@ impl Node {
             Ok(Compared { hash, format, path, size, files, missing_bytes, changes: (&changes).into() })
         };
         cancel.run_until_cancelled(comparing).await.unwrap_or(Err(Error::Interrupted))
-    }
-
-    /// Asks whoever has the content what it is.
-    async fn describe(
-        &self,
-        address: &Address,
-        job: &Job,
-        session: Option<Session>,
-        wait: Wait,
-        events: &Events,
-    ) -> Result<ContentDescription, Error> {
-        let (_progress, told) = watch::channel(FetchProgress::default());
-        let sought = self.sought(address, job.root, session);
-        let found = self.find_providers(&self.online()?.finder, sought, wait, told, events).await;
-        let FoundProviders { finding, providers } = found;
-        let (described, over) = tokio::join!(describe(job.root, job.format, providers), finding);
-        described.map_err(|error| nobody_came(error, over))
     }
 }

@@ -111,6 +111,24 @@ pub enum Error {
         /// The address.
         address: Address,
     },
+    /// The caller: the content is a file, where a folder is needed.
+    #[error("{address} is a file")]
+    IsAFile {
+        /// The address.
+        address: Address,
+    },
+    /// The caller: a part of a folder is nothing that could be offered by a hash.
+    #[error("{address} is a part of a folder, which cannot be offered to others from here")]
+    PartNotOffered {
+        /// The address.
+        address: Address,
+    },
+    /// The caller: a part of a folder is not read as a stream.
+    #[error("{address} is in a folder, and only files that are shared on their own are streamed")]
+    PartNotStreamed {
+        /// The address.
+        address: Address,
+    },
     /// The caller: the content is larger than what goes into memory at once.
     #[error("the content has {got} bytes, more than the {limit} that are taken into memory")]
     TooLarge {

@@ -57,7 +57,7 @@ impl Command {
     /// The same that carrying it out would end with.
     pub fn check(&self) -> Result<(), Failure> {
         match self {
-            Command::Get { address, .. } | Command::Read { address, .. }
+            Command::Get { address, .. } | Command::Read { address, .. } | Command::ListFolder { address, .. }
                 if matches!(address.target(), AddressTarget::Catalogue) =>
             {
                 Err(Error::NamesNothing { address: address.clone() }.into())
@@ -94,6 +94,11 @@ impl From<Error> for Failure {
             }
             Error::NotStored { .. } => Self::usage(message).try_to("`keyferry store ls` lists all"),
             Error::IsAFolder { .. } => Self::usage(message).try_to("-o FOLDER, where its files are to be written"),
+            Error::IsAFile { .. } => Self::usage(message).try_to("`keyferry get` fetches it"),
+            Error::PartNotOffered { .. } => {
+                Self::usage(message).try_to("the whole folder with --seed, or this part without")
+            }
+            Error::PartNotStreamed { .. } => Self::usage(message).try_to("-o FILE, where it is to be written"),
             Error::NameWithoutNode
             | Error::Path { .. }
             | Error::NoFileName { .. }
@@ -303,6 +308,10 @@ impl From<FetchError> for Failure {
             }
             FetchError::Store(error) => error.into(),
             FetchError::Internal(_) | FetchError::Source(_) => Self::local(message),
+            FetchError::NotInFolder { .. } => {
+                Self::usage(message).try_to("`keyferry ls` with the address of the folder lists what is in it")
+            }
+            FetchError::IsALink { .. } => Self::usage(message).try_to("the path of what it leads to"),
             FetchError::Folder => Self::usage(message).try_to("fetch it into a folder"),
             FetchError::HostileManifest(_) => {
                 Self::network(message).try_to("ask the sender to rename what is not portable and share it again")

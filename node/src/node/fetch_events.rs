@@ -24,7 +24,7 @@ pub(super) async fn tell_missing(incomplete: &Incomplete, events: &Events) {
 
 /// Tells what of the content is not here as its sender has it.
 pub(super) async fn tell_not_as_sent(found: &NotAsSent, events: &Events) {
-    let NotAsSent { renamed, renamed_count, links, is_open } = found;
+    let NotAsSent { renamed, renamed_count, links, links_out, is_open } = found;
     let mut messages: Vec<String> = renamed
         .iter()
         .map(|(name, here)| format!("{name} is called {here} here: the file system takes no such name"))
@@ -35,6 +35,9 @@ pub(super) async fn tell_not_as_sent(found: &NotAsSent, events: &Events) {
     }
     if *links > 0 {
         messages.push(format!("{links} symbolic links are left out: the file system there has none"));
+    }
+    if *links_out > 0 {
+        messages.push(format!("{links_out} symbolic links are left out: they lead out of this part of the folder"));
     }
     if *is_open {
         messages

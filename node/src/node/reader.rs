@@ -96,6 +96,9 @@ impl Node {
 
     async fn open_reader(&self, address: &Address, wait: Wait, events: &Events) -> Result<ContentReader, Error> {
         let is_a_folder = || Error::IsAFolder { address: address.clone() };
+        if address.path().is_some() {
+            return Err(Error::PartNotStreamed { address: address.clone() });
+        }
         let online = self.online()?;
         let resolved = self.resolve(address, wait, events).await?;
         if resolved.format == Some(ContentFormat::Collection) {

@@ -1,4 +1,4 @@
-//! Carrying out the commands that need a peer: `get` and `ls`.
+//! Finding out what an address names, and `get`.
 //!
 //! What it is not: the transfer (`crate::content::transfer`) or the finding of peers (`finder`); it joins them and tells events.
 
@@ -12,10 +12,10 @@ use futures::{FutureExt, future::BoxFuture};
 use keyferry_proto::{
     address::{Address, AddressTarget, ShareName},
     catalogue::{CatalogueEntry, SignedEntry},
-    collection::FileAttributes,
+    collection::{FileAttributes, fitting::NameRules},
     hash::{ContentFormat, ContentHash},
     identity::NodeKey,
-    message::{CatalogueReply, MAX_CATALOGUE_ENTRIES, Message, Request, ResolveReply},
+    message::{Message, Request, ResolveReply},
 };
 use libp2p::Multiaddr;
 use tokio::{
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Node, Offence,
-    api::{Entry, Event, Fetched, NodeAddress, PathInfo, SourceInfo, Wait, WaitOver},
+    api::{Event, Fetched, PathInfo, SourceInfo, Wait, WaitOver},
     events::{Events, paths_to, steps_to, tell},
     fetch_events::{tell_changes, tell_kept, tell_missing, tell_not_as_sent},
     waiting::{FetchWait, WaitedFor},
@@ -39,9 +39,10 @@ use crate::{
         trace::Trace,
     },
     content::{
-        store::{Asker, Root},
+        store::Asker,
         transfer::{
             FetchError,
+            describing::{ContentDescription, describe},
             fetch::{FetchProgress, FoundSources, Given, Job, fetch},
             staging::{Destination, FetchTarget},
         },
@@ -153,6 +154,9 @@ impl Node {
         if let Some(name) = name.as_deref().filter(|name| !is_component(name)) {
             return Err(Error::NoFileName { name: name.to_owned() });
         }
+        if seed && address.path().is_some() {
+            return Err(Error::PartNotOffered { address: address.clone() });
+        }
         let resolved = self.resolve(address, wait, events).await?;
         let job = Job {
             store: self.store.clone(),
@@ -160,6 +164,7 @@ impl Node {
             format: resolved.format,
             root_size: resolved.root_size,
             attributes: resolved.attributes,
+            part: address.path().cloned(),
             target: FetchTarget { out_dir: folder, name: name.unwrap_or(resolved.name), overwrite, mirror, sync },
             seed,
         };
@@ -259,7 +264,7 @@ impl Node {
         };
         let node = address.node().ok_or(Error::NameWithoutNode)?;
         if node == self.key() {
-            return self.resolve_here(name);
+            return self.resolve_here(address, name);
         }
         tell(events, Event::Stage { message: format!("looking for {}", node.short()) }).await;
         let mut was_reached = false;
@@ -288,70 +293,52 @@ impl Node {
             format: Some(entry.format),
             root_size: (entry.format == ContentFormat::Blob).then_some(entry.size),
             attributes: entry.attributes,
-            name: name.to_string(),
+            name: file_name(address, name),
             session: Some(session),
         })
     }
 
-    fn resolve_here(&self, name: &ShareName) -> Result<Resolved, Error> {
+    fn resolve_here(&self, address: &Address, name: &ShareName) -> Result<Resolved, Error> {
         let root = self.store.root_named(name).ok_or_else(|| Error::NotSharedHere { name: name.clone() })?;
         Ok(Resolved {
             hash: root.hash,
             format: Some(root.format),
             root_size: None,
             attributes: None,
-            name: name.to_string(),
+            name: file_name(address, name),
             session: None,
         })
     }
 
-    /// Tells each entry of a node's catalogue, and how many there are.
-    pub(super) async fn list_to(
+    /// Asks whoever has the content of an address what it is.
+    pub(super) async fn describe(
         &self,
-        of: &NodeAddress,
+        address: &Address,
+        root: ContentHash,
+        format: Option<ContentFormat>,
+        session: Option<Session>,
+        wait: Wait,
         events: &Events,
-        cancel: &CancellationToken,
-    ) -> Result<u64, Error> {
-        if of.node == self.key() {
-            return Ok(self.list_own(events).await);
-        }
-        tokio::select! {
-            listed = self.list_remote(of.node, &of.hints, events) => listed,
-            () = cancel.cancelled() => Err(Error::Interrupted),
-        }
-    }
-
-    async fn list_own(&self, events: &Events) -> u64 {
-        let mut count = 0;
-        for root in self.store.roots() {
-            if let Some(name) = root.name().cloned() {
-                let Root { hash, format, size, files, attributes, .. } = root;
-                tell(events, entry_event(CatalogueEntry { name, hash, format, size, files, attributes })).await;
-                count += 1;
-            }
-        }
-        count
-    }
-
-    async fn list_remote(&self, node: NodeKey, hints: &[Multiaddr], events: &Events) -> Result<u64, Error> {
-        tell(events, Event::Stage { message: format!("looking for {}", node.short()) }).await;
-        let trace = Trace::Words(steps_to(events));
-        let session = self.online()?.finder.connect(node, hints, &trace).await?;
-        tell(events, Event::Connected(path_info(&session))).await;
-        let mut stream = ask(&session, &Request::Catalogue).await?;
-        for count in 0..=MAX_CATALOGUE_ENTRIES {
-            match reply(&session, &mut stream).await? {
-                CatalogueReply::Entry(entry) => tell(events, entry_event(verified(&entry, &node)?)).await,
-                CatalogueReply::End { count: told } if told == count => return Ok(count),
-                CatalogueReply::End { .. } => return Err(broken(&session, Offence::Incomplete)),
-                CatalogueReply::Refused(why) => return Err(Error::CatalogueRefused { node, why }),
-            }
-        }
-        Err(broken(&session, Offence::TooManyEntries { limit: MAX_CATALOGUE_ENTRIES }))
+    ) -> Result<ContentDescription, Error> {
+        let (_progress, told) = watch::channel(FetchProgress::default());
+        let sought = self.sought(address, root, session);
+        let found = self.find_providers(&self.online()?.finder, sought, wait, told, events).await;
+        let FoundProviders { finding, providers } = found;
+        let (described, over) = tokio::join!(describe(root, format, providers), finding);
+        described.map_err(|error| nobody_came(error, over))
     }
 
     pub(super) fn online(&self) -> Result<&Online, Error> {
         self.online.as_ref().ok_or(Error::Offline)
+    }
+}
+
+/// What the content of an address is called: by the last name in it, as text.
+fn file_name(address: &Address, name: &ShareName) -> String {
+    let rules = NameRules { is_utf8: true, ..NameRules::default() };
+    match address.path() {
+        None => name.to_string(),
+        Some(path) => String::from_utf8(rules.fit(path.last())).unwrap_or_else(|_| name.to_string()),
     }
 }
 
@@ -402,23 +389,18 @@ async fn resolve_name(session: &Session, name: &ShareName) -> Result<ResolveRepl
     reply(session, &mut stream).await
 }
 
-fn verified(entry: &SignedEntry, node: &NodeKey) -> Result<CatalogueEntry, Error> {
+pub(super) fn verified(entry: &SignedEntry, node: &NodeKey) -> Result<CatalogueEntry, Error> {
     entry.verify(node).map_err(|source| Error::Entry { node: *node, source })
 }
 
-fn broken(session: &Session, offence: impl Into<Offence>) -> Error {
+pub(super) fn broken(session: &Session, offence: impl Into<Offence>) -> Error {
     Error::Broken { node: session.peer(), source: offence.into() }
-}
-
-fn entry_event(entry: CatalogueEntry) -> Event {
-    let CatalogueEntry { name, hash, format, size, files, .. } = entry;
-    Event::Entry(Entry { name, hash, format, size, files })
 }
 
 fn source(given: &Given) -> SourceInfo {
     SourceInfo { path: PathInfo::new(given.by.node(), &given.path), bytes: given.bytes }
 }
 
-fn path_info(session: &Session) -> PathInfo {
+pub(super) fn path_info(session: &Session) -> PathInfo {
     PathInfo::new(session.peer_name().node(), &session.path())
 }

@@ -3,11 +3,12 @@
 //! ```text
 //! keyferry:NODE               the catalogue of a node
 //! keyferry:NODE/NAME          what a name in that catalogue stands for
+//! keyferry:NODE/NAME/PATH     what is at a path in the folder that it stands for
 //! keyferry:NODE/HASH          content, which that node holds
 //! keyferry:HASH               content, from whoever holds it
 //! …?via=MULTIADDR&via=…       at most 8 hints: where to ask first
 //! ```
-//! NODE is the peer-id form of [`crate::identity`], HASH the 64 hexadecimal digits of [`crate::hash`]. In NAME all bytes
+//! NODE is the peer-id form of [`crate::identity`], HASH the 64 hexadecimal digits of [`crate::hash`]. PATH has `/` between names. In NAME and the names of PATH all bytes
 //! but letters, digits, `-`, `.`, `_` and `~` are percent-encoded, in MULTIADDR all but those, `/` and `:`. Every address
 //! has one text form, and only that is accepted.
 //!
@@ -18,11 +19,12 @@ mod name;
 use std::{fmt, str::FromStr};
 
 use multiaddr::Multiaddr;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 pub use self::name::{NameError, ShareName};
 use crate::{
+    collection::{EntryPath, EntryPathError},
     hash::{ContentHash, HashError},
     identity::{NodeKey, NodeKeyError},
     offer::is_plain_multiaddr,
@@ -32,7 +34,7 @@ use crate::{
 pub const MAX_HINTS: usize = 8;
 
 /// The greatest length of an address, in bytes of its text form.
-pub const MAX_ADDRESS_LEN: usize = 8 * 1024;
+pub const MAX_ADDRESS_LEN: usize = 24 * 1024;
 
 const SCHEME: &str = "keyferry:";
 const NAME_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -44,6 +46,8 @@ const HINT_ESCAPED: &AsciiSet = &NAME_ESCAPED.remove(b'/').remove(b':');
 pub struct Address {
     node: Option<NodeKey>,
     target: AddressTarget,
+    /// Where in what the target names; only behind a name.
+    path: Option<Box<EntryPath>>,
     hints: Vec<Multiaddr>,
 }
 
@@ -79,8 +83,11 @@ pub enum AddressError {
     /// The name in it is wrong.
     #[error("the name in the address is wrong: {0}")]
     Name(#[from] NameError),
-    /// Something follows a content hash, or a name.
-    #[error("{found:?} follows where an address ends; remove it (write / within a name as %2F is not allowed either)")]
+    /// The path in it is wrong.
+    #[error("the path in the address is wrong: {0}; names are separated by single slashes, and none is at the end")]
+    Path(#[from] EntryPathError),
+    /// Something follows a content hash.
+    #[error("{found:?} follows where an address ends; remove it")]
     Extra {
         /// What follows.
         found: String,
@@ -120,17 +127,22 @@ pub enum AddressError {
 impl Address {
     /// The address of a node's catalogue.
     pub fn catalogue(node: NodeKey) -> Self {
-        Self { node: Some(node), target: AddressTarget::Catalogue, hints: Vec::new() }
+        Self { node: Some(node), target: AddressTarget::Catalogue, path: None, hints: Vec::new() }
     }
 
     /// The address of a name in a node's catalogue.
     pub fn named(node: NodeKey, name: ShareName) -> Self {
-        Self { node: Some(node), target: AddressTarget::Name(name), hints: Vec::new() }
+        Self { node: Some(node), target: AddressTarget::Name(name), path: None, hints: Vec::new() }
+    }
+
+    /// The address of what is at a path in the folder that a name in a node's catalogue stands for.
+    pub fn within(node: NodeKey, name: ShareName, path: EntryPath) -> Self {
+        Self { path: Some(Box::new(path)), ..Self::named(node, name) }
     }
 
     /// The address of content, at a node or wherever it is held.
     pub fn content(node: Option<NodeKey>, hash: ContentHash) -> Self {
-        Self { node, target: AddressTarget::Content(hash), hints: Vec::new() }
+        Self { node, target: AddressTarget::Content(hash), path: None, hints: Vec::new() }
     }
 
     /// The same address with these hints; refuses more than [`MAX_HINTS`] and those that have no plain text form.
@@ -154,6 +166,11 @@ impl Address {
         &self.target
     }
 
+    /// The path in the folder that the name stands for, if it is not about the whole.
+    pub fn path(&self) -> Option<&EntryPath> {
+        self.path.as_deref()
+    }
+
     /// Where to ask first, in order.
     pub fn hints(&self) -> &[Multiaddr] {
         &self.hints
@@ -171,6 +188,9 @@ impl fmt::Display for Address {
             AddressTarget::Name(name) => write!(f, "/{}", utf8_percent_encode(name.as_str(), NAME_ESCAPED))?,
             AddressTarget::Content(hash) if self.node.is_some() => write!(f, "/{hash}")?,
             AddressTarget::Content(hash) => write!(f, "{hash}")?,
+        }
+        for name in self.path().into_iter().flat_map(EntryPath::names) {
+            write!(f, "/{}", percent_encode(name, NAME_ESCAPED))?;
         }
         for (index, hint) in self.hints.iter().enumerate() {
             let separator = if index == 0 { '?' } else { '&' };
@@ -229,13 +249,19 @@ fn parse_target(text: &str) -> Result<Address, AddressError> {
     }
     let node = first.parse()?;
     let Some(rest) = rest else { return Ok(Address::catalogue(node)) };
-    if let Some(at) = rest.find('/') {
-        return Err(AddressError::Extra { found: rest[at..].to_owned() });
+    let (name, path) = match rest.split_once('/') {
+        Some((name, path)) => (name, Some(path)),
+        None => (rest, None),
+    };
+    match path {
+        Some(path) if name::looks_like_hash(name) => Err(AddressError::Extra { found: format!("/{path}") }),
+        None if name::looks_like_hash(name) => Ok(Address::content(Some(node), name.parse()?)),
+        None => Ok(Address::named(node, percent_decode(name)?.parse()?)),
+        Some(path) => {
+            let path = EntryPath::new(percent_decode_str(path).collect::<Vec<u8>>())?;
+            Ok(Address::within(node, percent_decode(name)?.parse()?, path))
+        }
     }
-    if name::looks_like_hash(rest) {
-        return Ok(Address::content(Some(node), rest.parse()?));
-    }
-    Ok(Address::named(node, percent_decode(rest)?.parse()?))
 }
 
 fn parse_hints(query: &str) -> Result<Vec<Multiaddr>, AddressError> {

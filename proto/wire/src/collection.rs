@@ -1,6 +1,6 @@
 //! Collections: the manifest of a folder, a blob that lists what is in it.
 //!
-//! - `entry`: names, links and attributes.
+//! - `entry`, `entry_path`: names, links and attributes; ways to entries.
 //! - `manifest`: the list in memory.
 //! - `encoding`: the bytes of a list.
 //! - `builder`: the rules that a list keeps, whoever made it.
@@ -11,6 +11,7 @@
 mod builder;
 mod encoding;
 mod entry;
+mod entry_path;
 mod error;
 pub mod fitting;
 mod manifest;
@@ -23,6 +24,7 @@ pub use self::{
         CollectionEntry, EntryKind, EntryName, EntryNameError, FileAttributes, FileEntry, FileTime, FolderAttributes,
         LinkError, LinkTarget, MAX_NAME_LEN, MAX_TARGET_LEN, ShownPath,
     },
+    entry_path::{EntryPath, EntryPathError},
     error::ManifestError,
     manifest::{MAX_DEPTH, MAX_ENTRIES, MAX_TOTAL_SIZE, Manifest},
 };
@@ -70,6 +72,25 @@ impl Manifest {
     /// The length of its encoding, in bytes.
     pub fn encoded_len(&self) -> usize {
         HEADER_LEN + self.entries().map(|entry| encoded_entry_len(&entry)).sum::<usize>()
+    }
+
+    /// What is in one of its folders, as a collection of its own, and how many links were left out since they lead out of it; none of an entry that
+    /// is no folder.
+    pub fn below(&self, index: u32) -> Option<(Self, u64)> {
+        let folder = self.entry(index)?;
+        let EntryKind::Folder(attributes) = folder.kind else { return None };
+        let depth = folder.depth + 1;
+        let (mut builder, mut links) = (ManifestBuilder::new(attributes), 0);
+        for entry in self.entries().skip(index as usize + 1).take_while(|entry| entry.depth >= depth) {
+            let inside = CollectionEntry { depth: entry.depth - depth, ..entry };
+            let leads_out = matches!(inside.kind, EntryKind::Link(target) if LinkTarget::new(target.as_bytes(), inside.depth).is_err());
+            match leads_out {
+                true => links += 1,
+                // What kept all rules in the whole keeps them in a part.
+                false => builder.push(&inside).ok()?,
+            }
+        }
+        Some((builder.finish().ok()?, links))
     }
 
     /// What is carried of the shared folder itself.

@@ -23,7 +23,7 @@ fn wrong_addresses_are_refused_at_once_with_one_line() -> Result<()> {
         format!("keyferry:{}/a", &key[..51]),
         format!("keyferry:{key}x/a"),
         format!("keyferry:{key}/../a"),
-        format!("keyferry:{key}/a/b"),
+        format!("keyferry:{key}/a//b"),
         format!("keyferry:{key}/%2e%2e"),
         format!("keyferry:{}", &hash[1..]),
         format!("keyferry:{hash}?via="),

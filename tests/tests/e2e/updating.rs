@@ -2,16 +2,15 @@
 
 use std::{ffi::OsStr, fs};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use keyferry::node::api::{ChangeCounts, ChangeInfo, ChangeKind, Compared, Event, FailureKind};
-use keyferry_proto::address::Address;
 use keyferry_tests::{
     content,
     lab::{Lab, TRANSFER},
     process::{Keyferry, Outcome},
 };
 
-fn get(lab: &Lab, address: &Address, options: &[&str]) -> Result<Outcome> {
+fn get(lab: &Lab, address: impl std::fmt::Display, options: &[&str]) -> Result<Outcome> {
     let mut command = lab.command("getter", ["get", &address.to_string(), "-o"])?;
     command.arg(lab.path("out")).args(options);
     Keyferry::start(command)?.finish(TRANSFER)
@@ -62,4 +61,45 @@ fn a_newer_version_brings_what_changed_and_keeps_what_its_owner_changed() -> Res
     ensure!(fs::read_to_string(lab.path("out/tree/edited"))? == "by its owner");
     get(&lab, &address, &["--overwrite"])?.fetched()?;
     content::same(&tree, &lab.path("out/tree"))
+}
+
+#[test]
+fn a_part_of_a_folder_is_listed_and_fetched_by_its_path() -> Result<()> {
+    let lab = Lab::new()?;
+    let tree = lab.folder("tree")?;
+    fs::create_dir_all(tree.join("a b/c"))?;
+    for (name, content) in [("a b/one", "one"), ("a b/c/two", "two"), ("large", "")] {
+        fs::write(tree.join(name), content)?;
+    }
+    content::random_file(&tree.join("large"), 41, 3_000_000)?;
+    let (_sharer, shared) = lab.share("sharer", &tree)?;
+    let whole = shared.address_with_hints.to_string();
+    let (named, hints) = whole.split_once('?').context("hints")?;
+    let at = |path: &str| format!("{named}/{path}?{hints}");
+    lab.folder("out")?;
+
+    let listed = lab.run("getter", ["ls", &at("a%20b")])?;
+    let names = listed.events.iter().filter_map(|event| match event {
+        Event::FolderEntry(entry) => Some((entry.name.as_str(), entry.size)),
+        _ => None,
+    });
+    ensure!(names.eq([("c", 3), ("one", 3)]) && listed.status.success(), "{listed:?}");
+    let root = lab.run("getter", ["ls", &whole])?;
+    ensure!(matches!(root.events.last(), Some(Event::Listed { count: 2 })), "{root:?}");
+    // As somebody would type it.
+    let folder = get(&lab, at("a b/"), &[])?;
+    let fetched = folder.fetched()?;
+    ensure!(fetched.files == 2 && fetched.received_bytes < 10_000, "{fetched:?}");
+    content::same(&tree.join("a b"), &lab.path("out/a b"))?;
+    get(&lab, at("large"), &[])?.fetched()?;
+    content::same(&tree.join("large"), &lab.path("out/large"))?;
+
+    for (path, why) in [("a%20b/three", "there is no a b/three in it"), ("large/x", "there is no large/x in it")] {
+        let refused = get(&lab, at(path), &[])?;
+        let failure = refused.failure()?;
+        ensure!(failure.kind == FailureKind::Usage && failure.message == why, "{failure:?}");
+    }
+    let refused = get(&lab, at("large"), &["--seed"])?;
+    ensure!(refused.failure()?.kind == FailureKind::Usage);
+    Ok(())
 }

@@ -16,6 +16,7 @@ use super::{
     changes::{Changes, Paths},
     context::Job,
     describing::ContentDescription,
+    part::WantedPart,
     staging::{
         FetchTarget, StagingError,
         file_system::TargetFileSystem,
@@ -23,7 +24,7 @@ use super::{
         tree::FittedTree,
     },
 };
-use crate::content::store::CandidateFile;
+use crate::content::store::{CandidateFile, FetchedVersion};
 
 /// What a fetch would change.
 #[derive(Debug)]
@@ -52,19 +53,32 @@ pub fn compare(
     description: Option<ContentDescription>,
     cancel: &CancellationToken,
 ) -> Result<Comparison, FetchError> {
-    let stored = || job.store.manifest(&job.root).ok().flatten();
-    match (description, job.format) {
-        (Some(ContentDescription::Folder(_, manifest)), _) => compare_folder(job, manifest, cancel),
-        (Some(ContentDescription::File(size)), _) => compare_file(job, Some(size), cancel),
-        (None, Some(ContentFormat::Blob)) => compare_file(job, job.root_size, cancel),
-        (None, _) => match stored() {
-            Some(manifest) => compare_folder(job, manifest, cancel),
-            None => compare_file(job, job.root_size, cancel),
-        },
+    let manifest = match (description, job.format) {
+        (Some(ContentDescription::Folder(_, manifest)), _) => Some(manifest),
+        (Some(ContentDescription::File(_)), _) | (None, Some(ContentFormat::Blob)) => None,
+        (None, _) => job.store.manifest(&job.root).ok().flatten(),
+    };
+    let path = job.part.as_ref();
+    match (manifest, path) {
+        (None, Some(path)) => Err(FetchError::NotInFolder { path: path.to_string() }),
+        (None, None) => compare_file(job, job.root, job.root_size, cancel),
+        (Some(manifest), _) => {
+            let part = WantedPart::of(manifest, path)?;
+            let version = part.version(job.root, path);
+            match part {
+                WantedPart::Folder(manifest, _) => compare_folder(job, manifest, version, cancel),
+                WantedPart::File(file) => compare_file(job, file.hash, Some(file.size), cancel),
+            }
+        }
     }
 }
 
-fn compare_file(job: &Job, size: Option<u64>, cancel: &CancellationToken) -> Result<Comparison, FetchError> {
+fn compare_file(
+    job: &Job,
+    hash: ContentHash,
+    size: Option<u64>,
+    cancel: &CancellationToken,
+) -> Result<Comparison, FetchError> {
     let FetchTarget { out_dir, name, overwrite, .. } = &job.target;
     let path = out_dir.join(name);
     let mut changes = Changes::default();
@@ -73,9 +87,9 @@ fn compare_file(job: &Job, size: Option<u64>, cancel: &CancellationToken) -> Res
         Err(_) => changes.added = this_file(),
         Ok(found) if found.is_dir() => return Err(StagingError::Clash { path, found: "folder", needed: "file" }.into()),
         Ok(found) => {
-            let file = CandidateFile { path: path.clone(), may_have: vec![(job.root, found.len())] };
+            let file = CandidateFile { path: path.clone(), may_have: vec![(hash, found.len())] };
             let told = job.store.blobs_of_files(&[file], &|| !cancel.is_cancelled()).map_err(LookError::from)?;
-            let is_right = told.into_iter().flatten().any(|found| found.hash == Some(job.root));
+            let is_right = told.into_iter().flatten().any(|found| found.hash == Some(hash));
             if !is_right {
                 if !overwrite && job.store.file_as_written(&path).is_none() {
                     return Err(StagingError::Exists { path }.into());
@@ -84,12 +98,17 @@ fn compare_file(job: &Job, size: Option<u64>, cancel: &CancellationToken) -> Res
             }
         }
     }
-    let is_here = changes.are_none() || matches!(job.store.blob(&job.root), Ok(Some(_)));
+    let is_here = changes.are_none() || matches!(job.store.blob(&hash), Ok(Some(_)));
     let missing_bytes = if is_here { Some(0) } else { size };
     Ok(Comparison { format: ContentFormat::Blob, path, size, files: 1, missing_bytes, changes })
 }
 
-fn compare_folder(job: &Job, manifest: Manifest, cancel: &CancellationToken) -> Result<Comparison, FetchError> {
+fn compare_folder(
+    job: &Job,
+    manifest: Manifest,
+    version: FetchedVersion,
+    cancel: &CancellationToken,
+) -> Result<Comparison, FetchError> {
     let FetchTarget { out_dir, name, overwrite, mirror, .. } = &job.target;
     let path = out_dir.join(name);
     let tree = FittedTree::new(manifest, TargetFileSystem::default());
@@ -109,7 +128,7 @@ fn compare_folder(job: &Job, manifest: Manifest, cancel: &CancellationToken) -> 
                 store: &job.store,
                 path: &path,
                 versions: &versions,
-                wanted: job.root,
+                wanted: version.hash,
                 overwrite: *overwrite,
                 go_on: &|| !cancel.is_cancelled(),
             };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use keyferry_proto::{
-    collection::FileAttributes,
+    collection::{EntryPath, FileAttributes},
     hash::{ContentFormat, ContentHash},
     transfer::units::UnitRanges,
 };
@@ -41,6 +41,8 @@ pub struct Job {
     pub root_size: Option<u64>,
     /// What the publisher's signed entry says of a file besides its bytes.
     pub attributes: Option<FileAttributes>,
+    /// The path in the folder at which it is what is wanted; none for all of it.
+    pub part: Option<EntryPath>,
     /// Where the content goes.
     pub target: FetchTarget,
     /// Whether it is offered to others afterwards, by its hash.
@@ -116,15 +118,20 @@ impl FetchContext {
     }
 
     fn plan_without_network(&self, cancel: &CancellationToken) -> Result<Option<UnitRanges>, FetchError> {
-        let Job { store, root, format, root_size, attributes, target, .. } = &self.job;
+        let Job { store, root, format, root_size, attributes, part, target, .. } = &self.job;
         // What the store has there may also be a file, or damaged.
         let manifest = match format {
             Some(ContentFormat::Blob) => None,
             _ => store.manifest(root).ok().flatten(),
         };
-        let blob = |size| FetchPlan::blob(store.clone(), target.clone(), *root, size, *attributes);
+        let blob = |size| match part {
+            Some(path) => Err(FetchError::NotInFolder { path: path.to_string() }),
+            None => FetchPlan::blob(store.clone(), target.clone(), *root, size, *attributes),
+        };
         let plan = match (manifest, format, root_size) {
-            (Some(manifest), ..) => FetchPlan::collection(store.clone(), target.clone(), *root, manifest.encode())?,
+            (Some(manifest), ..) => {
+                FetchPlan::collection(store.clone(), target.clone(), *root, manifest.encode(), part.as_ref())?
+            }
             (None, Some(ContentFormat::Collection), _) => return Ok(None),
             (None, Some(ContentFormat::Blob), Some(size)) => blob(*size)?,
             (None, ..) => match store.blob(root) {

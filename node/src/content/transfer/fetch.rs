@@ -196,13 +196,17 @@ async fn finish(
             note_without_root(&keeping.store, placed);
             return Err(FetchError::Kept(Box::new(kept)));
         }
-        keep(&keeping, plan.format, (plan.content_len(), plan.file_count()), &path, placed);
+        match keeping.part {
+            None => keep(&keeping, plan.format, (plan.content_len(), plan.file_count()), &path, placed),
+            // It is no root, which could be offered.
+            Some(_) => note_without_root(&keeping.store, placed),
+        }
         let changes = plan.changes(&merged);
         Ok((plan, path, changes))
     })
     .await?;
     Ok(FetchOutcome {
-        format: plan.format,
+        format: plan.placed_format(),
         path,
         was_there: changes.as_ref().is_some_and(Changes::are_none),
         changes: changes.unwrap_or_default(),

@@ -24,7 +24,7 @@ use std::{
 };
 
 use keyferry_proto::{
-    collection::{EntryKind, FileAttributes, MAGIC, MAX_MANIFEST_LEN, Manifest, ShownPath},
+    collection::{EntryKind, EntryPath, FileAttributes, MAGIC, MAX_MANIFEST_LEN, Manifest, ShownPath},
     hash::{ContentFormat, ContentHash},
     transfer::layout::{Item, Layout},
 };
@@ -33,13 +33,14 @@ use tokio_util::sync::CancellationToken;
 use self::places::FilePlaces;
 use super::{
     FetchError, InternalError,
+    part::WantedPart,
     staging::{
         FetchTarget, NOTHING_CARRIED, Staging,
         present::PresentTree,
         tree::{FittedTree, NotAsSent},
     },
 };
-use crate::content::store::{FoundBlob, OutboardFile, Store};
+use crate::content::store::{FetchedVersion, FoundBlob, OutboardFile, Store};
 
 /// The plan of one fetch. Shared by all its requests.
 #[derive(Debug)]
@@ -53,6 +54,10 @@ pub(super) struct FetchPlan {
     /// All units, in order.
     pub(super) layout: Layout,
     shape: Shape,
+    /// What is put in place, as a version of its own.
+    version: FetchedVersion,
+    /// How many links a part goes without, since they lead out of it.
+    links_out: u64,
     staging: Staging,
     store: Store,
     places: FilePlaces,
@@ -109,6 +114,8 @@ impl FetchPlan {
             root_size: size,
             places: FilePlaces::of_blob(size == 0),
             shape: Shape::File(staging.blob_path(), attributes),
+            version: FetchedVersion::file(root),
+            links_out: 0,
             layout,
             staging,
             store,
@@ -118,36 +125,61 @@ impl FetchPlan {
         })
     }
 
-    /// The plan for a folder, from the verified bytes of its manifest.
+    /// The plan for a folder, from the verified bytes of its manifest, or for what is at a path in it.
     pub(super) fn collection(
         store: Store,
         target: FetchTarget,
         root: ContentHash,
         manifest_bytes: Vec<u8>,
+        path: Option<&EntryPath>,
     ) -> Result<Self, FetchError> {
         let manifest = Manifest::decode(&manifest_bytes).map_err(FetchError::HostileManifest)?;
         // Kept first: whether a target that exists is the same is told by it.
         store.put_blob_bytes(root, &manifest_bytes)?;
-        let staging = Staging::open(target.clone(), &root, ContentFormat::Collection, &NOTHING_CARRIED, |path| {
-            !store.versions_at(path).is_empty()
-        })?;
         let root_size = manifest_bytes.len() as u64;
         // A manifest is in memory once.
         drop(manifest_bytes);
         let layout = Layout::collection(root, root_size, &manifest)?;
-        let places = FilePlaces::of_collection(&layout, &manifest);
+        let part = WantedPart::of(manifest, path)?;
+        let version = part.version(root, path);
+        let mut as_written = None;
+        let (staging, shape, places, links_out) = match part {
+            WantedPart::Folder(manifest, links_out) => {
+                if path.is_some() {
+                    store.put_blob_bytes(version.hash, &manifest.encode())?;
+                }
+                let kind = ContentFormat::Collection;
+                let staging = Staging::open(target.clone(), &version.hash, kind, &NOTHING_CARRIED, |path| {
+                    !store.versions_at(path).is_empty()
+                })?;
+                let places = FilePlaces::of_collection(&layout, &manifest);
+                let tree = FittedTree::new(manifest, staging.file_system()?);
+                (staging, Shape::Folder(tree), places, links_out)
+            }
+            WantedPart::File(file) => {
+                let kind = ContentFormat::Blob;
+                let staging = Staging::open(target.clone(), &file.hash, kind, &file.attributes, |path| {
+                    as_written = store.file_as_written(path);
+                    as_written.is_some()
+                })?;
+                let shape = Shape::File(staging.blob_path(), Some(file.attributes));
+                (staging, shape, FilePlaces::of_file(&layout, &file), 0)
+            }
+        };
         Ok(Self {
             root,
             format: ContentFormat::Collection,
             root_size,
             layout,
-            shape: Shape::Folder(FittedTree::new(manifest, staging.file_system()?)),
+            shape,
+            version,
+            links_out,
             staging,
             store,
             places,
             target,
             present: OnceLock::new(),
-            as_written: None,
+            as_written,
         })
     }
 
@@ -158,7 +190,16 @@ impl FetchPlan {
 
     /// Bytes of content in all, without the manifest.
     pub(super) fn content_len(&self) -> u64 {
-        self.tree().map_or(self.root_size, |tree| tree.manifest().total_size())
+        let of_file = || self.layout.items().iter().enumerate().find(|(index, _)| self.files_of(*index) > 0);
+        match self.tree() {
+            Some(tree) => tree.manifest().total_size(),
+            None => of_file().map_or(0, |(_, item)| item.size),
+        }
+    }
+
+    /// A file or a folder, as it is put in place.
+    pub(super) fn placed_format(&self) -> ContentFormat {
+        self.version.format
     }
 
     /// Files in all.
@@ -168,7 +209,8 @@ impl FetchPlan {
 
     /// What is not here as its sender has it, since the file system does not take it.
     pub(super) fn not_as_sent(&self) -> NotAsSent {
-        self.tree().map(FittedTree::not_as_sent).unwrap_or_default()
+        let not_as_sent = self.tree().map(FittedTree::not_as_sent).unwrap_or_default();
+        NotAsSent { links_out: self.links_out, ..not_as_sent }
     }
 
     fn tree(&self) -> Option<&FittedTree> {

@@ -144,7 +144,7 @@ impl<R: Read> IncomingAnswer<'_, R> {
 
     /// Makes the plan from a first answer, and says from which item on this answer is still wanted.
     fn make_plan(&mut self, format: ContentFormat, size: u64) -> Result<Option<(Arc<FetchPlan>, usize)>, ReceiveError> {
-        let Job { store, target, root, attributes, .. } = &self.context.job;
+        let Job { store, target, root, attributes, part, .. } = &self.context.job;
         let (manifest, next_item) = match format {
             ContentFormat::Blob => (None, 0),
             ContentFormat::Collection => (Some(self.receive_manifest(*root, size)?), 1),
@@ -154,9 +154,10 @@ impl<R: Read> IncomingAnswer<'_, R> {
             return Ok(Some((agreeing(plan, format, size)?, next_item)));
         }
         (self.report)(RequestProgress::Planning);
-        let plan = match manifest {
-            None => FetchPlan::blob(store.clone(), target.clone(), *root, size, *attributes),
-            Some(bytes) => FetchPlan::collection(store.clone(), target.clone(), *root, bytes),
+        let plan = match (manifest, part) {
+            (None, Some(path)) => Err(FetchError::NotInFolder { path: path.to_string() }),
+            (None, None) => FetchPlan::blob(store.clone(), target.clone(), *root, size, *attributes),
+            (Some(bytes), _) => FetchPlan::collection(store.clone(), target.clone(), *root, bytes, part.as_ref()),
         };
         let plan = plan.map_err(|error| match error {
             // Only this provider says that it is so.

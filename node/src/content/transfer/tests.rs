@@ -4,6 +4,7 @@ mod changing;
 mod durability;
 mod moving;
 mod offering;
+mod parts;
 mod provider;
 mod there;
 mod updating;
@@ -144,6 +145,7 @@ impl Getter {
             format: self.format,
             root_size: None,
             attributes: None,
+            part: None,
             target,
             seed: false,
         }

@@ -8,13 +8,17 @@ use cap_std::{
     ambient_authority,
     fs::{Dir, MetadataExt as _},
 };
-use keyferry_proto::{collection::EntryKind, hash::ContentFormat};
+use keyferry_proto::{
+    collection::{EntryKind, FileAttributes, Manifest},
+    hash::{ContentFormat, ContentHash},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     FetchError,
     changes::Changes,
     context::Job,
+    part::WantedPart,
     staging::{
         FetchTarget,
         carried::finish_file,
@@ -23,7 +27,7 @@ use super::{
         tree::FittedTree,
     },
 };
-use crate::content::store::{CandidateFile, PlacedFile};
+use crate::content::store::{CandidateFile, FetchedVersion, PlacedFile};
 
 /// The content, where it was to go.
 #[derive(Debug)]
@@ -43,38 +47,56 @@ pub(super) fn find(job: &Job, cancel: &CancellationToken) -> Result<Option<There
     let FetchTarget { out_dir, name, .. } = &job.target;
     let Ok(parent) = Dir::open_ambient_dir(out_dir, ambient_authority()) else { return Ok(None) };
     let Ok(found) = parent.symlink_metadata(name) else { return Ok(None) };
-    match job.format {
-        Some(ContentFormat::Collection) | None if found.is_dir() => find_folder(job, &parent, cancel),
-        Some(ContentFormat::Blob) | None if found.is_file() => find_file(job, &parent, found.size(), cancel),
+    if job.format == Some(ContentFormat::Blob) || (job.format.is_none() && found.is_file() && job.part.is_none()) {
+        return find_file(job, &parent, found.is_file().then_some(found.size()), job.root, job.attributes, cancel);
+    }
+    // A damaged list is no list.
+    let Ok(Some(manifest)) = job.store.manifest(&job.root) else { return Ok(None) };
+    let part = WantedPart::of(manifest, job.part.as_ref())?;
+    let version = part.version(job.root, job.part.as_ref());
+    match part {
+        WantedPart::Folder(manifest, _) if found.is_dir() => find_folder(job, &parent, manifest, version, cancel),
+        WantedPart::File(file) if found.is_file() && found.size() == file.size => {
+            find_file(job, &parent, Some(file.size), file.hash, Some(file.attributes), cancel)
+        }
         _ => Ok(None),
     }
 }
 
-fn find_file(job: &Job, parent: &Dir, size: u64, cancel: &CancellationToken) -> Result<Option<There>, FetchError> {
+fn find_file(
+    job: &Job,
+    parent: &Dir,
+    size: Option<u64>,
+    hash: ContentHash,
+    attributes: Option<FileAttributes>,
+    cancel: &CancellationToken,
+) -> Result<Option<There>, FetchError> {
     let path = job.target.out_dir.join(&job.target.name);
-    if job.root_size.is_some_and(|wanted| wanted != size) {
-        return Ok(None);
-    }
-    let file = CandidateFile { path: path.clone(), may_have: vec![(job.root, size)] };
+    let Some(size) = size.filter(|size| job.root_size.is_none_or(|wanted| wanted == *size)) else { return Ok(None) };
+    let file = CandidateFile { path: path.clone(), may_have: vec![(hash, size)] };
     let told = job.store.blobs_of_files(&[file], &|| !cancel.is_cancelled()).map_err(LookError::from)?;
-    if told.into_iter().flatten().all(|found| found.hash != Some(job.root)) {
+    if told.into_iter().flatten().all(|found| found.hash != Some(hash)) {
         return Ok(None);
     }
     // What was fetched follows its sender; what is its owner's own is let be.
-    let attributes = job.attributes.filter(|_| !job.store.versions_at(&path).is_empty());
+    let attributes = attributes.filter(|_| !job.store.versions_at(&path).is_empty());
     if let Some(attributes) = attributes {
         let finished = finish_file(parent, Path::new(&job.target.name), &attributes);
         finished.map_err(|source| FetchError::Disk { path: path.clone(), source })?;
     }
     let modified = attributes.map(|attributes| attributes.modified);
-    let files = vec![PlacedFile { hash: job.root, size, path: path.clone(), modified }];
+    let files = vec![PlacedFile { hash, size, path: path.clone(), modified }];
     Ok(Some(There { path, format: ContentFormat::Blob, size, files, changes: Changes::default() }))
 }
 
-fn find_folder(job: &Job, parent: &Dir, cancel: &CancellationToken) -> Result<Option<There>, FetchError> {
+fn find_folder(
+    job: &Job,
+    parent: &Dir,
+    manifest: Manifest,
+    version: FetchedVersion,
+    cancel: &CancellationToken,
+) -> Result<Option<There>, FetchError> {
     let path = job.target.out_dir.join(&job.target.name);
-    // A damaged list is no list.
-    let Ok(Some(manifest)) = job.store.manifest(&job.root) else { return Ok(None) };
     let Ok(folder) = parent.open_dir(&job.target.name) else { return Ok(None) };
     let tree = FittedTree::new(manifest, TargetFileSystem::default());
     let versions = job.store.versions_at(&path);
@@ -82,7 +104,7 @@ fn find_folder(job: &Job, parent: &Dir, cancel: &CancellationToken) -> Result<Op
         store: &job.store,
         path: &path,
         versions: &versions,
-        wanted: job.root,
+        wanted: version.hash,
         overwrite: false,
         go_on: &|| !cancel.is_cancelled(),
     };

@@ -230,6 +230,37 @@ pub struct Entry {
     pub files: u64,
 }
 
+/// Something in a folder that is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderEntry {
+    /// Its name, as people read it.
+    pub name: String,
+    /// What it is.
+    pub kind: FolderEntryKind,
+    /// Bytes in it; none in a link.
+    pub size: u64,
+    /// Files in it.
+    pub files: u64,
+    /// When it was last changed, in nanoseconds since 1970; a link has no time.
+    pub modified_nanos: Option<i64>,
+    /// Whether somebody may execute it.
+    pub executable: bool,
+    /// What a link leads to.
+    pub target: Option<String>,
+}
+
+/// What is in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FolderEntryKind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+}
+
 /// One root of the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RootInfo {

@@ -15,6 +15,10 @@ fn every_form_has_one_text_that_parses_to_it() {
     let cases = [
         (Address::catalogue(node()), format!("keyferry:{}", node())),
         (Address::named(node(), name), format!("keyferry:{}/%C3%9Cn%C3%AF%20%26%20co.txt", node())),
+        (
+            Address::within(node(), "a".parse().unwrap(), EntryPath::new(&b"b c/caf\xe9"[..]).unwrap()),
+            format!("keyferry:{}/a/b%20c/caf%E9", node()),
+        ),
         (Address::content(Some(node()), hash), format!("keyferry:{}/{hash}", node())),
         (Address::content(None, hash), format!("keyferry:{hash}")),
         (
@@ -45,7 +49,8 @@ fn the_longest_address_that_can_be_made_is_short_enough_to_be_parsed() {
     let name: ShareName = "\u{1f600}".repeat(63).parse().unwrap();
     let hint = Multiaddr::empty().with(multiaddr::Protocol::Dns4("<".repeat(250).into()));
     assert!(hint.len() > 250);
-    let address = Address::named(node(), name).with_hints(vec![hint; MAX_HINTS]).unwrap();
+    let path = EntryPath::new(vec!["\u{1f600}".repeat(63); 16].join("/")).unwrap();
+    let address = Address::within(node(), name, path).with_hints(vec![hint; MAX_HINTS]).unwrap();
     assert_eq!(address.to_string().parse(), Ok(address));
 }
 

@@ -218,3 +218,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_folder_of_a_collection_is_one_of_its_own_without_the_links_that_lead_out_of_it() {
+    let name = |name: &'static str| EntryName::new(name.as_bytes()).unwrap();
+    let attributes = FileAttributes { modified: FileTime(1), executable: false, private: false };
+    let file = EntryKind::File(FileEntry { size: 1, hash: ContentHash::of(b"x"), attributes });
+    let folder = |modified| EntryKind::Folder(FolderAttributes { modified: FileTime(modified), private: false });
+    let link = |target: &'static str, depth| EntryKind::Link(LinkTarget::new(target.as_bytes(), depth).unwrap());
+    let entry = |depth, entry: &'static str, kind| CollectionEntry { depth, name: name(entry), kind };
+    let root = FolderAttributes { modified: FileTime(0), private: false };
+    let whole = [
+        entry(0, "a", folder(2)),
+        entry(1, "b", folder(3)),
+        entry(2, "file", file),
+        entry(2, "in", link("file", 2)),
+        entry(2, "out", link("../../z", 2)),
+        entry(2, "up", link("../z", 2)),
+        entry(1, "z", file),
+        entry(0, "z", file),
+    ];
+    let whole = Manifest::from_entries(root, whole).unwrap();
+
+    let (part, links) = whole.below(0).unwrap();
+
+    let inside = [
+        entry(0, "b", folder(3)),
+        entry(1, "file", file),
+        entry(1, "in", link("file", 1)),
+        entry(1, "up", link("../z", 1)),
+        entry(0, "z", file),
+    ];
+    let expected = Manifest::from_entries(FolderAttributes { modified: FileTime(2), private: false }, inside).unwrap();
+    assert_eq!((part, links), (expected, 1));
+    let (deeper, links) = whole.below(1).unwrap();
+    assert_eq!((deeper.len(), deeper.total_size(), links), (2, 1, 2));
+    assert_eq!((whole.below(2), whole.below(8)), (None, None));
+}

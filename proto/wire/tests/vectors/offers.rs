@@ -73,6 +73,8 @@ fn addresses_parse_print_and_are_refused() {
             _ => AddressTarget::Catalogue,
         };
         assert_eq!(*address.target(), expected);
+        let path = case["path"].is_string().then(|| bytes(case, "path"));
+        assert_eq!(address.path().map(|path| path.as_bytes().to_vec()), path);
         let hints: Vec<Value> = address.hints().iter().map(|hint| hint.to_string().into()).collect();
         assert_eq!(Value::from(hints), case["hints"]);
     }

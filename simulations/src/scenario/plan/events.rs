@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 39] = [
+pub(crate) const EVENTS: [&str; 40] = [
     "identity",
     "notice",
     "importing",
@@ -35,6 +35,7 @@ pub(crate) const EVENTS: [&str; 39] = [
     "unserved",
     "renewed",
     "entry",
+    "folder_entry",
     "listed",
     "ping_stage",
     "ping_reply",

@@ -63,7 +63,8 @@ impl Tally {
         self.have.insert(units);
         let mut gained = 0;
         for (index, item, groups) in plan.layout.select(&fresh) {
-            if plan.is_manifest(index) {
+            // What no file is for is not of the part that is wanted.
+            if plan.files_of(index) == 0 {
                 continue;
             }
             let in_layout = groups.iter().map(|range| item.first_unit + range.start..item.first_unit + range.end);

@@ -105,7 +105,7 @@ impl FetchPlan {
             self.staging.sync_files(files.into_iter())?;
         }
         let path = self.staging.final_path();
-        self.store.begin_version(&path, self.version())?;
+        self.store.begin_version(&path, self.version)?;
         let merged = match (tree, self.present()) {
             (Some(tree), Some(present)) => {
                 let merging = Merging {
@@ -126,7 +126,7 @@ impl FetchPlan {
         if self.staging.is_synced() {
             self.staging.sync_place(tree)?;
             let hashes = self.layout.items().iter().map(|item| &item.hash);
-            self.store.sync_blobs(hashes, tree.map(|_| &self.root).into_iter())?;
+            self.store.sync_blobs(hashes, tree.map(|_| &self.version.hash).into_iter())?;
         }
         Ok(Finished { path, merged })
     }

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use keyferry_proto::{collection::Manifest, hash::ContentHash, transfer::layout::Layout};
+use keyferry_proto::{
+    collection::{FileEntry, Manifest},
+    hash::ContentHash,
+    transfer::layout::Layout,
+};
 
 /// Which files become of each item: numbers of entries of the manifest, in one list, since there may be a million.
 #[derive(Debug)]
@@ -17,6 +21,18 @@ pub(super) struct FilePlaces {
 impl FilePlaces {
     pub(super) fn of_blob(is_empty: bool) -> Self {
         Self { files: vec![0], ends: vec![1], empty: if is_empty { vec![0] } else { Vec::new() } }
+    }
+
+    /// Those of one file of a collection.
+    pub(super) fn of_file(layout: &Layout, file: &FileEntry) -> Self {
+        let index = layout.items().iter().skip(1).position(|item| item.hash == file.hash).map(|at| at + 1);
+        match index {
+            Some(index) => {
+                let ends = (0..layout.items().len()).map(|item| u32::from(item >= index)).collect();
+                Self { files: vec![0], ends, empty: Vec::new() }
+            }
+            None => Self { files: Vec::new(), ends: vec![0; layout.items().len()], empty: vec![0] },
+        }
     }
 
     pub(super) fn of_collection(layout: &Layout, manifest: &Manifest) -> Self {

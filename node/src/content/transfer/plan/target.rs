@@ -3,15 +3,12 @@
 use tokio_util::sync::CancellationToken;
 
 use super::FetchPlan;
-use crate::content::{
-    store::FetchedVersion,
-    transfer::{
-        FetchError, KeptFiles, MAX_MISSING_LISTED,
-        changes::Changes,
-        staging::{
-            merging::Merged,
-            present::{Looking, PresentState, PresentTree, shown},
-        },
+use crate::content::transfer::{
+    FetchError, KeptFiles, MAX_MISSING_LISTED,
+    changes::Changes,
+    staging::{
+        merging::Merged,
+        present::{Looking, PresentState, PresentTree, shown},
     },
 };
 
@@ -26,7 +23,7 @@ impl FetchPlan {
             store: &self.store,
             path: &path,
             versions: &self.store.versions_at(&path),
-            wanted: self.root,
+            wanted: self.version.hash,
             overwrite: self.target.overwrite,
             go_on: &|| !cancel.is_cancelled(),
         };
@@ -71,10 +68,5 @@ impl FetchPlan {
     /// What was done with the folder that was at the target, if one was.
     pub(in super::super) fn changes(&self, merged: &Merged) -> Option<Changes> {
         Some(Changes::made(self.tree()?, self.present()?, merged))
-    }
-
-    /// This version, for the record of what was put at the target.
-    pub(super) fn version(&self) -> FetchedVersion {
-        FetchedVersion { hash: self.root, format: self.format }
     }
 }

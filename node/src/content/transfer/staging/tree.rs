@@ -36,6 +36,8 @@ pub struct NotAsSent {
     pub renamed_count: u64,
     /// Symbolic links that could not be made.
     pub links: u64,
+    /// Symbolic links that lead out of the part that was wanted, and are left out.
+    pub links_out: u64,
     /// Whether files have rights that the sender did not give to everybody.
     pub is_open: bool,
 }
@@ -131,6 +133,7 @@ impl FittedTree {
         NotAsSent {
             renamed: changed.iter().take(MAX_RENAMED_LISTED).map(shown).collect(),
             renamed_count: changed.len() as u64,
+            links_out: 0,
             links: if self.target.has_links { 0 } else { self.indexes().filter(is_link).count() as u64 },
             is_open: is_private && !self.target.has_modes,
         }
