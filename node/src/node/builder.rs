@@ -96,6 +96,12 @@ impl NodeBuilder {
         self.with(|config| config.relay = Some(relay))
     }
 
+    /// Neither takes nor makes a connection in the DHT while the whole process has more resident memory than this, in bytes; 512 MiB by
+    /// default.
+    pub fn memory_limit(self, bytes: usize) -> Self {
+        self.with(|config| config.memory_limit = bytes)
+    }
+
     /// Opens the data folder, and joins the network.
     ///
     /// # Errors

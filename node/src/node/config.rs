@@ -9,7 +9,7 @@ use libp2p::Multiaddr;
 use crate::{
     base::{data_dir::AdmissionPolicy, secret_text::SecretText},
     net::path::RelayMode,
-    reach::{gather::StunServer, turn_server::RelayConfig},
+    reach::{gather::StunServer, rendezvous::DEFAULT_MEMORY_LIMIT, turn_server::RelayConfig},
 };
 
 /// How a node is to run. The default is what `keyferry node` does without options.
@@ -39,6 +39,9 @@ pub struct NodeConfig {
     pub announce: bool,
     /// How to relay for others, if it does. Without the feature `turn-server`, no [`RelayConfig`] can be made.
     pub relay: Option<RelayConfig>,
+    /// Resident memory of the whole process above which the node neither takes nor makes a connection in the DHT, in bytes. A program that
+    /// needs much itself, or has several nodes, sets it higher.
+    pub memory_limit: usize,
     /// Whether to do without any network: for commands that concern only the data folder.
     pub offline: bool,
 }
@@ -58,6 +61,7 @@ impl Default for NodeConfig {
             calls: AdmissionPolicy::default(),
             announce: true,
             relay: None,
+            memory_limit: DEFAULT_MEMORY_LIMIT,
             offline: false,
         }
     }

@@ -268,6 +268,7 @@ fn rendezvous_config(
         local_bootstrap: config.mdns,
         public: config.public && hidden.is_none(),
         hidden,
+        memory_limit: config.memory_limit,
         records: keeps_records.then(|| store.expendable_tree("dht records")).flatten(),
         turn,
         ..RendezvousConfig::new(Zeroizing::new(rand::random()))

@@ -59,7 +59,7 @@ pub use self::{
     behaviour::VERSION,
     call_stream::{CallBytes, CallIo, CallStream, OpenCallError},
     calls::CallOver,
-    config::{CircuitDialler, HiddenCircuits, RendezvousConfig, RendezvousError},
+    config::{CircuitDialler, DEFAULT_MEMORY_LIMIT, HiddenCircuits, RendezvousConfig, RendezvousError},
     handle::Rendezvous,
     lookup::Provider,
     observed::Observation,

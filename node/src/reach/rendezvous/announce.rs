@@ -221,6 +221,15 @@ impl RecordAnnouncer {
         self.settle_at.entry(scope).or_insert_with(|| Instant::now() + SETTLE);
     }
 
+    /// Notes that others can reach this node at a further address of a scope. Whoever was told of contents or the relay before was not told
+    /// of that address, and keeps nothing that has none.
+    pub(super) fn on_new_address(&mut self, scope: AddressScope) {
+        self.taken.retain(|(item, of)| *of != scope || matches!(item, Announcement::Offer(_)));
+        // What is under way may tell the earlier addresses: it does not count when it ends.
+        self.running.retain(|(of, _), query| *of != scope || !matches!(query, RunningQuery::Providing(_)));
+        self.settle_at.entry(scope).or_insert_with(|| Instant::now() + SETTLE);
+    }
+
     /// Notes that all peers are gone: whoever comes next may not know what those knew.
     pub(super) fn on_all_lost(&mut self) {
         self.taken.clear();
@@ -502,11 +511,26 @@ fn record(offer: &SealedOffer) -> Record {
 mod tests {
     use keyferry_net::time::UtcDay;
     use keyferry_proto::{
+        hash::ContentHash,
         identity::NodeSecret,
-        offer::{Offer, SignedOffer, seal},
+        offer::{Offer, SignedOffer, content_record_key, seal},
     };
 
     use super::*;
+
+    #[test]
+    fn at_a_new_address_contents_are_announced_again_and_offers_are_not() {
+        let mut announcer = RecordAnnouncer::new(Instant::now());
+        let key = content_record_key(&ContentHash::EMPTY);
+        let (content, offer) = (Announcement::Content(key), Announcement::Offer(key));
+        announcer.taken.extend(AddressScope::ALL.into_iter().flat_map(|scope| [(content, scope), (offer, scope)]));
+
+        announcer.on_new_address(AddressScope::Wan);
+
+        let left = [(offer, AddressScope::Wan), (content, AddressScope::Lan), (offer, AddressScope::Lan)];
+        assert_eq!(announcer.taken, left.into());
+        assert!(announcer.next_due() <= Instant::now() + SETTLE);
+    }
 
     #[test]
     fn where_peers_come_the_offer_of_today_goes_out_at_once_and_that_of_another_day_later() {

@@ -154,7 +154,9 @@ pub(super) fn swarm(
         ping: ScopeFilter::direct(Liveness::new()),
         prober: ScopeFilter::direct(Prober::default()),
         multicast: multicast::behaviour(config.mdns, peer, port.local_addrs())?,
-        lan: ScopeFilter::new(AddressScope::Lan, kademlia(peer, AddressScope::Lan, mode(!hides))),
+        // A provider record without an address is of no use, and nobody tests addresses of the local network.
+        lan: ScopeFilter::new(AddressScope::Lan, kademlia(peer, AddressScope::Lan, mode(!hides)))
+            .where_it_listens(!hides),
         wan: ScopeFilter::new(AddressScope::Wan, kademlia(peer, AddressScope::Wan, mode(config.public))),
         reachable: ScopeFilter::new(AddressScope::Wan, (!config.public && !hides).then(autonat_client).into()),
         dial_back: ScopeFilter::direct(autonat::v2::server::Behaviour::default()),

@@ -10,7 +10,7 @@ use super::turn::TurnService;
 use crate::net::path::PathStream;
 
 /// Resident memory of the process above which no further libp2p connection is made, by default, in bytes.
-const DEFAULT_MEMORY_LIMIT: usize = 512 * 1024 * 1024;
+pub const DEFAULT_MEMORY_LIMIT: usize = 512 * 1024 * 1024;
 
 /// Incoming connections that may stand, by default.
 const DEFAULT_MAX_INCOMING: usize = 256;

@@ -18,7 +18,12 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm, behaviour::ConnectionClosed, behaviour::ConnectionEstablished, dummy,
+        ToSwarm,
+        behaviour::{
+            ConnectionClosed, ConnectionEstablished, ExpiredListenAddr, ExternalAddrConfirmed, ExternalAddrExpired,
+            NewListenAddr,
+        },
+        dummy,
     },
 };
 
@@ -41,6 +46,8 @@ pub(super) struct ScopeFilter<B> {
     /// How many of a peer's connections are circuits.
     circuits: HashMap<PeerId, usize>,
     proposals: Proposals,
+    /// Whether the node counts as reached wherever it listens.
+    is_where_it_listens: bool,
 }
 
 /// The addresses of this node that peers propose to test. A peer can propose any address as often as it likes, and AutoNAT's
@@ -70,12 +77,23 @@ impl Proposals {
 
 impl<B: NetworkBehaviour> ScopeFilter<B> {
     pub(super) fn new(scope: AddressScope, inner: B) -> Self {
-        Self { inner, scope: Some(scope), circuits: HashMap::new(), proposals: Proposals::default() }
+        Self { scope: Some(scope), ..Self::direct(inner) }
     }
 
     /// A behaviour that is confined to addresses of either scope.
     pub(super) fn direct(inner: B) -> Self {
-        Self { inner, scope: None, circuits: HashMap::new(), proposals: Proposals::default() }
+        Self {
+            inner,
+            scope: None,
+            circuits: HashMap::new(),
+            proposals: Proposals::default(),
+            is_where_it_listens: false,
+        }
+    }
+
+    /// Has the inner behaviour tell others each address where the node listens, with no test of it from outside.
+    pub(super) fn where_it_listens(self, is_told: bool) -> Self {
+        Self { is_where_it_listens: is_told, ..self }
     }
 
     /// The addresses at which the inner behaviour would dial a peer.
@@ -191,7 +209,18 @@ impl<B: NetworkBehaviour> NetworkBehaviour for ScopeFilter<B> {
                 let closed = ConnectionClosed { remaining_established: left, ..closed };
                 self.inner.on_swarm_event(FromSwarm::ConnectionClosed(closed));
             }
-            event if self.concerns(&event) => self.inner.on_swarm_event(event),
+            event if self.concerns(&event) => {
+                self.inner.on_swarm_event(event);
+                match event {
+                    FromSwarm::NewListenAddr(NewListenAddr { addr, .. }) if self.is_where_it_listens => {
+                        self.inner.on_swarm_event(FromSwarm::ExternalAddrConfirmed(ExternalAddrConfirmed { addr }));
+                    }
+                    FromSwarm::ExpiredListenAddr(ExpiredListenAddr { addr, .. }) if self.is_where_it_listens => {
+                        self.inner.on_swarm_event(FromSwarm::ExternalAddrExpired(ExternalAddrExpired { addr }));
+                    }
+                    _ => {}
+                }
+            }
             _ => {}
         }
     }

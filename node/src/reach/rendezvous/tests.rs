@@ -111,8 +111,11 @@ async fn network(size: usize) -> Vec<Node> {
     nodes
 }
 
+/// Long enough for whatever peers on this machine do.
+const SOON: Duration = Duration::from_secs(20);
+
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
+    tokio::time::timeout(SOON, future).await.expect("in time")
 }
 
 impl Node {

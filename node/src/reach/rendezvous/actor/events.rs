@@ -279,7 +279,11 @@ impl Actor {
     /// Notes that an address of this node has been reached from outside, or can be no longer.
     fn on_reached(&mut self, addr: &Multiaddr, is_reachable: bool) {
         let own = self.own_addrs();
+        let was_known = socket_addr_of(addr).is_some_and(|addr| self.reachability.external().contains(&addr));
         let Some(given_up) = self.reachability.on_reached(addr, is_reachable, &own) else { return };
+        if is_reachable && !was_known {
+            self.announcer.on_new_address(AddressScope::Wan);
+        }
         for addr in given_up {
             self.swarm.remove_external_address(&multiaddr_of(addr));
             self.status.count(|counters| &counters.external_address_dropped);

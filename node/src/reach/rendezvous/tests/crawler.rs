@@ -47,6 +47,8 @@ impl Sharer {
             port_mapping: false,
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             bootstrap: bootstrap.to_vec(),
+            // All nodes are in this process.
+            memory_limit: usize::MAX,
             ..NodeConfig::default()
         };
         let node = node::Node::open(folders[0].path().to_owned(), None, config).await.unwrap();
@@ -71,6 +73,12 @@ impl Sharer {
             }
         }
         Self { node, name, hash: hash.expect("it is shared"), _folders: folders }
+    }
+
+    /// Waits until others can find what it shares.
+    async fn until_announced(&self, other: &Node) {
+        let key = content_record_key(&self.hash);
+        soon(async { while other.rendezvous.providers(key).recv().await.is_none() {} }).await;
     }
 
     fn rendezvous(&self) -> &Rendezvous {
@@ -141,18 +149,23 @@ async fn identify_all(crawler: &Node, sharers: &[Sharer]) -> Vec<Vec<u8>> {
         let dial = DialOpts::peer_id(sharer.peer()).addresses(vec![sharer.multiaddr()]).build();
         hostile.swarm.dial(dial).unwrap();
     }
-    let mut heard = Vec::new();
-    soon(async {
+    let (mut heard, mut failed) = (Vec::new(), Vec::new());
+    let hearing = async {
         while !missing.is_empty() {
-            if let SwarmEvent::Behaviour(RulesEvent::Identify(identify::Event::Received { peer_id, info, .. })) =
-                hostile.swarm.select_next_some().await
-            {
-                missing.remove(&peer_id);
-                heard.push([format!("{peer_id} {info:?}").into_bytes(), info.public_key.encode_protobuf()].concat());
+            match hostile.swarm.select_next_some().await {
+                SwarmEvent::Behaviour(RulesEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                    missing.remove(&peer_id);
+                    heard
+                        .push([format!("{peer_id} {info:?}").into_bytes(), info.public_key.encode_protobuf()].concat());
+                }
+                SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => failed.push((peer_id, error)),
+                _ => {}
             }
         }
-    })
-    .await;
+    };
+    if tokio::time::timeout(SOON, hearing).await.is_err() {
+        panic!("{} peers are silent; dials that failed: {failed:#?}", missing.len());
+    }
     heard
 }
 
@@ -161,8 +174,13 @@ async fn a_crawler_with_every_record_peer_and_port_finds_no_node_and_no_share() 
     let count = std::env::var(NODES.0).map_or(NODES.1, |number| number.parse().unwrap());
     let crawler = start(quiet_config(&[])).await;
     let mut sharers = Vec::new();
-    for number in 0..count {
-        sharers.push(Sharer::start(number, &[multiaddr_of(crawler.addr)]).await);
+    // So many join at once as there are by default: all look for each other, which is work for one process.
+    while sharers.len() < count {
+        let joined = sharers.len();
+        for number in joined..count.min(joined + NODES.1) {
+            sharers.push(Sharer::start(number, &[multiaddr_of(crawler.addr)]).await);
+        }
+        join_all(sharers[joined..].iter().map(|sharer| sharer.until_announced(&crawler))).await;
     }
 
     let mut haystack = identify_all(&crawler, &sharers).await;

@@ -178,6 +178,24 @@ async fn addresses_that_a_provider_cannot_have_are_dropped() {
 }
 
 #[tokio::test]
+async fn who_is_told_of_a_content_is_told_where_its_provider_is() {
+    let node = start(quiet_config(&[])).await;
+    let key = content_record_key(&ContentHash::of(b"content"));
+    node.rendezvous.provide(key).await.unwrap();
+    let mut hostile = Hostile::beside(&node).await;
+    let told = soon(async {
+        loop {
+            hostile.swarm.select_next_some().await;
+            if let Some(told) = hostile.swarm.behaviour_mut().kad.store_mut().providers(&kad_key_of(&key)).pop() {
+                return told;
+            }
+        }
+    });
+    let addrs: Vec<_> = told.await.addresses.iter().filter_map(socket_addr_of).collect();
+    assert_eq!(addrs, [node.addr]);
+}
+
+#[tokio::test]
 async fn a_record_is_put_without_its_publisher() {
     let node = start(quiet_config(&[])).await;
     let mut hostile = Hostile::beside(&node).await;
