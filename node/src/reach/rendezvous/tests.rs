@@ -267,7 +267,9 @@ async fn providers_of_a_content_are_found_with_their_addresses_until_they_stop()
 #[tokio::test]
 async fn a_restart_keeps_the_records_of_others() {
     let folder = tempfile::tempdir().unwrap();
-    let tree = || sled::open(folder.path()).unwrap().open_tree("records").unwrap();
+    // Open all the time: sled gives its lock back a moment after it was closed.
+    let database = sled::open(folder.path()).unwrap();
+    let tree = || database.open_tree("records").unwrap();
     let keeper = start(RendezvousConfig { records: Some(tree()), ..quiet_config(&[]) }).await;
     let publisher = start(quiet_config(&[&keeper])).await;
     publisher.until(|status| status.lan_peers == 1).await;
