@@ -32,6 +32,8 @@ struct Absence {
     is_contact: bool,
     search: SearchState,
     is_absent: bool,
+    /// Whether somebody was there at some time, with whom a connection can have been lost.
+    was_present: bool,
     /// When the wait began; none before it first did.
     since: Option<Instant>,
     /// How far the fetch was then.
@@ -40,7 +42,15 @@ struct Absence {
 
 impl Absence {
     fn new(wait: Wait, is_contact: bool) -> Self {
-        Self { wait, is_contact, search: SearchState::default(), is_absent: false, since: None, done_bytes: 0 }
+        Self {
+            wait,
+            is_contact,
+            search: SearchState::default(),
+            is_absent: false,
+            was_present: false,
+            since: None,
+            done_bytes: 0,
+        }
     }
 
     fn on_search(&mut self, state: SearchState) {
@@ -54,6 +64,7 @@ impl Absence {
             self.done_bytes = done_bytes;
         }
         self.is_absent = is_absent;
+        self.was_present |= !is_absent;
     }
 
     /// Since when nobody is there.
@@ -99,7 +110,7 @@ impl Absence {
         let waited = now.saturating_duration_since(self.since()?);
         let (reason, next) = match self.missed() {
             Some(missed) => (missed.why.clone(), missed.next),
-            None if self.search.was_reached => ("the connection was lost".to_owned(), now),
+            None if self.search.was_reached && self.was_present => ("the connection was lost".to_owned(), now),
             None => return None,
         };
         let left = self.ends().map(|ends| ends.saturating_duration_since(now));
@@ -148,6 +159,8 @@ impl FetchWait {
     pub(super) fn of_search(wait: Wait, awaited: WaitedFor, board: &SearchBoard, events: &Events) -> Self {
         let mut this = Self::of_fetch(wait, awaited, board, watch::channel(FetchProgress::default()).1, events);
         this.absence.on_progress(now(), true, 0);
+        // Who was reached before was there then.
+        this.absence.was_present = true;
         this
     }
 
@@ -182,9 +195,11 @@ impl FetchWait {
 
     fn take_progress(&mut self) {
         let progress = *self.progress.borrow_and_update();
-        let was_absent = self.absence.is_absent;
-        self.absence.on_progress(now(), progress.is_stuck, progress.done_bytes);
         let FetchProgress { done_bytes, total_bytes, done_files, total_files, is_stuck } = progress;
+        // Who has all waits for nobody.
+        let is_stuck = is_stuck && (total_bytes == 0 || done_bytes < total_bytes);
+        let was_absent = self.absence.is_absent;
+        self.absence.on_progress(now(), is_stuck, done_bytes);
         if !is_stuck || self.told != progress {
             self.told = progress;
             // A front end that is behind misses some progress, no more.

@@ -9,7 +9,7 @@ use keyferry_proto::{
     hash::{ContentFormat, ContentHash},
 };
 
-use super::{FetchedVersion, Root, RootOrigin, Store, StoreError, index::Location};
+use super::{FetchedVersion, Root, RootOrigin, RootState, Store, StoreError, index::Location};
 use crate::base::stamp::StampTrust;
 
 /// How many files that were fetched are put into the index together.
@@ -50,7 +50,16 @@ impl Store {
         let former: Vec<Root> = self.roots().into_iter().filter(is_former).collect();
         if !former.is_empty() {
             self.change_roots(|roots| roots.retain(|root| !is_former(root)))?;
-            self.forget(&former, &self.roots_in_use());
+            // Most of the version may be what was there before.
+            let to_come = Root {
+                hash: version.hash,
+                format: version.format,
+                state: RootState::Kept,
+                origin: RootOrigin::Fetched { path: path.to_owned() },
+                ..former[0].clone()
+            };
+            let kept: Vec<Root> = self.roots_in_use().into_iter().chain([to_come]).collect();
+            self.forget(&former, &kept);
         }
         Ok(())
     }

@@ -224,10 +224,15 @@ async fn finish(
 async fn find_there(job: &Job, cancel: &CancellationToken) -> Result<Option<FetchOutcome>, FetchError> {
     let (job, cancel) = (job.clone(), cancel.clone());
     blocking(move || {
-        let Some(There { path, format, size, files, changes }) = there::find(&job, &cancel)? else { return Ok(None) };
+        let Some(found) = there::find(&job, &cancel)? else { return Ok(None) };
+        let There { path, format, size, files, is_fetched, changes } = found;
         let count = files.len() as u64;
-        if job.seed {
-            keep(&job, format, (size, count), &path, files);
+        // A fetch may have been killed before it came to this.
+        let is_left = is_fetched && job.store.root(&job.root).is_none();
+        match job.part {
+            None if job.seed || is_left => keep(&job, format, (size, count), &path, files),
+            Some(_) if is_left => note_without_root(&job.store, files),
+            _ => {}
         }
         Ok(Some(FetchOutcome {
             format,

@@ -37,6 +37,8 @@ pub(super) struct There {
     /// Bytes of content in all.
     pub(super) size: u64,
     pub(super) files: Vec<PlacedFile>,
+    /// Whether a fetch put it there.
+    pub(super) is_fetched: bool,
     /// What else is told of the folder.
     pub(super) changes: Changes,
 }
@@ -79,14 +81,15 @@ fn find_file(
         return Ok(None);
     }
     // What was fetched follows its sender; what is its owner's own is let be.
-    let attributes = attributes.filter(|_| !job.store.versions_at(&path).is_empty());
+    let is_fetched = !job.store.versions_at(&path).is_empty();
+    let attributes = attributes.filter(|_| is_fetched);
     if let Some(attributes) = attributes {
         let finished = finish_file(parent, Path::new(&job.target.name), &attributes);
         finished.map_err(|source| FetchError::Disk { path: path.clone(), source })?;
     }
     let modified = attributes.map(|attributes| attributes.modified);
     let files = vec![PlacedFile { hash, size, path: path.clone(), modified }];
-    Ok(Some(There { path, format: ContentFormat::Blob, size, files, changes: Changes::default() }))
+    Ok(Some(There { path, format: ContentFormat::Blob, size, files, is_fetched, changes: Changes::default() }))
 }
 
 fn find_folder(
@@ -128,5 +131,5 @@ fn find_folder(
     });
     let (files, size) = (files.collect(), tree.manifest().total_size());
     let changes = Changes::to_come(&tree, &present);
-    Ok(Some(There { path, format: ContentFormat::Collection, size, files, changes }))
+    Ok(Some(There { path, format: ContentFormat::Collection, size, files, is_fetched: !versions.is_empty(), changes }))
 }

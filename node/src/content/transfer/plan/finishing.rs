@@ -105,7 +105,9 @@ impl FetchPlan {
             self.staging.sync_files(files.into_iter())?;
         }
         let path = self.staging.final_path();
-        self.store.begin_version(&path, self.version)?;
+        if let Err(error) = self.store.begin_version(&path, self.version) {
+            tracing::warn!(%error, "a newer version will take what is fetched now for its owner's");
+        }
         let merged = match (tree, self.present()) {
             (Some(tree), Some(present)) => {
                 let merging = Merging {

@@ -102,6 +102,13 @@ async fn of_a_newer_version_only_what_changed_moves_and_the_rest_stays_as_it_is(
     // What was there before is no root any more, and what is there now is found by the next one.
     assert_eq!(pair.getter.store.roots().iter().map(|root| root.hash).collect::<Vec<_>>(), [pair.source.root]);
     assert!(pair.get().await.unwrap().was_there);
+    // And all of it can be given to others, hash trees of what did not change included.
+    let mut damaged = Vec::new();
+    let not_stopped = AtomicBool::new(false);
+    pair.getter.store.verify(&|_| {}, &mut |damage| damaged.push(damage), &not_stopped).unwrap();
+    assert!(damaged.is_empty(), "{damaged:?}");
+    let large = ContentHash::of(&fs::read(pair.got("large")).unwrap());
+    assert_eq!(pair.getter.store.blob(&large).unwrap().unwrap().size(), 5 * GROUP + 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
