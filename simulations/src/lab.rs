@@ -275,6 +275,12 @@ impl Outcome {
         &self.events
     }
 
+    /// The events of a command that succeeded.
+    pub(crate) fn done(self) -> Result<Vec<Event>> {
+        ensure!(self.status.success(), "the command failed ({}): {:?}", self.status, self.events.last());
+        Ok(self.events)
+    }
+
     /// The result of a `get` that succeeded.
     pub(crate) fn fetched(&self) -> Result<&Fetched> {
         match self.events.last() {

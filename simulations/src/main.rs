@@ -5,6 +5,7 @@
 mod content;
 mod end_to_end;
 mod kill;
+mod kill_commands;
 mod lab;
 mod measure;
 mod nat;
@@ -39,6 +40,8 @@ enum Action {
     Ttfb(ttfb::Options),
     /// Kills the getter or the sharer at random points and checks what is kept.
     Kill(kill::Options),
+    /// Kills commands that change the data folder at random points, and checks that what they told is so.
+    KillCommands(kill_commands::Options),
     /// Moves a real tree and a big file between three nodes and compares every bit.
     EndToEnd(end_to_end::Options),
     /// Compares the relay of a node with a plain TCP proxy and with coturn, and runs many connections at once.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Action::Throughput(options) => throughput::run(&options, cli.json),
         Action::Ttfb(options) => ttfb::run(&options, cli.json),
         Action::Kill(options) => kill::run(&options, cli.json),
+        Action::KillCommands(options) => kill_commands::run(&options, cli.json),
         Action::EndToEnd(options) => end_to_end::run(&options, cli.json),
         Action::Relay(options) => relay::run(&options, cli.json),
         Action::NatMatrix(options) => nat::run(&options, cli.json),
