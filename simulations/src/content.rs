@@ -13,6 +13,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+/// Bytes made from a seed.
+pub(crate) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
 /// Writes a file of random bytes, the same for the same seed.
 pub(crate) fn random_file(path: &Path, seed: u64, len: u64) -> Result<()> {
     let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();

@@ -16,6 +16,7 @@ mod scenario;
 mod small_files;
 mod throughput;
 mod ttfb;
+mod update;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Action {
     Throughput(throughput::Options),
     /// Measures the time from `get` to the first verified byte: over a known node, and through a DHT.
     Ttfb(ttfb::Options),
+    /// Measures what a newer version of a folder costs whoever has the one before, beside rsync.
+    Update(update::Options),
     /// Kills the getter or the sharer at random points and checks what is kept.
     Kill(kill::Options),
     /// Kills commands that change the data folder at random points, and checks that what they told is so.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
     let result = match cli.action {
         Action::Throughput(options) => throughput::run(&options, cli.json),
         Action::Ttfb(options) => ttfb::run(&options, cli.json),
+        Action::Update(options) => update::run(&options, cli.json),
         Action::Kill(options) => kill::run(&options, cli.json),
         Action::KillCommands(options) => kill_commands::run(&options, cli.json),
         Action::EndToEnd(options) => end_to_end::run(&options, cli.json),

@@ -118,6 +118,11 @@ impl Manifest {
         None
     }
 
+    /// Whether an entry has the same path as one of another list.
+    pub fn has_path_of(&self, index: u32, other: &Self, other_index: u32) -> bool {
+        self.names_to(index) == other.names_to(other_index)
+    }
+
     fn names_to(&self, index: u32) -> Vec<&[u8]> {
         let names = self.lineage(index).into_iter();
         names.filter_map(|index| self.records.get(index as usize)).map(|record| self.name(record)).collect()

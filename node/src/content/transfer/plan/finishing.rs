@@ -17,7 +17,7 @@ use crate::content::{
         staging::{
             StagingError,
             merging::{Merged, Merging},
-            present::PresentState,
+            present::PresentTree,
             tree::FittedTree,
         },
     },
@@ -139,8 +139,8 @@ impl FetchPlan {
         files.filter(|file| self.wants(*file) && !tree.lacks(*file)).map(|file| tree.path(file))
     }
 
-    /// Every blob but those that are `missing`, with some of the files that hold it, once the content is at `path`. Files that are `kept` are their
-    /// owner's.
+    /// Every blob but those that are `missing`, with some of the files that were written for it, once the content is at `path`. Files that are `kept` are
+    /// their owner's.
     pub(in super::super) fn placed<'a>(
         &'a self,
         path: &'a Path,
@@ -150,8 +150,9 @@ impl FetchPlan {
         let is_there = move |(index, _): &(usize, &Item)| missing.binary_search(index).is_err();
         self.layout.items().iter().enumerate().filter(is_there).flat_map(move |(index, item)| {
             let is_placed = |file: &&u32| {
-                let state = self.present().map(|present| present.state(**file));
-                state != Some(PresentState::Kept) && !kept.contains(file)
+                // What was right before is known, unless its stamp is another now.
+                let is_new = |present: &PresentTree| present.wants(**file) || present.is_restamped(**file);
+                self.present().is_none_or(is_new) && !kept.contains(file)
             };
             let places = self.places.of_item(index).iter().filter(is_placed).take(MAX_PLACES_NOTED);
             places.filter_map(|file| self.placed_file(path, item, *file))

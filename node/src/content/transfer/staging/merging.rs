@@ -76,11 +76,11 @@ impl Staging {
                     self.make_link(&path, &target).map_err(|source| self.io(&path, source))?;
                     self.merge_leaf(&into, merging, index, &mut merged)?;
                 }
-                (EntryKind::File(file), PresentState::Right) => {
+                (EntryKind::File(file), PresentState::Right) if merging.present.is_restamped(index) => {
                     let path = merging.tree.path(index);
                     finish_file(&into, &path, &file.attributes).map_err(|source| self.final_io(&path, source))?;
                 }
-                (EntryKind::Folder(_) | EntryKind::Link(_), PresentState::Right) | (_, PresentState::Kept) => {}
+                (_, PresentState::Right | PresentState::Kept) => {}
             }
         }
         for (path, attributes) in merging.tree.folders().rev() {

@@ -58,6 +58,8 @@ pub struct PresentTree {
     as_written: HashMap<u32, FoundBlob>,
     /// What an earlier version put there and this one does not have, each folder before what is in it.
     gone: Vec<GoneEntry>,
+    /// Files that are right, but for their times or rights.
+    restamped: HashSet<u32>,
     differences: Differences,
 }
 
@@ -118,6 +120,11 @@ impl PresentTree {
         &self.gone
     }
 
+    /// Whether a file is right, but for its time or rights.
+    pub fn is_restamped(&self, index: u32) -> bool {
+        self.restamped.contains(&index)
+    }
+
     /// What is not the same though the bytes are.
     pub fn differences(&self) -> Differences {
         self.differences
@@ -141,6 +148,7 @@ impl PresentTree {
             states: vec![PresentState::Absent; tree.manifest().len()],
             as_written: HashMap::new(),
             gone: Vec::new(),
+            restamped: HashSet::new(),
             differences: Differences::default(),
         }
     }
@@ -203,8 +211,8 @@ struct TargetLook<'a> {
     looking: &'a Looking<'a>,
     former: &'a Former,
     present: PresentTree,
-    /// Files whose bytes have to be told: entries, and which blobs they may have.
-    waiting: Vec<(u32, CandidateFile)>,
+    /// Files whose bytes have to be told: entries, what else is not the same, and which blobs they may have.
+    waiting: Vec<(u32, Differences, CandidateFile)>,
 }
 
 /// The folders on the way to what is looked at; of each, what is said of all in it, if it is no folder there.
@@ -289,9 +297,9 @@ impl TargetLook<'_> {
                 if !self.looking.overwrite {
                     may_have.extend(self.former.blobs_at(&self.tree.manifest().path(index)));
                 }
-                self.compare_file(found, &file.attributes);
                 let path = self.looking.path.join(self.tree.path(index));
-                self.waiting.push((index, CandidateFile { path, may_have }));
+                let differences = self.compare_file(found, &file.attributes);
+                self.waiting.push((index, differences, CandidateFile { path, may_have }));
                 // For now.
                 Ok(PresentState::Kept)
             }
@@ -369,12 +377,20 @@ impl TargetLook<'_> {
     }
 
     fn tell_waiting(&mut self) -> Result<(), LookError> {
-        let (indexes, files): (Vec<u32>, Vec<CandidateFile>) = std::mem::take(&mut self.waiting).into_iter().unzip();
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (entries, files): (Vec<_>, Vec<_>) = waiting.map(|(index, other, file)| ((index, other), file)).unzip();
         let told = self.looking.store.blobs_of_files(&files, self.looking.go_on)?;
-        for ((index, file), found) in indexes.into_iter().zip(files).zip(told) {
+        for (((index, other), file), found) in entries.into_iter().zip(files).zip(told) {
             let wanted = file.may_have.first().map(|(hash, _)| *hash);
             self.present.states[index as usize] = match found {
-                Some(found) if found.hash.is_some() && found.hash == wanted => PresentState::Right,
+                Some(found) if found.hash.is_some() && found.hash == wanted => {
+                    self.present.differences.times |= other.times;
+                    self.present.differences.rights |= other.rights;
+                    if other != Differences::default() {
+                        self.present.restamped.insert(index);
+                    }
+                    PresentState::Right
+                }
                 Some(found) if found.hash.is_some() => {
                     self.present.as_written.insert(index, found);
                     PresentState::Outdated
@@ -392,7 +408,12 @@ impl TargetLook<'_> {
         for tree in &former.0 {
             let mut lineage = Lineage::below(folder).map_err(|source| self.unreadable(Path::new(""), source))?;
             let (mut files, mut others) = (Vec::new(), Vec::new());
+            let mut expected = 0;
             for (entry, index) in tree.manifest().entries().zip(0..) {
+                let is_still_in_it = self.finds(tree.manifest(), index, &mut expected);
+                if is_still_in_it && !matches!(entry.kind, EntryKind::Folder(_)) {
+                    continue;
+                }
                 let Ok(folder) = lineage.at(entry.depth) else {
                     if let EntryKind::Folder(_) = entry.kind {
                         lineage.enter(tree.name(index), PresentState::Kept);
@@ -401,7 +422,7 @@ impl TargetLook<'_> {
                 };
                 let found = metadata_in(folder, tree.name(index)).ok().flatten();
                 let is_folder = found.as_ref().is_some_and(Metadata::is_dir);
-                let is_gone = found.is_some() && self.tree.manifest().find(&tree.manifest().path(index)).is_none();
+                let is_gone = found.is_some() && !is_still_in_it;
                 let path = tree.path(index);
                 let is_new = is_gone && seen.insert(path.clone());
                 match entry.kind {
@@ -440,16 +461,27 @@ impl TargetLook<'_> {
         Ok(())
     }
 
+    /// Whether the version has something at the path of an entry of an earlier one. Most follow each other in both as they did before: `expected` is the
+    /// one that is next then.
+    fn finds(&self, earlier: &Manifest, index: u32, expected: &mut u32) -> bool {
+        let manifest = self.tree.manifest();
+        let is_next = (*expected as usize) < manifest.len() && manifest.has_path_of(*expected, earlier, index);
+        let found = if is_next { Some(*expected) } else { manifest.find(&earlier.path(index)) };
+        *expected = found.map_or(*expected, |found| found + 1);
+        found.is_some()
+    }
+
     fn compare_folder(&mut self, found: &Metadata, tree: &FittedTree) {
         self.present.differences.times |= modified(found) != tree.manifest().root().modified;
     }
 
-    fn compare_file(&mut self, found: &Metadata, wanted: &FileAttributes) {
-        let differences = &mut self.present.differences;
-        differences.times |= modified(found) != wanted.modified;
-        if self.tree.target().has_modes {
-            differences.rights |= (found.mode() & 0o100 != 0) != wanted.executable;
-            differences.rights |= wanted.private && found.mode() & 0o077 != 0;
+    fn compare_file(&self, found: &Metadata, wanted: &FileAttributes) -> Differences {
+        let is_executable = found.mode() & 0o100 != 0;
+        let is_too_open = wanted.private && found.mode() & 0o077 != 0;
+        let has_other_rights = is_executable != wanted.executable || is_too_open;
+        Differences {
+            times: modified(found) != wanted.modified,
+            rights: self.tree.target().has_modes && has_other_rights,
         }
     }
 
