@@ -174,8 +174,15 @@ async fn a_host_that_asks_too_much_is_turned_away_and_others_are_not() {
     greedy.write_all(&binding_request().repeat(500)).await.unwrap();
     let _ = in_time(greedy.read_to_end(&mut Vec::new())).await;
     assert_eq!(server.counters().rate_limited.get(), 1);
-    let other = StunClient::connect(Source::AnyPort([127, 0, 0, 2].into()), server.addr).await.unwrap();
-    assert_eq!(other.mapped(), other.local());
+    // One of two: once in 4,096 times a host shares the bucket of the greedy one.
+    let mut answered = 0;
+    for other in [[127, 0, 0, 2], [127, 0, 0, 3]] {
+        if let Ok(other) = StunClient::connect(Source::AnyPort(other.into()), server.addr).await {
+            assert_eq!(other.mapped(), other.local());
+            answered += 1;
+        }
+    }
+    assert!(answered > 0);
 }
 
 #[tokio::test]
