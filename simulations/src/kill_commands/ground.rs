@@ -134,7 +134,9 @@ impl Ground {
             Change::ShareCopy(number) => vec!["share".into(), "--copy".into(), text(&self.copied(*number))],
             Change::Unshare(name) => vec!["unshare".into(), name.to_string()],
             Change::Get(number) => {
-                vec!["get".into(), self.trees[*number].address.clone(), "-o".into(), text(&self.out(*number))]
+                // With the slash it is the same place each time, whatever is there.
+                let into = format!("{}/", text(&self.lab.path("out")));
+                vec!["get".into(), self.trees[*number].address.clone(), "-o".into(), into]
             }
             Change::StoreRemove(hash) => vec!["store".into(), "rm".into(), hash.to_string()],
             Change::StoreGc => vec!["store".into(), "gc".into()],
