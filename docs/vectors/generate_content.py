@@ -142,13 +142,42 @@ def groups_vectors():
                 "pieces": [{kind: offset, "len": len(data)} for kind, data, offset in pieces],
                 "encoded_len": len(encoded), "encoded_hash": blake3.blake3(encoded).hexdigest(),
             })
+    marked = []
+    for size, holes in ((2 * GROUP, [1]), (3 * GROUP + 5, [0, 1, 2]), (5 * GROUP + 777, [1, 2, 5])):
+        blob = Blob(with_holes(sample(size), holes))
+        for wanted in ([(0, OPEN_END)], [(1, 3)]):
+            pieces = list(blob.pieces(wanted))
+            encoded = b"".join(mark(kind, data) for kind, data, _ in pieces)
+            marked.append({
+                "size": size, "holes": holes, "hash": blob.root.hex(), "groups": wanted,
+                "outboard": blob.outboard().hex(),
+                "pieces": [{kind: offset, "len": len(data)} for kind, data, offset in pieces],
+                "encoded_len": len(encoded), "encoded_hash": blake3.blake3(encoded).hexdigest(),
+            })
     return {
         "about": "Encodings of groups. Byte i of a blob is i modulo 251. A refused stream is the encoding of all groups of "
                  "such a blob of `size` bytes, in which the byte at `at` is xored with `xor`, and zeros behind it; the "
-                 "decoder believes `claimed`, takes `accepted` pieces and refuses the next (or the claim itself).",
+                 "decoder believes `claimed`, takes `accepted` pieces and refuses the next (or the claim itself). "
+                 "In `marked` the groups that are `holes` are zeros, and leaves have marks.",
         "valid": valid,
+        "marked": marked,
         "refused": refused_groups(blobs),
     }
+
+
+def with_holes(data, holes):
+    data = bytearray(data)
+    for group in holes:
+        end = min(len(data), (group + 1) * GROUP)
+        data[group * GROUP:end] = bytes(end - group * GROUP)
+    return bytes(data)
+
+
+def mark(kind, data):
+    """A piece as it is sent with marks."""
+    if kind == "parent":
+        return data
+    return bytes([1]) + data if any(data) else bytes([0])
 
 
 def refused_groups(blobs):
@@ -334,8 +363,8 @@ def written(data):
 
 
 def message_vectors():
-    hello = struct.pack("<H", 4) + u64(5) + string("keyferry/0.1.0")
-    hello_fields = {"version": 4, "features": 5, "agent": "keyferry/0.1.0"}
+    hello = struct.pack("<H", 5) + u64(5) + string("keyferry/0.1.0")
+    hello_fields = {"version": 5, "features": 5, "agent": "keyferry/0.1.0"}
     root = digest("root")
     # A signed entry is a string of bytes in a message; its inside is section 5's business.
     signed = bytes(range(100))
@@ -368,7 +397,7 @@ def message_vectors():
         *(("ContentReply", {"Refused": reason}, u32(1) + u32(at))
           for at, reason in enumerate(["NotFound", "Busy", "Changed", "Policy", "Gone", "Unreadable"])),
     ]
-    bad_hello = struct.pack("<H", 4) + u64(0)
+    bad_hello = struct.pack("<H", 5) + u64(0)
     refused = [
         ("Request", "no bytes", b"", "Codec"),
         ("Request", "a variant that is none", u32(4), "Codec"),
@@ -410,7 +439,7 @@ def message_vectors():
          "bodies": [b"x".hex()], "error": "Truncated"},
     ]
     status = {"0": "Data", "1": "NotFound", "2": "Busy", "3": "Changed", "4": "Policy", "5": "Gone", "6": "Unreadable",
-              "7": None, "255": None}
+              "7": "Sparse", "8": None, "255": None}
     return {
         "about": "Bodies of frames, frames, and the status bytes of items. `zeros` stands for so many zero bytes.",
         "valid": [{"type": kind, "message": fields, "bytes": data.hex()} for kind, fields, data in valid],

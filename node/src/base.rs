@@ -15,5 +15,6 @@ pub(crate) mod place_table;
 pub(crate) mod places;
 pub(crate) mod rate_limit;
 pub mod secret_text;
+pub(crate) mod sparse;
 pub(crate) mod stamp;
 pub mod traffic;

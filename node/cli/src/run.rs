@@ -164,8 +164,10 @@ impl Run<'_> {
         }
         let GetArgs { address, more, out, overwrite, mirror, dry_run, sync, seed, wait, network } = args;
         let words: Vec<String> = [address].into_iter().chain(more).collect();
-        let (address, Placement { folder, name }) = (pasted::address_in_words(&words)?, Placement::of(&out)?);
-        let command = Command::Get { address, out_dir: folder, name, overwrite, mirror, dry_run, sync, seed, wait };
+        let address = pasted::address_in_words(&words)?;
+        let Placement { folder: out_dir, name, may_be_itself } = Placement::of(&out)?;
+        let command =
+            Command::Get { address, out_dir, name, may_be_itself, overwrite, mirror, dry_run, sync, seed, wait };
         self.once(command, Need::Fetch(&network)).await
     }
 

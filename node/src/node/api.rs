@@ -89,6 +89,9 @@ pub enum Command {
         /// The name for it there; by default the one that it comes with.
         #[serde(default)]
         name: Option<String>,
+        /// Whether that folder itself is the place, if the same was fetched to it before.
+        #[serde(default)]
+        may_be_itself: bool,
         /// Whether existing files may be replaced, whoever wrote them.
         overwrite: bool,
         /// Whether files are removed that an earlier version had there.
@@ -177,6 +180,7 @@ impl Command {
             address,
             out_dir,
             name: None,
+            may_be_itself: false,
             overwrite: false,
             mirror: false,
             dry_run: false,

@@ -76,8 +76,8 @@ impl Node {
                 tell(events, Event::Withdrawn { hash }).await;
                 Ok(())
             }
-            Command::Get { address, out_dir, name, overwrite, mirror, dry_run, sync, seed, wait } => {
-                let place = Destination { folder: out_dir, name, overwrite, mirror, sync, seed };
+            Command::Get { address, out_dir, name, may_be_itself, overwrite, mirror, dry_run, sync, seed, wait } => {
+                let place = Destination { folder: out_dir, name, may_be_itself, overwrite, mirror, sync, seed };
                 let told = match dry_run {
                     true => Event::Compared(self.compare_with(&address, place, wait, events, cancel).await?),
                     false => Event::Fetched(self.fetch_to(&address, place, wait, events, cancel).await?),

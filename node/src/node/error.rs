@@ -123,12 +123,6 @@ pub enum Error {
         /// The address.
         address: Address,
     },
-    /// The caller: a part of a folder is not read as a stream.
-    #[error("{address} is in a folder, and only files that are shared on their own are streamed")]
-    PartNotStreamed {
-        /// The address.
-        address: Address,
-    },
     /// The caller: the content is larger than what goes into memory at once.
     #[error("the content has {got} bytes, more than the {limit} that are taken into memory")]
     TooLarge {

@@ -98,7 +98,6 @@ impl From<Error> for Failure {
             Error::PartNotOffered { .. } => {
                 Self::usage(message).try_to("the whole folder with --seed, or this part without")
             }
-            Error::PartNotStreamed { .. } => Self::usage(message).try_to("-o FILE, where it is to be written"),
             Error::NameWithoutNode
             | Error::Path { .. }
             | Error::NoFileName { .. }

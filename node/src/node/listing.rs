@@ -6,7 +6,7 @@ use keyferry_proto::{
     address::Address,
     catalogue::CatalogueEntry,
     collection::Manifest,
-    hash::ContentFormat,
+    hash::{ContentFormat, ContentHash},
     identity::NodeKey,
     message::{CatalogueReply, MAX_CATALOGUE_ENTRIES, Request},
 };
@@ -86,7 +86,7 @@ impl Node {
         cancel: &CancellationToken,
     ) -> Result<u64, Error> {
         let listing = async {
-            let manifest = self.list_of_files(address, wait, events).await?;
+            let (_, manifest) = self.list_of_files(address, wait, events).await?;
             let path = address.path().cloned();
             let entries = self.quick(move |_| list(&manifest, path.as_ref())).await?;
             let count = entries.len() as u64;
@@ -98,8 +98,13 @@ impl Node {
         cancel.run_until_cancelled(listing).await.unwrap_or(Err(Error::Interrupted))
     }
 
-    /// The list of files of a folder: the one that is here, or its node's.
-    async fn list_of_files(&self, address: &Address, wait: Wait, events: &Events) -> Result<Manifest, Error> {
+    /// A folder and its list of files: the one that is here, or its node's.
+    pub(super) async fn list_of_files(
+        &self,
+        address: &Address,
+        wait: Wait,
+        events: &Events,
+    ) -> Result<(ContentHash, Manifest), Error> {
         let Resolved { hash, format, session, .. } = self.resolve(address, wait, events).await?;
         let is_a_file = || Error::IsAFile { address: address.clone() };
         if format == Some(ContentFormat::Blob) {
@@ -107,9 +112,9 @@ impl Node {
         }
         let here = self.quick(move |store| Ok::<_, FetchError>(store.manifest(&hash).ok().flatten())).await?;
         match here {
-            Some(manifest) => Ok(manifest),
+            Some(manifest) => Ok((hash, manifest)),
             None => match self.describe(address, hash, format, session, wait, events).await? {
-                ContentDescription::Folder(_, manifest) => Ok(manifest),
+                ContentDescription::Folder(_, manifest) => Ok((hash, manifest)),
                 ContentDescription::File(_) => Err(is_a_file()),
             },
         }

@@ -249,7 +249,8 @@ impl<'a> GetTo<'a> {
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
         async move {
             let Self { get: Get { node, address, wait }, folder, name, overwrite, mirror, sync, seed } = self;
-            let place = Destination { folder: absolute(folder)?, name, overwrite, mirror, sync, seed };
+            let folder = absolute(folder)?;
+            let place = Destination { folder, name, may_be_itself: false, overwrite, mirror, sync, seed };
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
             node.fetch_to(&address, place, wait, &events, &cancel).await

@@ -26,12 +26,12 @@ use super::{
     Error, Get, Node,
     api::{Event, Wait},
     events::{Events, tell},
-    remote::FoundProviders,
+    remote::{FoundProviders, Resolved},
 };
 use crate::content::transfer::{
     FetchError,
     fetch::FetchProgress,
-    reading::{FilePiece, PIECES_AHEAD, Reading},
+    reading::{FilePiece, PIECES_AHEAD, Reading, WantedFile},
 };
 
 /// The largest content that [`Get::bytes`] takes into memory, in bytes.
@@ -96,23 +96,34 @@ impl Node {
 
     async fn open_reader(&self, address: &Address, wait: Wait, events: &Events) -> Result<ContentReader, Error> {
         let is_a_folder = || Error::IsAFolder { address: address.clone() };
-        if address.path().is_some() {
-            return Err(Error::PartNotStreamed { address: address.clone() });
-        }
         let online = self.online()?;
-        let resolved = self.resolve(address, wait, events).await?;
-        if resolved.format == Some(ContentFormat::Collection) {
-            return Err(is_a_folder());
-        }
-        let hash = resolved.hash;
+        let (root, file, session) = match address.path().cloned() {
+            Some(path) => {
+                let (root, manifest) = self.list_of_files(address, wait, events).await?;
+                let file = self.quick(move |_| WantedFile::in_folder(root, manifest, &path)).await;
+                let file = file.map_err(|error| match error {
+                    Error::Fetch(FetchError::Folder) => is_a_folder(),
+                    error => error,
+                })?;
+                (root, file, None)
+            }
+            None => {
+                let Resolved { hash, format, session, .. } = self.resolve(address, wait, events).await?;
+                if format == Some(ContentFormat::Collection) {
+                    return Err(is_a_folder());
+                }
+                (hash, WantedFile::Root { hash, format }, session)
+            }
+        };
+        let hash = file.hash();
         let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
         let (progress, told) = watch::channel(FetchProgress::default());
-        let reading = Reading::new(resolved.hash, resolved.format, sender, progress);
+        let reading = Reading::new(file, sender, progress);
         let here = self.quick(move |store| store.blob(&hash)).await?;
         let mut task = match here {
             Some(blob) => tokio::spawn(reading.read_here(blob)),
             None => {
-                let sought = self.sought(address, hash, resolved.session);
+                let sought = self.sought(address, root, session);
                 let found = self.find_providers(&online.finder, sought, wait, told, events).await;
                 let FoundProviders { finding, providers } = found;
                 tokio::spawn(async move { tokio::join!(reading.read_from_all(providers), finding).0 })

@@ -3,7 +3,8 @@
 //! What it is not: the transfer (`crate::content::transfer`) or the finding of peers (`finder`); it joins them and tells events.
 
 use std::{
-    path::{Component, Path},
+    ffi::OsStr,
+    path::{Component, Path, PathBuf},
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -150,7 +151,9 @@ impl Node {
         wait: Wait,
         events: &Events,
     ) -> Result<(Job, Option<Session>), Error> {
-        let Destination { folder, name, overwrite, mirror, sync, seed } = place;
+        let Destination { overwrite, mirror, sync, seed, .. } = place;
+        let source = address.without_hints();
+        let (folder, name) = self.folder_and_name(place, &source);
         if let Some(name) = name.as_deref().filter(|name| !is_component(name)) {
             return Err(Error::NoFileName { name: name.to_owned() });
         }
@@ -165,10 +168,27 @@ impl Node {
             root_size: resolved.root_size,
             attributes: resolved.attributes,
             part: address.path().cloned(),
-            target: FetchTarget { out_dir: folder, name: name.unwrap_or(resolved.name), overwrite, mirror, sync },
+            target: FetchTarget {
+                out_dir: folder,
+                name: name.unwrap_or(resolved.name),
+                source: Some(source),
+                overwrite,
+                mirror,
+                sync,
+            },
             seed,
         };
         Ok((job, resolved.session))
+    }
+
+    /// Which folder a destination means, and which name in it, if that is said.
+    fn folder_and_name(&self, place: Destination, source: &Address) -> (PathBuf, Option<String>) {
+        let Destination { folder, name, may_be_itself, .. } = place;
+        let (Some(parent), Some(itself)) = (folder.parent(), folder.file_name().and_then(OsStr::to_str)) else {
+            return (folder, name);
+        };
+        let is_itself = name.is_none() && may_be_itself && self.store.source_at(&folder).as_ref() == Some(source);
+        if is_itself { (parent.to_owned(), Some(itself.to_owned())) } else { (folder, name) }
     }
 
     /// Who may have the content of an address, given the session that told what it names.

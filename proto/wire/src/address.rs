@@ -156,6 +156,12 @@ impl Address {
         Ok(Self { hints, ..self })
     }
 
+    /// The same address without hints: what it names, wherever it is asked for.
+    #[must_use]
+    pub fn without_hints(&self) -> Self {
+        Self { hints: Vec::new(), ..self.clone() }
+    }
+
     /// The node; none only if the address names content that any provider may serve.
     pub fn node(&self) -> Option<NodeKey> {
         self.node

@@ -7,7 +7,7 @@
 //! Resolve    one ResolveReply frame
 //! Catalogue  CatalogueReply frames: any number of Entry, then End; or Refused alone
 //! Content    one ContentReply frame; after Header, for every item of the layout that has wanted units, in order:
-//!            1 status byte (0: data follows; else a refusal, and nothing else for this item),
+//!            1 status byte (0: data follows; 7: the same, with marks; else a refusal, and nothing else for this item),
 //!            then the bao encoding of the wanted groups of the item, or its outboard where only parents are wanted
 //! Protocol   one ProtocolReply frame; after Accepted, what the two applications say to each other
 //! ```
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The version of what is said on streams.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// The bit of [`Hello::features`] of a node that understands [`Request::Protocol`].
 pub const FEATURE_PROTOCOLS: u64 = 1;
@@ -204,6 +204,8 @@ pub enum Refusal {
 pub enum ItemStatus {
     /// The groups follow.
     Data,
+    /// The groups follow, a mark before each leaf: the file has holes, which are not sent.
+    Sparse,
     /// They do not; the next item follows.
     Refused(Refusal),
 }
@@ -391,6 +393,7 @@ impl ItemStatus {
             Self::Refused(Refusal::Policy) => 4,
             Self::Refused(Refusal::Gone) => 5,
             Self::Refused(Refusal::Unreadable) => 6,
+            Self::Sparse => 7,
         }
     }
 
@@ -404,6 +407,7 @@ impl ItemStatus {
             4 => Self::Refused(Refusal::Policy),
             5 => Self::Refused(Refusal::Gone),
             6 => Self::Refused(Refusal::Unreadable),
+            7 => Self::Sparse,
             got => return Err(MessageError::Status { got }),
         })
     }

@@ -7,7 +7,7 @@ use keyferry_proto::{
     hash::ContentHash,
     transfer::{
         groups::{
-            GROUP_LEN, GroupDecoder, GroupSteps, PARENT_LEN, Step, group_count, leaf_value, outboard_len, parent_value,
+            GROUP_LEN, GroupDecoder, GroupError, GroupSteps, PARENT_LEN, Step, group_count, leaf_value, outboard_len, parent_value,
         },
         units::UnitRanges,
     },
@@ -59,7 +59,14 @@ fn honest_and_flipped(size: u64, groups: &UnitRanges, flip: Option<(u16, u8)>) {
 }
 
 fn hostile(claimed: u64, groups: &UnitRanges, noise: &[u8]) {
-    let Ok(mut decoder) = GroupDecoder::new(ContentHash::of(b"something else"), claimed, groups) else { return };
+    let hash = ContentHash::of(b"something else");
+    for decoder in [GroupDecoder::new(hash, claimed, groups), GroupDecoder::of_marked(hash, claimed, groups)] {
+        take_all(decoder, noise);
+    }
+}
+
+fn take_all(decoder: Result<GroupDecoder, GroupError>, noise: &[u8]) {
+    let Ok(mut decoder) = decoder else { return };
     while let Some(expect) = decoder.expects() {
         let piece: Vec<u8> = noise.iter().copied().chain(std::iter::repeat(0)).take(expect.len()).collect();
         if decoder.accept(&piece).is_err() {

@@ -77,6 +77,32 @@ fn a_reader_that_has_had_enough_ends_the_fetch_without_a_word() -> Result<()> {
 }
 
 #[test]
+fn a_file_in_a_folder_streams_by_its_path() -> Result<()> {
+    let lab = Lab::new()?;
+    let tree = lab.folder("tree/in")?;
+    content::random_file(&tree.join("a"), 54, LEN)?;
+    content::random_file(&tree.join("before"), 55, 300_000)?;
+    fs::write(tree.join("empty"), "")?;
+    let (_sharer, shared) = lab.share("sharer", &lab.path("tree"))?;
+    let whole = shared.address_with_hints.to_string();
+    let (named, hints) = whole.split_once('?').context("hints")?;
+    let at = |path: &str| format!("{named}/{path}?{hints}");
+
+    ensure_streamed(&get_to_stdout(&lab, "getter", at("in/a"))?.output()?, &tree.join("a"))?;
+    for (path, expected) in [("in/empty", 0), ("in/before", 300_000)] {
+        let output = get_to_stdout(&lab, "getter", at(path))?.output()?;
+        ensure!(output.status.success() && output.stdout.len() == expected, "{path}: {output:?}");
+    }
+    for (path, told) in [("in", "is a folder"), ("in/nothing", "in/nothing")] {
+        let refused = get_to_stdout(&lab, "getter", at(path))?.output()?;
+        let words = String::from_utf8_lossy(&refused.stderr);
+        ensure!(refused.status.code() == Some(2) && words.contains(told), "{path}: {words}");
+        ensure!(refused.stdout.is_empty(), "{path}: something was written");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_folder_and_what_is_to_be_kept_are_refused_with_advice() -> Result<()> {
     let lab = Lab::new()?;
     content::random_tree(&lab.folder("tree")?, 53, 5)?;

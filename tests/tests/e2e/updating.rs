@@ -103,3 +103,29 @@ fn a_part_of_a_folder_is_listed_and_fetched_by_its_path() -> Result<()> {
     ensure!(refused.failure()?.kind == FailureKind::Usage);
     Ok(())
 }
+
+#[test]
+fn the_same_command_means_the_same_place_though_a_folder_is_there_now() -> Result<()> {
+    let lab = Lab::new()?;
+    let tree = lab.folder("tree")?;
+    content::random_tree(&tree.join("many"), 43, 20)?;
+    let (_sharer, shared) = lab.share("sharer", &tree)?;
+    let (with_hints, out) = (shared.address_with_hints.to_string(), lab.path("holiday"));
+    lab.get("getter", &with_hints, &out)?.fetched()?;
+    content::same(&tree, &out)?;
+    let again = lab.get("getter", &with_hints, &out)?;
+    ensure!(again.fetched()?.was_there && again.fetched()?.path == out, "{again:?}");
+
+    fs::write(tree.join("comes"), "second")?;
+    let shared_again = lab.run("sharer", [OsStr::new("share"), tree.as_os_str()])?;
+    ensure!(shared_again.status.success(), "{shared_again:?}");
+    // The hints of an address are not what it names.
+    let (named, hint) = with_hints.split_once("?via=").context("hints")?;
+    let other_hint = hint.split('&').next().unwrap_or(hint);
+    lab.get("getter", format!("{named}?via={other_hint}&via=/ip4/127.0.0.1/tcp/9"), &out)?.fetched()?;
+    content::same(&tree, &out)?;
+    // With a slash it is a folder that is meant.
+    let into = lab.get("getter", &with_hints, &out.join(""))?;
+    ensure!(into.fetched()?.path == out.join("tree"), "{into:?}");
+    Ok(())
+}

@@ -9,7 +9,7 @@ use std::{
 use keyferry_proto::{
     hash::ContentHash,
     transfer::{
-        groups::{GroupSteps, Step},
+        groups::{GroupSteps, MARK_BYTES, MARK_ZEROS, Step, ZEROS},
         units::UnitRanges,
     },
 };
@@ -21,7 +21,7 @@ use super::{
     proving,
     tree::{self, GROUP_LEN, PARENT_LEN},
 };
-use crate::base::stamp::Stamp;
+use crate::base::{sparse, stamp::Stamp};
 
 /// A complete blob, open for reading.
 #[derive(Debug)]
@@ -143,7 +143,20 @@ impl Blob {
             source: io::Error::new(io::ErrorKind::InvalidData, error),
         })?;
         let is_in_doubt = matches!(self.content, Content::File { vouched: Vouched::Not { .. }, .. });
-        Ok(BlobPieces { blob: self, steps, is_in_doubt, proven: UnitRanges::empty() })
+        Ok(BlobPieces { blob: self, steps, is_marked: false, is_in_doubt, proven: UnitRanges::empty() })
+    }
+
+    /// Whether its file has holes.
+    pub fn is_sparse(&self) -> bool {
+        matches!(&self.content, Content::File { file, .. } if sparse::is_sparse(file))
+    }
+
+    /// The file of a blob of several groups.
+    pub fn file(&self) -> Option<&File> {
+        match &self.content {
+            Content::Proven(_) => None,
+            Content::File { file, .. } => Some(file),
+        }
     }
 
     /// Whether its file is as it was when the blob was opened.
@@ -170,12 +183,21 @@ impl Blob {
 pub struct BlobPieces<'a> {
     blob: &'a Blob,
     steps: GroupSteps,
+    /// Whether there are marks before leaves, and nothing else of those that are zeros.
+    is_marked: bool,
     /// Whether groups are proven. Not every change of a file is one of its bytes: it may have been moved, or deleted.
     is_in_doubt: bool,
     proven: UnitRanges,
 }
 
 impl BlobPieces<'_> {
+    /// The same with marks before leaves, which stand for zeros.
+    #[must_use]
+    pub fn with_marks(mut self) -> Self {
+        self.is_marked = true;
+        self
+    }
+
     /// Appends the next piece to `buffer`, and says which it is; none after the last one.
     ///
     /// # Errors
@@ -187,15 +209,26 @@ impl BlobPieces<'_> {
             Step::Parent { outboard_offset } => {
                 self.blob.read_parent(outboard_offset).map(|parent| buffer.extend(parent))
             }
-            Step::Leaf { offset, len } => {
-                buffer.resize(start + len, 0);
-                self.read_group(offset, &mut buffer[start..])
-            }
+            Step::Leaf { offset, len } => self.append_group(offset, len, buffer),
         };
         if appended.is_err() {
             buffer.truncate(start);
         }
         appended.map(|()| Some(step))
+    }
+
+    fn append_group(&mut self, offset: u64, len: usize, buffer: &mut Vec<u8>) -> Result<(), BlobError> {
+        if self.is_marked {
+            buffer.push(MARK_BYTES);
+        }
+        let start = buffer.len();
+        buffer.resize(start + len, 0);
+        self.read_group(offset, &mut buffer[start..])?;
+        if self.is_marked && buffer[start..] == ZEROS[..len] {
+            buffer.truncate(start - 1);
+            buffer.push(MARK_ZEROS);
+        }
+        Ok(())
     }
 
     fn read_group(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), BlobError> {

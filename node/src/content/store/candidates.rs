@@ -82,14 +82,27 @@ impl Store {
         Ok(found)
     }
 
+    /// Which of a few blobs, given with their sizes, a file has, if it has one of them.
+    ///
+    /// # Errors
+    /// As [`Store::blobs_of_files`].
+    pub fn blob_of_file(
+        &self,
+        path: PathBuf,
+        may_have: Vec<(ContentHash, u64)>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<FoundBlob>, StoreError> {
+        let told = self.blobs_of_files(&[CandidateFile { path, may_have }], go_on)?;
+        Ok(told.into_iter().flatten().find(|found| found.hash.is_some()))
+    }
+
     /// What the file at a path is, if it is as an earlier fetch left it there.
     pub fn file_as_written(&self, path: &Path) -> Option<FoundBlob> {
         let versions = self.versions_at(path).into_iter().filter(|version| version.format == ContentFormat::Blob);
         // Of a version its size is not known.
         let size = fs::symlink_metadata(path).ok()?.len();
         let may_have: Vec<_> = versions.map(|version| (version.hash, size)).collect();
-        let told = self.blobs_of_files(&[CandidateFile { path: path.to_owned(), may_have }], &|| true).ok()?;
-        told.into_iter().flatten().find(|found| found.hash.is_some())
+        self.blob_of_file(path.to_owned(), may_have, &|| true).ok()?
     }
 
     /// Whether a file is as it was when something was found out of it.
@@ -128,12 +141,9 @@ impl Observer for Telling<'_> {
                 let is_wanted = may_have.iter().any(|(wanted, _)| *wanted == hash);
                 if is_wanted {
                     let before = self.store.location(&hash, path).filter(|known| known.stamp == stamp);
-                    let before = before.map_or(StampTrust::Never, |known| known.trust);
-                    let trust = if before == StampTrust::Never {
-                        trust
-                    } else {
-                        before.after_hashing(&stamp, &self.store.0.machine)
-                    };
+                    let before = before.map(|known| known.trust).filter(|before| *before != StampTrust::Never);
+                    let machine = &self.store.0.machine;
+                    let trust = before.map_or(trust, |before| before.after_hashing(&stamp, machine));
                     self.places.push((hash, Location { path: path.clone(), stamp, trust }));
                 }
                 self.found[number] = Some(FoundBlob { hash: is_wanted.then_some(hash), stamp });

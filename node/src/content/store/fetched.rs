@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use keyferry_proto::{
+    address::Address,
     collection::FileTime,
     hash::{ContentFormat, ContentHash},
 };
@@ -34,16 +35,36 @@ pub struct PlacedFile {
 impl Store {
     /// The versions that were put at `path`, the last one first. Some of what is there may be of an earlier one.
     pub fn versions_at(&self, path: &Path) -> Vec<FetchedVersion> {
-        self.0.targets.versions_at(path)
+        let mut versions = self.0.targets.versions_at(path);
+        // The record may be lost, or of another form.
+        let is_at = |root: &Root| matches!(&root.origin, RootOrigin::Fetched { path: at } if at == path);
+        for root in self.roots().into_iter().filter(is_at) {
+            let version = FetchedVersion { hash: root.hash, format: root.format };
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        versions
     }
 
-    /// Notes that a version is about to be put at `path`. What was fetched there before is no root any more.
+    /// What was last fetched to `path`, as its address says it.
+    pub fn source_at(&self, path: &Path) -> Option<Address> {
+        self.0.targets.source_at(path)
+    }
+
+    /// Notes that a version of what `source` names is about to be put at `path`. What was fetched there before is no root any more.
     ///
     /// # Errors
     /// If the disk refuses; then nothing of the version could be replaced by a newer one unasked.
-    pub fn begin_version(&self, path: &Path, version: FetchedVersion) -> Result<(), StoreError> {
+    pub fn begin_version(
+        &self,
+        path: &Path,
+        version: FetchedVersion,
+        source: Option<&Address>,
+    ) -> Result<(), StoreError> {
         let _changing = self.lock_changing();
-        self.0.targets.begin(path, version)?;
+        let former = self.versions_at(path).into_iter().filter(|other| *other != version);
+        self.0.targets.begin(path, [version].into_iter().chain(former).collect(), source)?;
         let is_former = |root: &Root| {
             root.hash != version.hash && matches!(&root.origin, RootOrigin::Fetched { path: at } if at == path)
         };

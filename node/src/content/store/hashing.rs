@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use keyferry_proto::{collection::FileAttributes, hash::ContentHash};
+use keyferry_proto::{collection::FileAttributes, hash::ContentHash, transfer::groups::ZEROS};
 use tempfile::NamedTempFile;
 
 use super::{
@@ -30,7 +30,10 @@ use super::{
     source::{self, SourceFolder},
     tree::{self, GROUP_LEN, PARENT_LEN, SEGMENT_GROUPS, SEGMENT_LEN, Subtree, Value},
 };
-use crate::base::stamp::{FileId, Machine, Stamp, StampTrust};
+use crate::base::{
+    sparse,
+    stamp::{FileId, Machine, Stamp, StampTrust},
+};
 
 /// More threads than this do not help: the disk is the limit then.
 const MAX_WORKERS: usize = 8;
@@ -164,10 +167,36 @@ struct LargeFile {
     source: usize,
     opened: OpenSource,
     outboard: NamedTempFile,
-    copy: Option<NamedTempFile>,
+    copy: Option<SourceCopy>,
     values: Mutex<Vec<Value>>,
     failure: Mutex<Option<StoreError>>,
     segments_left: AtomicU64,
+}
+
+/// The copy that is made of a source while it is hashed.
+struct SourceCopy {
+    file: NamedTempFile,
+    /// Whether it shares its bytes with the source, so that nothing is to be written.
+    is_cloned: bool,
+    keeps_holes: bool,
+}
+
+impl SourceCopy {
+    /// Writes whole groups, or the end of the source.
+    fn write(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
+        if self.is_cloned {
+            return Ok(());
+        }
+        let write = |data: &[u8], offset| {
+            disk::write_all_at(self.file.as_file(), data, offset).map_err(StoreError::io("write", self.file.path()))
+        };
+        if !self.keeps_holes {
+            return write(data, offset);
+        }
+        let groups = data.chunks(ZEROS.len()).zip((offset..).step_by(ZEROS.len()));
+        let mut with_bytes = groups.filter(|(group, _)| **group != ZEROS[..group.len()]);
+        with_bytes.try_for_each(|(group, offset)| write(group, offset))
+    }
 }
 
 /// A source that is open.
@@ -284,7 +313,7 @@ impl HashRun<'_> {
 
     fn hash_file(&self, source: usize, buffer: &mut [u8]) -> Result<Hashed, StoreError> {
         let opened = self.open(source)?;
-        let copy = if self.copy { Some(self.folders.temporary_file()?) } else { None };
+        let copy = self.begin_copy(&opened)?;
         let subtree = Subtree::whole(opened.stamp.size);
         let mut parents = vec![0; subtree.parents_len()];
         let value = self.hash_subtree(source, &opened.file, copy.as_ref(), subtree, &mut parents, buffer)?;
@@ -302,8 +331,22 @@ impl HashRun<'_> {
         Ok(opened.hashed(hash))
     }
 
-    fn keep_copy(&self, copy: Option<NamedTempFile>, hash: &ContentHash) -> Result<(), StoreError> {
-        copy.map_or(Ok(()), |copy| disk::keep(copy, &self.folders.blob(hash)))
+    /// Begins the copy of a source, if there is one to make.
+    fn begin_copy(&self, opened: &OpenSource) -> Result<Option<SourceCopy>, StoreError> {
+        if !self.copy {
+            return Ok(None);
+        }
+        let (file, size) = (self.folders.temporary_file()?, opened.stamp.size);
+        let is_cloned = sparse::clone(&opened.file, file.as_file(), size).and_then(|is_cloned| {
+            // What is not written is a hole.
+            file.as_file().set_len(size).map(|()| is_cloned)
+        });
+        let is_cloned = is_cloned.map_err(StoreError::io("write", file.path()))?;
+        Ok(Some(SourceCopy { is_cloned, keeps_holes: sparse::is_sparse(&opened.file), file }))
+    }
+
+    fn keep_copy(&self, copy: Option<SourceCopy>, hash: &ContentHash) -> Result<(), StoreError> {
+        copy.map_or(Ok(()), |copy| disk::keep(copy.file, &self.folders.blob(hash)))
     }
 
     fn open_large(&self, source: usize) -> Result<LargeFile, StoreError> {
@@ -311,9 +354,9 @@ impl HashRun<'_> {
         let segments = opened.stamp.size.div_ceil(SEGMENT_LEN);
         Ok(LargeFile {
             source,
+            copy: self.begin_copy(&opened)?,
             opened,
             outboard: self.folders.temporary_file()?,
-            copy: if self.copy { Some(self.folders.temporary_file()?) } else { None },
             values: Mutex::new(vec![[0; 32]; usize::try_from(segments).unwrap_or(usize::MAX)]),
             failure: Mutex::new(None),
             segments_left: AtomicU64::new(segments),
@@ -360,7 +403,7 @@ impl HashRun<'_> {
             // Renamed by path: the handles are shared with workers that are about to let go of them.
             disk::rename(large.outboard.path(), &self.folders.outboard(&hash))?;
             if let Some(copy) = &large.copy {
-                disk::rename(copy.path(), &self.folders.blob(&hash))?;
+                disk::rename(copy.file.path(), &self.folders.blob(&hash))?;
             }
         }
         Ok(large.opened.hashed(hash))
@@ -371,7 +414,7 @@ impl HashRun<'_> {
         &self,
         source: usize,
         file: &File,
-        copy: Option<&NamedTempFile>,
+        copy: Option<&SourceCopy>,
         subtree: Subtree,
         parents: &mut [u8],
         buffer: &mut [u8],
@@ -380,6 +423,8 @@ impl HashRun<'_> {
         let mut values = Vec::with_capacity(subtree.groups as usize);
         let start = subtree.first_group * GROUP_LEN;
         let end = size.min(&((subtree.first_group + subtree.groups) * GROUP_LEN)).to_owned();
+        // A clone is as the file was at one moment.
+        let from = copy.filter(|copy| copy.is_cloned).map_or(file, |copy| copy.file.as_file());
         let mut offset = start;
         while values.len() < subtree.groups as usize {
             if self.should_stop() {
@@ -387,12 +432,12 @@ impl HashRun<'_> {
             }
             let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
             let data = &mut buffer[..len];
-            disk::read_exact_at(file, data, offset).map_err(|error| match error.kind() {
+            disk::read_exact_at(from, data, offset).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => StoreError::Unsteady { path: path.clone() },
                 _ => StoreError::io("read", path)(error),
             })?;
             if let Some(copy) = copy {
-                disk::write_all_at(copy.as_file(), data, offset).map_err(StoreError::io("write", copy.path()))?;
+                copy.write(data, offset)?;
             }
             hash_groups(data, offset / GROUP_LEN, tree::groups(*size) == 1, &mut values);
             offset += len as u64;

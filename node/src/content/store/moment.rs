@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     ops::ControlFlow,
-    sync::atomic::AtomicBool,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{
@@ -19,7 +19,10 @@ use super::{
     hashing::{self, FileToHash, Hashed, HashedPlace, Observer, Sources},
     source,
 };
-use crate::base::stamp::{Stamp, StampTrust};
+use crate::base::{
+    sparse,
+    stamp::{Stamp, StampTrust},
+};
 
 /// How much is compared at a time, in bytes.
 const COMPARED_TOGETHER: usize = 256 * 1024;
@@ -40,14 +43,12 @@ impl Store {
         let Inner { folders, machine, .. } = &*self.0;
         let mut copy = folders.temporary_file()?;
         let len = metadata.len();
-        let copied = io::copy(&mut (&mut file).take(len), &mut copy);
-        if copied.map_err(StoreError::io("read", &source.path))? < len {
-            return Ok(None);
+        let go_on = || !cancelled.load(Ordering::Relaxed);
+        if !sparse::copy(&file, copy.as_file(), len, &go_on).map_err(StoreError::io("read", &source.path))? {
+            return Err(StoreError::Cancelled);
         }
-        copy.as_file_mut()
-            .rewind()
-            .and_then(|()| file.seek(SeekFrom::Start(0)).map(drop))
-            .map_err(StoreError::io("read", &source.path))?;
+        file.seek(SeekFrom::Start(0)).map_err(StoreError::io("read", &source.path))?;
+        copy.as_file_mut().rewind().map_err(StoreError::io("read", &source.path))?;
         if !is_same(copy.as_file_mut(), &mut file, len).map_err(StoreError::io("read", &source.path))? {
             return Ok(None);
         }
@@ -68,10 +69,8 @@ fn is_same(one: &mut File, other: &mut File, len: u64) -> io::Result<bool> {
     let mut left = len;
     while left > 0 {
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(COMPARED_TOGETHER);
-        one.read_exact(&mut first[..len])?;
-        match other.read_exact(&mut second[..len]) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            read => read?,
+        if !is_filled(one, &mut first[..len])? || !is_filled(other, &mut second[..len])? {
+            return Ok(false);
         }
         if first[..len] != second[..len] {
             return Ok(false);
@@ -79,6 +78,14 @@ fn is_same(one: &mut File, other: &mut File, len: u64) -> io::Result<bool> {
         left -= len as u64;
     }
     Ok(true)
+}
+
+/// Fills a buffer; false if the file ends before that.
+fn is_filled(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
+    }
 }
 
 struct One(Option<Hashed>);

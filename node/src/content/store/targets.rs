@@ -2,7 +2,8 @@
 //! what its owner did.
 //!
 //! ```json
-//! {"version": 2, "targets": [{"path": "/home/me/x", "versions": [{"hash": "64 digits", "format": "collection"}],
+//! {"version": 2, "targets": [{"path": "/home/me/x", "source": "keyferry:NODE/holiday",
+//!                             "versions": [{"hash": "64 digits", "format": "collection"}],
 //!                             "end": {"boot": "32 digits", "changed_nanos": 1790000000123456789}}]}
 //! ```
 //! Versions are noted before anything of them is put in its place, the last one first. Some of what is there may still be of an earlier one: a
@@ -16,7 +17,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use keyferry_proto::hash::{ContentFormat, ContentHash};
+use keyferry_proto::{
+    address::Address,
+    hash::{ContentFormat, ContentHash},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -69,6 +73,9 @@ struct TargetsFile {
 struct TargetRecord {
     #[serde(with = "any_path")]
     path: PathBuf,
+    /// What was last fetched there, if an address said it.
+    #[serde(default)]
+    source: Option<Address>,
     versions: Vec<FetchedVersion>,
     #[serde(default)]
     end: Option<FetchEnd>,
@@ -84,6 +91,11 @@ impl FetchTargets {
         self.record_of(path).map(|record| record.versions).unwrap_or_default()
     }
 
+    /// What was last fetched to `path`, as its address says it.
+    pub(super) fn source_at(&self, path: &Path) -> Option<Address> {
+        self.record_of(path)?.source
+    }
+
     /// When the last fetch to `path` ended; none if it has not, or nothing was fetched there.
     pub(super) fn end_at(&self, path: &Path) -> Option<FetchEnd> {
         self.record_of(path)?.end
@@ -95,12 +107,17 @@ impl FetchTargets {
         versions.filter(|version| version.format == ContentFormat::Collection).map(|version| version.hash).collect()
     }
 
-    /// Notes that a version is about to be put at `path`.
-    pub(super) fn begin(&self, path: &Path, version: FetchedVersion) -> Result<(), StoreError> {
+    /// Notes that the first of these versions is about to be put at `path`, where the others are.
+    pub(super) fn begin(
+        &self,
+        path: &Path,
+        mut versions: Vec<FetchedVersion>,
+        source: Option<&Address>,
+    ) -> Result<(), StoreError> {
+        versions.truncate(MAX_VERSIONS);
         self.change(path, |record| {
-            record.versions.retain(|other| *other != version);
-            record.versions.insert(0, version);
-            record.versions.truncate(MAX_VERSIONS);
+            record.source = source.cloned();
+            record.versions = versions;
             record.end = None;
         })
     }
@@ -116,7 +133,8 @@ impl FetchTargets {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = self.read();
         let before = file.targets.iter().position(|record| record.path == path).map(|at| file.targets.remove(at));
-        let mut record = before.unwrap_or(TargetRecord { path: path.to_owned(), versions: Vec::new(), end: None });
+        let mut record =
+            before.unwrap_or(TargetRecord { path: path.to_owned(), source: None, versions: Vec::new(), end: None });
         change(&mut record);
         file.targets.push(record);
         let surplus = file.targets.len().saturating_sub(MAX_TARGETS);
@@ -154,19 +172,20 @@ mod tests {
         let targets = FetchTargets::in_folders(&Folders::open(dir.path()).unwrap());
         let path = Path::new("/somewhere/x");
         assert_eq!(targets.versions_at(path), []);
-        for content in [b"1", b"2", b"3", b"4", b"3"] {
-            targets.begin(path, version(content)).unwrap();
-        }
-        assert_eq!(targets.versions_at(path), [version(b"3"), version(b"4"), version(b"2")]);
+        targets.begin(path, [b"4", b"3", b"2", b"1"].map(|content| version(content)).to_vec(), None).unwrap();
+        assert_eq!(targets.versions_at(path), [version(b"4"), version(b"3"), version(b"2")]);
 
         let end = FetchEnd { boot: "b".to_owned(), changed_nanos: 1_790_000_000_123_456_789 };
         targets.end(path, end.clone()).unwrap();
+        assert_eq!(targets.source_at(path), None);
+        let source = Address::content(None, ContentHash::of(b"5"));
         assert_eq!(targets.end_at(path), Some(end));
-        targets.begin(path, version(b"5")).unwrap();
+        targets.begin(path, vec![version(b"5")], Some(&source)).unwrap();
         assert_eq!(targets.end_at(path), None, "it is being changed");
+        assert_eq!(targets.source_at(path), Some(source));
 
         for other in 0..MAX_TARGETS {
-            targets.begin(Path::new(&format!("/other/{other}")), version(b"o")).unwrap();
+            targets.begin(Path::new(&format!("/other/{other}")), vec![version(b"o")], None).unwrap();
         }
         assert_eq!(targets.versions_at(path), []);
         assert_eq!(targets.lists().len(), MAX_TARGETS);
@@ -182,7 +201,7 @@ mod tests {
             fs::write(folders.fetch_targets(), text).unwrap();
             assert_eq!(targets.versions_at(path), []);
         }
-        targets.begin(path, version(b"1")).unwrap();
+        targets.begin(path, vec![version(b"1")], None).unwrap();
         assert_eq!(targets.versions_at(path), [version(b"1")]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What it is not: a fetch; see [`super::fetch`].
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{collections::HashSet, ffi::OsStr, path::PathBuf};
 
 use cap_std::{ambient_authority, fs::Dir};
 use keyferry_proto::{
@@ -20,11 +20,11 @@ use super::{
     staging::{
         FetchTarget, StagingError,
         file_system::TargetFileSystem,
-        present::{LookError, Looking, PresentTree},
+        present::{LookError, Looking, PresentTree, open_folder},
         tree::FittedTree,
     },
 };
-use crate::content::store::{CandidateFile, FetchedVersion};
+use crate::content::store::FetchedVersion;
 
 /// What a fetch would change.
 #[derive(Debug)]
@@ -53,15 +53,16 @@ pub fn compare(
     description: Option<ContentDescription>,
     cancel: &CancellationToken,
 ) -> Result<Comparison, FetchError> {
-    let manifest = match (description, job.format) {
-        (Some(ContentDescription::Folder(_, manifest)), _) => Some(manifest),
-        (Some(ContentDescription::File(_)), _) | (None, Some(ContentFormat::Blob)) => None,
-        (None, _) => job.store.manifest(&job.root).ok().flatten(),
+    let (manifest, size) = match (description, job.format) {
+        (Some(ContentDescription::Folder(_, manifest)), _) => (Some(manifest), None),
+        (Some(ContentDescription::File(size)), _) => (None, Some(size)),
+        (None, Some(ContentFormat::Blob)) => (None, None),
+        (None, _) => (job.store.manifest(&job.root).ok().flatten(), None),
     };
     let path = job.part.as_ref();
     match (manifest, path) {
         (None, Some(path)) => Err(FetchError::NotInFolder { path: path.to_string() }),
-        (None, None) => compare_file(job, job.root, job.root_size, cancel),
+        (None, None) => compare_file(job, job.root, job.root_size.or(size), cancel),
         (Some(manifest), _) => {
             let part = WantedPart::of(manifest, path)?;
             let version = part.version(job.root, path);
@@ -87,10 +88,8 @@ fn compare_file(
         Err(_) => changes.added = this_file(),
         Ok(found) if found.is_dir() => return Err(StagingError::Clash { path, found: "folder", needed: "file" }.into()),
         Ok(found) => {
-            let file = CandidateFile { path: path.clone(), may_have: vec![(hash, found.len())] };
-            let told = job.store.blobs_of_files(&[file], &|| !cancel.is_cancelled()).map_err(LookError::from)?;
-            let is_right = told.into_iter().flatten().any(|found| found.hash == Some(hash));
-            if !is_right {
+            let told = job.store.blob_of_file(path.clone(), vec![(hash, found.len())], &|| !cancel.is_cancelled());
+            if told.map_err(LookError::from)?.is_none() {
                 if !overwrite && job.store.file_as_written(&path).is_none() {
                     return Err(StagingError::Exists { path }.into());
                 }
@@ -112,37 +111,30 @@ fn compare_folder(
     let FetchTarget { out_dir, name, overwrite, mirror, .. } = &job.target;
     let path = out_dir.join(name);
     let tree = FittedTree::new(manifest, TargetFileSystem::default());
-    let versions = job.store.versions_at(&path);
-    let folder = match path.symlink_metadata() {
-        Err(_) => None,
-        Ok(found) if found.is_dir() => {
-            let opened = Dir::open_ambient_dir(&path, ambient_authority());
-            Some(opened.map_err(|source| StagingError::Io { path: path.clone(), source })?)
-        }
+    let is_there = match path.symlink_metadata() {
+        Err(_) => false,
+        Ok(found) if found.is_dir() => true,
         Ok(_) => return Err(StagingError::Clash { path, found: "file or link", needed: "folder" }.into()),
     };
-    let present = match &folder {
-        None => PresentTree::nothing(&tree),
-        Some(folder) => {
-            let looking = Looking {
-                store: &job.store,
-                path: &path,
-                versions: &versions,
-                wanted: version.hash,
-                overwrite: *overwrite,
-                go_on: &|| !cancel.is_cancelled(),
-            };
-            PresentTree::look(&tree, folder, &looking)?
-        }
+    let present = if is_there {
+        let looking = Looking {
+            store: &job.store,
+            path: &path,
+            wanted: version.hash,
+            overwrite: *overwrite,
+            go_on: &|| !cancel.is_cancelled(),
+        };
+        let parent = Dir::open_ambient_dir(out_dir, ambient_authority());
+        let folder = parent.and_then(|parent| open_folder(&parent, OsStr::new(name)));
+        PresentTree::look(&tree, &folder.map_err(|source| StagingError::Io { path: path.clone(), source })?, &looking)?
+    } else {
+        PresentTree::nothing(&tree)
     };
     let mut changes = Changes::to_come(&tree, &present);
     let has_others = || path.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-    if versions.is_empty()
-        && !overwrite
-        && folder.is_some()
-        && !(changes.are_none() && changes.kept.count == 0)
-        && has_others()
-    {
+    let is_the_same = changes.are_none() && changes.kept.count == 0;
+    let may_be_put_there = present.is_fetched() || *overwrite || !is_there || is_the_same;
+    if !may_be_put_there && has_others() {
         return Err(StagingError::Exists { path }.into());
     }
     if *mirror {

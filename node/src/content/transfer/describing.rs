@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 use keyferry_proto::{
     collection::{MAX_MANIFEST_LEN, Manifest},
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentPart, ContentReply, ContentRequest, ItemStatus},
+    message::{ContentHeader, ContentPart, ContentReply, ContentRequest, ItemStatus, MessageError},
     transfer::{
         groups::{Expect, GroupDecoder},
         units::UnitRanges,
@@ -102,12 +102,17 @@ pub(super) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result
     }
 }
 
-/// Reads the status of an item, behind which its pieces follow.
-pub(super) async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), ReceiveError> {
+/// Reads the status of an item, behind which its pieces follow, and says whether they have marks. Lists of files, and small files, have none.
+pub(super) async fn read_status(
+    stream: &mut (impl AsyncRead + Unpin),
+    may_have_marks: bool,
+) -> Result<bool, ReceiveError> {
     let mut status = [0];
     read_exact(stream, &mut status).await?;
     match ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
-        ItemStatus::Data => Ok(()),
+        ItemStatus::Data => Ok(false),
+        ItemStatus::Sparse if may_have_marks => Ok(true),
+        ItemStatus::Sparse => Err(Lie::from(MessageError::Status { got: status[0] }).into()),
         ItemStatus::Refused(refusal) => Err(ProviderError::Refused(refusal).into()),
     }
 }
@@ -117,7 +122,7 @@ async fn read_list(
     root: ContentHash,
     size: u64,
 ) -> Result<Vec<u8>, ReceiveError> {
-    read_status(stream).await?;
+    read_status(stream, false).await?;
     let mut decoder = GroupDecoder::new(root, size, &UnitRanges::all())?;
     let mut list = Vec::new();
     while let Some(expected) = decoder.expects() {

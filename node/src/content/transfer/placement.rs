@@ -4,6 +4,8 @@
 //! PATH/, ., .., a folder that is there     into that folder, under the name that it comes with
 //! any other path                           at that path itself: its last component is the name
 //! ```
+//! A folder that is there may be what was fetched to that path itself before. Whoever gets the same again means the same place.
+//!
 //! What it is not: the check of what is at that place already; see [`super::staging`].
 
 use std::{
@@ -20,6 +22,8 @@ pub struct Placement {
     pub folder: PathBuf,
     /// The name in it; none for the name that it comes with.
     pub name: Option<String>,
+    /// Whether the path would mean itself if the folder were not there.
+    pub may_be_itself: bool,
 }
 
 /// Why a path is no place. The fault is the user's.
@@ -51,13 +55,14 @@ impl Placement {
         let absolute =
             std::path::absolute(path).map_err(|source| PlacementError::Path { path: path.to_owned(), source })?;
         let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-            return Ok(Self { folder: absolute, name: None });
+            return Ok(Self { folder: absolute, name: None, may_be_itself: false });
         };
-        if names_a_folder(path.as_os_str()) || std::fs::metadata(&absolute).is_ok_and(|found| found.is_dir()) {
-            return Ok(Self { folder: absolute, name: None });
+        let may_be_itself = !names_a_folder(path.as_os_str());
+        if !may_be_itself || std::fs::metadata(&absolute).is_ok_and(|found| found.is_dir()) {
+            return Ok(Self { folder: absolute, name: None, may_be_itself });
         }
         let name = name.to_str().ok_or_else(|| PlacementError::Name { path: path.to_owned() })?;
-        Ok(Self { folder: parent.to_owned(), name: Some(name.to_owned()) })
+        Ok(Self { folder: parent.to_owned(), name: Some(name.to_owned()), may_be_itself })
     }
 }
 
@@ -83,6 +88,7 @@ mod tests {
             let place = Placement::of(&at(folder)).unwrap();
             assert_eq!(place.name, None, "{folder}");
             assert!(place.folder.is_absolute(), "{folder}");
+            assert_eq!(place.may_be_itself, ["there", "link"].contains(&folder), "{folder}");
         }
         for (path, name) in [("photo.jpg", "photo.jpg"), ("a/b/c", "c"), ("file", "file"), ("dangling", "dangling")] {
             let place = Placement::of(&at(path)).unwrap();

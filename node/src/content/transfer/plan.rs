@@ -18,6 +18,7 @@ mod target;
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -40,7 +41,10 @@ use super::{
         tree::{FittedTree, NotAsSent},
     },
 };
-use crate::content::store::{FetchedVersion, FoundBlob, OutboardFile, Store};
+use crate::{
+    base::sparse,
+    content::store::{FetchedVersion, FoundBlob, OutboardFile, Store},
+};
 
 /// The plan of one fetch. Shared by all its requests.
 #[derive(Debug)]
@@ -264,6 +268,23 @@ impl FetchPlan {
             Ok(place) => self.disk(&place.relative, source),
             Err(error) => error,
         })
+    }
+
+    /// Makes a hole of a part of an item that is zeros; what is beyond the end of the file will be one.
+    pub(super) fn clear_item(&self, index: usize, file: &File, bytes: Range<u64>) -> Result<(), FetchError> {
+        sparse::clear(file, bytes).map_err(|source| match self.first_place(index) {
+            Ok(place) => self.disk(&place.relative, source),
+            Err(error) => error,
+        })
+    }
+
+    /// Makes an empty staged file the same as the first `len` bytes of another.
+    fn copy(&self, from: &File, to: &File, len: u64, at: &Path, cancel: &CancellationToken) -> Result<(), FetchError> {
+        match sparse::copy(from, to, len, &|| !cancel.is_cancelled()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(FetchError::Interrupted),
+            Err(source) => Err(self.disk(at, source)),
+        }
     }
 
     /// Cuts off what a leftover has beyond an item of one unit.

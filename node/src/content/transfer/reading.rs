@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keyferry_proto::{
+    collection::{EntryPath, Manifest},
     hash::{ContentFormat, ContentHash},
     message::{ContentHeader, ContentRequest, Refusal},
     transfer::{
-        groups::{Expect, GROUP_LEN, GroupDecoder, Step},
+        groups::{GROUP_LEN, GroupDecoder, Step, Verified, group_count},
         layout::Layout,
         schedule::{MAX_EMPTY_REQUESTS, RECHECK},
         units::{OPEN_END, UnitRanges},
@@ -27,6 +28,7 @@ use super::{
     attempt::FetchProgress,
     context::FoundSources,
     describing::{read_exact, read_header, read_status},
+    part::WantedPart,
     patience::Patience,
     receive::{ReceiveError, ask},
 };
@@ -44,12 +46,36 @@ pub enum FilePiece {
     Bytes(Bytes),
 }
 
+/// Which file is read.
+#[derive(Debug, Clone)]
+pub enum WantedFile {
+    /// The root itself.
+    Root {
+        /// Its hash.
+        hash: ContentHash,
+        /// What the publisher has signed that it is, if there is such a word.
+        format: Option<ContentFormat>,
+    },
+    /// A file in a folder.
+    InFolder {
+        /// The root: the folder.
+        root: ContentHash,
+        /// The length of its list of files, in bytes.
+        list_len: u64,
+        /// Its hash.
+        hash: ContentHash,
+        /// Its size, in bytes.
+        size: u64,
+        /// The first of its units.
+        first_unit: u64,
+    },
+}
+
 /// The file that is read, and how far the reading has come.
 #[derive(Debug)]
 pub struct Reading {
-    root: ContentHash,
-    format: Option<ContentFormat>,
-    /// Its size, once it is known: signed by the publisher, or proven by its first group.
+    file: WantedFile,
+    /// The size that was told to the reader.
     size: Option<u64>,
     /// Bytes that were handed on: whole groups, but for the last.
     offset: u64,
@@ -71,15 +97,41 @@ impl<E: Into<ReceiveError>> From<E> for Stop {
     }
 }
 
+impl WantedFile {
+    /// The file at a path in a folder, by its list of files.
+    ///
+    /// # Errors
+    /// If no file is there.
+    pub fn in_folder(root: ContentHash, manifest: Manifest, path: &EntryPath) -> Result<Self, FetchError> {
+        let list_len = manifest.encoded_len() as u64;
+        let layout = Layout::collection(root, list_len, &manifest)?;
+        let WantedPart::File(wanted) = WantedPart::of(manifest, Some(path))? else { return Err(FetchError::Folder) };
+        // An empty file is no item, and nothing of it is asked for.
+        let item = layout.items().iter().skip(1).find(|item| item.hash == wanted.hash);
+        let first_unit = item.map_or(0, |item| item.first_unit);
+        Ok(Self::InFolder { root, list_len, hash: wanted.hash, size: wanted.size, first_unit })
+    }
+
+    /// Its hash.
+    pub fn hash(&self) -> ContentHash {
+        match self {
+            Self::Root { hash, .. } | Self::InFolder { hash, .. } => *hash,
+        }
+    }
+
+    /// What is asked for it.
+    fn root(&self) -> ContentHash {
+        match self {
+            Self::Root { hash, .. } => *hash,
+            Self::InFolder { root, .. } => *root,
+        }
+    }
+}
+
 impl Reading {
     /// What is to be read, where its bytes go, and who is told how far it has come.
-    pub fn new(
-        root: ContentHash,
-        format: Option<ContentFormat>,
-        pieces: mpsc::Sender<FilePiece>,
-        progress: watch::Sender<FetchProgress>,
-    ) -> Self {
-        Self { root, format, size: None, offset: 0, pieces, progress }
+    pub fn new(file: WantedFile, pieces: mpsc::Sender<FilePiece>, progress: watch::Sender<FetchProgress>) -> Self {
+        Self { file, size: None, offset: 0, pieces, progress }
     }
 
     /// Reads what this machine has, from its file.
@@ -111,7 +163,7 @@ impl Reading {
     ///
     /// If none came, or the last one that came has failed and no other follows, or it refuses and no other follows soon.
     pub async fn read_from_all(mut self, mut providers: FoundSources) -> Result<(), FetchError> {
-        if self.root == ContentHash::EMPTY {
+        if self.file.hash() == ContentHash::EMPTY {
             let _ = self.pieces.send(FilePiece::Size(0)).await;
             return Ok(());
         }
@@ -123,7 +175,7 @@ impl Reading {
                 provider = providers.next_within(left) => provider,
                 () = self.pieces.closed() => return Ok(()),
             };
-            let Some(session) = provider else { return Err(FetchError::in_vain(self.root, last)) };
+            let Some(session) = provider else { return Err(FetchError::in_vain(self.file.root(), last)) };
             self.progress.send_modify(|progress| progress.is_stuck = false);
             match self.read_from_one(&session).await {
                 Ok(()) | Err(Stop::NobodyReads) => return Ok(()),
@@ -161,25 +213,44 @@ impl Reading {
     }
 
     async fn read_from(&mut self, session: &Session) -> Result<(), Stop> {
-        let wanted: UnitRanges = std::iter::once(self.offset / GROUP_LEN as u64..OPEN_END).collect();
-        let mut stream = ask(session, ContentRequest::groups(self.root, wanted.clone())).await?;
-        let size = self.header(&mut stream).await?;
-        let layout = Layout::blob(self.root, size).map_err(Lie::Layout)?;
-        for (_, item, groups) in layout.select(&wanted) {
-            read_status(&mut stream).await?;
-            match item.units {
-                1 => self.single_group(&mut stream, size).await?,
-                _ => self.groups(&mut stream, size, &groups).await?,
+        let first = self.offset / GROUP_LEN as u64;
+        let units = match &self.file {
+            WantedFile::Root { .. } => first..OPEN_END,
+            WantedFile::InFolder { size, first_unit, .. } => first_unit + first..first_unit + group_count(*size),
+        };
+        let request = ContentRequest::groups(self.file.root(), std::iter::once(units).collect());
+        let mut stream = ask(session, request).await?;
+        let (hash, size) = (self.file.hash(), self.header(&mut stream).await?);
+        let layout = Layout::blob(hash, size).map_err(Lie::Layout)?;
+        for (_, item, groups) in layout.select(&std::iter::once(first..OPEN_END).collect()) {
+            let has_marks = read_status(&mut stream, item.units > 1).await?;
+            if item.units == 1 {
+                self.single_group(&mut stream, hash, size).await?;
+                continue;
             }
+            let decoder = match has_marks {
+                false => GroupDecoder::new(hash, size, &groups),
+                true => GroupDecoder::of_marked(hash, size, &groups),
+            };
+            self.groups(&mut stream, size, decoder.map_err(Lie::from)?).await?;
         }
         Ok(())
     }
 
-    /// The size of the file, as the provider says.
+    /// The size of the file, as the provider says, or the list of files that it is in.
     async fn header(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<u64, Stop> {
         let header = read_header(stream).await?;
         let ContentHeader { format, size } = header;
-        match (format, self.format, self.size) {
+        let signed = match &self.file {
+            WantedFile::InFolder { list_len, size: file_size, .. } => {
+                return match (format, size == *list_len) {
+                    (ContentFormat::Collection, true) => Ok(*file_size),
+                    _ => Err(ProviderError::Disagrees { format, size }.into()),
+                };
+            }
+            WantedFile::Root { format, .. } => *format,
+        };
+        match (format, signed, self.size) {
             (ContentFormat::Collection, None, _) => Err(ReceiveError::Local(FetchError::Folder).into()),
             (got, Some(signed), _) if got != signed => Err(Lie::Format { got, signed }.into()),
             (_, _, Some(known)) if known != size => Err(ProviderError::Disagrees { format, size }.into()),
@@ -187,12 +258,17 @@ impl Reading {
         }
     }
 
-    async fn single_group(&mut self, stream: &mut (impl AsyncRead + Unpin), size: u64) -> Result<(), Stop> {
+    async fn single_group(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        hash: ContentHash,
+        size: u64,
+    ) -> Result<(), Stop> {
         let mut bytes = vec![0; size as usize];
         read_exact(stream, &mut bytes).await?;
-        match ContentHash::of(&bytes) == self.root {
+        match ContentHash::of(&bytes) == hash {
             true => self.hand_on(size, bytes).await,
-            false => Err(Lie::Hash { expected: self.root }.into()),
+            false => Err(Lie::Hash { expected: hash }.into()),
         }
     }
 
@@ -200,15 +276,15 @@ impl Reading {
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
         size: u64,
-        groups: &UnitRanges,
+        mut decoder: GroupDecoder,
     ) -> Result<(), Stop> {
-        let mut decoder = GroupDecoder::new(self.root, size, groups).map_err(Lie::from)?;
         while let Some(expected) = decoder.expects() {
             let mut bytes = vec![0; expected.len()];
             read_exact(stream, &mut bytes).await?;
-            decoder.accept(&bytes).map_err(Lie::from)?;
-            if let Expect::Leaf { .. } = expected {
-                self.hand_on(size, bytes).await?;
+            match decoder.accept(&bytes).map_err(Lie::from)? {
+                Verified::Leaf { .. } => self.hand_on(size, bytes).await?,
+                Verified::Zeros { len, .. } => self.hand_on(size, vec![0; len]).await?,
+                Verified::Parent { .. } | Verified::Marked => {}
             }
         }
         Ok(())

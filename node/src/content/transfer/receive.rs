@@ -15,7 +15,7 @@ use std::{
 use keyferry_proto::{
     collection::MAX_MANIFEST_LEN,
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, Refusal, Request},
+    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, MessageError, Request},
     transfer::{
         groups::{Expect, GroupDecoder, GroupError, PARENT_LEN, Verified},
         layout::Item,
@@ -188,17 +188,24 @@ impl<R: Read> IncomingAnswer<'_, R> {
             if item.first_unit >= self.assignment.end_unit.load(Ordering::Relaxed) {
                 break;
             }
-            if let Some(refusal) = self.read_status()? {
-                (self.report)(RequestProgress::ItemRefused { units: item.unit_range(), refusal });
-            } else if plan.is_manifest(index) {
+            let may_have_marks = item.units > 1 && !plan.is_manifest(index);
+            let decoder = match self.read_status(may_have_marks)? {
+                ItemStatus::Refused(refusal) => {
+                    (self.report)(RequestProgress::ItemRefused { units: item.unit_range(), refusal });
+                    continue;
+                }
+                ItemStatus::Data => GroupDecoder::new(item.hash, item.size, &wanted)?,
+                ItemStatus::Sparse => GroupDecoder::of_marked(item.hash, item.size, &wanted)?,
+            };
+            if plan.is_manifest(index) {
                 // It was asked for before another provider's answer made the plan.
-                self.receive_in_memory(item.hash, item.size, &wanted)?;
+                self.receive_in_memory(decoder)?;
             } else if item.units == 1 {
                 self.receive_small(plan, index, item)?;
                 small.add(item.first_unit);
             } else {
                 small.flush();
-                if !self.receive_large(plan, index, item, &wanted)? {
+                if !self.receive_large(plan, index, item, decoder)? {
                     break;
                 }
             }
@@ -206,13 +213,13 @@ impl<R: Read> IncomingAnswer<'_, R> {
         Ok(())
     }
 
-    /// None if the item follows.
-    fn read_status(&mut self) -> Result<Option<Refusal>, ReceiveError> {
+    /// Lists of files, and small files, have no marks.
+    fn read_status(&mut self, may_have_marks: bool) -> Result<ItemStatus, ReceiveError> {
         let mut status = [0];
         self.read_exact(&mut status)?;
         match ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
-            ItemStatus::Data => Ok(None),
-            ItemStatus::Refused(refusal) => Ok(Some(refusal)),
+            ItemStatus::Sparse if !may_have_marks => Err(Lie::from(MessageError::Status { got: status[0] }).into()),
+            status => Ok(status),
         }
     }
 
@@ -235,10 +242,10 @@ impl<R: Read> IncomingAnswer<'_, R> {
         plan: &FetchPlan,
         index: usize,
         item: &Item,
-        groups: &UnitRanges,
+        decoder: GroupDecoder,
     ) -> Result<bool, ReceiveError> {
         let mut writer = Writer::open(plan, index, item, self.report)?;
-        let received = self.receive_groups(item, groups, &mut writer);
+        let received = self.receive_groups(item, decoder, &mut writer);
         // What was verified before a failure is kept.
         writer.flush()?;
         received
@@ -247,10 +254,9 @@ impl<R: Read> IncomingAnswer<'_, R> {
     fn receive_groups(
         &mut self,
         item: &Item,
-        groups: &UnitRanges,
+        mut decoder: GroupDecoder,
         writer: &mut Writer<'_>,
     ) -> Result<bool, ReceiveError> {
-        let mut decoder = GroupDecoder::new(item.hash, item.size, groups)?;
         let mut parent = [0; PARENT_LEN];
         while let Some(expected) = decoder.expects() {
             match expected {
@@ -262,8 +268,19 @@ impl<R: Read> IncomingAnswer<'_, R> {
                         outboard.write_parent(outboard_offset, &parent).map_err(FetchError::from)?;
                     }
                 }
+                Expect::Mark => {
+                    let mut mark = [0];
+                    self.read_exact(&mut mark)?;
+                    if let Verified::Zeros { offset, len } = decoder.accept(&mark)? {
+                        if self.is_given_away(item, offset) {
+                            return Ok(false);
+                        }
+                        self.first_byte();
+                        writer.keep_zeros(offset, len)?;
+                    }
+                }
                 Expect::Leaf { offset, len } => {
-                    if item.first_unit + offset / UNIT >= self.assignment.end_unit.load(Ordering::Relaxed) {
+                    if self.is_given_away(item, offset) {
                         return Ok(false);
                     }
                     let place = writer.place(offset, len)?;
@@ -277,32 +294,34 @@ impl<R: Read> IncomingAnswer<'_, R> {
         Ok(true)
     }
 
+    /// Whether somebody else fetches what is at this offset of an item.
+    fn is_given_away(&self, item: &Item, offset: u64) -> bool {
+        item.first_unit + offset / UNIT >= self.assignment.end_unit.load(Ordering::Relaxed)
+    }
+
     fn receive_manifest(&mut self, root: ContentHash, size: u64) -> Result<Vec<u8>, ReceiveError> {
         if size > MAX_MANIFEST_LEN as u64 {
             return Err(Lie::LongManifest { got: size }.into());
         }
-        match self.read_status()? {
-            Some(refusal) => Err(ProviderError::Refused(refusal).into()),
-            None => self.receive_in_memory(root, size, &UnitRanges::all()),
+        match self.read_status(false)? {
+            ItemStatus::Refused(refusal) => Err(ProviderError::Refused(refusal).into()),
+            ItemStatus::Data | ItemStatus::Sparse => {
+                self.receive_in_memory(GroupDecoder::new(root, size, &UnitRanges::all())?)
+            }
         }
     }
 
     /// Receives groups of the manifest, whose size is bounded.
-    fn receive_in_memory(
-        &mut self,
-        hash: ContentHash,
-        size: u64,
-        groups: &UnitRanges,
-    ) -> Result<Vec<u8>, ReceiveError> {
-        let mut decoder = GroupDecoder::new(hash, size, groups)?;
+    fn receive_in_memory(&mut self, mut decoder: GroupDecoder) -> Result<Vec<u8>, ReceiveError> {
         let mut bytes = Vec::new();
         let mut parent = [0; PARENT_LEN];
         let mut reported = Instant::now();
         while let Some(expected) = decoder.expects() {
             match expected {
-                Expect::Parent => {
-                    self.read_exact(&mut parent)?;
-                    decoder.accept(&parent)?;
+                Expect::Parent | Expect::Mark => {
+                    let piece = &mut parent[..expected.len()];
+                    self.read_exact(piece)?;
+                    decoder.accept(piece)?;
                 }
                 Expect::Leaf { len, .. } => {
                     let start = bytes.len();

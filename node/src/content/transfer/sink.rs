@@ -21,6 +21,8 @@ use super::{
 pub(super) const UNIT: u64 = GROUP_LEN as u64;
 /// Verified data is written in pieces of this many bytes.
 const WRITE_LEN: usize = 512 * 1024;
+/// Holes are made, and reported, in pieces of this many bytes at the most.
+const CLEARED_TOGETHER: u64 = 64 << 20;
 /// Small items are reported as verified in batches of this many units.
 const REPORT_UNITS: u64 = 32;
 /// What is verified is written and reported at least this often, so that a slow provider is not taken for a silent one.
@@ -48,9 +50,11 @@ pub(super) struct Writer<'a> {
     first_unit: u64,
     pub(super) file: ItemFile,
     buffer: Vec<u8>,
-    /// Where the gathered bytes begin in the item.
+    /// Where the gathered bytes, or zeros, begin in the item.
     offset: u64,
     len: usize,
+    /// How many zeros are gathered, behind no bytes.
+    zeros: u64,
     flushed: Instant,
     report: &'a dyn Fn(RequestProgress),
 }
@@ -65,12 +69,12 @@ impl<'a> Writer<'a> {
         let file = plan.open_item(index)?;
         let buffer = vec![0; WRITE_LEN.min(item.size as usize)];
         let (first_unit, flushed) = (item.first_unit, Instant::now());
-        Ok(Self { plan, index, first_unit, file, buffer, offset: 0, len: 0, flushed, report })
+        Ok(Self { plan, index, first_unit, file, buffer, offset: 0, len: 0, zeros: 0, flushed, report })
     }
 
     /// Where to put the next bytes; they count once they are kept.
     pub(super) fn place(&mut self, offset: u64, len: usize) -> Result<&mut [u8], FetchError> {
-        if offset != self.offset + self.len as u64 || self.len + len > self.buffer.len() {
+        if self.zeros > 0 || offset != self.offset + self.len as u64 || self.len + len > self.buffer.len() {
             self.flush()?;
             self.offset = offset;
         }
@@ -82,14 +86,28 @@ impl<'a> Writer<'a> {
         if self.flushed.elapsed() >= REPORT_EVERY { self.flush() } else { Ok(()) }
     }
 
+    /// Keeps zeros, which did not come.
+    pub(super) fn keep_zeros(&mut self, offset: u64, len: usize) -> Result<(), FetchError> {
+        if self.len > 0 || offset != self.offset + self.zeros {
+            self.flush()?;
+            self.offset = offset;
+        }
+        self.zeros += len as u64;
+        let is_due = self.zeros >= CLEARED_TOGETHER || self.flushed.elapsed() >= REPORT_EVERY;
+        if is_due { self.flush() } else { Ok(()) }
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), FetchError> {
         self.flushed = Instant::now();
-        if self.len > 0 {
-            self.plan.write_item(self.index, &self.file.data, &self.buffer[..self.len], self.offset)?;
-            let end = self.offset + self.len as u64;
+        let end = self.offset + self.len as u64 + self.zeros;
+        if end > self.offset {
+            match self.zeros {
+                0 => self.plan.write_item(self.index, &self.file.data, &self.buffer[..self.len], self.offset)?,
+                _ => self.plan.clear_item(self.index, &self.file.data, self.offset..end)?,
+            }
             let units = self.first_unit + self.offset / UNIT..self.first_unit + end.div_ceil(UNIT);
             (self.report)(RequestProgress::Verified { units });
-            (self.offset, self.len) = (end, 0);
+            (self.offset, self.len, self.zeros) = (end, 0, 0);
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ pub mod tree;
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -33,6 +34,7 @@ use cap_std::{
     fs::{Dir, DirBuilder, DirBuilderExt as _, OpenOptions, OpenOptionsExt},
 };
 use keyferry_proto::{
+    address::Address,
     collection::{EntryName, FileAttributes, FileTime},
     hash::{ContentFormat, ContentHash},
 };
@@ -42,9 +44,10 @@ use self::{
     file_system::TargetFileSystem,
     own_files::{NO_LINK, is_link, is_own, is_own_file},
     parts::{leftovers, part_name, take_over},
+    present::open_folder,
     tree::FittedTree,
 };
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use crate::base::durable;
 
@@ -55,6 +58,8 @@ pub struct Destination {
     pub folder: PathBuf,
     /// The name in it, in place of the one that it comes with: one safe path component.
     pub name: Option<String>,
+    /// Whether the folder itself is the place, if the same was fetched to it before.
+    pub may_be_itself: bool,
     /// Whether files that exist may be replaced, whoever wrote them.
     pub overwrite: bool,
     /// Whether files are removed that an earlier version had there.
@@ -72,6 +77,8 @@ pub struct FetchTarget {
     pub out_dir: PathBuf,
     /// The file or folder name in it: one safe path component.
     pub name: String,
+    /// What is fetched there, as its address says it: the same may come there again.
+    pub source: Option<Address>,
     /// Whether what is there already may be replaced, whoever wrote it.
     pub overwrite: bool,
     /// Whether files are removed that an earlier version had there.
@@ -304,11 +311,8 @@ impl Staging {
     /// # Errors
     /// If there is none, or a link.
     pub fn open_target(&self) -> Result<Dir, StagingError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.parent, &*self.target.name, flags, Mode::empty()) {
-            Ok(folder) => Ok(Dir::from_std_file(folder.into())),
-            Err(error) => Err(self.final_io(Path::new(""), error.into())),
-        }
+        let opened = open_folder(&self.parent, OsStr::new(&self.target.name));
+        opened.map_err(|source| self.final_io(Path::new(""), source))
     }
 
     /// Opens for reading what is at the target in the place of a file; none if it is no file.

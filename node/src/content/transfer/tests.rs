@@ -2,6 +2,7 @@
 
 mod changing;
 mod durability;
+mod holes;
 mod moving;
 mod offering;
 mod parts;
@@ -34,7 +35,7 @@ use super::{
     FetchError,
     fetch::{FetchOutcome, FetchProgress, FoundSources, Job, fetch_with},
     patience::Patience,
-    reading::{FilePiece, PIECES_AHEAD, Reading},
+    reading::{FilePiece, PIECES_AHEAD, Reading, WantedFile},
     staging::FetchTarget,
 };
 use crate::{
@@ -135,6 +136,7 @@ impl Getter {
         let target = FetchTarget {
             out_dir: self.out.path().to_owned(),
             name: "got".to_owned(),
+            source: None,
             overwrite: self.overwrite,
             mirror: self.mirror,
             sync: self.sync,
@@ -553,7 +555,8 @@ async fn a_provider_that_has_no_place_is_asked_again_also_for_a_file_that_is_rea
         found.send(provider.session().await).await.unwrap();
         drop(found);
         let (pieces, mut read) = mpsc::channel(PIECES_AHEAD);
-        let reading = Reading::new(source.root, None, pieces, watch::Sender::default());
+        let file = WantedFile::Root { hash: source.root, format: None };
+        let reading = Reading::new(file, pieces, watch::Sender::default());
 
         let ended = reading.read_from_all(FoundSources { sessions, untried: watch::channel(0).1 }).await;
 

@@ -2,7 +2,10 @@
 //!
 //! What it is not: what a fetch left unfinished, or files elsewhere on this machine (see [`super::plan`]).
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use cap_std::{
     ambient_authority,
@@ -23,11 +26,11 @@ use super::{
         FetchTarget,
         carried::finish_file,
         file_system::TargetFileSystem,
-        present::{LookError, Looking, PresentState, PresentTree},
+        present::{LookError, Looking, PresentState, PresentTree, open_folder},
         tree::FittedTree,
     },
 };
-use crate::content::store::{CandidateFile, FetchedVersion, PlacedFile};
+use crate::content::store::{FetchedVersion, PlacedFile};
 
 /// The content, where it was to go.
 #[derive(Debug)]
@@ -75,9 +78,8 @@ fn find_file(
 ) -> Result<Option<There>, FetchError> {
     let path = job.target.out_dir.join(&job.target.name);
     let Some(size) = size.filter(|size| job.root_size.is_none_or(|wanted| wanted == *size)) else { return Ok(None) };
-    let file = CandidateFile { path: path.clone(), may_have: vec![(hash, size)] };
-    let told = job.store.blobs_of_files(&[file], &|| !cancel.is_cancelled()).map_err(LookError::from)?;
-    if told.into_iter().flatten().all(|found| found.hash != Some(hash)) {
+    let told = job.store.blob_of_file(path.clone(), vec![(hash, size)], &|| !cancel.is_cancelled());
+    if told.map_err(LookError::from)?.is_none() {
         return Ok(None);
     }
     // What was fetched follows its sender; what is its owner's own is let be.
@@ -100,22 +102,20 @@ fn find_folder(
     cancel: &CancellationToken,
 ) -> Result<Option<There>, FetchError> {
     let path = job.target.out_dir.join(&job.target.name);
-    let Ok(folder) = parent.open_dir(&job.target.name) else { return Ok(None) };
+    let Ok(folder) = open_folder(parent, OsStr::new(&job.target.name)) else { return Ok(None) };
     let tree = FittedTree::new(manifest, TargetFileSystem::default());
-    let versions = job.store.versions_at(&path);
     let looking = Looking {
         store: &job.store,
         path: &path,
-        versions: &versions,
         wanted: version.hash,
         overwrite: false,
         go_on: &|| !cancel.is_cancelled(),
     };
     let present = PresentTree::look(&tree, &folder, &looking)?;
     let differences = present.differences();
-    let is_like_it = match versions.is_empty() {
-        true => !differences.rights,
-        false => !differences.rights && !differences.times && (!job.target.mirror || present.gone().is_empty()),
+    let is_like_it = match present.is_fetched() {
+        false => !differences.rights,
+        true => !differences.rights && !differences.times && (!job.target.mirror || present.gone().is_empty()),
     };
     if !is_like_it || tree.indexes().any(|index| present.state(index) != PresentState::Right) {
         return Ok(None);
@@ -131,5 +131,5 @@ fn find_folder(
     });
     let (files, size) = (files.collect(), tree.manifest().total_size());
     let changes = Changes::to_come(&tree, &present);
-    Ok(Some(There { path, format: ContentFormat::Collection, size, files, is_fetched: !versions.is_empty(), changes }))
+    Ok(Some(There { path, format: ContentFormat::Collection, size, files, is_fetched: present.is_fetched(), changes }))
 }

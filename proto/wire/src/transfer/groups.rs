@@ -3,6 +3,7 @@
 //! ```text
 //! parent   64 bytes: the chaining values of the left and the right subtree
 //! leaf     the bytes of one group: 65,536, fewer in the last group of a blob
+//! mark     only where the sender has said that it marks leaves; 1 byte before each: 0, all its bytes are zeros and none follow; 1, they follow
 //! ```
 //! A blob of `n` groups is a binary tree over them (BLAKE3's own). The encoding of a set of groups is a walk from the
 //! root, parent before children, left before right, that leaves out every subtree without a wanted group. A blob of one
@@ -27,6 +28,15 @@ pub const PARENT_LEN: usize = 64;
 
 /// The greatest size of a blob, in bytes: 1 PiB. Keeps every sum far from overflow.
 pub const MAX_BLOB_SIZE: u64 = 1 << 50;
+
+/// The mark in place of a leaf of zeros.
+pub const MARK_ZEROS: u8 = 0;
+
+/// The mark in front of the bytes of a leaf.
+pub const MARK_BYTES: u8 = 1;
+
+/// A group of zeros.
+pub static ZEROS: [u8; GROUP_LEN] = [0; GROUP_LEN];
 
 /// The same group size in bao-tree's terms: 2^6 chunks of 1 KiB.
 pub const BLOCK_SIZE: BlockSize = BlockSize::from_chunk_log(6);
@@ -66,6 +76,8 @@ pub enum Step {
 pub enum Expect {
     /// The [`PARENT_LEN`] bytes of a parent.
     Parent,
+    /// The byte that says whether the bytes of a group follow.
+    Mark,
     /// The bytes of a group.
     Leaf {
         /// Offset in the blob, in bytes.
@@ -80,6 +92,7 @@ impl Expect {
     pub const fn len(self) -> usize {
         match self {
             Self::Parent => PARENT_LEN,
+            Self::Mark => 1,
             Self::Leaf { len, .. } => len,
         }
     }
@@ -105,6 +118,15 @@ pub enum Verified {
         /// Length in bytes, [`GROUP_LEN`] at most.
         len: usize,
     },
+    /// A group of nothing but zeros, which are not sent.
+    Zeros {
+        /// Offset in the blob, in bytes.
+        offset: u64,
+        /// Length in bytes, [`GROUP_LEN`] at most.
+        len: usize,
+    },
+    /// Nothing yet: the bytes of the next group follow.
+    Marked,
 }
 
 /// Why a piece, or a claim about a blob, is refused. All but `Length` and `Finished` are the sender's fault.
@@ -139,6 +161,12 @@ pub enum GroupError {
         offset: u64,
         /// Length in bytes.
         len: usize,
+    },
+    /// A mark that is none.
+    #[error("the peer sent {got} where the mark of a group was expected")]
+    Mark {
+        /// The byte.
+        got: u8,
     },
     /// The caller brought another number of bytes than [`GroupDecoder::expects`] says.
     #[error("{expected} bytes were expected, the caller gave {got}")]
@@ -182,28 +210,43 @@ pub struct GroupDecoder {
     next: Option<TreePiece>,
     /// What the subtrees that are still to come hash to; the next one on top. At most one for each level.
     expected: Vec<ChainingValue>,
-    /// Whether groups are passed over.
-    parents_only: bool,
+    leaves: Leaves,
+}
+
+/// How leaves come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    /// Not at all.
+    PassedOver,
+    /// As their bytes.
+    Bare,
+    /// Behind marks; the next one has its mark already, or not.
+    Marked { next: bool },
 }
 
 impl GroupDecoder {
     /// Starts on `groups` (numbered from the start of the blob; those past its end are ignored) of the blob `hash`,
     /// whose size is what a peer, or a manifest, says.
     pub fn new(hash: ContentHash, size: u64, groups: &UnitRanges) -> Result<Self, GroupError> {
-        Self::begin(hash, size, groups, false)
+        Self::begin(hash, size, groups, Leaves::Bare)
+    }
+
+    /// The same as [`GroupDecoder::new`], of a sender who marks leaves.
+    pub fn of_marked(hash: ContentHash, size: u64, groups: &UnitRanges) -> Result<Self, GroupError> {
+        Self::begin(hash, size, groups, Leaves::Marked { next: false })
     }
 
     /// Starts on all parents of the blob, which come without its groups: its outboard.
     pub fn of_parents(hash: ContentHash, size: u64) -> Result<Self, GroupError> {
-        Self::begin(hash, size, &UnitRanges::all(), true)
+        Self::begin(hash, size, &UnitRanges::all(), Leaves::PassedOver)
     }
 
-    fn begin(hash: ContentHash, size: u64, groups: &UnitRanges, parents_only: bool) -> Result<Self, GroupError> {
+    fn begin(hash: ContentHash, size: u64, groups: &UnitRanges, leaves: Leaves) -> Result<Self, GroupError> {
         if (size == 0) != (hash == ContentHash::EMPTY) {
             return Err(GroupError::NotEmpty { hash });
         }
         let walk = Walk::new(size, groups)?;
-        let mut decoder = Self { hash, walk, next: None, expected: vec![*hash.as_bytes()], parents_only };
+        let mut decoder = Self { hash, walk, next: None, expected: vec![*hash.as_bytes()], leaves };
         decoder.advance();
         Ok(decoder)
     }
@@ -212,26 +255,42 @@ impl GroupDecoder {
     pub fn expects(&self) -> Option<Expect> {
         self.next.map(|piece| match piece.step() {
             Step::Parent { .. } => Expect::Parent,
+            Step::Leaf { .. } if self.leaves == (Leaves::Marked { next: false }) => Expect::Mark,
             Step::Leaf { offset, len } => Expect::Leaf { offset, len },
         })
     }
 
     /// Proves the piece that was expected. After an error nothing more is expected.
     pub fn accept(&mut self, bytes: &[u8]) -> Result<Verified, GroupError> {
-        let piece = self.next.ok_or(GroupError::Finished)?;
-        let expected = piece.len();
-        if bytes.len() != expected {
-            return Err(GroupError::Length { expected, got: bytes.len() });
+        let (Some(piece), Some(expected)) = (self.next, self.expects()) else { return Err(GroupError::Finished) };
+        if bytes.len() != expected.len() {
+            return Err(GroupError::Length { expected: expected.len(), got: bytes.len() });
         }
         self.next = None;
-        let verified = self.prove(piece, bytes)?;
+        let verified = match (expected, piece) {
+            (Expect::Mark, TreePiece::Leaf { offset, len, .. }) => match bytes[0] {
+                MARK_ZEROS => {
+                    self.prove(piece, &ZEROS[..len])?;
+                    Verified::Zeros { offset, len }
+                }
+                MARK_BYTES => {
+                    (self.next, self.leaves) = (Some(piece), Leaves::Marked { next: true });
+                    return Ok(Verified::Marked);
+                }
+                got => return Err(GroupError::Mark { got }),
+            },
+            _ => self.prove(piece, bytes)?,
+        };
         self.advance();
         Ok(verified)
     }
 
     fn advance(&mut self) {
+        if let Leaves::Marked { next } = &mut self.leaves {
+            *next = false;
+        }
         self.next = self.walk.next();
-        while self.parents_only && matches!(self.next, Some(TreePiece::Leaf { .. })) {
+        while self.leaves == Leaves::PassedOver && matches!(self.next, Some(TreePiece::Leaf { .. })) {
             self.expected.pop();
             self.next = self.walk.next();
         }
@@ -302,13 +361,6 @@ impl TreePiece {
         match self {
             Self::Parent { outboard_offset, .. } => Step::Parent { outboard_offset },
             Self::Leaf { offset, len, .. } => Step::Leaf { offset, len },
-        }
-    }
-
-    fn len(self) -> usize {
-        match self {
-            Self::Parent { .. } => PARENT_LEN,
-            Self::Leaf { len, .. } => len,
         }
     }
 }

@@ -16,7 +16,9 @@ use keyferry_proto::{
     },
     path::{SafePath, fold_key},
     transfer::{
-        groups::{Expect, GroupDecoder, GroupError, GroupSteps, PARENT_LEN, Step, Verified},
+        groups::{
+            Expect, GROUP_LEN, GroupDecoder, GroupError, GroupSteps, MARK_BYTES, MARK_ZEROS, PARENT_LEN, Step, Verified,
+        },
         units::UnitRanges,
     },
 };
@@ -263,6 +265,7 @@ fn status_bytes_are_those_that_are_written() {
         match name.as_str() {
             None => assert!(status.is_err(), "{byte}"),
             Some("Data") => assert_eq!(status, Ok(ItemStatus::Data)),
+            Some("Sparse") => assert_eq!(status, Ok(ItemStatus::Sparse)),
             Some(name) => assert_eq!(status, Ok(ItemStatus::Refused(refusal(name)))),
         }
     }
@@ -304,6 +307,49 @@ fn groups_have_the_encoding_that_is_written() {
     }
 }
 
+#[test]
+fn groups_of_files_with_holes_have_the_encoding_with_marks_that_is_written() {
+    for case in cases(&vectors("groups"), "/marked") {
+        let size = number(&case["size"]);
+        let (mut data, outboard, groups) = (blob(size), bytes(&case["outboard"]), ranges(&case["groups"]));
+        for group in case["holes"].as_array().expect("holes") {
+            let start = number(group) as usize * GROUP_LEN;
+            let end = data.len().min(start + GROUP_LEN);
+            data[start..end].fill(0);
+        }
+        let mut decoder = GroupDecoder::of_marked(hash(&case["hash"]), size, &groups).expect("a decoder");
+        let mut encoded = Vec::new();
+        for (step, piece) in
+            GroupSteps::new(size, &groups).expect("steps").zip(case["pieces"].as_array().expect("pieces"))
+        {
+            match step {
+                Step::Parent { outboard_offset } => {
+                    assert_eq!(piece["parent"], outboard_offset);
+                    let parent = &outboard[outboard_offset as usize..][..PARENT_LEN];
+                    assert_eq!(decoder.accept(parent), Ok(Verified::Parent { outboard_offset }));
+                    encoded.extend(parent);
+                }
+                Step::Leaf { offset, len } => {
+                    assert_eq!((&piece["leaf"], decoder.expects()), (&offset.into(), Some(Expect::Mark)));
+                    let bytes = &data[offset as usize..][..len];
+                    if bytes.iter().all(|byte| *byte == 0) {
+                        assert_eq!(decoder.accept(&[MARK_ZEROS]), Ok(Verified::Zeros { offset, len }));
+                        encoded.push(MARK_ZEROS);
+                    } else {
+                        assert_eq!(decoder.accept(&[MARK_BYTES]), Ok(Verified::Marked));
+                        assert_eq!(decoder.accept(bytes), Ok(Verified::Leaf { offset, len }));
+                        encoded.push(MARK_BYTES);
+                        encoded.extend(bytes);
+                    }
+                }
+            }
+        }
+        assert_eq!(decoder.expects(), None);
+        assert_eq!(encoded.len() as u64, number(&case["encoded_len"]));
+        assert_eq!(ContentHash::of(&encoded), hash(&case["encoded_hash"]));
+    }
+}
+
 /// Feeds a stream with zeros behind it; how many pieces were taken, and why the next was refused.
 fn refuse(decoder: &mut GroupDecoder, mut stream: &[u8]) -> (u64, Option<GroupError>) {
     let mut accepted = 0;
@@ -315,6 +361,7 @@ fn refuse(decoder: &mut GroupDecoder, mut stream: &[u8]) -> (u64, Option<GroupEr
         match decoder.accept(&piece) {
             Ok(Verified::Parent { .. }) => assert_eq!(expect, Expect::Parent),
             Ok(Verified::Leaf { offset, len }) => assert_eq!(expect, Expect::Leaf { offset, len }),
+            Ok(Verified::Zeros { .. } | Verified::Marked) => panic!("leaves have no marks here"),
             Err(error) => return (accepted, Some(error)),
         }
         accepted += 1;

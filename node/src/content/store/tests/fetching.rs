@@ -33,6 +33,7 @@ fn fetch(blob: &Blob, hash: ContentHash, groups: &UnitRanges, file: &File, outbo
                 outboard.write_parent(outboard_offset, &parent).unwrap();
                 assert_eq!(outboard.read_parent(outboard_offset).unwrap(), Some(parent));
             }
+            Expect::Mark => panic!("no marks were asked for"),
             Expect::Leaf { offset, len, .. } => {
                 let data = &mut buffer[..len];
                 blob.read_at(offset, data).unwrap();

@@ -4,16 +4,13 @@
 //!
 //! What it is not: a search for bytes that have moved within a file.
 
-use std::{fs::File, io};
+use std::fs::File;
 
 use keyferry_proto::transfer::{groups::GROUP_LEN, layout::Item, units::UnitRanges};
 use tokio_util::sync::CancellationToken;
 
-use super::{FetchPlan, FilePlace, go_on};
+use super::{FetchPlan, FilePlace};
 use crate::content::transfer::FetchError;
-
-/// How much of a base to copy before looking whether the user has had enough.
-const COPIED_TOGETHER: usize = 16 << 20;
 
 impl FetchPlan {
     /// The items of several groups of which nothing is here, but a file of an older version in their place.
@@ -70,63 +67,6 @@ impl FetchPlan {
         cancel: &CancellationToken,
     ) -> Result<(), FetchError> {
         let staged = self.staging.open_file(&place.relative, &place.attributes)?;
-        // Where the file system can, both share their bytes on the disk.
-        if rustix::fs::ioctl_ficlone(&staged, base).is_ok() {
-            return Ok(());
-        }
-        copy_range(base, &staged, item.size, || go_on(cancel), |source| self.disk(&place.relative, source))
+        self.copy(base, &staged, item.size, &place.relative, cancel)
     }
-}
-
-/// Copies the first `len` bytes, or as many as there are.
-fn copy_range(
-    from: &File,
-    to: &File,
-    len: u64,
-    go_on: impl Fn() -> Result<(), FetchError>,
-    failed: impl Fn(io::Error) -> FetchError,
-) -> Result<(), FetchError> {
-    let (mut read_at, mut write_at) = (0, 0);
-    while read_at < len {
-        go_on()?;
-        let next = usize::try_from(len - read_at).unwrap_or(usize::MAX).min(COPIED_TOGETHER);
-        let copied = rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), next);
-        match copied {
-            Ok(0) => break,
-            Ok(_) => {}
-            // Not from one file system to the other, or not on this one.
-            Err(
-                rustix::io::Errno::XDEV
-                | rustix::io::Errno::NOSYS
-                | rustix::io::Errno::INVAL
-                | rustix::io::Errno::OPNOTSUPP,
-            ) => {
-                return copy_by_hand(from, to, len, go_on, failed);
-            }
-            Err(error) => return Err(failed(error.into())),
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand(
-    from: &File,
-    to: &File,
-    len: u64,
-    go_on: impl Fn() -> Result<(), FetchError>,
-    failed: impl Fn(io::Error) -> FetchError,
-) -> Result<(), FetchError> {
-    use std::os::unix::fs::FileExt as _;
-    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
-    while offset < len {
-        go_on()?;
-        let wanted = buffer.len().min(usize::try_from(len - offset).unwrap_or(usize::MAX));
-        let read = from.read_at(&mut buffer[..wanted], offset).map_err(&failed)?;
-        if read == 0 {
-            break;
-        }
-        to.write_all_at(&buffer[..read], offset).map_err(&failed)?;
-        offset += read as u64;
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -25,8 +25,6 @@ use crate::content::{
 
 /// How many files of one blob are noted, so that they need not be read again: as many as the index remembers.
 const MAX_PLACES_NOTED: usize = 4;
-/// How much of a file to copy before looking whether the user has had enough.
-const COPIED_TOGETHER: u64 = 16 << 20;
 
 /// Content that is in its place.
 #[derive(Debug)]
@@ -105,7 +103,7 @@ impl FetchPlan {
             self.staging.sync_files(files.into_iter())?;
         }
         let path = self.staging.final_path();
-        if let Err(error) = self.store.begin_version(&path, self.version) {
+        if let Err(error) = self.store.begin_version(&path, self.version, self.target.source.as_ref()) {
             tracing::warn!(%error, "a newer version will take what is fetched now for its owner's");
         }
         let merged = match (tree, self.present()) {
@@ -188,20 +186,11 @@ impl FetchPlan {
 
     /// Copies one file of the staging area to another place in it; where the file system can, both share their bytes on the disk.
     fn duplicate(&self, from: &FilePlace, to: &FilePlace, cancel: &CancellationToken) -> Result<(), FetchError> {
-        let failed = |source| self.disk(&to.relative, source);
-        let Some(mut source) = self.staging.open_existing(&from.relative)? else {
+        let Some(source) = self.staging.open_existing(&from.relative)? else {
             return Err(self.disk(&from.relative, io::ErrorKind::NotFound.into()));
         };
-        let mut copy = self.staging.open_file(&to.relative, &to.attributes)?;
-        copy.set_len(0).map_err(failed)?;
-        if rustix::fs::ioctl_ficlone(&copy, &source).is_ok() {
-            return Ok(());
-        }
-        loop {
-            go_on(cancel)?;
-            if io::copy(&mut (&mut source).take(COPIED_TOGETHER), &mut copy).map_err(failed)? == 0 {
-                return Ok(());
-            }
-        }
+        let copy = self.staging.open_file(&to.relative, &to.attributes)?;
+        copy.set_len(0).map_err(|source| self.disk(&to.relative, source))?;
+        self.copy(&source, &copy, u64::MAX, &to.relative, cancel)
     }
 }

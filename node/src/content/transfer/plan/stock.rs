@@ -77,12 +77,7 @@ impl FetchPlan {
             return Ok(left);
         }
         // The store may have all of it by now, from another fetch.
-        match self.copy_from_store(&place, item, cancel)? {
-            Copied::Whole => Ok(UnitRanges::from(0..item.units)),
-            Copied::Nothing => Ok(left),
-            // What was written may have replaced what was left.
-            Copied::Damaged => self.groups_left(&place, item),
-        }
+        Ok(self.copy_from_store(&place, item, cancel)?.unwrap_or(left))
     }
 
     /// The groups of an item that an earlier run left.
@@ -97,50 +92,34 @@ impl FetchPlan {
         Ok(outboard.verified_groups(&file, item.hash, item.size)?)
     }
 
-    /// Copies an item that the store holds already, verifying it on the way. A damaged source counts as absent.
+    /// Copies an item that the store holds already, and says which groups are right; none if it does not hold it.
     fn copy_from_store(
         &self,
         place: &FilePlace,
         item: &Item,
         cancel: &CancellationToken,
-    ) -> Result<Copied, FetchError> {
-        let Ok(Some(blob)) = self.store.blob(&item.hash) else { return Ok(Copied::Nothing) };
-        if blob.size() != item.size {
-            return Ok(Copied::Nothing);
-        }
+    ) -> Result<Option<UnitRanges>, FetchError> {
+        let held = self.store.blob(&item.hash).ok().flatten();
+        let Some(blob) = held.filter(|blob| blob.size() == item.size) else { return Ok(None) };
         let file = self.staging.open_file(&place.relative, &place.attributes)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; item.size.min(1 << 20) as usize];
-        let mut offset = 0;
-        while offset < item.size {
-            if cancel.is_cancelled() {
-                return Err(FetchError::Interrupted);
+        let disk = |source| self.disk(&place.relative, source);
+        file.set_len(0).map_err(disk)?;
+        match blob.file() {
+            None => {
+                // A small one was proven when it was opened.
+                let mut bytes = vec![0; item.size.min(GROUP_LEN as u64) as usize];
+                blob.read_at(0, &mut bytes)?;
+                file.write_all_at(&bytes, 0).map_err(disk)?;
+                Ok(Some(UnitRanges::from(0..item.units)))
             }
-            let len = buffer.len().min((item.size - offset) as usize);
-            if blob.read_at(offset, &mut buffer[..len]).is_err() {
-                return Ok(Copied::Damaged);
+            Some(source) => {
+                self.copy(source, &file, item.size, &place.relative, cancel)?;
+                // The copy is what counts: its source may change at any time.
+                let outboard = self.store.partial_outboard(item.hash, item.size)?;
+                Ok(Some(outboard.verified_groups(&file, item.hash, item.size)?))
             }
-            hasher.update(&buffer[..len]);
-            let written = file.write_all_at(&buffer[..len], offset);
-            written.map_err(|source| self.disk(&place.relative, source))?;
-            offset += len as u64;
         }
-        if ContentHash::from(hasher.finalize()) != item.hash {
-            return Ok(Copied::Damaged);
-        }
-        file.set_len(item.size).map_err(|source| self.disk(&place.relative, source))?;
-        Ok(Copied::Whole)
     }
-}
-
-/// What became of a copy.
-enum Copied {
-    /// All of it is there, and is right.
-    Whole,
-    /// The store does not have it; nothing was written.
-    Nothing,
-    /// Something was written, but the store's source is not what it should be.
-    Damaged,
 }
 
 /// The hash of a file of at most one unit; anything of another size is no match.

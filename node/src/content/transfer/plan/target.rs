@@ -22,7 +22,6 @@ impl FetchPlan {
         let looking = Looking {
             store: &self.store,
             path: &path,
-            versions: &self.store.versions_at(&path),
             wanted: self.version.hash,
             overwrite: self.target.overwrite,
             go_on: &|| !cancel.is_cancelled(),

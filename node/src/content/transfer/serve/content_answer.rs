@@ -79,9 +79,13 @@ impl ContentAnswer {
             }
             match self.source.open(&request.root, item) {
                 Ok(blob) => {
-                    self.put(&[ItemStatus::Data.to_byte()]);
+                    let is_list = index == 0 && *format == ContentFormat::Collection;
+                    let may_have_marks = request.part == ContentPart::Groups && item.units > 1 && !is_list;
+                    let has_marks = may_have_marks && blob.is_sparse();
+                    let status = if has_marks { ItemStatus::Sparse } else { ItemStatus::Data };
+                    self.put(&[status.to_byte()]);
                     let sent = match request.part {
-                        ContentPart::Groups | ContentPart::Root => self.put_groups(&blob, &wanted),
+                        ContentPart::Groups | ContentPart::Root => self.put_groups(&blob, &wanted, has_marks),
                         ContentPart::Parents => self.put_parents(&blob),
                     };
                     sent.inspect_err(|error| {
@@ -96,8 +100,11 @@ impl ContentAnswer {
         self.flush()
     }
 
-    fn put_groups(&mut self, blob: &Blob, groups: &UnitRanges) -> Result<(), ServeError> {
+    fn put_groups(&mut self, blob: &Blob, groups: &UnitRanges, has_marks: bool) -> Result<(), ServeError> {
         let mut pieces = blob.pieces(groups)?;
+        if has_marks {
+            pieces = pieces.with_marks();
+        }
         while pieces.append_next(&mut self.piece)?.is_some() {
             if self.piece.len() >= PIECE_LEN {
                 self.flush()?;

@@ -61,6 +61,7 @@ pub struct PresentTree {
     /// Files that are right, but for their times or rights.
     restamped: HashSet<u32>,
     differences: Differences,
+    is_fetched: bool,
 }
 
 /// Something that is not in a version any more.
@@ -89,8 +90,6 @@ pub struct Looking<'a> {
     pub store: &'a Store,
     /// The target.
     pub path: &'a Path,
-    /// The versions that were put there, the last one first.
-    pub versions: &'a [FetchedVersion],
     /// The version that is to be there.
     pub wanted: ContentHash,
     /// Whether its owner's files may be replaced, too.
@@ -130,6 +129,11 @@ impl PresentTree {
         self.differences
     }
 
+    /// Whether an earlier fetch has put something there.
+    pub fn is_fetched(&self) -> bool {
+        self.is_fetched
+    }
+
     /// How many files and links have this state.
     pub fn count(&self, tree: &FittedTree, wanted: PresentState) -> u64 {
         self.leaves(tree).filter(|(_, state)| *state == wanted).count() as u64
@@ -150,6 +154,7 @@ impl PresentTree {
             gone: Vec::new(),
             restamped: HashSet::new(),
             differences: Differences::default(),
+            is_fetched: false,
         }
     }
 
@@ -158,8 +163,10 @@ impl PresentTree {
     /// # Errors
     /// If it cannot be read; or [`StoreError::Cancelled`].
     pub fn look(tree: &FittedTree, folder: &Dir, looking: &Looking<'_>) -> Result<Self, LookError> {
-        let former = Former::of(looking, tree);
-        let mut look = TargetLook { tree, looking, former: &former, present: Self::nothing(tree), waiting: Vec::new() };
+        let versions = looking.store.versions_at(looking.path);
+        let former = Former::of(&versions, looking, tree);
+        let present = Self { is_fetched: !versions.is_empty(), ..Self::nothing(tree) };
+        let mut look = TargetLook { tree, looking, former: &former, present, waiting: Vec::new() };
         look.at_entries(folder)?;
         look.at_gone(folder)?;
         Ok(look.present)
@@ -170,8 +177,8 @@ impl PresentTree {
 struct Former(Vec<FittedTree>);
 
 impl Former {
-    fn of(looking: &Looking<'_>, tree: &FittedTree) -> Self {
-        let others = looking.versions.iter().filter(|version| version.hash != looking.wanted);
+    fn of(versions: &[FetchedVersion], looking: &Looking<'_>, tree: &FittedTree) -> Self {
+        let others = versions.iter().filter(|version| version.hash != looking.wanted);
         // One whose list is lost, or damaged, is not known.
         let lists = others.filter_map(|version| looking.store.manifest(&version.hash).ok().flatten());
         Self(lists.map(|manifest| FittedTree::new(manifest, tree.target().clone())).collect())
@@ -244,7 +251,8 @@ impl Lineage {
     }
 }
 
-fn open_folder(above: &Dir, name: &OsStr) -> io::Result<Dir> {
+/// Opens a folder that is in another, and no link.
+pub fn open_folder(above: &Dir, name: &OsStr) -> io::Result<Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(above, name, flags, Mode::empty())?;
     Ok(Dir::from_std_file(opened.into()))
@@ -335,12 +343,9 @@ impl TargetLook<'_> {
             let target = folder.read_link_contents(self.tree.name(index));
             target.is_ok_and(|target| self.former.has_link(&path, &target))
         } else if kind.is_file() {
-            let file = CandidateFile {
-                path: self.looking.path.join(self.tree.path(index)),
-                may_have: self.former.blobs_at(&path),
-            };
-            let told = self.looking.store.blobs_of_files(&[file], self.looking.go_on)?;
-            let found = told.into_iter().flatten().find(|found| found.hash.is_some());
+            let at = self.looking.path.join(self.tree.path(index));
+            let may_have = self.former.blobs_at(&path);
+            let found = self.looking.store.blob_of_file(at, may_have, self.looking.go_on)?;
             if let Some(found) = found {
                 self.present.as_written.insert(index, found);
             }

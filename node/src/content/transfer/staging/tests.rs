@@ -15,7 +15,14 @@ use super::{
 use crate::content::store::Store;
 
 fn target(out: &TempDir, overwrite: bool) -> FetchTarget {
-    FetchTarget { out_dir: out.path().to_owned(), name: "thing".to_owned(), overwrite, mirror: false, sync: false }
+    FetchTarget {
+        out_dir: out.path().to_owned(),
+        name: "thing".to_owned(),
+        source: None,
+        overwrite,
+        mirror: false,
+        sync: false,
+    }
 }
 
 /// Opens a staging area of a target in which nothing was fetched before.
@@ -30,7 +37,6 @@ fn merge(staging: &Staging, tree: &FittedTree) -> Merged {
     let looking = Looking {
         store: &store,
         path: &staging.final_path(),
-        versions: &[],
         wanted: root(),
         overwrite: staging.target.overwrite,
         go_on: &|| true,

@@ -407,3 +407,20 @@ async fn what_was_fetched_of_an_older_version_is_taken_over_by_its_content() {
     assert!(pair.is_there("a large/is a folder now") && !pair.is_there("b last"));
     assert_eq!((pair.getter.leftovers(), fs::read_dir(pair.getter.got()).unwrap().count()), (0, 5));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_record_of_targets_is_lost_or_of_another_form_the_roots_say_what_was_fetched() {
+    let mut pair = Pair::new(|dir| write(dir, "one", "first")).await;
+    pair.get().await.unwrap();
+    fs::write(pair.getter.home.path().join("fetched.json"), r#"{"version": 1, "fetched": []}"#).unwrap();
+    pair.change(|dir| {
+        fs::remove_file(dir.join("one")).unwrap();
+        write(dir, "two", "second");
+    });
+
+    let outcome = pair.get().await.unwrap();
+
+    assert_eq!((outcome.changes.added.listed, outcome.changes.gone.listed), (paths(&["two"]), paths(&["one"])));
+    // What was there stands in the record that was begun anew.
+    assert_eq!(pair.getter.store.versions_at(&pair.getter.got()).len(), 2);
+}

@@ -40,6 +40,8 @@ fn decode(decoder: &mut GroupDecoder, mut bytes: &[u8]) -> Result<(Pieces, Piece
                 assert_eq!(expect, Expect::Leaf { offset, len });
                 leaves.push((offset, piece.to_vec()));
             }
+            Verified::Zeros { offset, len } => leaves.push((offset, vec![0; len])),
+            Verified::Marked => assert_eq!(expect, Expect::Mark),
         }
     }
     assert!(bytes.is_empty(), "{} bytes were not expected", bytes.len());
@@ -286,4 +288,31 @@ fn the_parents_of_every_size_are_proven_without_its_groups_and_a_wrong_one_is_re
             assert!(matches!(decode(&mut decoder(), &wrong), Err(GroupError::WrongParent { .. })), "{size} {at}");
         }
     }
+}
+
+#[test]
+fn a_mark_stands_for_zeros_only_where_they_are_and_nothing_else_is_a_mark() {
+    let mut holed = data(3 * GROUP_LEN + 9);
+    holed[GROUP_LEN..2 * GROUP_LEN].fill(0);
+    let (hash, all, outboard) = (ContentHash::of(&holed), UnitRanges::all(), outboard(&holed).data);
+    // Its parents, then the first leaf, as a sender marks them.
+    let begin = || {
+        let mut decoder = GroupDecoder::of_marked(hash, holed.len() as u64, &all).unwrap();
+        decoder.accept(&outboard[..PARENT_LEN]).unwrap();
+        decoder.accept(&outboard[PARENT_LEN..2 * PARENT_LEN]).unwrap();
+        decoder
+    };
+    let mut decoder = begin();
+    assert_eq!(decoder.expects(), Some(Expect::Mark));
+    let wrong = GroupError::WrongLeaf { hash, offset: 0, len: GROUP_LEN };
+    assert_eq!(decoder.accept(&[MARK_ZEROS]), Err(wrong));
+    assert_eq!(decoder.expects(), None, "after a lie nothing is expected");
+    assert_eq!(begin().accept(&[2]), Err(GroupError::Mark { got: 2 }));
+
+    let mut decoder = begin();
+    assert_eq!(decoder.accept(&[MARK_BYTES]), Ok(Verified::Marked));
+    assert_eq!(decoder.accept(&holed[..GROUP_LEN]), Ok(Verified::Leaf { offset: 0, len: GROUP_LEN }));
+    // Zeros may also come as bytes, or not at all.
+    assert_eq!(decoder.expects(), Some(Expect::Mark));
+    assert_eq!(decoder.accept(&[MARK_ZEROS]), Ok(Verified::Zeros { offset: GROUP_LEN as u64, len: GROUP_LEN }));
 }
