@@ -137,6 +137,7 @@ pub mod config {
 pub mod data_dir {
     //! The data folder of a node: its key, and the contacts of its owner.
 
+    pub use crate::base::atomic_file::TEMPORARY_PREFIX;
     pub use crate::base::data_dir::{
         Contact, ContactList, ContactName, ContactsError, ContactsFile, HOME_VARIABLE, Home, HomeError, LineProblem,
         MAX_CONTACTS,

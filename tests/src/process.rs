@@ -4,7 +4,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
         mpsc::{self, Receiver, RecvTimeoutError},
@@ -44,10 +44,21 @@ pub struct Outcome {
 
 impl Keyferry {
     /// Starts a command whose standard output is events.
-    pub fn start(mut command: Command) -> Result<Self> {
+    pub fn start(command: Command) -> Result<Self> {
+        Self::spawn(command, Stdio::null())
+    }
+
+    /// Starts a command that reads its standard input, too.
+    pub fn start_with_input(command: Command) -> Result<(Self, ChildStdin)> {
+        let mut started = Self::spawn(command, Stdio::piped())?;
+        let input = started.child.stdin.take().context("standard input was piped")?;
+        Ok((started, input))
+    }
+
+    fn spawn(mut command: Command, input: Stdio) -> Result<Self> {
         let what = format!("{command:?}");
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -215,7 +215,7 @@ pub struct RelayArgs {
 /// What `share` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ShareArgs {
-    /// Files or folders.
+    /// Files or folders; or - for what comes on standard input, which is kept in the data folder and needs a --name.
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
     /// The name to share it under, if there is one path [default: the name of the file or folder].

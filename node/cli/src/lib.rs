@@ -15,6 +15,7 @@ pub mod render;
 pub mod run;
 pub mod screen;
 pub mod secrets;
+pub mod standard_input;
 pub mod text;
 
 use std::{

@@ -19,6 +19,7 @@ use super::{
     passphrase::{PASSPHRASE_VARIABLE, PassphraseSource},
     pasted, render,
     screen::Screen,
+    standard_input,
 };
 use keyferry::{
     AddressTarget, Excludes, NameError, NodeConfig, NodeSecret, Wait,
@@ -133,24 +134,50 @@ impl Run<'_> {
                 .try_to("share them one by one, or the folder that they are in"));
         }
         let audience = audience::audience(&self.home, &args)?;
-        let paths = args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?;
+        let reads_input = standard_input::is_meant(&args)?;
+        let paths = match reads_input {
+            true => Vec::new(),
+            false => args.paths.iter().map(|path| existing(path)).collect::<Result<_, _>>()?,
+        };
         let name = args.name.map(|name| name.parse()).transpose()?;
         let exclude = Excludes::new(args.exclude).map_err(|error| {
             Failure::new(FailureKind::Usage, error.to_string())
                 .try_to("--exclude takes a line of a .gitignore, such as '*.tmp'")
         })?;
-        let command =
-            Command::Share { paths, name, copy: args.copy, watch: args.watch, strict: args.strict, exclude, audience };
-        let (node, config) = match self.executor(Need::Serve(&args.network, None)).await? {
+        let share = |paths| Command::Share {
+            paths,
+            name,
+            copy: args.copy,
+            taken: reads_input,
+            watch: args.watch,
+            strict: args.strict,
+            exclude,
+            audience,
+        };
+        let executor = self.executor(Need::Serve(&args.network, None)).await?;
+        // What was written is removed at the end, unless it was moved into the store.
+        let (paths, _spooled) = match reads_input {
+            false => (paths, None),
+            true => match standard_input::spool(&self.home, self.screen, &self.cancel).await {
+                Ok(spooled) => (vec![spooled.to_path_buf()], Some(spooled)),
+                Err(failure) => {
+                    if let Executor::Own(node, _) = executor {
+                        leave(node, None).await;
+                    }
+                    return Err(failure);
+                }
+            },
+        };
+        let (node, config) = match executor {
             Executor::Own(node, config) => (node, config),
             Executor::Other(client) => {
-                let outcome = drive(&client, command, self.screen, &self.cancel).await?;
+                let outcome = drive(&client, share(paths), self.screen, &self.cancel).await?;
                 self.screen.notice("the node that runs on this data folder serves it from now on");
                 return Ok(outcome);
             }
         };
         let server = self.offer(&node, Tenure::Lasting, *config);
-        let outcome = match drive(&*node, command, self.screen, &self.cancel).await {
+        let outcome = match drive(&*node, share(paths), self.screen, &self.cancel).await {
             Ok(_) => self.serve(&*node).await,
             Err(failure) => Err(failure),
         };

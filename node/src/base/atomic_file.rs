@@ -6,8 +6,8 @@ use std::{io, io::Write, path::Path, time::Duration};
 
 use super::{clock, durable::sync_folder};
 
-/// Files that are being written carry this in front of their name; those that a killed process left are removed later.
-const TEMPORARY_PREFIX: &str = ".keyferry-tmp-";
+/// What is being written into a data folder has this in front of its name; what a killed process left of it is removed after an hour.
+pub const TEMPORARY_PREFIX: &str = ".keyferry-tmp-";
 /// Writing one takes no longer than this, on any disk.
 const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60 * 60);
 

@@ -40,6 +40,7 @@ mod rebuild;
 mod roots;
 mod selection;
 mod source;
+mod spooled;
 mod superseded;
 mod targets;
 mod tree;

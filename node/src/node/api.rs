@@ -56,6 +56,9 @@ pub enum Command {
         name: Option<ShareName>,
         /// Copy into the data folder instead of serving in place.
         copy: bool,
+        /// Whether the one path is a file in the data folder that was written to be shared, and is moved into the store.
+        #[serde(default)]
+        taken: bool,
         /// Whether the share follows its file or folder: a change makes a new version of the name.
         #[serde(default)]
         watch: bool,
@@ -167,6 +170,7 @@ impl Command {
             paths: vec![path],
             name: None,
             copy: false,
+            taken: false,
             watch: false,
             exclude: Excludes::default(),
             strict: false,

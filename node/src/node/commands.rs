@@ -57,11 +57,12 @@ impl Node {
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
         match command {
-            Command::Share { paths, name, copy, watch, strict, exclude, audience } => {
-                let mode = match (copy, watch) {
-                    (true, _) => ImportMode::Copy,
-                    (false, true) => ImportMode::Followed,
-                    (false, false) => ImportMode::InPlace,
+            Command::Share { paths, name, copy, taken, watch, strict, exclude, audience } => {
+                let mode = match (taken, copy, watch) {
+                    (true, ..) => ImportMode::Taken,
+                    (false, true, _) => ImportMode::Copy,
+                    (false, false, true) => ImportMode::Followed,
+                    (false, false, false) => ImportMode::InPlace,
                 };
                 let options = ImportOptions { mode, excludes: exclude, is_strict: strict };
                 self.share_all(paths, NewShare { name, audience, options }, events, cancel).await

@@ -2,13 +2,19 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
-use keyferry_tests::{content, lab::Lab};
+use keyferry::node::api::Event;
+use keyferry_tests::{
+    content,
+    lab::{Lab, SOON, eventually},
+    process::Keyferry,
+};
 
 /// More than any pipe or socket takes in by itself.
 const LEN: u64 = 4 << 20;
@@ -115,4 +121,87 @@ fn a_folder_and_what_is_to_be_kept_are_refused_with_advice() -> Result<()> {
         ensure!(refused.stdout.is_empty(), "{option}: something was written");
     }
     Ok(())
+}
+
+/// `keyferry share - --name NAME` with these bytes on its standard input.
+fn share_input(lab: &Lab, node: &str, name: &str, bytes: Vec<u8>) -> Result<Keyferry> {
+    let command = lab.command(node, ["share", "-", "--name", name])?;
+    let (sharer, mut input) = Keyferry::start_with_input(command)?;
+    std::thread::spawn(move || input.write_all(&bytes));
+    Ok(sharer)
+}
+
+#[test]
+fn standard_input_is_shared_and_kept_with_and_without_a_running_node() -> Result<()> {
+    let lab = Lab::new()?;
+    content::random_file(&lab.path("a"), 56, LEN)?;
+    let bytes = fs::read(lab.path("a"))?;
+    let out = lab.folder("out")?;
+    let mut sharer = share_input(&lab, "sharer", "alone", bytes.clone())?;
+    let shared = sharer.wait_shared(SOON)?;
+    ensure!((shared.size, shared.name.as_str()) == (LEN, "alone"), "{shared:?}");
+    lab.get("getter", &shared.address_with_hints, &out)?.fetched()?;
+    content::same(&lab.path("a"), &out.join("alone"))?;
+    // It is no secret: it is as open as any new file.
+    ensure!(fs::metadata(out.join("alone"))?.permissions().mode() & 0o044 != 0, "it is private");
+    drop(sharer);
+
+    let (_node, _) = lab.node("beside")?;
+    let ended = share_input(&lab, "beside", "empty", Vec::new())?.finish(SOON)?;
+    ensure!(ended.status.success(), "{ended:?}");
+    let listed = lab.run("beside", ["shares"])?;
+    let is_it =
+        |event: &Event| matches!(event, Event::Share(share) if share.root.size == 0 && share.root.path.is_none());
+    ensure!(listed.events.iter().any(is_it), "{listed:?}");
+    for home in ["sharer", "beside"] {
+        ensure!(temporary_files(&lab, home)?.is_empty(), "{:?}", temporary_files(&lab, home)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn standard_input_that_does_not_end_is_not_shared() -> Result<()> {
+    let lab = Lab::new()?;
+    let command = lab.command("sharer", ["share", "-", "--name", "half"])?;
+    let (sharer, mut input) = Keyferry::start_with_input(command)?;
+    input.write_all(b"the first half")?;
+    eventually(SOON, || {
+        let sizes = temporary_files(&lab, "sharer")?;
+        ensure!(sizes.contains(&14), "nothing has come: {sizes:?}");
+        Ok(())
+    })?;
+    let ended = sharer.stop(SOON)?;
+    ensure!(ended.status.code() == Some(130), "{ended:?}");
+    drop(input);
+    ensure!(temporary_files(&lab, "sharer")?.is_empty(), "it was left");
+    let listed = lab.run("sharer", ["shares"])?;
+    ensure!(matches!(listed.events.last(), Some(Event::Shares { count: 0 })), "{listed:?}");
+    Ok(())
+}
+
+#[test]
+fn what_does_not_go_with_standard_input_is_refused_with_advice() -> Result<()> {
+    let lab = Lab::new()?;
+    fs::write(lab.path("-"), "a file")?;
+    for (arguments, advice) in [
+        (&["share", "-"][..], "--name"),
+        (&["share", "-", "other", "--name", "x"], "one"),
+        (&["share", "-", "--name", "x", "--watch"], "./-"),
+    ] {
+        let refused = lab.run("sharer", arguments)?;
+        let told = format!("{:?}", refused.failure()?);
+        ensure!(refused.status.code() == Some(2) && told.contains(advice), "{arguments:?}: {told}");
+    }
+    Ok(())
+}
+
+/// The sizes of the temporary files in a data folder.
+fn temporary_files(lab: &Lab, home: &str) -> Result<Vec<u64>> {
+    let mut sizes = Vec::new();
+    for entry in fs::read_dir(lab.home(home))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".keyferry-tmp-") {
+            sizes.push(entry.metadata()?.len());
+        }
+    }
+    Ok(sizes)
 }

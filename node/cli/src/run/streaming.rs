@@ -14,10 +14,10 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Completion, Executor, GetArgs, Need, Run, leave, pasted};
-use keyferry::control::{Command, Failure, FailureKind};
-
-/// What a killed process leaves of this name in the data folder is removed later.
-const SOCKET_PREFIX: &str = ".keyferry-tmp-";
+use keyferry::{
+    control::{Command, Failure, FailureKind},
+    data_dir::TEMPORARY_PREFIX,
+};
 
 impl Run<'_> {
     /// Streams a file to standard output.
@@ -34,17 +34,19 @@ impl Run<'_> {
         read(&self.home).check()?;
         let need = Need::Fetch(&network);
         let executor = self.executor(need).await?;
-        let outlet =
-            match tempfile::Builder::new().prefix(SOCKET_PREFIX).make_in(&self.home, |path| UnixListener::bind(path)) {
-                Ok(outlet) => outlet,
-                Err(error) => {
-                    if let Executor::Own(node, _) = executor {
-                        leave(node, None).await;
-                    }
-                    return Err(Failure::local(format!("cannot listen in {}: {error}", self.home.display()))
-                        .try_to("another --home, or the path of a file with -o"));
+        let outlet = match tempfile::Builder::new()
+            .prefix(TEMPORARY_PREFIX)
+            .make_in(&self.home, |path| UnixListener::bind(path))
+        {
+            Ok(outlet) => outlet,
+            Err(error) => {
+                if let Executor::Own(node, _) = executor {
+                    leave(node, None).await;
                 }
-            };
+                return Err(Failure::local(format!("cannot listen in {}: {error}", self.home.display()))
+                    .try_to("another --home, or the path of a file with -o"));
+            }
+        };
         let command = read(outlet.path());
         let failed = CancellationToken::new();
         let copying = tokio::spawn(copy_out(outlet, failed.clone()));

@@ -131,6 +131,47 @@ pub(super) fn hash_files(
     })
 }
 
+/// Hashes one file and keeps its outboard. `progress` is told how many bytes are hashed.
+pub(super) fn hash_one(
+    folders: &Folders,
+    machine: &Machine,
+    file: &FileToHash,
+    cancelled: &AtomicBool,
+    progress: &dyn Fn(u64),
+) -> Result<Hashed, StoreError> {
+    let mut one = OneFile { hashed: None, progress };
+    hash_files(
+        folders,
+        machine,
+        Sources { files: std::slice::from_ref(file), folder: None },
+        false,
+        &mut one,
+        cancelled,
+    )?;
+    one.hashed.ok_or(StoreError::Cancelled)
+}
+
+struct OneFile<'a> {
+    hashed: Option<Hashed>,
+    progress: &'a dyn Fn(u64),
+}
+
+impl Observer for OneFile<'_> {
+    fn done(&mut self, _source: usize, result: Result<Hashed, StoreError>) -> ControlFlow<StoreError> {
+        match result {
+            Ok(hashed) => {
+                self.hashed = Some(hashed);
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn progress(&mut self, bytes: u64) {
+        (self.progress)(bytes);
+    }
+}
+
 /// How many threads read and hash.
 pub(super) fn workers() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS)

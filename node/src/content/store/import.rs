@@ -39,6 +39,8 @@ pub enum ImportMode {
     Followed,
     /// In the data folder.
     Copy,
+    /// In the data folder, where the file was written to be shared, and nothing is left of it.
+    Taken,
 }
 
 /// How far an import has come.
@@ -92,14 +94,14 @@ pub enum Renewed {
 }
 
 /// What was read to be shared.
-struct ReadContent {
-    hash: ContentHash,
-    format: ContentFormat,
-    size: u64,
-    files: u64,
+pub(super) struct ReadContent {
+    pub(super) hash: ContentHash,
+    pub(super) format: ContentFormat,
+    pub(super) size: u64,
+    pub(super) files: u64,
     /// Those of a single file.
-    attributes: Option<FileAttributes>,
-    left_out: LeftOut,
+    pub(super) attributes: Option<FileAttributes>,
+    pub(super) left_out: LeftOut,
 }
 
 impl Store {
@@ -124,13 +126,16 @@ impl Store {
     ) -> Result<Imported, StoreError> {
         let options = options.into();
         let mode = options.mode;
-        let path = self.shareable(path)?;
+        let path = if mode == ImportMode::Taken { self.spooled(path)? } else { self.shareable(path)? };
         if let Some(audience) = audience {
             self.change_roots(|roots| narrow(roots, name, audience))?;
         }
         let _changing = self.lock_changing();
         let former = self.root_named(name);
-        let read = self.read_content(&path, former.as_ref(), &options, progress, cancelled)?;
+        let read = match mode {
+            ImportMode::Taken => self.take_in(&path, progress, cancelled)?,
+            _ => self.read_content(&path, former.as_ref(), &options, progress, cancelled)?,
+        };
         let root = self.add_root(|roots| {
             let audience = audience.or_else(|| audience_of(roots, name)).cloned().unwrap_or_default();
             let follows = mode == ImportMode::Followed || is_followed(roots, name, &path);
@@ -138,7 +143,7 @@ impl Store {
                 ImportMode::InPlace | ImportMode::Followed => {
                     RootOrigin::InPlace { path, followed: follows, excludes: options.excludes }
                 }
-                ImportMode::Copy => RootOrigin::Copied,
+                ImportMode::Copy | ImportMode::Taken => RootOrigin::Copied,
             };
             Some(read.root(name, audience, origin))
         })?;

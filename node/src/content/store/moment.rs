@@ -7,7 +7,6 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    ops::ControlFlow,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -16,7 +15,7 @@ use super::{
     attributes::file_attributes,
     disk,
     found::FoundTree,
-    hashing::{self, FileToHash, Hashed, HashedPlace, Observer, Sources},
+    hashing::{self, FileToHash, Hashed, HashedPlace},
     source,
 };
 use crate::base::{
@@ -53,10 +52,7 @@ impl Store {
             return Ok(None);
         }
         let copied = FileToHash { path: copy.path().to_owned(), size: len, file: None, expected: None };
-        let mut one = One(None);
-        let sources = Sources { files: std::slice::from_ref(&copied), folder: None };
-        hashing::hash_files(folders, machine, sources, false, &mut one, cancelled)?;
-        let Some(hashed) = one.0 else { return Ok(None) };
+        let hashed = hashing::hash_one(folders, machine, &copied, cancelled, &|_| {})?;
         disk::keep(copy, &folders.blob(&hashed.hash))?;
         let (stamp, attributes) = (Stamp::of(&metadata), file_attributes(&metadata));
         Ok(Some(Hashed { stamp, attributes, trust: StampTrust::Never, place: HashedPlace::Copy, ..hashed }))
@@ -86,20 +82,4 @@ fn is_filled(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         read => read.map(|()| true),
     }
-}
-
-struct One(Option<Hashed>);
-
-impl Observer for One {
-    fn done(&mut self, _source: usize, result: Result<Hashed, StoreError>) -> ControlFlow<StoreError> {
-        match result {
-            Ok(hashed) => {
-                self.0 = Some(hashed);
-                ControlFlow::Continue(())
-            }
-            Err(error) => ControlFlow::Break(error),
-        }
-    }
-
-    fn progress(&mut self, _bytes: u64) {}
 }

@@ -153,6 +153,7 @@ async fn passing_process_refuses_to_share() {
         paths: vec!["/x".into()],
         name: None,
         copy: false,
+        taken: false,
         strict: false,
         exclude: Default::default(),
         watch: false,

@@ -13,6 +13,7 @@ async fn share_watched(peer: &Peer, path: &Path) -> Shared {
         paths: vec![path.to_owned()],
         name: None,
         copy: false,
+        taken: false,
         strict: false,
         exclude: Default::default(),
         watch: true,

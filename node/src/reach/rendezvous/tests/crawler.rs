@@ -60,6 +60,7 @@ impl Sharer {
             paths: vec![path],
             name: None,
             copy: false,
+            taken: false,
             strict: false,
             exclude: Default::default(),
             audience: None,
