@@ -18,3 +18,4 @@ pub mod secret_text;
 pub(crate) mod sparse;
 pub(crate) mod stamp;
 pub mod traffic;
+pub mod umask;

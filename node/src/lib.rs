@@ -147,6 +147,7 @@ pub mod data_dir {
 pub mod control {
     //! Commands and events, as the program, its `--json` and the socket in the data folder use them.
 
+    pub use crate::base::umask::Umask;
     pub use crate::content::transfer::placement::{Placement, PlacementError};
     pub use crate::node::{
         MAX_PINGS,

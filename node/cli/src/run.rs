@@ -25,7 +25,7 @@ use keyferry::{
     AddressTarget, Excludes, NameError, NodeConfig, NodeSecret, Wait,
     config::{RelayConfig, RelayMode, SecretText},
     control::{
-        Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Placement, Runner, Tenure,
+        Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Placement, Runner, Tenure, Umask,
     },
     data_dir::Home,
 };
@@ -193,8 +193,19 @@ impl Run<'_> {
         let words: Vec<String> = [address].into_iter().chain(more).collect();
         let address = pasted::address_in_words(&words)?;
         let Placement { folder: out_dir, name, may_be_itself } = Placement::of(&out)?;
-        let command =
-            Command::Get { address, out_dir, name, may_be_itself, overwrite, mirror, dry_run, sync, seed, wait };
+        let command = Command::Get {
+            address,
+            out_dir,
+            name,
+            may_be_itself,
+            umask: Umask::of_process(),
+            overwrite,
+            mirror,
+            dry_run,
+            sync,
+            seed,
+            wait,
+        };
         self.once(command, Need::Fetch(&network)).await
     }
 

@@ -37,8 +37,8 @@ pub use self::{
     turn::TurnInfo,
     wait::{DEFAULT_WAIT, LOOK_FOR, Wait, WaitOver},
 };
-use crate::base::any_path;
 pub use crate::base::clock::ClockSkew;
+use crate::base::{any_path, umask::Umask};
 pub use crate::connect::trace::StageName;
 pub use crate::content::store::{Audience, AudienceError, Excludes, ExcludesError, Invited, RootState};
 pub use crate::net::path::info::{CandidateInfo, PathClass, PathEnd, PathInfo, PathStrategy};
@@ -95,6 +95,9 @@ pub enum Command {
         /// Whether that folder itself is the place, if the same was fetched to it before.
         #[serde(default)]
         may_be_itself: bool,
+        /// The rights that new files do not get; by default those of the node.
+        #[serde(default)]
+        umask: Option<Umask>,
         /// Whether existing files may be replaced, whoever wrote them.
         overwrite: bool,
         /// Whether files are removed that an earlier version had there.
@@ -185,6 +188,7 @@ impl Command {
             out_dir,
             name: None,
             may_be_itself: false,
+            umask: None,
             overwrite: false,
             mirror: false,
             dry_run: false,

@@ -77,8 +77,20 @@ impl Node {
                 tell(events, Event::Withdrawn { hash }).await;
                 Ok(())
             }
-            Command::Get { address, out_dir, name, may_be_itself, overwrite, mirror, dry_run, sync, seed, wait } => {
-                let place = Destination { folder: out_dir, name, may_be_itself, overwrite, mirror, sync, seed };
+            Command::Get {
+                address,
+                out_dir,
+                name,
+                may_be_itself,
+                umask,
+                overwrite,
+                mirror,
+                dry_run,
+                sync,
+                seed,
+                wait,
+            } => {
+                let place = Destination { folder: out_dir, name, may_be_itself, umask, overwrite, mirror, sync, seed };
                 let told = match dry_run {
                     true => Event::Compared(self.compare_with(&address, place, wait, events, cancel).await?),
                     false => Event::Fetched(self.fetch_to(&address, place, wait, events, cancel).await?),

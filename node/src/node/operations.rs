@@ -250,7 +250,7 @@ impl<'a> GetTo<'a> {
         async move {
             let Self { get: Get { node, address, wait }, folder, name, overwrite, mirror, sync, seed } = self;
             let folder = absolute(folder)?;
-            let place = Destination { folder, name, may_be_itself: false, overwrite, mirror, sync, seed };
+            let place = Destination { folder, name, may_be_itself: false, umask: None, overwrite, mirror, sync, seed };
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
             node.fetch_to(&address, place, wait, &events, &cancel).await

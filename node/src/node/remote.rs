@@ -34,7 +34,7 @@ use super::{
     waiting::{FetchWait, WaitedFor},
 };
 use crate::{
-    base::data_dir::ContactsFile,
+    base::{data_dir::ContactsFile, umask::Umask},
     connect::{
         connector::{Finder, SearchBoard, SearchTries, SoughtProviders},
         trace::Trace,
@@ -151,7 +151,7 @@ impl Node {
         wait: Wait,
         events: &Events,
     ) -> Result<(Job, Option<Session>), Error> {
-        let Destination { overwrite, mirror, sync, seed, .. } = place;
+        let Destination { overwrite, mirror, sync, seed, umask, .. } = place;
         let source = address.without_hints();
         let (folder, name) = self.folder_and_name(place, &source);
         if let Some(name) = name.as_deref().filter(|name| !is_component(name)) {
@@ -172,6 +172,7 @@ impl Node {
                 out_dir: folder,
                 name: name.unwrap_or(resolved.name),
                 source: Some(source),
+                umask: umask.filter(|umask| Umask::of_process() != Some(*umask)),
                 overwrite,
                 mirror,
                 sync,

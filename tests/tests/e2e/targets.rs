@@ -1,6 +1,11 @@
 //! Where a fetch puts things: what is there is never overwritten unasked, and what cannot be written is said.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Result, ensure};
 use keyferry::node::api::FailureKind;
@@ -187,6 +192,53 @@ fn a_node_that_does_not_see_the_callers_folder_is_not_told_to_write_there() -> R
     let failure = lab.run("getter", ["share", "out/mine"])?;
     ensure!(failure.failure()?.message.contains("out/mine"), "{failure:?}");
     Ok(())
+}
+
+#[test]
+fn files_that_a_running_node_fetches_have_the_rights_of_the_callers_own() -> Result<()> {
+    let lab = Lab::new()?;
+    fs::create_dir_all(lab.path("tree/sub"))?;
+    for (path, mode) in [("tree/sub/plain", 0o644), ("tree/run", 0o755), ("tree/key", 0o600)] {
+        fs::write(lab.path(path), path)?;
+        fs::set_permissions(lab.path(path), fs::Permissions::from_mode(mode))?;
+    }
+    let (_sharer, shared) = lab.share("sharer", &lab.path("tree"))?;
+    let address = shared.address_with_hints.to_string();
+    let mut node = Keyferry::start(with_umask("077", lab.command("getter", ["node"])?))?;
+    node.wait_status(SOON)?;
+
+    for (umask, expected) in
+        [("022", [0o755, 0o755, 0o644, 0o755, 0o600]), ("027", [0o750, 0o750, 0o640, 0o750, 0o600])]
+    {
+        let out = lab.path(umask);
+        let get = lab.command("getter", ["get", &address, "-o"])?;
+        let mut get = with_umask(umask, get);
+        get.arg(&out);
+        Keyferry::start(get)?.finish(TRANSFER)?.fetched()?;
+        let mode = |path: &str| Ok(fs::metadata(out.join(path))?.permissions().mode() & 0o777);
+        let modes = ["", "sub", "sub/plain", "run", "key"].into_iter().map(mode).collect::<Result<Vec<u32>>>()?;
+        ensure!(modes == expected, "umask {umask}: {modes:?}, expected {expected:?}");
+    }
+    Ok(())
+}
+
+/// The same command under another umask.
+fn with_umask(umask: &str, command: Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell
 }
 
 /// Runs `keyferry get` with mounts of its own over the target folder; none where that is not allowed.

@@ -49,7 +49,7 @@ use self::{
 };
 use rustix::fs::OFlags;
 
-use crate::base::durable;
+use crate::base::{durable, umask::Umask};
 
 /// Where the user wants what an address names, and how.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub struct Destination {
     pub name: Option<String>,
     /// Whether the folder itself is the place, if the same was fetched to it before.
     pub may_be_itself: bool,
+    /// The rights that new files do not get; none: those that files of this process do not get.
+    pub umask: Option<Umask>,
     /// Whether files that exist may be replaced, whoever wrote them.
     pub overwrite: bool,
     /// Whether files are removed that an earlier version had there.
@@ -79,6 +81,8 @@ pub struct FetchTarget {
     pub name: String,
     /// What is fetched there, as its address says it: the same may come there again.
     pub source: Option<Address>,
+    /// The rights that new files do not get, where they are others than those of this process.
+    pub umask: Option<Umask>,
     /// Whether what is there already may be replaced, whoever wrote it.
     pub overwrite: bool,
     /// Whether files are removed that an earlier version had there.
@@ -136,7 +140,8 @@ impl Staging {
         let (base, lock) = match format {
             ContentFormat::Blob => {
                 refuse_unless(&parent, &part_name, &part_path, |kind| kind.is_file())?;
-                let file = parent.open_with(&part_name, &write_options(attributes)).map_err(io)?.into_std();
+                let file =
+                    parent.open_with(&part_name, &write_options(attributes, target.umask)).map_err(io)?.into_std();
                 if !is_own_file(&file.metadata().map_err(io)?) {
                     return Err(StagingError::Foreign { path: part_path });
                 }
@@ -181,7 +186,9 @@ impl Staging {
 
     /// What the file system there takes.
     pub fn file_system(&self) -> Result<TargetFileSystem, StagingError> {
-        TargetFileSystem::probe(&self.base).map_err(|source| self.io(Path::new(""), source))
+        let probed = TargetFileSystem::probe(&self.base).map_err(|source| self.io(Path::new(""), source))?;
+        let folder_mode = self.target.umask.map_or(probed.folder_mode, |umask| umask.apply(0o777));
+        Ok(TargetFileSystem { folder_mode, ..probed })
     }
 
     /// Whether there was nothing when it was opened.
@@ -215,13 +222,17 @@ impl Staging {
     }
 
     fn open_own(&self, relative: &Path, attributes: &FileAttributes) -> io::Result<fs::File> {
-        match self.base.open_with(relative, &write_options(attributes)).map(cap_std::fs::File::into_std) {
+        match self
+            .base
+            .open_with(relative, &write_options(attributes, self.target.umask))
+            .map(cap_std::fs::File::into_std)
+        {
             Ok(file) if is_own_file(&file.metadata()?) => return Ok(file),
             Err(error) if !is_link(&error) => return Err(error),
             Ok(_) | Err(_) => {}
         }
         self.base.remove_file(relative)?;
-        Ok(self.base.open_with(relative, write_options(attributes).create_new(true))?.into_std())
+        Ok(self.base.open_with(relative, write_options(attributes, self.target.umask).create_new(true))?.into_std())
     }
 
     /// Opens a file that an earlier run left, or none.
@@ -403,8 +414,9 @@ pub fn has_older(target: &FetchTarget) -> bool {
     is_there || !leftovers(out_dir, name, ContentFormat::Collection).is_empty()
 }
 
-fn write_options(attributes: &FileAttributes) -> OpenOptions {
+fn write_options(attributes: &FileAttributes, umask: Option<Umask>) -> OpenOptions {
     let rights = if attributes.executable { 0o777 } else { 0o666 };
+    let rights = umask.map_or(rights, |umask| umask.apply(rights));
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).custom_flags(NO_LINK);
     options.mode(if attributes.private { rights & 0o700 } else { rights });

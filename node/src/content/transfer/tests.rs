@@ -137,6 +137,7 @@ impl Getter {
             out_dir: self.out.path().to_owned(),
             name: "got".to_owned(),
             source: None,
+            umask: None,
             overwrite: self.overwrite,
             mirror: self.mirror,
             sync: self.sync,

@@ -86,7 +86,7 @@ fn find_file(
     let is_fetched = !job.store.versions_at(&path).is_empty();
     let attributes = attributes.filter(|_| is_fetched);
     if let Some(attributes) = attributes {
-        let finished = finish_file(parent, Path::new(&job.target.name), &attributes);
+        let finished = finish_file(parent, Path::new(&job.target.name), &attributes, None);
         finished.map_err(|source| FetchError::Disk { path: path.clone(), source })?;
     }
     let modified = attributes.map(|attributes| attributes.modified);

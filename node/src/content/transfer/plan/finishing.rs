@@ -88,7 +88,8 @@ impl FetchPlan {
                 }
             }
             (None, Shape::File(path, Some(attributes)), _) => self.staging.finish_file(path, attributes)?,
-            (None, ..) => {}
+            (None, Shape::File(path, None), _) => self.staging.finish_rights(path)?,
+            (None, Shape::Folder(_), _) => {}
         }
         self.put_in_place(tree.as_ref(), cancel)
     }

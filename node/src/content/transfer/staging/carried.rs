@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _, PermissionsExt as _};
 use keyferry_proto::collection::{FileAttributes, FileTime, FolderAttributes};
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
     own_files::{NO_LINK, is_link},
     tree::FittedTree,
 };
+use crate::base::umask::Umask;
 
 const PRIVATE_FOLDER: u32 = 0o700;
 /// The rights that a private file does not give.
@@ -51,7 +52,15 @@ impl Staging {
 
     /// Gives a file of the staging area its time and its rights.
     pub fn finish_file(&self, relative: &Path, attributes: &FileAttributes) -> Result<(), StagingError> {
-        finish_file(&self.base, relative, attributes).map_err(|source| self.io(relative, source))
+        let umask = self.target.umask;
+        finish_file(&self.base, relative, attributes, umask).map_err(|source| self.io(relative, source))
+    }
+
+    /// Gives a file of the staging area, of which nobody has said more than its bytes, its rights.
+    pub fn finish_rights(&self, relative: &Path) -> Result<(), StagingError> {
+        let Some(umask) = self.target.umask else { return Ok(()) };
+        let mode = cap_std::fs::Permissions::from_mode(umask.apply(0o666));
+        self.base.set_permissions(relative, mode).map_err(|source| self.io(relative, source))
     }
 
     fn make_folder(&self, relative: &Path) -> Result<(), StagingError> {
@@ -76,12 +85,14 @@ impl Staging {
         attributes: &FolderAttributes,
         mode: Option<u32>,
     ) -> Result<(), StagingError> {
+        let of_umask = |umask: Umask| if attributes.private { PRIVATE_FOLDER } else { umask.apply(0o777) };
+        let mode = mode.or(self.target.umask.map(of_umask));
         finish_folder(&self.base, relative, attributes, mode).map_err(|source| self.io(relative, source))
     }
 }
 
-/// Gives a file its time and its rights, where they are others. One that is not there, or a link, is let be.
-pub fn finish_file(base: &Dir, relative: &Path, attributes: &FileAttributes) -> io::Result<()> {
+/// Gives a file its time and its rights, where they are others: by an umask, or by what it has. One that is not there, or a link, is let be.
+pub fn finish_file(base: &Dir, relative: &Path, attributes: &FileAttributes, umask: Option<Umask>) -> io::Result<()> {
     let file = match base.open_with(relative, OpenOptions::new().read(true).custom_flags(NO_LINK)) {
         Ok(file) => file.into_std(),
         Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&error) => return Ok(()),
@@ -89,7 +100,7 @@ pub fn finish_file(base: &Dir, relative: &Path, attributes: &FileAttributes) -> 
     };
     let metadata = file.metadata()?;
     let mode = metadata.permissions().mode() & 0o777;
-    let wanted = rights(mode, attributes);
+    let wanted = rights(umask.map_or(mode, |umask| umask.apply(0o666)), attributes);
     if wanted != mode {
         // A file system without rights says so, or not; the user is told in any case.
         let _ = file.set_permissions(Permissions::from_mode(wanted));

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Permissions, PermissionsExt as _};
 use keyferry_proto::collection::EntryKind;
 
 use super::{
@@ -78,7 +78,7 @@ impl Staging {
                 }
                 (EntryKind::File(file), PresentState::Right) if merging.present.is_restamped(index) => {
                     let path = merging.tree.path(index);
-                    finish_file(&into, &path, &file.attributes).map_err(|source| self.final_io(&path, source))?;
+                    finish_file(&into, &path, &file.attributes, None).map_err(|source| self.final_io(&path, source))?;
                 }
                 (_, PresentState::Right | PresentState::Kept) => {}
             }
@@ -121,7 +121,11 @@ impl Staging {
             }
             // Something of its owner's has come in the way to it.
             Err(error) if is_in_the_way(&error) => Ok(()),
-            made => made.map_err(failed),
+            Err(error) => Err(failed(error)),
+            Ok(()) => match self.target.umask.filter(|_| !is_private) {
+                None => Ok(()),
+                Some(umask) => into.set_permissions(&path, Permissions::from_mode(umask.apply(0o777))).map_err(failed),
+            },
         }
     }
 

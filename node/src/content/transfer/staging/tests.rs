@@ -19,6 +19,7 @@ fn target(out: &TempDir, overwrite: bool) -> FetchTarget {
         out_dir: out.path().to_owned(),
         name: "thing".to_owned(),
         source: None,
+        umask: None,
         overwrite,
         mirror: false,
         sync: false,
