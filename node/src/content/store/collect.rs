@@ -33,6 +33,9 @@ impl Store {
     /// root cannot be read, everything that it might refer to is kept.
     pub fn gc(&self, grace: Duration) -> Result<Collected, StoreError> {
         let _changing = self.lock_changing();
+        if let Err(error) = self.0.targets.forget_gone() {
+            tracing::warn!(%error, "the lists of what was fetched and is gone are kept");
+        }
         let needed = self.needed_by(&self.roots_in_use());
         let mut collected = Collected::default();
         self.collect_folder(&self.0.folders.blobs(), &|hash| needed.has_copy(hash), grace, &mut collected)?;

@@ -127,6 +127,18 @@ impl FetchTargets {
         self.change(path, |record| record.end = Some(end))
     }
 
+    /// Forgets the targets that are gone from folders that are there. A folder that is not there may be on a disk that is not plugged in.
+    pub(super) fn forget_gone(&self) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.read();
+        let before = file.targets.len();
+        file.targets.retain(|record| {
+            let is_folder_there = record.path.parent().is_some_and(Path::is_dir);
+            !is_folder_there || record.path.symlink_metadata().is_ok()
+        });
+        if file.targets.len() == before { Ok(()) } else { self.write(&file) }
+    }
+
     /// The disk is not waited for: whatever is waited for next, such as the list of roots, takes it along where the file system has a
     /// journal.
     fn change(&self, path: &Path, change: impl FnOnce(&mut TargetRecord)) -> Result<(), StoreError> {
@@ -139,8 +151,12 @@ impl FetchTargets {
         file.targets.push(record);
         let surplus = file.targets.len().saturating_sub(MAX_TARGETS);
         file.targets.drain(..surplus);
+        self.write(&file)
+    }
+
+    fn write(&self, file: &TargetsFile) -> Result<(), StoreError> {
         let place = self.folders.fetch_targets();
-        let bytes = serde_json::to_vec(&file).map_err(|error| StoreError::io("write", &place)(error.into()))?;
+        let bytes = serde_json::to_vec(file).map_err(|error| StoreError::io("write", &place)(error.into()))?;
         let written = self.folders.temporary_file()?;
         disk::write_all_at(written.as_file(), &bytes, 0).map_err(StoreError::io("write", &place))?;
         disk::keep(written, &place)
@@ -189,6 +205,20 @@ mod tests {
         }
         assert_eq!(targets.versions_at(path), []);
         assert_eq!(targets.lists().len(), MAX_TARGETS);
+    }
+
+    #[test]
+    fn what_is_gone_from_a_folder_that_is_there_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let targets = FetchTargets::in_folders(&Folders::open(dir.path()).unwrap());
+        let [there, gone, unplugged] = ["there", "gone", "unplugged/x"].map(|name| dir.path().join(name));
+        fs::write(&there, b"").unwrap();
+        for path in [&there, &gone, &unplugged] {
+            targets.begin(path, vec![version(b"1")], None).unwrap();
+        }
+        targets.forget_gone().unwrap();
+        let known = [&there, &gone, &unplugged].map(|path| !targets.versions_at(path).is_empty());
+        assert_eq!(known, [true, false, true]);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use keyferry_proto::{
 };
 
 use super::*;
+use crate::base::clock;
 
 /// A data folder and a folder of the user's own files beside it.
 struct Scene {
