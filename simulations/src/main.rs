@@ -17,6 +17,7 @@ mod small_files;
 mod throughput;
 mod ttfb;
 mod update;
+mod web;
 
 use std::process::ExitCode;
 

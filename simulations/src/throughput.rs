@@ -14,6 +14,7 @@ use crate::{
     measure::{MIB, Series, Usage, parse_size},
     plain::Server,
     small_files::{self, SmallFiles},
+    web::WebServer,
 };
 
 /// What to measure.
@@ -53,8 +54,24 @@ struct Report {
     keyferry_get_own_clock: Series,
     sender: Usage,
     receiver: Usage,
+    /// curl from nginx, plain, as a whole process; none where there is no nginx.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    curl: Option<CurlReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     small_files: Option<SmallFiles>,
+}
+
+/// curl from nginx beside it.
+#[derive(Debug, Default, Serialize)]
+struct CurlReport {
+    /// From the start of the process until its end.
+    curl: Series,
+    /// Speed of `keyferry get` by that of curl, medians.
+    ratio: f64,
+    /// nginx.
+    sender: Usage,
+    /// curl.
+    receiver: Usage,
 }
 
 /// Measures and prints.
@@ -90,15 +107,30 @@ fn big_file(lab: &Lab, options: &Options) -> Result<Report> {
         keyferry_get_own_clock: Series::default(),
         sender: Usage::default(),
         receiver: Usage::default(),
+        curl: None,
         small_files: None,
     };
     let target = lab.path("copy.bin");
+    let web = WebServer::start(&lab.folder("web")?, &lab.path("nginx"))?;
+    if web.is_some() {
+        fs::hard_link(&source, lab.path("web/big.bin"))?;
+    }
     for run in 0..options.runs {
         content::settle(&target)?;
         report.plain_memory.add(memory_server.fetch(&[])?, size);
         report.plain_copy.add(copy_server.fetch(&["--file".as_ref(), target.as_os_str()])?, size);
         ensure!(fs::metadata(&target)?.len() == size, "the plain copy is not complete");
         content::settle(&target)?;
+        if let Some(web) = &web {
+            let curl = report.curl.get_or_insert_default();
+            let before = Usage::of(web.pid())?;
+            let (took, receiver) = web.fetch("big.bin", &target)?;
+            ensure!(fs::metadata(&target)?.len() == size, "what curl fetched is not complete");
+            curl.sender = most(curl.sender, Usage::of(web.pid())?.since(before));
+            curl.receiver = most(curl.receiver, receiver);
+            curl.curl.add(took, size);
+            content::settle(&target)?;
+        }
 
         let out = lab.folder("out")?;
         let before = Usage::of(sharer.pid())?;
@@ -116,6 +148,9 @@ fn big_file(lab: &Lab, options: &Options) -> Result<Report> {
     }
     fs::remove_file(&source)?;
     report.ratio = report.plain_copy.median_seconds / report.keyferry_get.median_seconds;
+    if let Some(curl) = &mut report.curl {
+        curl.ratio = curl.curl.median_seconds / report.keyferry_get.median_seconds;
+    }
     Ok(report)
 }
 
@@ -135,9 +170,17 @@ fn print(report: &Report) {
     };
     row("TCP, memory to memory", &report.plain_memory);
     row("plain TCP copy, file to file", &report.plain_copy);
+    if let Some(curl) = &report.curl {
+        row("curl from nginx, plain", &curl.curl);
+    }
     row("keyferry get, encrypted, verified", &report.keyferry_get);
     println!("\n  ratio of keyferry get to the plain TCP copy: {:.2}", report.ratio);
-    for (name, usage) in [("sender", report.sender), ("receiver", report.receiver)] {
+    match &report.curl {
+        Some(curl) => println!("  ratio of keyferry get to curl: {:.2}", curl.ratio),
+        None => println!("  there is no nginx here, or no curl, to compare with"),
+    }
+    let of_curl = report.curl.iter().flat_map(|curl| [("nginx", curl.sender), ("curl", curl.receiver)]);
+    for (name, usage) in [("sender", report.sender), ("receiver", report.receiver)].into_iter().chain(of_curl) {
         let peak = usage.peak_resident_bytes as f64 / MIB;
         println!("  {name:<8} {peak:>6.1} MiB resident at most, {:>5.2} s of CPU", usage.cpu_seconds);
     }
