@@ -13,8 +13,8 @@ use keyferry_proto::{
 use super::{FetchedVersion, Root, RootOrigin, RootState, Store, StoreError, index::Location};
 use crate::base::stamp::StampTrust;
 
-/// How many files that were fetched are put into the index together.
-const MAX_ADDED_TOGETHER: usize = 4096;
+/// How many files are put into the index together.
+pub(super) const MAX_ADDED_TOGETHER: usize = 4096;
 
 /// More files than this are not put into the index again for want of half a second.
 const MAX_PUT_IN_AGAIN: u64 = 20_000;

@@ -20,6 +20,7 @@ use keyferry_proto::{
 
 use super::{
     Audience, Inner, Root, RootOrigin, RootState, Store, StoreError,
+    fetched::MAX_ADDED_TOGETHER,
     found::FoundTree,
     hashing::{self, FileToHash, Hashed, HashedPlace, Observer, Sources},
     index::Location,
@@ -27,6 +28,7 @@ use super::{
     left_out::{LeftOut, LeftOutReason},
     roots::{audience_of, is_followed, narrow},
     selection::Excludes,
+    tree,
 };
 use crate::base::clock;
 
@@ -202,6 +204,8 @@ impl Store {
         let (hash, format, attributes) = match (found.manifest(path, Some(&files))?, files.first()) {
             (Some(manifest), _) => {
                 let bytes = manifest.encode();
+                // A list of files is in memory once.
+                drop(manifest);
                 let hash = ContentHash::of(&bytes);
                 self.put_blob_bytes(hash, &bytes)?;
                 (hash, ContentFormat::Collection, None)
@@ -212,11 +216,10 @@ impl Store {
         if mode != ImportMode::Copy {
             self.index_files(&found, &files)?;
         }
-        let files: Vec<Hashed> = files.into_iter().flatten().collect();
         self.sync_kept(&files, &hash, format, mode)?;
-        let count = files.len() as u64;
+        let count = files.iter().flatten().count() as u64;
         self.on_index(|index| index.finish_root(&hash, count))?;
-        let size = files.iter().map(|file| file.size).sum();
+        let size = files.iter().flatten().map(|file| file.size).sum();
         Ok(ReadContent { hash, format, size, files: count, attributes, left_out: found.left_out })
     }
 
@@ -346,24 +349,33 @@ impl Store {
     /// be the only one.
     fn sync_kept(
         &self,
-        files: &[Hashed],
+        files: &[Option<Hashed>],
         root: &ContentHash,
         format: ContentFormat,
         mode: ImportMode,
     ) -> Result<(), StoreError> {
         let manifest = (format == ContentFormat::Collection).then_some(root);
         let is_copied = |file: &&Hashed| mode == ImportMode::Copy || file.place == HashedPlace::Copy;
-        let copies = files.iter().filter(is_copied).map(|file| &file.hash);
-        self.sync_blobs(files.iter().map(|file| &file.hash), copies.chain(manifest))
+        let files = || files.iter().flatten();
+        let copies = files().filter(is_copied).map(|file| &file.hash);
+        let with_outboards = files().filter(|file| tree::groups(file.size) > 1).map(|file| &file.hash);
+        self.sync_blobs(with_outboards.chain(manifest), copies.chain(manifest))
     }
 
     fn index_files(&self, found: &FoundTree, files: &[Option<Hashed>]) -> Result<(), StoreError> {
-        let mut places = Vec::with_capacity(files.len());
         let hashed = found.sources.iter().zip(files).filter_map(|(source, file)| Some((source, file.as_ref()?)));
-        for (source, file) in hashed.filter(|(_, file)| file.place == HashedPlace::File) {
-            places.push((file.hash, Location { path: source.path.clone(), stamp: file.stamp, trust: file.trust }));
+        let in_place = hashed.filter(|(_, file)| file.place == HashedPlace::File);
+        let mut places = in_place.map(|(source, file)| {
+            (file.hash, Location { path: source.path.clone(), stamp: file.stamp, trust: file.trust })
+        });
+        // Of a million files, only some are in memory twice.
+        loop {
+            let together: Vec<_> = places.by_ref().take(MAX_ADDED_TOGETHER).collect();
+            if together.is_empty() {
+                return Ok(());
+            }
+            self.add_places(&together)?;
         }
-        self.add_places(&places)
     }
 }
 
