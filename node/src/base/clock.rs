@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use keyferry_net::time::UnixTime;
+use keyferry_net::time::{UnixTime, UtcDay};
+use keyferry_proto::offer::{MAX_CLOCK_ERROR, MAX_CLOCK_SKEW};
 use serde::{Deserialize, Serialize};
 
 /// What the wall clock must go otherwise than the one that only runs to have been set.
@@ -25,27 +26,55 @@ pub struct ClockSkew {
 impl ClockSkew {
     /// Whether it is more than clocks may differ by.
     pub fn is_too_much(self) -> bool {
-        self.ahead_secs.unsigned_abs() > keyferry_proto::offer::MAX_CLOCK_SKEW.as_secs()
+        self.ahead_secs.unsigned_abs() > MAX_CLOCK_SKEW.as_secs()
     }
+
+    /// What time it is by the others when this machine's clock says `own`.
+    pub(crate) fn by_others(self, own: UnixTime) -> UnixTime {
+        UnixTime(own.0.saturating_add_signed(self.ahead_secs.saturating_neg()))
+    }
+}
+
+/// What time it may be: by this machine's clock, and also by those of others where they say that it is wrong by up to a day. They are
+/// strangers, so nothing of what the own clock says is left out for their word.
+pub(crate) fn possible_times(own: UnixTime, skew: Option<ClockSkew>) -> Vec<UnixTime> {
+    let is_borne = |skew: &ClockSkew| skew.ahead_secs.unsigned_abs() <= (MAX_CLOCK_ERROR + MAX_CLOCK_SKEW).as_secs();
+    let by_others = skew.filter(|skew| skew.is_too_much()).filter(is_borne).map(|skew| skew.by_others(own));
+    std::iter::once(own).chain(by_others).collect()
+}
+
+/// The days that a rule gives for each of these times, those of the first time first.
+pub(crate) fn days_of(times: &[UnixTime], rule: fn(UnixTime) -> Vec<UtcDay>) -> Vec<UtcDay> {
+    let mut days = Vec::new();
+    for day in times.iter().flat_map(|time| rule(*time)) {
+        if !days.contains(&day) {
+            days.push(day);
+        }
+    }
+    days
 }
 
 impl fmt::Display for ClockSkew {
     /// Such as `2 h 5 min ahead of the clocks of 3 other hosts`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = self.ahead_secs.unsigned_abs();
-        // To the nearest minute: peers say it to half a one.
-        let minutes = by.saturating_add(30) / 60;
-        match (by, minutes) {
-            (0..60, _) => write!(f, "{by} s")?,
-            (_, 0..60) => write!(f, "{minutes} min")?,
-            (_, 60..1440) => write!(f, "{} h {} min", minutes / 60, minutes % 60)?,
-            _ => write!(f, "{} d {} h", minutes / 1440, minutes % 1440 / 60)?,
-        }
+        f.write_str(&span_in_words(Duration::from_secs(self.ahead_secs.unsigned_abs())))?;
         f.write_str(if self.ahead_secs < 0 { " behind" } else { " ahead of" })?;
         match self.hosts {
             1 => f.write_str(" the clock of another host"),
             hosts => write!(f, " the clocks of {hosts} other hosts"),
         }
+    }
+}
+
+/// A span of time for people, such as `2 h 5 min`: to the nearest minute, since peers say what time it is to half a one.
+pub(crate) fn span_in_words(span: Duration) -> String {
+    let by = span.as_secs();
+    let minutes = by.saturating_add(30) / 60;
+    match (by, minutes) {
+        (0..60, _) => format!("{by} s"),
+        (_, 0..60) => format!("{minutes} min"),
+        (_, 60..1440) => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => format!("{} d {} h", minutes / 1440, minutes % 1440 / 60),
     }
 }
 
@@ -112,6 +141,7 @@ fn since_1970() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use keyferry_proto::offer::resolve_days;
     use proptest::prelude::*;
 
     use super::*;
@@ -126,6 +156,21 @@ mod tests {
         assert!(!ClockSkew { ahead_secs: 600, hosts: 1 }.is_too_much());
         assert!(ClockSkew { ahead_secs: -601, hosts: 1 }.is_too_much());
         assert!(ClockSkew { ahead_secs: i64::MIN, hosts: 1 }.is_too_much());
+    }
+
+    #[test]
+    fn others_add_a_time_where_the_clock_is_wrong_by_minutes_to_a_day_and_take_none_away() {
+        const NOON: UnixTime = UnixTime(20_000 * 86_400 + 43_200);
+        let times = |ahead_secs| possible_times(NOON, Some(ClockSkew { ahead_secs, hosts: 3 }));
+        assert_eq!(possible_times(NOON, None), [NOON]);
+        for near in [0, 600, -600, 90_000, -90_000, i64::MIN, i64::MAX] {
+            assert_eq!(times(near), [NOON], "{near}");
+        }
+        for ahead in [601_i64, -7200, 86_400, -86_400] {
+            assert_eq!(times(ahead), [NOON, UnixTime(NOON.0.checked_add_signed(-ahead).unwrap())]);
+        }
+        assert_eq!(days_of(&times(50_000), resolve_days), [UtcDay(20_000), UtcDay(19_999)]);
+        assert_eq!(days_of(&times(7200), resolve_days), [UtcDay(20_000)]);
     }
 
     proptest! {

@@ -26,7 +26,7 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-pub use self::error::FindError;
+pub use self::error::{FindError, OfferTime};
 pub(crate) use self::search::{MissedTry, SearchBoard, SearchState, SearchTries, SoughtProviders};
 use self::{
     error::Tried,
@@ -181,6 +181,7 @@ impl Finder {
                     (Some(FoundOffer::OtherVersion(got)), _) => tried.other_version = Some(got),
                     (Some(FoundOffer::Ways(ways)), Some(circuits)) => {
                         tried.had_offer = true;
+                        tried.off_time = ways.off_time;
                         board.opened_offer(ways.sequence);
                         let (fresh, near) = race.take_new(ways, &policy);
                         if let Some(detail) = fresh.in_words() {

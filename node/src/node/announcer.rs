@@ -17,7 +17,7 @@ use std::{
 use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::{
     identity::NodeSecret,
-    offer::{Offer, OfferError, RecordKey, SignedOffer, content_record_key, seal},
+    offer::{Offer, OfferError, RecordKey, SignedOffer, USUAL_LIFETIME, content_record_key, seal},
 };
 use tokio::sync::{Notify, watch};
 
@@ -41,9 +41,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How long an offer waits for a way in from outside, after the start or when the last one is lost. A peer that looks at that moment would find and believe an offer
 /// without one, and DHTs forget slowly.
 const OFFER_PATIENCE: Duration = Duration::from_secs(2);
-/// How long an offer is good for; a little more than [`REPUBLISH_EVERY`] would do, but a node may sleep. Its record expires up to
-/// [`keyferry_proto::offer::MAX_EARLY`] before it.
-const OFFER_LIFETIME: Duration = Duration::from_secs(90 * 60);
 /// Roots that a node announces by their hash; further ones are reached by the node's key alone.
 const MAX_ANNOUNCED_ROOTS: usize = crate::reach::rendezvous::MAX_PROVIDED;
 
@@ -100,17 +97,18 @@ impl Announcer {
         // Contents are sought by another tag each day. Whoever changes the roots tells TLS.
         let mut tagged_for = None;
         loop {
-            let (reachability, early_for) = {
+            let (reachability, early_for, times) = {
                 let (gathered, status) = (self.gathered.borrow_and_update(), status.borrow_and_update());
                 let reachability = Reachability::new(&gathered, &status.circuits, self.relay_mode);
                 let expects_more = reachability.expects_more(status.public, status.connected, status.wan_peers);
-                (reachability, way_in.early_for(Instant::now(), expects_more))
+                let times = clock::possible_times(clock::now(), status.clock);
+                (reachability, way_in.early_for(Instant::now(), expects_more), times)
             };
             let mut pause = REPUBLISH_EVERY;
             if let Some(early_for) = early_for {
                 pause = early_for;
             } else if reachability != Reachability::default() {
-                schedule.update(Instant::now(), clock::now(), &reachability, rand::random);
+                schedule.update(Instant::now(), &times, &reachability, rand::random);
                 if let Some((day, due)) = schedule.next()
                     && due <= Instant::now()
                 {
@@ -180,7 +178,7 @@ fn offer(reachability: &Reachability, sequence: u64, now: UnixTime) -> Offer {
         candidates: reachability.candidates.clone(),
         signalling: reachability.circuits.clone(),
         sequence,
-        expires: now.plus(OFFER_LIFETIME),
+        expires: now.plus(USUAL_LIFETIME),
     }
 }
 

@@ -130,7 +130,9 @@ fn diagnose(
     let port_mapping = port_mapping(&gathered.port_mapping);
     let mut verdict = verdict(listen, &ipv4, &ipv6, &port_mapping);
     if let Some(skew) = status.clock.filter(|skew| skew.is_too_much()) {
-        verdict.advice.push(format!("set this machine's clock: it is {skew}, and by it offers do not hold"));
+        verdict
+            .advice
+            .push(format!("set this machine's clock: it is {skew}, and by more than a day nobody finds it by its key"));
     }
     if turn.as_ref().is_some_and(Vec::is_empty) && verdict.reach != Reach::Direct {
         verdict.advice.push(NAME_A_RELAY.to_owned());

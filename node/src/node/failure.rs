@@ -15,8 +15,14 @@ use super::{
     api::{Command, Failure, FailureKind, NodeAddressError, Wait, WaitOver},
 };
 use crate::{
-    base::data_dir::{ContactsError, HomeError},
-    connect::{connector::FindError, signalling::CallError},
+    base::{
+        clock::span_in_words,
+        data_dir::{ContactsError, HomeError},
+    },
+    connect::{
+        connector::{FindError, OfferTime},
+        signalling::CallError,
+    },
     content::{
         store::StoreError,
         transfer::{FetchError, placement::PlacementError, staging::StagingError},
@@ -146,6 +152,19 @@ fn nobody_came(message: String, why: NobodyThere, over: &WaitOver) -> Failure {
     Failure { message, advice: Some(advice), ..cause }
 }
 
+/// What to do is what the cause says, and to look at the clock over there.
+fn beside_offer(failure: Failure, said: OfferTime, cause: Failure) -> Failure {
+    let clock = match said {
+        OfferTime::Ahead(by) => format!("have the clock of that node set, which is about {} ahead", span_in_words(by)),
+        OfferTime::Expired(ago) => format!(
+            "see whether that node is running, and whether its clock is behind: its offer expired {} ago",
+            span_in_words(ago)
+        ),
+    };
+    let advice = cause.advice.map_or_else(|| clock.clone(), |advice| format!("{clock}; {advice}"));
+    Failure { message: failure.message, advice: Some(advice), ..cause }
+}
+
 impl From<NodeAddressError> for Failure {
     fn from(error: NodeAddressError) -> Self {
         match error {
@@ -216,8 +235,15 @@ impl From<StoreError> for Failure {
 
 impl From<FindError> for Failure {
     fn from(error: FindError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&FindError> for Failure {
+    fn from(error: &FindError) -> Self {
         let failure = Self::network(error.to_string());
-        match &error {
+        match error {
+            FindError::OffTime { said, why } => beside_offer(failure, *said, Self::from(&**why)),
             FindError::OtherVersion { .. } => failure.try_to("use the same version of keyferry on both nodes"),
             FindError::NoOffer { clock: Some(_), .. } => {
                 failure.try_to("set this machine's clock: by it, the offers of others have expired or are not yet made")

@@ -48,8 +48,19 @@ pub const MAX_MULTIADDR_LEN: usize = 256;
 /// The longest time for which an offer is valid.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// How far the clocks of two nodes may be apart before they refuse each other's offers.
+/// The time for which a node makes its offers valid: a little more than from one to the next would do, but a node may sleep. The record
+/// expires up to [`MAX_EARLY`] before the offer in it.
+pub const USUAL_LIFETIME: Duration = Duration::from_secs(90 * 60);
+
+/// How far the clocks of two nodes may be apart without anybody noticing it.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
+
+/// How wrong a clock may be whose offers are still taken.
+pub const MAX_CLOCK_ERROR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far from now an offer may expire, or its day lie, to either side: it is made ahead of time, and by a clock that may be wrong.
+const WINDOW: Duration =
+    Duration::from_secs(MAX_LIFETIME.as_secs() + MAX_CLOCK_SKEW.as_secs() + MAX_CLOCK_ERROR.as_secs());
 
 /// The greatest sequence number of an offer: it and what veils it fit into 64 bits together.
 pub const MAX_SEQUENCE: u64 = u64::MAX / 2;
@@ -65,7 +76,7 @@ pub struct Offer {
     pub signalling: Vec<Multiaddr>,
     /// Greater in each offer that a node makes, whatever the day: of two, the greater one counts. At most [`MAX_SEQUENCE`].
     pub sequence: u64,
-    /// From this moment on the offer is void; at most [`MAX_LIFETIME`] ahead.
+    /// From this moment on the offer is void by the clock of the node that made it; at most [`MAX_LIFETIME`] ahead of that.
     pub expires: UnixTime,
 }
 
@@ -125,7 +136,7 @@ pub enum OfferError {
         /// The sequence number.
         got: u64,
     },
-    /// The offer is no longer valid.
+    /// The offer has not been valid for longer than a clock may be behind.
     #[error("the offer expired at {expires:?}; it is {now:?} now")]
     Expired {
         /// When it expired.
@@ -133,7 +144,7 @@ pub enum OfferError {
         /// The time at which it was looked at.
         now: UnixTime,
     },
-    /// The offer claims to be valid for longer than an offer can be: it comes from the future.
+    /// The offer claims to be valid for longer than an offer can be, even by a clock that is ahead.
     #[error("the offer expires at {expires:?}, later than any made by now could ({latest:?})")]
     FromTheFuture {
         /// When it would expire.
@@ -161,10 +172,10 @@ impl Offer {
         }
     }
 
-    /// Checks that `now` lies within the offer's time.
+    /// Checks that `now` lies within the offer's time, by some clock that is no more than [`MAX_CLOCK_ERROR`] wrong.
     fn check_time(&self, now: UnixTime) -> Result<(), OfferError> {
-        let latest = latest_expiry(now);
-        if self.expires <= now {
+        let latest = now.plus(WINDOW);
+        if self.expires.plus(WINDOW) <= now {
             return Err(OfferError::Expired { expires: self.expires, now });
         }
         if self.expires > latest {
@@ -182,11 +193,6 @@ pub(crate) fn is_plain_multiaddr(addr: &Multiaddr) -> bool {
     }
     let text = addr.to_string();
     text.bytes().all(|byte| byte.is_ascii_graphic()) && text.parse::<Multiaddr>().is_ok_and(|again| again == *addr)
-}
-
-/// The latest expiry that an offer can have which was made by `now`, with allowance for clocks.
-fn latest_expiry(now: UnixTime) -> UnixTime {
-    now.plus(MAX_LIFETIME).plus(MAX_CLOCK_SKEW)
 }
 
 #[cfg(test)]

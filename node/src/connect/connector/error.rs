@@ -2,11 +2,13 @@
 //!
 //! What it is not: what to do about it (`node::failure`).
 
+use std::{fmt, time::Duration};
+
 use keyferry_ice::{FailureReason, PairReport};
 use keyferry_proto::{identity::NodeKey, offer::OFFER_VERSION, signalling::CallRefusal};
 
 use crate::{
-    base::clock::ClockSkew,
+    base::clock::{ClockSkew, span_in_words},
     connect::{
         ice::{IceError, IceFailure, TooManyNegotiations},
         signalling::CallError,
@@ -93,17 +95,57 @@ pub enum FindError {
         #[source]
         why: TooManyNegotiations,
     },
+    /// The newest offer of the node is by a clock that is wrong, or of long ago, and it was not reached.
+    #[error("{why}; {said}")]
+    OffTime {
+        /// What the offer says about that.
+        said: OfferTime,
+        /// Why it was not reached.
+        #[source]
+        why: Box<FindError>,
+    },
     /// The interfaces of this machine could not be read.
     #[error("the network interfaces cannot be read: {0}")]
     Interfaces(#[from] std::io::Error),
 }
 
+/// What the newest offer of a node says about the clock by which it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfferTime {
+    /// It is of a time to come: the clock is ahead by about this much.
+    Ahead(Duration),
+    /// It expired so long ago: the node has gone since, or the clock is behind.
+    Expired(Duration),
+}
+
+impl fmt::Display for OfferTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ahead(by) => write!(f, "by its offer, the clock of that node is about {} ahead", span_in_words(*by)),
+            Self::Expired(ago) => write!(
+                f,
+                "its offer expired {} ago: it has gone since, or its clock is that much behind or more",
+                span_in_words(*ago)
+            ),
+        }
+    }
+}
+
 impl FindError {
+    /// This, together with what the offer says about a clock, if it does.
+    pub(super) fn beside(self, said: Option<OfferTime>) -> Self {
+        match said {
+            Some(said) => Self::OffTime { said, why: Box::new(self) },
+            None => self,
+        }
+    }
+
     /// Whether it will be no different in some minutes: the node is there and takes no call, or no path leads there, or it speaks another
     /// version, or this machine cannot even try.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::OtherVersion { .. } | Self::NotDirect { .. } | Self::NotRelayed { .. } | Self::Interfaces(_) => true,
+            Self::OffTime { why, .. } => why.is_final(),
             Self::NotCalled { why: CallError::Refused(why), .. } => *why != CallRefusal::Busy,
             Self::NoOffer { .. }
             | Self::Unreachable { .. }
@@ -122,13 +164,18 @@ impl FindError {
                 | IceFailure::Broke => true,
                 IceFailure::NoPath(_) | IceFailure::Peer(_) => false,
             },
+            Self::OffTime { why, .. } => why.is_by_trying(),
             _ => false,
         }
     }
 
     /// Whether somebody answers at the address who does not answer as the node.
     pub(crate) fn is_of_another_node(&self) -> bool {
-        matches!(self, Self::Unreachable { why, .. } if why.not_there().is_some())
+        match self {
+            Self::OffTime { why, .. } => why.is_of_another_node(),
+            Self::Unreachable { why, .. } => why.not_there().is_some(),
+            _ => false,
+        }
     }
 }
 
@@ -137,6 +184,8 @@ impl FindError {
 pub(crate) struct Tried {
     /// Whether there was an offer.
     pub(crate) had_offer: bool,
+    /// What the newest offer says about the node's clock.
+    pub(crate) off_time: Option<OfferTime>,
     /// The version of an offer that this program does not read.
     pub(crate) other_version: Option<u8>,
     /// What went wrong with dialling.
@@ -156,7 +205,12 @@ impl Tried {
 
     /// The error that tells most; none if nothing was tried.
     pub(crate) fn into_error(self, node: NodeKey) -> Option<FindError> {
-        let Self { had_offer, other_version, dial, call } = self;
+        let said = self.off_time;
+        self.without_time(node).map(|error| error.beside(said))
+    }
+
+    fn without_time(self, node: NodeKey) -> Option<FindError> {
+        let Self { had_offer, off_time: _, other_version, dial, call } = self;
         if let Some(why) = &dial
             && why.not_there().is_some()
         {

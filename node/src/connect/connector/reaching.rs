@@ -69,8 +69,11 @@ impl Finder {
     /// Why all these tries to reach a node were in vain.
     pub(crate) fn why_not_reached(&self, node: NodeKey, tries: SearchTries) -> FindError {
         let SearchTries { present, last } = tries;
-        let has_offer = present.had_offer;
-        let unanswered = || if has_offer { FindError::Unanswered { node } } else { self.no_offer(node) };
+        let (has_offer, said) = (present.had_offer, present.off_time);
+        let unanswered = || match has_offer {
+            true => FindError::Unanswered { node }.beside(said),
+            false => self.no_offer(node),
+        };
         present.into_error(node).or(last).unwrap_or_else(unanswered)
     }
 

@@ -36,7 +36,7 @@ fn evening(number: u64) -> [Series; 2] {
     let mut put = [Series::new(), Series::new()];
     for at_secs in start..MIDNIGHT_SECS {
         let (now, clock) = (begun + Duration::from_secs(at_secs - start), UnixTime(at_secs));
-        schedule.update(now, clock, &Reachability::default(), || random.random());
+        schedule.update(now, &[clock], &Reachability::default(), || random.random());
         while let Some((day, _)) = schedule.next().filter(|(_, due)| *due <= now) {
             let at_ms = at_secs * 1000 + random.random_range(0..1000);
             let offer = offer(&Reachability::default(), at_ms, clock);

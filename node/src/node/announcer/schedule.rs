@@ -15,6 +15,7 @@ use keyferry_net::time::{UnixTime, UtcDay};
 use keyferry_proto::offer::publish_days;
 
 use super::reachability::Reachability;
+use crate::base::clock::days_of;
 
 /// The longest time between two publications of an offer.
 pub(super) const REPUBLISH_EVERY: Duration = Duration::from_secs(20 * 60);
@@ -39,18 +40,20 @@ struct Planned {
 }
 
 impl OfferSchedule {
-    /// Takes in what the time is, and where the node can be reached. `random` gives numbers from 0 to 1.
+    /// Takes in what time it may be, and where the node can be reached. Where there is more than one time, there is an offer for the days of
+    /// each. `random` gives numbers from 0 to 1.
     pub(super) fn update(
         &mut self,
         now: Instant,
-        clock: UnixTime,
+        times: &[UnixTime],
         reachability: &Reachability,
         mut random: impl FnMut() -> f64,
     ) {
-        let days = publish_days(clock);
+        let days = days_of(times, publish_days);
         self.days.retain(|day, _| days.contains(day));
         for day in days {
-            let until_day = Duration::from_secs((u64::from(day.0) * 86_400).saturating_sub(clock.0));
+            let until = |time: &UnixTime| (u64::from(day.0) * 86_400).saturating_sub(time.0);
+            let until_day = Duration::from_secs(times.iter().map(until).min().unwrap_or(0));
             let mut after = |most: Duration| now + most.min(until_day).mul_f64(random());
             match self.days.get_mut(&day) {
                 None => {
@@ -109,13 +112,13 @@ mod tests {
     fn the_offer_of_today_is_due_at_once_and_with_each_change() {
         let mut schedule = OfferSchedule::default();
         let now = Instant::now();
-        schedule.update(now, before_midnight(600), &Reachability::default(), || 0.5);
+        schedule.update(now, &[before_midnight(600)], &Reachability::default(), || 0.5);
         assert_eq!(schedule.next(), Some((TODAY, now)));
         schedule.done(now, TODAY, true, 0.0);
         assert_eq!(schedule.next(), Some((TODAY, now + REPUBLISH_EVERY)));
-        schedule.update(now + minutes(1), before_midnight(599), &Reachability::default(), || 0.5);
+        schedule.update(now + minutes(1), &[before_midnight(599)], &Reachability::default(), || 0.5);
         assert_eq!(schedule.next(), Some((TODAY, now + REPUBLISH_EVERY)));
-        schedule.update(now + minutes(2), before_midnight(598), &elsewhere(), || 0.5);
+        schedule.update(now + minutes(2), &[before_midnight(598)], &elsewhere(), || 0.5);
         assert_eq!(schedule.next(), Some((TODAY, now + minutes(2))));
     }
 
@@ -123,9 +126,23 @@ mod tests {
     fn what_failed_is_tried_again_soon() {
         let mut schedule = OfferSchedule::default();
         let now = Instant::now();
-        schedule.update(now, before_midnight(600), &Reachability::default(), || 0.5);
+        schedule.update(now, &[before_midnight(600)], &Reachability::default(), || 0.5);
         schedule.done(now, TODAY, false, 0.0);
         assert_eq!(schedule.next(), Some((TODAY, now + RETRY_AFTER)));
+    }
+
+    #[test]
+    fn where_others_say_that_the_clock_is_wrong_the_offers_of_their_day_go_out_at_once_too() {
+        for (own, others) in [(before_midnight(600), MIDNIGHT), (MIDNIGHT, before_midnight(600))] {
+            let mut schedule = OfferSchedule::default();
+            let now = Instant::now();
+            schedule.update(now, &[own, others], &Reachability::default(), || 0.5);
+            let due: Vec<_> = schedule.days.iter().map(|(day, planned)| (*day, planned.due)).collect();
+            assert_eq!(due, [(TODAY, now), (TOMORROW, now)]);
+            // The clock was set right.
+            schedule.update(now, &[others], &Reachability::default(), || 0.5);
+            assert_eq!(schedule.days.into_keys().collect::<Vec<_>>(), [others.day()]);
+        }
     }
 
     proptest! {
@@ -137,7 +154,7 @@ mod tests {
         ) {
             let mut schedule = OfferSchedule::default();
             let (now, clock) = (Instant::now(), before_midnight(left));
-            schedule.update(now, clock, &Reachability::default(), || first);
+            schedule.update(now, &[clock], &Reachability::default(), || first);
             prop_assert_eq!(schedule.next(), Some((TODAY, now)));
             schedule.done(now, TODAY, true, first);
 
@@ -146,14 +163,14 @@ mod tests {
 
             schedule.done(due, TOMORROW, true, change);
             let moved = now + Duration::from_secs(1);
-            schedule.update(moved, UnixTime(clock.0 + 1), &elsewhere(), || change);
+            schedule.update(moved, &[UnixTime(clock.0 + 1)], &elsewhere(), || change);
             prop_assert_eq!(schedule.next(), Some((TODAY, moved)));
             let followed = schedule.days[&TOMORROW].due;
             prop_assert!(followed > moved && followed <= now + minutes(left));
 
             // The day begins: the offer goes on as it was planned, and that of yesterday is done with.
-            schedule.update(now + minutes(left), MIDNIGHT, &elsewhere(), || change);
-            schedule.update(now + minutes(left + 1), UnixTime(MIDNIGHT.0 + 60), &elsewhere(), || change);
+            schedule.update(now + minutes(left), &[MIDNIGHT], &elsewhere(), || change);
+            schedule.update(now + minutes(left + 1), &[UnixTime(MIDNIGHT.0 + 60)], &elsewhere(), || change);
             prop_assert_eq!(schedule.next(), Some((TOMORROW, followed)));
         }
     }

@@ -44,10 +44,7 @@ use super::{
     upkeep::Upkeep,
     writes::Writes,
 };
-use crate::{
-    base::clock,
-    net::port::{Accepted, DEFAULT_PORT, Port},
-};
+use crate::net::port::{Accepted, DEFAULT_PORT, Port};
 
 /// With fewer peers than this in both routing tables, the bootstrap addresses are dialled.
 const ENOUGH_PEERS: usize = 3;
@@ -247,7 +244,7 @@ impl Actor {
     }
 
     fn start_lookup(&mut self, key: RecordKey, wanted: LookupKind) {
-        if !self.lookups.start(self.swarm.behaviour_mut(), key, wanted, clock::now()) {
+        if !self.lookups.start(self.swarm.behaviour_mut(), key, wanted) {
             self.status.count(|counters| &counters.lookup_refused);
         }
     }

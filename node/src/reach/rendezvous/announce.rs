@@ -16,7 +16,7 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_proto::offer::{RecordKey, SealedOffer, supersedes};
+use keyferry_proto::offer::{MAX_LIFETIME, RecordKey, SealedOffer, supersedes};
 use libp2p::{
     PeerId,
     kad::{GetClosestPeersError, GetClosestPeersOk, GetClosestPeersResult, PutRecordError, PutRecordResult},
@@ -30,7 +30,7 @@ use super::{
     records::{MAX_PROVIDED, kad_key_of},
     scope::AddressScope,
 };
-use crate::base::clock;
+use crate::base::clock::{self, ClockSkew, possible_times};
 
 /// How often the node announces again what it has published and provides.
 const REPUBLISH_INTERVAL: Duration = Duration::from_secs(20 * 60);
@@ -133,6 +133,7 @@ pub(super) struct RecordAnnouncer {
     /// When to put each offer again.
     offers_due: HashMap<(RecordKey, AddressScope), Instant>,
     republish_at: Instant,
+    skew: Option<ClockSkew>,
 }
 
 impl RecordAnnouncer {
@@ -149,7 +150,13 @@ impl RecordAnnouncer {
             settle_at: HashMap::new(),
             offers_due: HashMap::new(),
             republish_at: now + REPUBLISH_INTERVAL,
+            skew: None,
         }
+    }
+
+    /// Notes how far this machine's clock is from those of others: by theirs, another day may be today.
+    pub(super) fn set_skew(&mut self, skew: Option<ClockSkew>) {
+        self.skew = skew;
     }
 
     /// Publishes an offer; `reply` learns who took it.
@@ -318,12 +325,12 @@ impl RecordAnnouncer {
 
     /// Makes offers due that nobody in a scope has taken: today's at once, others within [`MAX_UNHURRIED`].
     fn hurry_offers(&mut self, scope: AddressScope, now: Instant) {
-        let today = clock::now().day();
+        let todays: Vec<_> = possible_times(clock::now(), self.skew).into_iter().map(UnixTime::day).collect();
         for (key, published) in &self.offers {
             if self.taken.contains(&(Announcement::Offer(*key), scope)) {
                 continue;
             }
-            let due = match published.offer.day() == today {
+            let due = match todays.contains(&published.offer.day()) {
                 true => now,
                 false => now + MAX_UNHURRIED.mul_f64(rand::random()),
             };
@@ -337,7 +344,9 @@ impl RecordAnnouncer {
             return;
         }
         let clock = clock::now();
-        self.offers.retain(|_, published| published.offer.expires() > clock);
+        // What was made before the clock was set back would seem good for long.
+        let latest = clock.plus(MAX_LIFETIME);
+        self.offers.retain(|_, published| (clock..=latest).contains(&published.offer.expires()));
         self.offers_due.retain(|(key, _), _| self.offers.contains_key(key));
         self.takers.keep(|key| self.offers.contains_key(key));
         for (key, scope) in due {
@@ -397,7 +406,7 @@ impl RecordAnnouncer {
         match item {
             Announcement::Offer(key) => {
                 let Some(published) = self.offers.get_mut(&key) else { return };
-                let newest = behaviour.kad(scope).store_mut().offer(&key, clock::now());
+                let newest = behaviour.kad(scope).store_mut().offer(&key);
                 if newest.is_some_and(|newest| supersedes(&newest, &published.offer)) {
                     // Somebody with the same node key has published that elsewhere.
                     published.scope_answered(scope, 0);
@@ -559,5 +568,12 @@ mod tests {
         announcer.taken.insert((Announcement::Offer(keys[1]), AddressScope::Wan));
         announcer.hurry_offers(AddressScope::Wan, now);
         assert!(!announcer.offers_due.contains_key(&(keys[1], AddressScope::Wan)));
+
+        // By the clocks of others, it is that day already.
+        announcer.set_skew(Some(ClockSkew { ahead_secs: -86_400, hosts: 2 }));
+        let later = now + Duration::from_secs(1);
+        announcer.offers_due.clear();
+        announcer.hurry_offers(AddressScope::Lan, later);
+        assert_eq!(keys.map(|key| announcer.offers_due[&(key, AddressScope::Lan)]), [later; 2]);
     }
 }

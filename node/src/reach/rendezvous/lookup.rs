@@ -128,13 +128,7 @@ impl Lookup {
 
 impl Lookups {
     /// Begins a lookup; false if there are too many.
-    pub(super) fn start(
-        &mut self,
-        behaviour: &mut Behaviour,
-        key: RecordKey,
-        wanted: LookupKind,
-        now: UnixTime,
-    ) -> bool {
+    pub(super) fn start(&mut self, behaviour: &mut Behaviour, key: RecordKey, wanted: LookupKind) -> bool {
         if self.lookups.len() >= MAX_LOOKUPS {
             return false;
         }
@@ -150,7 +144,7 @@ impl Lookups {
             retry_at: None,
         };
         for scope in AddressScope::ALL {
-            if let Some(offer) = behaviour.kad(scope).store_mut().offer(&key, now) {
+            if let Some(offer) = behaviour.kad(scope).store_mut().offer(&key) {
                 lookup.offer_found(offer);
             }
         }

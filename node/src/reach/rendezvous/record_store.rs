@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! key    scope u8 (0 LAN, 1 WAN) | record key 32
-//! value  the record
+//! value  until when it is kept u64 | the record
 //! ```
 //! It is a copy, written a moment after the memory changes. Reading drops what is unsound.
 //!
@@ -15,7 +15,13 @@ use libp2p::kad::{Record, store::RecordStore as _};
 use sled::{Batch, Tree};
 use tokio::task::JoinHandle;
 
-use super::{behaviour::Behaviour, records::kad_key_of, scope::AddressScope};
+use super::{
+    behaviour::Behaviour,
+    records::{KEPT_FOR, StoredRecord, kad_key_of},
+    scope::AddressScope,
+};
+use crate::base::clock;
+
 /// How long after a change records are written, so that many are written together.
 const WRITE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -38,8 +44,11 @@ impl RecordStore {
         for entry in tree.iter() {
             let Ok((key, value)) = entry else { break };
             let sound = split_key(&key).is_some_and(|(scope, record_key)| {
-                let record = Record::new(kad_key_of(&record_key), value.to_vec());
-                behaviour.kad(scope).store_mut().put(record).is_ok()
+                let Some(StoredRecord { until, record }) = StoredRecord::decode(&value) else { return false };
+                let left = until.since(clock::now());
+                let mut record = Record::new(kad_key_of(&record_key), record.to_vec());
+                record.expires = Some(Instant::now() + left.min(KEPT_FOR));
+                !left.is_zero() && behaviour.kad(scope).store_mut().put(record).is_ok()
             });
             if sound {
                 loaded += 1;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use keyferry_net::time::UnixTime;
-use keyferry_proto::offer::{RecordError, RecordKey, SealedOffer, supersedes};
+use keyferry_proto::offer::{RecordError, RecordKey, SealedOffer, USUAL_LIFETIME, supersedes};
 use libp2p::{
     PeerId,
     kad::{
@@ -35,6 +35,9 @@ use crate::base::{
 pub const MAX_PROVIDED: usize = 16_384;
 /// Offers of others that a node stores for one DHT; each has [`keyferry_proto::offer::SEALED_LEN`] bytes.
 pub(super) const MAX_RECORDS: usize = 4096;
+/// How long an offer of somebody else is kept from when it came, if whoever passes it on does not say less. What it says itself does
+/// not count: it is by the clock of its owner, who puts another one within 20 minutes.
+pub(super) const KEPT_FOR: Duration = USUAL_LIFETIME;
 /// How often an offer may be replaced by a newer one, each of which is written to disk. A node makes a new one when its addresses
 /// change.
 const REPLACEMENT_RATE: Rate = Rate { burst: 16, interval: Duration::from_secs(15) };
@@ -72,6 +75,26 @@ pub(super) struct Stored {
     distance: KBucketDistance,
     origin: Origin,
     replaced: Bucket,
+}
+
+/// An offer of somebody else as it is on disk: until when it is kept, u64 LE, and the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoredRecord<'a> {
+    /// By the clock of this machine.
+    pub(super) until: UnixTime,
+    pub(super) record: &'a [u8],
+}
+
+impl<'a> StoredRecord<'a> {
+    fn encode(self) -> Vec<u8> {
+        [&self.until.0.to_le_bytes(), self.record].concat()
+    }
+
+    /// Reads what [`Table::take_changes`] has given.
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (until, record) = bytes.split_first_chunk()?;
+        Some(Self { until: UnixTime(u64::from_le_bytes(*until)), record })
+    }
 }
 
 /// Where a stored offer is from.
@@ -130,23 +153,26 @@ impl Table {
         is_there
     }
 
-    /// Takes an offer that somebody else puts or passes on, if it is newer than what is there. The same one again changes nothing.
+    /// Takes an offer that somebody else puts or passes on, if it is newer than what is there, and keeps it `until` then at most. The same
+    /// one again changes nothing, so that nobody keeps an offer here by putting it again.
     pub(super) fn accept(
         &mut self,
         offer: SealedOffer,
         source: RecordSource,
-        now: UnixTime,
+        until: Option<Instant>,
     ) -> Result<(), RecordRefusal> {
-        self.insert(offer, now, Origin::Other(source))
+        let latest = Instant::now() + KEPT_FOR;
+        self.insert(offer, until.map_or(latest, |until| until.min(latest)), Origin::Other(source))
     }
 
     /// Takes an offer that this node publishes itself, unless there is a newer one: somebody with the same node key has published
     /// that elsewhere, and it stays.
     pub(super) fn keep_own(&mut self, offer: SealedOffer, now: UnixTime) -> Result<(), RecordRefusal> {
-        self.insert(offer, now, Origin::Own)
+        let expires = Instant::now() + offer.expires().since(now);
+        self.insert(offer, expires, Origin::Own)
     }
 
-    fn insert(&mut self, offer: SealedOffer, now: UnixTime, origin: Origin) -> Result<(), RecordRefusal> {
+    fn insert(&mut self, offer: SealedOffer, expires: Instant, origin: Origin) -> Result<(), RecordRefusal> {
         let key = offer.key();
         let kad_key = kad_key_of(&key);
         let moment = Instant::now();
@@ -170,9 +196,11 @@ impl Table {
         if let (Origin::Other(source), false) = (origin, self.offers.contains_key(&kad_key)) {
             self.make_room(source, distance)?;
         }
-        let expires = moment + offer.expires().since(now);
         let is_own = origin == Origin::Own;
-        self.changes.insert(*key.as_bytes(), (!is_own).then(|| offer.as_bytes().to_vec()));
+        let on_disk = || {
+            StoredRecord { until: clock::now().plus(expires.duration_since(moment)), record: offer.as_bytes() }.encode()
+        };
+        self.changes.insert(*key.as_bytes(), (!is_own).then(on_disk));
         let before = self.offers.insert(kad_key, Stored { offer, expires, distance, origin, replaced });
         if let Some(Origin::Other(source)) = before.map(|before| before.origin) {
             self.shares.remove(source, distance, key.as_bytes());
@@ -196,9 +224,9 @@ impl Table {
     }
 
     /// The offer under a key, if there is one that is still good.
-    pub(super) fn offer(&self, key: &RecordKey, now: UnixTime) -> Option<SealedOffer> {
+    pub(super) fn offer(&self, key: &RecordKey) -> Option<SealedOffer> {
         let stored = self.offers.get(&kad_key_of(key))?;
-        (stored.offer.expires() > now).then(|| stored.offer.clone())
+        (stored.expires > Instant::now()).then(|| stored.offer.clone())
     }
 
     /// How many offers are stored.
@@ -215,7 +243,7 @@ impl Table {
         self.providers.sweep(now);
     }
 
-    /// What has changed since the last call: the new bytes under a key, or none where the record is gone.
+    /// What has changed since the last call: what is to be on disk under a key ([`StoredRecord`]), or none where the record is gone.
     pub(super) fn take_changes(&mut self) -> BTreeMap<[u8; 32], Option<Vec<u8>>> {
         std::mem::take(&mut self.changes)
     }
@@ -250,9 +278,9 @@ impl RecordStore for Table {
     }
 
     fn put(&mut self, record: Record) -> StoreResult<()> {
-        let (key, now) = (record_key_of(&record.key).ok_or(StoreError::MaxRecords)?, clock::now());
-        let offer = SealedOffer::parse(&record.value, &key, now).map_err(|_| StoreError::MaxRecords)?;
-        self.accept(offer, RecordSource::Unknown, now).map_err(|_| StoreError::MaxRecords)
+        let key = record_key_of(&record.key).ok_or(StoreError::MaxRecords)?;
+        let offer = SealedOffer::parse(&record.value, &key, clock::now()).map_err(|_| StoreError::MaxRecords)?;
+        self.accept(offer, RecordSource::Unknown, record.expires).map_err(|_| StoreError::MaxRecords)
     }
 
     fn remove(&mut self, key: &kad::RecordKey) {
@@ -342,7 +370,7 @@ mod tests {
     ) -> Result<(), RecordRefusal> {
         let key = record_key_of(&record.key).ok_or(RecordRefusal::NotAKey)?;
         let offer = SealedOffer::parse(&record.value, &key, now).map_err(RecordRefusal::Unsound)?;
-        table.accept(offer, source, now)
+        table.accept(offer, source, None)
     }
 
     fn source(host: u8) -> RecordSource {
@@ -403,7 +431,27 @@ mod tests {
         assert_eq!(accept(&mut table, &record(1, 5), now), Err(RecordRefusal::NotNewer));
         accept(&mut table, &record(1, 6), now).unwrap();
         let key = record_key_of(&record(1, 6).key).unwrap();
-        assert_eq!(table.offer(&key, now).unwrap().open(&node(1), now).unwrap().offer().sequence, 6);
+        assert_eq!(table.offer(&key).unwrap().open(&node(1), now).unwrap().offer().sequence, 6);
+    }
+
+    #[test]
+    fn an_offer_is_kept_for_a_time_of_this_node_or_less_and_the_same_again_prolongs_nothing() {
+        let (mut table, now) = (Table::new(PeerId::random()), Instant::now());
+        let offer = |seed| sealed(&NodeSecret::from_bytes(&[seed; 32]), 1);
+        let mut kept = |seed, until| {
+            table.accept(offer(seed), SOMEBODY, until).unwrap();
+            table.get(&kad_key_of(&offer(seed).key())).unwrap().expires.unwrap()
+        };
+        let minute = Duration::from_secs(60);
+        assert_eq!(kept(1, Some(now + minute)), now + minute);
+        for (seed, until) in [(2, None), (3, Some(now + KEPT_FOR * 2))] {
+            assert!(kept(seed, until) <= Instant::now() + KEPT_FOR);
+        }
+        let passed_on = record(1, 5);
+        accept(&mut table, &passed_on, clock::now()).unwrap();
+        let before = table.get(&passed_on.key).unwrap().expires;
+        accept(&mut table, &passed_on, clock::now()).unwrap();
+        assert_eq!(table.get(&passed_on.key).unwrap().expires, before);
     }
 
     #[test]
@@ -430,7 +478,7 @@ mod tests {
         assert_eq!(counted(accept(&mut table, &of_later, now)), "record_refused_version");
         let keyless = Record { key: kad::RecordKey::new(b"short"), ..record(1, 1) };
         assert_eq!(accept(&mut table, &keyless, now), Err(RecordRefusal::NotAKey));
-        let much_later = now.plus(Duration::from_secs(3 * 60 * 60));
+        let much_later = now.plus(Duration::from_secs(30 * 60 * 60));
         assert_eq!(counted(accept(&mut table, &record(1, 1), much_later)), "record_refused_expired");
         assert_eq!(table.len(), 0);
     }

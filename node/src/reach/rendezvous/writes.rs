@@ -55,12 +55,15 @@ pub(super) struct UncheckedOffer {
     pub(super) key: RecordKey,
     pub(super) value: Vec<u8>,
     pub(super) source: RecordSource,
+    /// How long whoever puts it says to keep it.
+    pub(super) until: Option<Instant>,
 }
 
 /// An offer that a peer has put, if it is sound.
 pub(super) struct CheckedOffer {
     pub(super) scope: AddressScope,
     pub(super) source: RecordSource,
+    pub(super) until: Option<Instant>,
     pub(super) offer: Result<SealedOffer, RecordRefusal>,
 }
 
@@ -112,9 +115,9 @@ impl Writes {
 }
 
 async fn check(mut puts: mpsc::Receiver<UncheckedOffer>, done: mpsc::Sender<CheckedOffer>) {
-    while let Some(UncheckedOffer { scope, key, value, source }) = puts.recv().await {
+    while let Some(UncheckedOffer { scope, key, value, source, until }) = puts.recv().await {
         let offer = SealedOffer::parse(&value, &key, clock::now()).map_err(RecordRefusal::Unsound);
-        if done.send(CheckedOffer { scope, source, offer }).await.is_err() {
+        if done.send(CheckedOffer { scope, source, until, offer }).await.is_err() {
             return;
         }
     }

@@ -12,7 +12,7 @@ use std::{fmt, time::Duration};
 
 use data_encoding::HEXLOWER;
 
-use super::{MAX_CLOCK_SKEW, MAX_LIFETIME, blind::blinded_key};
+use super::{MAX_CLOCK_SKEW, MAX_LIFETIME, WINDOW, blind::blinded_key};
 use keyferry_net::time::{UnixTime, UtcDay};
 
 use crate::{hash::ContentHash, identity::NodeKey};
@@ -90,11 +90,10 @@ pub(super) fn of_blinded(blinded: &[u8; 32]) -> RecordKey {
     RecordKey(blake3::derive_key(OFFER_CONTEXT, blinded))
 }
 
-/// The first and the last day whose records are acceptable at `now`: a record is put up to [`MAX_LIFETIME`] before its
-/// day begins, and lives for up to [`MAX_LIFETIME`] after its day has ended.
+/// The first and the last day whose records are acceptable at `now`: a record is put up to [`MAX_LIFETIME`] before its day begins, and
+/// lives for up to that after its day has ended, by a clock that may be wrong.
 pub(super) fn acceptable_days(now: UnixTime) -> (UtcDay, UtcDay) {
-    let slack = MAX_LIFETIME + MAX_CLOCK_SKEW;
-    (back(now, slack).day(), now.plus(slack).day())
+    (back(now, WINDOW).day(), now.plus(WINDOW).day())
 }
 
 fn days_between(first: UnixTime, last: UnixTime) -> Vec<UtcDay> {
@@ -107,7 +106,7 @@ fn back(time: UnixTime, by: Duration) -> UnixTime {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::MAX_CLOCK_ERROR, *};
 
     const MIDNIGHT: u64 = 20_000 * 86_400;
 
@@ -134,6 +133,17 @@ mod tests {
             for read in (0..=MAX_LIFETIME.as_secs()).step_by(599).map(|age| UnixTime(made.0 + age)) {
                 assert!(published.contains(&resolve_days(read)[0]), "made {made:?}, read {read:?}");
             }
+        }
+    }
+
+    #[test]
+    fn at_any_time_what_a_clock_publishes_that_is_a_day_wrong_is_acceptable() {
+        for now in (MIDNIGHT - 90_000..MIDNIGHT + 90_000).step_by(601).map(UnixTime) {
+            let (first, last) = acceptable_days(now);
+            for wrong in [back(now, MAX_CLOCK_ERROR), now.plus(MAX_CLOCK_ERROR)] {
+                assert!(publish_days(wrong).iter().all(|day| (first..=last).contains(day)), "{now:?}");
+            }
+            assert!(last.0 - first.0 <= 3, "{now:?}");
         }
     }
 

@@ -17,9 +17,8 @@ use chacha20poly1305::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    OfferError, RecordKey, SignedOffer,
+    OfferError, RecordKey, SignedOffer, WINDOW,
     blind::{BlindedSecret, blinded_key},
-    latest_expiry,
     record::{acceptable_days, of_blinded},
     signed::MAX_SIGNED_LEN,
     veil::Veil,
@@ -89,7 +88,7 @@ pub enum RecordError {
     /// The signature is not one of the blinded key over this record, or the blinded key is unusable.
     #[error("the record is not signed by its blinded key")]
     BadSignature,
-    /// The record is no longer valid.
+    /// The record has not been valid for longer than a clock may be behind.
     #[error("the record expired at {expires:?}; it is {now:?} now")]
     Expired {
         /// When it expired.
@@ -97,7 +96,7 @@ pub enum RecordError {
         /// The time at which it was looked at.
         now: UnixTime,
     },
-    /// The record would be valid for longer than one made by now can be.
+    /// The record would be valid for longer than one made by now can be, even by a clock that is ahead.
     #[error("the record expires at {expires:?}, later than any made by now could ({latest:?})")]
     FromTheFuture {
         /// When it would expire.
@@ -243,7 +242,7 @@ impl SealedOffer {
         self.header.sequence
     }
 
-    /// From this moment on the record is void.
+    /// From this moment on the record is void by the clock of the node that made it.
     pub fn expires(&self) -> UnixTime {
         self.header.expires
     }
@@ -256,8 +255,8 @@ impl SealedOffer {
 
 impl Header {
     fn check_time(&self, now: UnixTime) -> Result<(), RecordError> {
-        let latest = latest_expiry(now);
-        if self.expires <= now {
+        let latest = now.plus(WINDOW);
+        if self.expires.plus(WINDOW) <= now {
             return Err(RecordError::Expired { expires: self.expires, now });
         }
         if self.expires > latest {

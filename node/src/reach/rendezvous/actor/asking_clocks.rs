@@ -29,6 +29,7 @@ impl Actor {
     /// Asks all anew, since this machine's clock has been set.
     pub(super) fn on_clock_set(&mut self) {
         self.clocks.on_clock_set();
+        self.announcer.set_skew(None);
         let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
         connected.iter().for_each(|peer| self.ask_clock(peer));
         self.status.changed();
@@ -48,8 +49,9 @@ impl Actor {
                     && skew.is_too_much()
                     && !was_wrong
                 {
-                    tracing::warn!("this machine's clock is {skew}: offers do not hold by both");
+                    tracing::warn!("this machine's clock is {skew}");
                 }
+                self.announcer.set_skew(self.clocks.skew(Instant::now()));
                 self.status.changed();
             }
             Event::OutboundFailure { request_id, .. } => self.clocks.failed(request_id),

@@ -423,16 +423,16 @@ impl Actor {
         if self.swarm.behaviour_mut().kad(scope).store_mut().confirm(&record.key, &record.value, source) {
             return;
         }
-        let offer = UncheckedOffer { scope, key, value: record.value, source };
+        let offer = UncheckedOffer { scope, key, value: record.value, source, until: record.expires };
         if !self.writes.may_put(&peer, remote.ip(), Instant::now()) || !self.writes.check(offer) {
             self.status.count(|counters| &counters.record_refused_busy);
         }
     }
 
     /// Stores an offer of a peer that has been checked.
-    pub(super) fn on_checked(&mut self, CheckedOffer { scope, source, offer }: CheckedOffer) {
+    pub(super) fn on_checked(&mut self, CheckedOffer { scope, source, until, offer }: CheckedOffer) {
         let table = self.swarm.behaviour_mut().kad(scope).store_mut();
-        match offer.and_then(|offer| table.accept(offer, source, clock::now())) {
+        match offer.and_then(|offer| table.accept(offer, source, until)) {
             Ok(()) => self.look_at_records(),
             Err(refusal) => {
                 tracing::debug!(?refusal, "a record was refused");
