@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! identity.key   the node's secret (see `key_file`), mode 0600
+//! contact-days   contacts whose clock shows another day (see `contact_days`)
 //! lock           held for as long as a process uses the folder
 //! sequence       the sequence number of the node's last offer (see `node::announcer`)
 //! contacts       nodes that the owner knows (see `contacts`)
@@ -11,6 +12,7 @@
 //! What it is not: the content in it; that is [`crate::content::store`].
 
 mod admission;
+mod contact_days;
 mod contacts;
 mod key_file;
 mod known_contacts;
@@ -25,6 +27,7 @@ use keyferry_proto::identity::NodeSecret;
 
 pub use self::{
     admission::{Admission, AdmissionPolicy},
+    contact_days::{ContactDays, DayShift},
     contacts::{
         Contact, ContactList, ContactName, ContactNameError, ContactsError, ContactsFile, LineProblem,
         MAX_CONTACT_NAME_LEN, MAX_CONTACTS,

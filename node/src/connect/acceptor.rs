@@ -16,7 +16,10 @@ use super::{
     sessions::{ListedSession, Sessions},
 };
 use crate::{
-    base::places::{Place, PlaceClaim, PlaceLimits, PlaceUser, Places},
+    base::{
+        data_dir::ContactDays,
+        places::{Place, PlaceClaim, PlaceLimits, PlaceUser, Places},
+    },
     content::transfer::serve::ContentServer,
     net::{
         path::{AddressPolicy, Path, PathReport},
@@ -56,6 +59,7 @@ pub(crate) struct SessionHost {
     places: Places<NodeKey>,
     idle_limit: Duration,
     turned_away: Arc<Semaphore>,
+    contact_days: Option<ContactDays>,
 }
 
 impl SessionHost {
@@ -73,7 +77,13 @@ impl SessionHost {
             places: Places::new(limits.places),
             idle_limit: limits.idle,
             turned_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+            contact_days: None,
         }
+    }
+
+    /// Serves, and remembers the days that the clocks of contacts show.
+    pub(crate) fn remembering(self, days: ContactDays) -> Self {
+        Self { contact_days: Some(days), ..self }
     }
 
     /// Serves a session that this node has made, for as long as somebody uses it.
@@ -107,6 +117,9 @@ impl SessionHost {
             Sought::Node(_) => self.server.is_contact(peer).await,
             Sought::Content(_) => false,
         };
+        if let (true, Some(days), Some(shift)) = (is_contact, &self.contact_days, session.day_shift()) {
+            days.proved(peer, shift).await;
+        }
         PlaceClaim::of_key(session.path().remote.ip(), peer, is_contact)
     }
 

@@ -9,6 +9,7 @@
 
 mod control;
 mod counters;
+mod dial_days;
 mod driver;
 mod early;
 mod error;

@@ -29,7 +29,7 @@ use super::{Error, NodeConfig};
 use crate::{
     base::{
         clock::{self, ClockJump, JumpWatch},
-        data_dir::{Admission, ContactsFile, Home},
+        data_dir::{Admission, ContactDays, ContactsFile, Home},
         file_limit,
         secret_text::SecretText,
     },
@@ -57,7 +57,7 @@ use crate::{
     node::announcer::{Announcer, Sequence},
     reach::{
         gather::{self, GatherConfig, Gathered, Gatherer, NetworkChange},
-        rendezvous::{HiddenCircuits, Rendezvous, RendezvousConfig, TurnService},
+        rendezvous::{HiddenCircuits, Rendezvous, RendezvousConfig, RendezvousStatus, TurnService},
         turn_client::{Proxy, Relays, TurnServer},
         turn_server::Relay,
         turn_service,
@@ -118,7 +118,10 @@ impl Online {
         let answers_stun = relay.is_some() || (config.announce && config.relay_mode.allows_direct());
         let entrance = relay.as_ref().map(|relay| relay.entrance());
         let stun = demux::stun::Front::spawn(incoming.stun, Arc::clone(&ice), answers_stun, entrance, &port);
+        let contact_days = ContactDays::open(home.root());
+        tls.set_contact_days(contact_days.clone());
         let host = SessionHost::new(server.clone(), TaskTracker::new(), CancellationToken::new());
+        let host = host.remembering(contact_days);
         let caller = Caller {
             rendezvous: rendezvous.clone(),
             secret: secret.clone(),
@@ -153,6 +156,7 @@ impl Online {
         online.until_stopped(
             watch_clock(online.tls.troubles().clone(), online.rendezvous.clone(), Arc::clone(&clock_set)).boxed(),
         );
+        online.until_stopped(follow_skew(online.rendezvous.status(), Arc::clone(&online.tls)).boxed());
         if let Some(relay) = &online.relay {
             online.until_stopped(tell_where_seen(online.gathered.clone(), Arc::clone(relay)).boxed());
         }
@@ -372,6 +376,16 @@ async fn follow_network(mut network: watch::Receiver<NetworkChange>, sessions: S
         }
         sessions.break_off_from(&removed);
         rendezvous.doubt();
+    }
+}
+
+/// Tells the sessions how far this machine's clock is from those of others.
+async fn follow_skew(mut status: watch::Receiver<RendezvousStatus>, tls: Arc<SessionTls>) {
+    loop {
+        tls.set_skew(status.borrow_and_update().clock);
+        if status.changed().await.is_err() {
+            return;
+        }
     }
 }
 

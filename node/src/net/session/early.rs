@@ -20,13 +20,17 @@ use tokio::{
 
 use super::{
     counters::{Metered, SessionTraffic},
+    dial_days::DialDay,
     error::SessionError,
     handle::Session,
     proven::{ProvenPeer, READ_BUFFER, Tls},
     stream::InboundStreams,
     tls::SessionTls,
 };
-use crate::net::path::{Path, PathStream};
+use crate::{
+    base::clock,
+    net::path::{Path, PathStream},
+};
 
 /// The longest ClientHello that this side makes.
 const MAX_WORDS: usize = 4096;
@@ -37,6 +41,7 @@ const SAY_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct EarlyDial {
     tls: Arc<SessionTls>,
     sought: Sought,
+    day: DialDay,
     coming: Arc<Mutex<Coming>>,
     handshake: BoxFuture<'static, io::Result<(Tls<Awaited>, NodeKey)>>,
     first_words: Vec<u8>,
@@ -62,7 +67,8 @@ impl EarlyDial {
         let stream = Awaited { coming: Arc::clone(&coming), stream: None };
         let io = BufReader::with_capacity(READ_BUFFER, Metered::new(stream, traffic.clone()));
         let own = Arc::clone(tls);
-        let mut handshake = async move { own.identity.connect(io, sought).await }.boxed();
+        let day = tls.days.to_dial(&sought, clock::now());
+        let mut handshake = async move { own.identity.connect(io, sought, day.day).await }.boxed();
         // It writes its first words, and then waits for an answer.
         if let Some(Err(error)) = (&mut handshake).now_or_never() {
             return Err(SessionError::of_handshake(error));
@@ -71,7 +77,7 @@ impl EarlyDial {
             Coming::Words(words) => words.clone(),
             Coming::Here(_) => Vec::new(),
         };
-        Ok(Self { tls: Arc::clone(tls), sought, coming, handshake, first_words, traffic })
+        Ok(Self { tls: Arc::clone(tls), sought, day, coming, handshake, first_words, traffic })
     }
 
     /// What to send to the peer on the path before anything else.
@@ -90,7 +96,8 @@ impl EarlyDial {
         }
         let local = stream.tcp().local_addr().ok();
         *lock(&self.coming) = Coming::Here(Some(stream));
-        let mut proven = ProvenPeer::dialled(self.handshake, report, &self.tls, self.sought, self.traffic).await?;
+        let mut proven =
+            ProvenPeer::dialled(self.handshake, report, &self.tls, (self.sought, self.day), self.traffic).await?;
         proven.local = local;
         proven.establish(&self.tls).await
     }

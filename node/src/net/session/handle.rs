@@ -24,7 +24,10 @@ use super::{
     error::{Breakage, SessionEnd, SessionError},
     stream::SessionStream,
 };
-use crate::net::path::{PathKind, PathReport, RelayReason};
+use crate::{
+    base::data_dir::DayShift,
+    net::path::{PathKind, PathReport, RelayReason},
+};
 
 /// A session with a peer whose key is proven. Clones are handles to the same session; when the last one goes, the
 /// session is closed with all its streams.
@@ -49,6 +52,7 @@ pub struct WeakSession(Weak<SessionState>);
 pub(super) struct SessionState {
     pub(super) peer: NodeKey,
     pub(super) sought: Sought,
+    pub(super) day_shift: Option<DayShift>,
     pub(super) path: watch::Sender<PathReport>,
     pub(super) local: Option<SocketAddr>,
     pub(super) hello: watch::Receiver<Option<Hello>>,
@@ -75,6 +79,11 @@ impl Session {
     /// session is then; both sides are under keys of this session alone.
     pub fn sought(&self) -> Sought {
         self.shared.sought
+    }
+
+    /// How many days the peer's clock is ahead of this machine's, as it has proven by dialling; none where this side has dialled.
+    pub(crate) fn day_shift(&self) -> Option<DayShift> {
+        self.shared.day_shift
     }
 
     /// Who the peer is, as it is known beyond this session.

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use keyferry_net::time::{UnixTime, UtcDay};
@@ -16,20 +16,31 @@ use keyferry_proto::{
     identity::NodeKey,
 };
 
+use super::dial_days::{DialDays, days_about};
+
 /// How many proofs are remembered, so that none counts twice. Each takes about 50 bytes.
 const MAX_REMEMBERED: usize = 65_536;
+
+/// What a dialler has proven to seek.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProvenSought {
+    pub(super) sought: Sought,
+    /// The day by which it has.
+    pub(super) day: UtcDay,
+}
 
 /// Checks proofs for one node.
 #[derive(Debug)]
 pub(super) struct ProofVerifier {
     node: NodeKey,
+    days: Arc<DialDays>,
     contents: RwLock<HashMap<ContentTag, (ContentHash, UtcDay)>>,
     seen: Mutex<SeenNonces>,
 }
 
 impl ProofVerifier {
-    pub(super) fn new(node: NodeKey) -> Self {
-        Self { node, contents: RwLock::default(), seen: Mutex::default() }
+    pub(super) fn new(node: NodeKey, days: Arc<DialDays>) -> Self {
+        Self { node, days, contents: RwLock::default(), seen: Mutex::default() }
     }
 
     /// Sets what may be sought here by its hash alone, on the day that it is and on those beside it.
@@ -42,25 +53,25 @@ impl ProofVerifier {
     }
 
     /// What a dialler has proven to know, if this is here and the proof is new.
-    pub(super) fn verify(&self, shown: &FirstFlight, now: UnixTime) -> Option<Sought> {
+    pub(super) fn verify(&self, shown: &FirstFlight, now: UnixTime) -> Option<ProvenSought> {
         let node = Sought::Node(self.node);
-        let is_node = days_about(now.day()).map(|day| shown.proof.proves(&node, day, &shown.share)).contains(&true);
-        let content = self.content(shown);
-        let sought = is_node.then_some(node).or(content)?;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).enter(shown.proof.nonce()).then_some(sought)
+        let mut proven = self.content(shown);
+        // All of them, so that it takes as long whatever the answer is.
+        for day in self.days.to_take(now) {
+            if shown.proof.proves(&node, day, &shown.share) {
+                proven = Some(ProvenSought { sought: node, day });
+            }
+        }
+        let proven = proven?;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).enter(shown.proof.nonce()).then_some(proven)
     }
 
-    fn content(&self, shown: &FirstFlight) -> Option<Sought> {
+    fn content(&self, shown: &FirstFlight) -> Option<ProvenSought> {
         let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
         let (hash, day) = contents.get(&shown.proof.tag())?;
         let sought = Sought::Content(*hash);
-        shown.proof.proves(&sought, *day, &shown.share).then_some(sought)
+        shown.proof.proves(&sought, *day, &shown.share).then_some(ProvenSought { sought, day: *day })
     }
-}
-
-/// The days that clocks may show that are up to a day off.
-fn days_about(today: UtcDay) -> [UtcDay; 3] {
-    [UtcDay(today.0.saturating_sub(1)), today, UtcDay(today.0.saturating_add(1))]
 }
 
 /// The proofs that were used already; of too many, the oldest are forgotten.
@@ -109,11 +120,12 @@ mod tests {
 
     #[test]
     fn a_dialler_whose_clock_is_up_to_a_day_off_is_let_in() {
-        let (verifier, film) = (ProofVerifier::new(key(1)), ContentHash::of(b"film"));
+        let (verifier, film) = (ProofVerifier::new(key(1), Arc::default()), ContentHash::of(b"film"));
         verifier.set_contents([film], NOON.day());
         for (random, at_s) in [(1, NOON.0 - DAY_S), (2, NOON.0), (3, NOON.0 + DAY_S)] {
             for (random, sought) in [(random, Sought::Node(key(1))), (random + 10, Sought::Content(film))] {
-                assert_eq!(verifier.verify(&shown(&sought, UnixTime(at_s), random), NOON), Some(sought));
+                let proven = ProvenSought { sought, day: UnixTime(at_s).day() };
+                assert_eq!(verifier.verify(&shown(&sought, UnixTime(at_s), random), NOON), Some(proven));
             }
         }
         for at_s in [NOON.0 - 2 * DAY_S, NOON.0 + 2 * DAY_S] {
@@ -123,7 +135,8 @@ mod tests {
 
     #[test]
     fn whoever_seeks_another_node_or_what_is_not_here_is_not() {
-        let (verifier, film, song) = (ProofVerifier::new(key(1)), ContentHash::of(b"film"), ContentHash::of(b"song"));
+        let (verifier, film, song) =
+            (ProofVerifier::new(key(1), Arc::default()), ContentHash::of(b"film"), ContentHash::of(b"song"));
         verifier.set_contents([film], NOON.day());
         for sought in [Sought::Node(key(2)), Sought::Content(song)] {
             assert_eq!(verifier.verify(&shown(&sought, NOON, 1), NOON), None);
@@ -134,7 +147,7 @@ mod tests {
 
     #[test]
     fn no_proof_counts_twice_or_with_another_key_share() {
-        let verifier = ProofVerifier::new(key(1));
+        let verifier = ProofVerifier::new(key(1), Arc::default());
         let first = shown(&Sought::Node(key(1)), NOON, 1);
         assert_eq!(verifier.verify(&FirstFlight { share: KeyShare([9; 32]), ..first }, NOON), None);
         assert!(verifier.verify(&first, NOON).is_some());

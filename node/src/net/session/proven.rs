@@ -15,16 +15,18 @@ use tokio_rustls::TlsStream;
 use super::{
     control::{self, ControlLinks, MAX_MEASURED},
     counters::{Metered, SessionTraffic},
+    dial_days::DialDay,
     driver::{self, DriverLinks, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS},
     error::{SessionEnd, SessionError},
     first_flight,
     handle::{Session, SessionState, open_stream},
+    proof_verifier::ProvenSought,
     silence::PING_INTERVAL,
     stream::InboundStreams,
     tls::SessionTls,
 };
 use crate::{
-    base::clock,
+    base::{clock, data_dir::DayShift},
     net::path::{Path, PathReport, PathStream},
 };
 
@@ -43,6 +45,7 @@ pub(super) struct ProvenPeer<T> {
     pub(super) local: Option<SocketAddr>,
     traffic: Arc<SessionTraffic>,
     mode: yamux::Mode,
+    day_shift: Option<DayShift>,
 }
 
 impl ProvenPeer<PathStream> {
@@ -51,8 +54,9 @@ impl ProvenPeer<PathStream> {
         let local = path.stream.tcp().local_addr().ok();
         let traffic = Arc::new(SessionTraffic::default());
         let io = BufReader::with_capacity(READ_BUFFER, Metered::new(path.stream, traffic.clone()));
-        let handshake = tls.identity.connect(io, sought);
-        let proven = Self::dialled(handshake, path.report, tls, sought, traffic).await?;
+        let day = tls.days.to_dial(&sought, clock::now());
+        let handshake = tls.identity.connect(io, sought, day.day);
+        let proven = Self::dialled(handshake, path.report, tls, (sought, day), traffic).await?;
         Ok(Self { local, ..proven })
     }
 
@@ -64,15 +68,17 @@ impl ProvenPeer<PathStream> {
         let mut stream = path.stream;
         let handshake = async {
             let (first, shown) = first_flight::read(&mut stream).await.map_err(SessionError::of_handshake)?;
-            let sought = shown.and_then(|shown| tls.proofs.verify(&shown, clock::now()));
-            let sought = sought.ok_or(SessionError::Unproven)?;
+            let now = clock::now();
+            let proven = shown.and_then(|shown| tls.proofs.verify(&shown, now));
+            let ProvenSought { sought, day } = proven.ok_or(SessionError::Unproven)?;
             let io = Metered::beginning_with(first, stream, traffic.clone());
             let io = BufReader::with_capacity(READ_BUFFER, io);
             let (stream, peer) = tls.identity.accept(io, sought).await.map_err(SessionError::of_handshake)?;
-            Ok((stream, peer, sought))
+            Ok((stream, peer, sought, DayShift::between(now.day(), day)))
         };
-        let (stream, peer, sought) = in_time(handshake, &path.report, tls).await?;
-        Ok(Self { stream, peer, sought, path: path.report, local, traffic, mode: yamux::Mode::Server })
+        let (stream, peer, sought, shift) = in_time(handshake, &path.report, tls).await?;
+        let day_shift = Some(shift);
+        Ok(Self { stream, peer, sought, path: path.report, local, traffic, mode: yamux::Mode::Server, day_shift })
     }
 }
 
@@ -82,7 +88,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
         handshake: impl Future<Output = io::Result<(Tls<T>, NodeKey)>>,
         path: PathReport,
         tls: &SessionTls,
-        sought: Sought,
+        (sought, day): (Sought, DialDay),
         traffic: Arc<SessionTraffic>,
     ) -> Result<Self, SessionError> {
         let handshake = async {
@@ -93,8 +99,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
                 _ => SessionError::of_handshake(error),
             })
         };
-        let (stream, peer) = in_time(handshake, &path, tls).await?;
-        Ok(Self { stream, peer, sought, path, local: None, traffic, mode: yamux::Mode::Client })
+        let proven = in_time(handshake, &path, tls).await;
+        tls.days.dialled(&sought, day, &proven);
+        let (stream, peer) = proven?;
+        Ok(Self { stream, peer, sought, path, local: None, traffic, mode: yamux::Mode::Client, day_shift: None })
     }
 
     /// Starts the multiplexer, says hello on the control stream and makes the handles.
@@ -158,6 +166,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
         let shared = SessionState {
             peer: self.peer,
             sought: self.sought,
+            day_shift: self.day_shift,
             hello,
             path: watch::Sender::new(self.path),
             local: self.local,

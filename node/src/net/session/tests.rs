@@ -431,7 +431,7 @@ async fn beyond_the_limit_an_idle_handshake_gives_way_to_a_new_one() {
 #[tokio::test]
 async fn garbage_after_the_handshake_makes_no_session() {
     let client = |stream| async move {
-        let (mut stream, _) = tls(2).identity.connect(stream, node(1)).await.expect("a handshake");
+        let (mut stream, _) = tls(2).identity.connect(stream, node(1), clock::now().day()).await.expect("a handshake");
         let _ = stream.write_all(&[0xee; 4096]).await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     };
@@ -568,7 +568,7 @@ async fn the_session_ends_with_its_last_handle() {
 
 /// A peer without manners: the multiplexer with other limits, and streams as it pleases.
 async fn hostile_streams(stream: TcpStream, count: usize) -> Vec<usize> {
-    let (stream, _) = tls(2).identity.connect(stream, node(1)).await.expect("a handshake");
+    let (stream, _) = tls(2).identity.connect(stream, node(1), clock::now().day()).await.expect("a handshake");
     let mut config = yamux::Config::default();
     config.set_max_num_streams(512);
     let mut conn = yamux::Connection::new(stream.compat(), config, yamux::Mode::Client);

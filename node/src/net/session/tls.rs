@@ -45,12 +45,13 @@ use tokio_rustls::{Connect, TlsAcceptor, TlsConnector, TlsStream};
 
 use super::{
     counters::SessionCounters,
+    dial_days::DialDays,
     error::{IdentityRefused, SessionError},
     key_share::{ReadyKey, ReadyX25519},
     proof_verifier::ProofVerifier,
 };
 use crate::{
-    base::clock,
+    base::{clock::ClockSkew, data_dir::ContactDays},
     net::{port::Undecided, trouble::Troubles},
 };
 
@@ -78,6 +79,7 @@ const FREED_BLOCK: usize = 4 * 1024 * 1024;
 pub struct SessionTls {
     pub(super) identity: TlsIdentity,
     pub(super) proofs: ProofVerifier,
+    pub(super) days: Arc<DialDays>,
     pub(super) handshake_timeout: Duration,
     pub(super) handshakes: Undecided,
     pub(super) counters: Arc<SessionCounters>,
@@ -100,8 +102,10 @@ impl SessionTls {
         gather_entropy();
         let identity = TlsIdentity::new(secret, provider).map_err(|error| SessionError::OwnKey(Arc::new(error)))?;
         let handshakes = Undecided::new(max_handshakes);
+        let days = Arc::<DialDays>::default();
         Ok(Arc::new(Self {
-            proofs: ProofVerifier::new(identity.node()),
+            proofs: ProofVerifier::new(identity.node(), Arc::clone(&days)),
+            days,
             identity,
             handshake_timeout,
             handshakes,
@@ -118,6 +122,16 @@ impl SessionTls {
     /// Sets what may be sought of this node by its hash alone. To be called again each day.
     pub fn set_contents(&self, contents: impl IntoIterator<Item = ContentHash>, today: UtcDay) {
         self.proofs.set_contents(contents, today);
+    }
+
+    /// Says how far this machine's clock is from those of others: dials go by theirs.
+    pub fn set_skew(&self, skew: Option<ClockSkew>) {
+        self.days.set_skew(skew);
+    }
+
+    /// Says which days contacts have shown. To be called once.
+    pub fn set_contact_days(&self, days: ContactDays) {
+        self.days.set_contacts(days);
     }
 
     /// Where it is told that a session may be dead.
@@ -179,10 +193,11 @@ impl TlsIdentity {
         &self,
         io: T,
         sought: Sought,
+        day: UtcDay,
     ) -> io::Result<(TlsStream<T>, NodeKey)> {
         let connecting = match sought {
-            Sought::Node(node) => self.begin(io, sought, Some(node)),
-            Sought::Content(_) => self.to_throw_away()?.begin(io, sought, None),
+            Sought::Node(node) => self.begin(io, (sought, day), Some(node)),
+            Sought::Content(_) => self.to_throw_away()?.begin(io, (sought, day), None),
         };
         let mut stream = connecting?.await?;
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
@@ -192,7 +207,7 @@ impl TlsIdentity {
     fn begin<T: AsyncRead + AsyncWrite + Unpin>(
         &self,
         io: T,
-        sought: Sought,
+        (sought, day): (Sought, UtcDay),
         expect: Option<NodeKey>,
     ) -> io::Result<Connect<T>> {
         let verifier = Arc::new(Verifier::new(&self.provider, self.node, expect));
@@ -206,7 +221,7 @@ impl TlsIdentity {
         config.resumption = Resumption::disabled();
         let key = ReadyKey::new().map_err(io::Error::other)?;
         let share = key.share().map_err(io::Error::other)?;
-        let proof = DialProof::new(&sought, clock::now().day(), &share, rand::random());
+        let proof = DialProof::new(&sought, day, &share, rand::random());
         let name = ServerName::try_from(proof.to_name()).map_err(io::Error::other)?;
         let connector = TlsConnector::from(Arc::new(config));
         Ok(key.begin(|| connector.connect(name, io)))
