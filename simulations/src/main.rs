@@ -4,6 +4,7 @@
 
 mod content;
 mod end_to_end;
+mod hellos;
 mod kill;
 mod kill_commands;
 mod lab;
@@ -46,6 +47,8 @@ enum Action {
     Kill(kill::Options),
     /// Kills commands that change the data folder at random points, and checks that what they told is so.
     KillCommands(kill_commands::Options),
+    /// Measures what strangers cost a node with very many roots who guess what is there.
+    Hellos(hellos::Options),
     /// Moves a real tree and a big file between three nodes and compares every bit.
     EndToEnd(end_to_end::Options),
     /// Compares the relay of a node with a plain TCP proxy and with coturn, and runs many connections at once.
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Action::Kill(options) => kill::run(&options, cli.json),
         Action::KillCommands(options) => kill_commands::run(&options, cli.json),
         Action::EndToEnd(options) => end_to_end::run(&options, cli.json),
+        Action::Hellos(options) => hellos::run(&options, cli.json),
         Action::Relay(options) => relay::run(&options, cli.json),
         Action::NatMatrix(options) => nat::run(&options, cli.json),
         Action::Run(options) => match scenario::run(&options, cli.json) {
