@@ -2,7 +2,12 @@
 //!
 //! What it is not: how it came to stand, or what an answer is (`crate::content::transfer::serve`).
 
-use std::{future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use keyferry_proto::{dialling::Sought, identity::NodeKey, message::Goodbye};
 use tokio::{
@@ -43,6 +48,9 @@ const PEER_SESSIONS: PeerSessionLimits = PeerSessionLimits {
 
 /// Sessions that are told at once that this node is busy; others end without a word.
 const MAX_TURNED_AWAY: usize = 64;
+
+/// How long what was read of the machine's interfaces counts for those who come in: reading them costs more than turning a stranger away.
+const INTERFACES_COUNT_FOR: Duration = Duration::from_secs(1);
 
 /// How long a session may take to close when the node stops.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -181,11 +189,15 @@ impl SessionHost {
 
     /// Takes in the sessions that peers make, until the node stops.
     pub(crate) async fn accept(self, mut accepted: mpsc::Receiver<Accepted>, port: Arc<Port>, tls: Arc<SessionTls>) {
+        let mut known: Option<(Instant, AddressPolicy)> = None;
         while let Some(Some(Accepted { stream, remote, .. })) = self.cancel.run_until_cancelled(accepted.recv()).await {
-            let (port, tls, host) = (Arc::clone(&port), Arc::clone(&tls), self.clone());
+            if known.as_ref().is_none_or(|(read, _)| read.elapsed() >= INTERFACES_COUNT_FOR) {
+                known = AddressPolicy::for_listeners(port.local_addrs()).ok().map(|policy| (Instant::now(), policy));
+            }
+            let Some((_, policy)) = &known else { continue };
+            let path = Path { stream: stream.into(), report: PathReport::accepted(remote, policy) };
+            let (tls, host) = (Arc::clone(&tls), self.clone());
             self.tasks.spawn(async move {
-                let Ok(policy) = AddressPolicy::for_listeners(port.local_addrs()) else { return };
-                let path = Path { stream: stream.into(), report: PathReport::accepted(remote, &policy) };
                 match host.cancel.run_until_cancelled(Session::accept(path, &tls)).await {
                     Some(Ok((session, inbound))) => host.serve_peer(session, inbound).await,
                     Some(Err(error)) => tracing::debug!(%error, "a peer's session was not made"),
