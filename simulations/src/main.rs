@@ -15,6 +15,7 @@ mod plain;
 mod relay;
 mod scenario;
 mod small_files;
+mod stranger;
 mod throughput;
 mod ttfb;
 mod update;
@@ -78,6 +79,9 @@ enum Action {
     /// Fetches what `plain-serve` serves (used by the others).
     #[command(hide = true)]
     PlainFetch(plain::FetchOptions),
+    /// Bothers a node as strangers do (used by the scenario `strangers`).
+    #[command(hide = true)]
+    Stranger(stranger::Options),
     /// Fetches what `plain-serve` serves through a relay (used by `relay`).
     #[command(hide = true)]
     RelayClient(relay::client::Options),
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
         Action::NatProbe => nat::run_probe(),
         Action::PlainServe(options) => plain::serve(&options),
         Action::PlainFetch(options) => plain::fetch(&options),
+        Action::Stranger(options) => stranger::run(&options),
         Action::RelayClient(options) => relay::client::run(&options),
     };
     match result {

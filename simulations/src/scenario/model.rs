@@ -215,6 +215,8 @@ pub(crate) enum Part {
     OuterAddressOf(SiteId),
     /// `{seed}`.
     Seed,
+    /// `{keyferry-sim}`: this program.
+    Simulator,
 }
 
 /// Something that is done or waited for.
@@ -329,6 +331,8 @@ pub(crate) enum ExpectationKind {
     Path { processes: Vec<ProcessId>, path: Option<PathClass>, strategy: Option<String>, ever: bool },
     /// Each ran no longer than that.
     Took { processes: Vec<ProcessId>, at_most: Duration },
+    /// None ran longer than so many times as long as the longest of the others did.
+    Slower { processes: Vec<ProcessId>, than: Vec<ProcessId>, at_most: f64 },
     /// From the end of a step on, no `done_bytes` of `fetching` stood still for longer than that, until each process had ended.
     Stall { processes: Vec<ProcessId>, after: StepId, at_most: Duration },
     /// What each `fetched` says to have received beyond the content.

@@ -229,7 +229,7 @@ fn one(
         steps: done.steps,
         expectations,
         lines: samples.lines(&names),
-        figures: figures::of_traffic(scenario, &journal),
+        figures: [figures::of_traffic(scenario, &journal), figures::of_strangers(scenario, &journal)].concat(),
     })
 }
 
@@ -264,6 +264,7 @@ fn wait_for_ends(scenario: &Scenario, processes: &Processes, journal: &Journal, 
             | ExpectationKind::Took { processes, .. }
             | ExpectationKind::Stall { processes, .. }
             | ExpectationKind::ReceivedBeyond { processes, .. }
+            | ExpectationKind::Slower { processes, .. }
             | ExpectationKind::AtLeastOk { processes, .. } => (&processes[..], None),
             ExpectationKind::NoEvent { window, .. } | ExpectationKind::NoPacket { window, .. } => {
                 let begin_s = begin_of(*window, steps);

@@ -39,8 +39,10 @@ shipped! {
     "dht-churn",
     "idle",
     "wrong-clock",
+    "strangers",
+    "few-strangers",
     "any-program"
-    ; parts "transfer"
+    ; parts "transfer", "siege"
 }
 
 /// The one of that name.

@@ -45,7 +45,7 @@ forms! {
     /// What a field of an event can be, besides a value.
     TEST = "a condition" ["at-least", "at-most", "contains", "exists"];
     EXPECT = "[[expect]]" [
-        "exit", "event", "no-event", "same", "path", "took", "stall", "received-beyond", "memory", "traffic",
+        "exit", "event", "no-event", "same", "path", "took", "slower", "stall", "received-beyond", "memory", "traffic",
         "no-packet", "at-least-ok",
     ];
     EXIT = "exit" ["process", "code"];
@@ -54,6 +54,7 @@ forms! {
     SAME = "same" ["content", "node", "path"];
     PATH = "path" ["process", "is", "strategy", "ever"];
     TOOK = "took" ["process", "at-most"];
+    SLOWER = "slower" ["process", "than", "at-most"];
     STALL = "stall" ["process", "after", "at-most"];
     RECEIVED_BEYOND = "received-beyond" ["process", "at-most"];
     MEMORY = "memory" ["process", "at-most"];

@@ -93,6 +93,7 @@ impl Places<'_> {
         let words: Vec<&str> = name.split('.').collect();
         match words.as_slice() {
             ["seed"] => Some(Part::Seed),
+            ["keyferry-sim"] => Some(Part::Simulator),
             ["home"] if by == By::Expectation => {
                 self.problems.add(
                     at,
@@ -120,7 +121,7 @@ impl Places<'_> {
     }
 
     fn known(&self) -> Vec<String> {
-        let mut known = vec!["seed".to_owned(), "home".to_owned()];
+        let mut known = vec!["seed".to_owned(), "home".to_owned(), "keyferry-sim".to_owned()];
         known.extend(self.captured.iter().cloned());
         known.extend(self.contents.names().map(|name| format!("content.{name}")));
         for name in self.nodes.names() {

@@ -26,6 +26,8 @@ use crate::scenario::{
 pub(crate) const MAX_EXPECTATIONS: usize = 256;
 
 const BYTES: RangeInclusive<u64> = 0..=1 << 44;
+/// How many times as long something may take.
+const TIMES: RangeInclusive<f64> = 0.0..=1000.0;
 const CODES: RangeInclusive<i64> = 0..=255;
 
 /// How a path came to be (`keyferry::PathStrategy`).
@@ -70,6 +72,7 @@ impl<'a> Expecting<'a> {
             "same" => self.same(value),
             "path" => self.path(value),
             "took" => self.took(value),
+            "slower" => self.slower(value),
             "stall" => self.stall(value),
             "received-beyond" => self.received_beyond(value),
             "memory" => self.memory(value),
@@ -93,7 +96,7 @@ impl<'a> Expecting<'a> {
     fn exit(&self, value: &Value) -> Option<(ExpectationKind, String)> {
         let fields = self.fields(value, &keys::EXIT)?;
         let code = fields.integer("code", CODES).unwrap_or_default() as i32;
-        let processes = self.that_end(&fields)?;
+        let processes = self.that_end(&fields, "process")?;
         let words = format!("{} ends with {code}", self.words.processes(&processes));
         Some((ExpectationKind::Exit { processes, code }, words))
     }
@@ -157,10 +160,24 @@ impl<'a> Expecting<'a> {
     fn took(&self, value: &Value) -> Option<(ExpectationKind, String)> {
         let fields = self.fields(value, &keys::TOOK)?;
         let at_most = self.time(&fields, "at-most");
-        let processes = self.that_end(&fields)?;
+        let processes = self.that_end(&fields, "process")?;
         let at_most = at_most?;
         let words = format!("{} takes no longer than {at_most:?}", self.words.processes(&processes));
         Some((ExpectationKind::Took { processes, at_most }, words))
+    }
+
+    fn slower(&self, value: &Value) -> Option<(ExpectationKind, String)> {
+        let fields = self.fields(value, &keys::SLOWER)?;
+        let at_most = fields.required("at-most", "2").and_then(|_| fields.number("at-most", TIMES));
+        let than = self.that_end(&fields, "than");
+        let processes = self.that_end(&fields, "process")?;
+        let (than, at_most) = (than?, at_most?);
+        let words = format!(
+            "{} takes {at_most} times as long as {} at most",
+            self.words.processes(&processes),
+            self.words.processes(&than)
+        );
+        Some((ExpectationKind::Slower { processes, than, at_most }, words))
     }
 
     fn stall(&self, value: &Value) -> Option<(ExpectationKind, String)> {
@@ -187,7 +204,7 @@ impl<'a> Expecting<'a> {
     fn memory(&self, value: &Value) -> Option<(ExpectationKind, String)> {
         let fields = self.fields(value, &keys::MEMORY)?;
         let at_most = self.size(&fields);
-        let processes = self.processes(&fields)?;
+        let processes = self.processes(&fields, "process")?;
         let at_most_bytes = at_most?;
         let size = size_words(at_most_bytes);
         let words = format!("{} has {size} resident at most", self.words.processes(&processes));
@@ -229,7 +246,7 @@ impl<'a> Expecting<'a> {
     fn at_least_ok(&self, value: &Value) -> Option<(ExpectationKind, String)> {
         let fields = self.fields(value, &keys::AT_LEAST_OK)?;
         let at_least = fields.required("at-least", "1").and_then(|_| fields.count("at-least", 1..=4_096));
-        let processes = self.that_end(&fields)?;
+        let processes = self.that_end(&fields, "process")?;
         let at_least = at_least?;
         if at_least > processes.len() {
             let what = format!("these are only {} processes", processes.len());
@@ -249,8 +266,8 @@ impl<'a> Expecting<'a> {
         fields.bytes("at-most", BYTES)
     }
 
-    fn processes(&self, fields: &Fields<'_>) -> Option<Vec<ProcessId>> {
-        let named = texts_of(fields.required("process", "\"NODE.NAME\"")?, self.problems());
+    fn processes(&self, fields: &Fields<'_>, key: &str) -> Option<Vec<ProcessId>> {
+        let named = texts_of(fields.required(key, "\"NODE.NAME\"")?, self.problems());
         let found = self.words.processes.names.find_all(&named, self.problems());
         (!found.is_empty()).then_some(found)
     }
@@ -268,14 +285,14 @@ impl<'a> Expecting<'a> {
     }
 
     /// The processes; tells of one that never ends.
-    fn that_end(&self, fields: &Fields<'_>) -> Option<Vec<ProcessId>> {
-        let processes = self.processes(fields)?;
+    fn that_end(&self, fields: &Fields<'_>, key: &str) -> Option<Vec<ProcessId>> {
+        let processes = self.processes(fields, key)?;
         let (known, nodes) = (self.words.processes, self.words.nodes);
         if let Some(process) =
             processes.iter().find(|process| known.goes_on(**process, nodes) && !self.is_ended(**process))
         {
             let what = format!("this cannot be judged: {} never ends by itself", quoted(&known.get(*process).name));
-            self.problems().add(fields.at_of("process"), what, "stop or kill it in a step, or expect something else");
+            self.problems().add(fields.at_of(key), what, "stop or kill it in a step, or expect something else");
         }
         Some(processes)
     }
@@ -293,7 +310,7 @@ impl<'a> Expecting<'a> {
 
     /// Processes that tell events; with `told`, only those that tell of what is expected.
     fn keyferries(&self, fields: &Fields<'_>, told: Option<&[&str]>) -> Option<Vec<ProcessId>> {
-        let processes = self.processes(fields)?;
+        let processes = self.processes(fields, "process")?;
         let known = self.words.processes;
         for process in &processes {
             let name = quoted(&known.get(*process).name);

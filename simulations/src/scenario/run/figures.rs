@@ -30,11 +30,44 @@ fn by_purpose(each: &[Value]) -> Vec<Figure> {
     by_purpose.into_iter().map(figure).filter(|figure| figure.value > 0.0).collect()
 }
 
+/// How often strangers tried what, a second and all together; by what their processes are called.
+pub(super) fn of_strangers(scenario: &Scenario, journal: &Journal) -> Vec<Figure> {
+    let told = scenario.processes.iter().filter_map(|process| {
+        let (_, called) = process.name.split_once('.')?;
+        Some((called, journal.last_of(&process.name, "tried")?))
+    });
+    rates(&told.collect::<Vec<_>>())
+}
+
+fn rates(told: &[(&str, Value)]) -> Vec<Figure> {
+    let mut rates: BTreeMap<(&str, &str), f64> = BTreeMap::new();
+    for (called, tried) in told {
+        let seconds = tried["seconds"].as_f64().filter(|seconds| *seconds > 0.0).unwrap_or(1.0);
+        for (what, count) in tried["tried"].as_object().into_iter().flatten() {
+            *rates.entry((called, what)).or_default() += count.as_f64().unwrap_or_default() / seconds;
+        }
+    }
+    let figure = |((called, what), value): ((&str, &str), f64)| Figure {
+        name: format!("{called}: {} of strangers", what.replace('_', " ")),
+        value,
+        unit: "/s".to_owned(),
+    };
+    rates.into_iter().map(figure).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_strangers_tried_is_added_up_by_what_they_are_called() {
+        let tried = |bad: u64| json!({ "event": "tried", "seconds": 2.0, "tried": { "bad_hellos": bad } });
+        let figures = rates(&[("beside", tried(4)), ("siege", tried(6)), ("siege", tried(10))]);
+        let seen: Vec<_> = figures.iter().map(|figure| (figure.name.as_str(), figure.value)).collect();
+        assert_eq!(seen, [("beside: bad hellos of strangers", 2.0), ("siege: bad hellos of strangers", 8.0)]);
+    }
 
     #[test]
     fn each_purpose_has_the_median_of_all_nodes() {

@@ -72,6 +72,11 @@ impl Judge<'_> {
                 self.each(processes, |name| self.path(name, *path, strategy.as_deref(), *ever))
             }
             ExpectationKind::Took { processes, at_most } => self.each(processes, |name| self.took(name, *at_most)),
+            ExpectationKind::Slower { processes, than, at_most } => {
+                let longest = than.iter().map(|other| self.lasted(self.name(*other))).collect::<Option<Vec<f64>>>();
+                let longest = longest.map_or(0.0, |all| all.into_iter().fold(0.0, f64::max));
+                self.each(processes, |name| self.slower(name, longest, *at_most))
+            }
             ExpectationKind::Stall { processes, after, at_most } => {
                 self.each(processes, |name| self.stall(name, *after, *at_most))
             }
@@ -192,6 +197,21 @@ impl Judge<'_> {
             }
             None => (false, format!("it still ran after {:.1} s", self.end_s - run.began_s)),
         }
+    }
+
+    fn slower(&self, name: &str, others: f64, at_most: f64) -> Seen {
+        match self.lasted(name) {
+            None => (false, "it did not end".to_owned()),
+            Some(_) if others == 0.0 => (false, "what it is compared with did not end".to_owned()),
+            Some(lasted) => {
+                (lasted <= others * at_most, format!("{:.2} times: {lasted:.2} s, and {others:.2} s", lasted / others))
+            }
+        }
+    }
+
+    /// How long its last run took, if it has ended by itself.
+    fn lasted(&self, name: &str) -> Option<f64> {
+        self.processes.runs(name).last().and_then(|run| Some(run.ended_s? - run.began_s))
     }
 
     fn stall(&self, name: &str, after: StepId, at_most: Duration) -> Seen {

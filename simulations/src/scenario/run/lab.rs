@@ -264,6 +264,7 @@ impl<'a> Lab<'a> {
             Part::HomeOf(other) => path(self.home(*other)),
             Part::AddressOf(other) => first(self.network.addresses(&self.scenario.nodes[other.0].name))?,
             Part::OuterAddressOf(site) => first(self.network.outer_addresses(&self.site(*site).name))?,
+            Part::Simulator => path(std::env::current_exe()?),
             Part::Seed => self.scenario.seed.to_string(),
         })
     }
