@@ -32,7 +32,7 @@ use tokio::{
 };
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
-use super::{Attempt, PAUSE, Stranger};
+use super::attempts::{Attempt, PAUSE, Stranger};
 
 /// Peers that a stranger is at once.
 const PEERS: usize = 2;

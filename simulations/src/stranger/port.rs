@@ -12,7 +12,7 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use super::{Attempt, PAUSE, Stranger};
+use super::attempts::{Attempt, PAUSE, Stranger};
 
 /// Connections of each kind that a stranger holds.
 const HELD: usize = 2;

@@ -19,7 +19,7 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use super::{Attempt, PAUSE, Stranger};
+use super::attempts::{Attempt, PAUSE, Stranger};
 
 /// Uploads that are drawn out in a session.
 const UPLOADS: usize = 4;

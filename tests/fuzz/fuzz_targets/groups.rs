@@ -7,7 +7,8 @@ use keyferry_proto::{
     hash::ContentHash,
     transfer::{
         groups::{
-            GROUP_LEN, GroupDecoder, GroupError, GroupSteps, PARENT_LEN, Step, group_count, leaf_value, outboard_len, parent_value,
+            GROUP_LEN, GroupDecoder, GroupError, GroupSteps, PARENT_LEN, Step, group_count, leaf_value, outboard_len,
+            parent_value,
         },
         units::UnitRanges,
     },

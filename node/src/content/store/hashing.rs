@@ -106,6 +106,9 @@ pub(super) fn hash_files(
     observer: &mut dyn Observer,
     cancelled: &AtomicBool,
 ) -> Result<(), StoreError> {
+    if sources.files.is_empty() {
+        return Ok(());
+    }
     let run = HashRun {
         folders,
         machine,
