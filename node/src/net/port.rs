@@ -31,7 +31,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub use self::connecting::{CAN_OPEN, Connecting, opens_after};
+pub use self::connecting::{CAN_OPEN, Connecting};
 pub(crate) use self::undecided::{Undecided, UndecidedPlace};
 use self::{
     classify::{PEEK_LEN, PortVerdict, classify},

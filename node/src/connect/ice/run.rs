@@ -2,7 +2,7 @@
 //!
 //! What it is not: a decision about pairs, checks or nomination; those are the agent's.
 
-use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
 use keyferry_ice::{
     Agent, CandidateKind, ConnId, ConnectMethod, Description, Output, Selected, Signal, SignalError, Source, Strategy,
@@ -20,10 +20,7 @@ use super::{
     sockets::{Event, Sockets},
     talk::{Talk, TalkEvent},
 };
-use crate::net::{
-    path::{AddressPolicy, Path, PathKind, PathReport, PathStream, RelayWay},
-    port::opens_after,
-};
+use crate::net::path::{AddressPolicy, Path, PathKind, PathReport, PathStream, RelayWay};
 
 /// How long to sleep when the agent needs no timer.
 const NO_TIMER: Duration = Duration::from_secs(60);
@@ -46,15 +43,10 @@ pub(super) struct RunningNegotiation<'a> {
     talk: Talk,
     filter: PeerFilter<'a>,
     sockets: Sockets,
-    openings: Openings,
     first_words: FirstWords,
     host: Arc<IceHost>,
     began: Instant,
 }
-
-/// Opening SYNs that the peer cannot meet yet, by the time from which it can; the next one first.
-#[derive(Default)]
-struct Openings(VecDeque<(Instant, ConnId)>);
 
 /// This side's first raw bytes, if it has any to say at once.
 struct FirstWords {
@@ -82,7 +74,6 @@ impl<'a> RunningNegotiation<'a> {
             talk,
             filter: PeerFilter::new(policy, Arc::clone(&host)),
             sockets: Sockets::default(),
-            openings: Openings::default(),
             first_words: FirstWords { bytes: first_words, said_on: None },
             host,
             began: Instant::now(),
@@ -210,13 +201,7 @@ impl<'a> RunningNegotiation<'a> {
         };
         match (started, method) {
             (Ok(()), ConnectMethod::Plain) => {}
-            (Ok(()), ConnectMethod::Opening { .. }) => {
-                counters.opening_syns.add_one();
-                match opens_after(remote) {
-                    Duration::ZERO => self.agent.opened(now(), conn),
-                    later => self.openings.add(Instant::now() + later, conn),
-                }
-            }
+            (Ok(()), ConnectMethod::Opening { .. }) => counters.opening_syns.add_one(),
             (Err(failure), _) => self.agent.connect_failed(now(), conn, failure),
         }
     }
@@ -235,15 +220,12 @@ impl<'a> RunningNegotiation<'a> {
 
     fn next_timer(&self) -> Instant {
         let agent = self.agent.poll_timeout().map_or_else(|| Instant::now() + NO_TIMER, Instant::from_std);
-        [self.openings.next_at(), self.talk.ends_at()].into_iter().flatten().fold(agent, Instant::min)
+        self.talk.ends_at().map_or(agent, |at| agent.min(at))
     }
 
     fn on_timer(&mut self) -> Result<(), IceFailure> {
         if self.talk.ends_at().is_some_and(|at| Instant::now() >= at) {
             return Err(IceFailure::PeerGone);
-        }
-        while let Some(conn) = self.openings.pop(Instant::now()) {
-            self.agent.opened(now(), conn);
         }
         self.agent.handle_timeout(now());
         Ok(())
@@ -251,6 +233,7 @@ impl<'a> RunningNegotiation<'a> {
 
     fn on_socket(&mut self, event: Event) {
         match event {
+            Event::Opened { conn } => self.agent.opened(now(), conn),
             Event::Connected { conn, local } => self.agent.connected(now(), conn, local),
             Event::ConnectFailed { conn, failure } => self.agent.connect_failed(now(), conn, failure),
             Event::Received { conn, message } => self.agent.received(now(), conn, &message),
@@ -331,21 +314,6 @@ impl<'a> RunningNegotiation<'a> {
     fn tell_agent(&mut self) {
         let (news, complete) = self.candidates.take_news(&self.arrivals);
         self.agent.add_local_candidates(now(), &news, complete);
-    }
-}
-
-impl Openings {
-    fn add(&mut self, at: Instant, conn: ConnId) {
-        self.0.push_back((at, conn));
-    }
-
-    fn next_at(&self) -> Option<Instant> {
-        self.0.front().map(|(at, _)| *at)
-    }
-
-    /// Takes out the next one that the peer can meet by now.
-    fn pop(&mut self, now: Instant) -> Option<ConnId> {
-        self.0.pop_front_if(|(at, _)| *at <= now).map(|(_, conn)| conn)
     }
 }
 

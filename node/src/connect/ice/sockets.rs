@@ -36,16 +36,39 @@ const READ_LEN: usize = 512;
 /// What has happened to a connection.
 #[derive(Debug)]
 pub(super) enum Event {
-    Connected { conn: ConnId, local: SocketAddr },
-    ConnectFailed { conn: ConnId, failure: ConnectFailure },
-    Received { conn: ConnId, message: Vec<u8> },
-    Closed { conn: ConnId },
+    /// An opening SYN has opened the way: the peer's can meet it.
+    Opened {
+        conn: ConnId,
+    },
+    Connected {
+        conn: ConnId,
+        local: SocketAddr,
+    },
+    ConnectFailed {
+        conn: ConnId,
+        failure: ConnectFailure,
+    },
+    Received {
+        conn: ConnId,
+        message: Vec<u8>,
+    },
+    Closed {
+        conn: ConnId,
+    },
+}
+
+/// A connection under way.
+enum Attempt {
+    /// Its opening SYN has left, and the peer's cannot meet it yet.
+    Opening(BoxFuture<'static, Result<Connecting, ConnectFailure>>),
+    /// It will stand or fail.
+    Connecting(BoxFuture<'static, Result<PathStream, ConnectFailure>>),
 }
 
 /// All connections of a negotiation.
 #[derive(Default)]
 pub(super) struct Sockets {
-    connecting: BTreeMap<ConnId, BoxFuture<'static, Result<PathStream, ConnectFailure>>>,
+    connecting: BTreeMap<ConnId, Attempt>,
     wires: BTreeMap<ConnId, Wire>,
     /// The connection that had something to say last: the others come first now.
     last: Option<ConnId>,
@@ -61,7 +84,11 @@ impl Sockets {
         method: ConnectMethod,
     ) -> Result<(), ConnectFailure> {
         let connecting = Connecting::start(source, remote, method)?;
-        self.connecting.insert(conn, connecting.established().map_ok(PathStream::from).boxed());
+        let attempt = match method {
+            ConnectMethod::Plain => Attempt::awaiting(connecting),
+            ConnectMethod::Opening { .. } => Attempt::Opening(connecting.opened().boxed()),
+        };
+        self.connecting.insert(conn, attempt);
         Ok(())
     }
 
@@ -71,7 +98,7 @@ impl Sockets {
         conn: ConnId,
         connecting: BoxFuture<'static, Result<PathStream, ConnectFailure>>,
     ) {
-        self.connecting.insert(conn, connecting);
+        self.connecting.insert(conn, Attempt::Connecting(connecting));
     }
 
     /// Takes over a connection that has come in.
@@ -109,9 +136,8 @@ impl Sockets {
 
     /// The next thing that happens to one of the connections.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready((conn, result)) = self.poll_connecting(cx) {
-            self.connecting.remove(&conn);
-            return Poll::Ready(self.connected(conn, result));
+        if let Poll::Ready(event) = self.poll_connecting(cx) {
+            return Poll::Ready(event);
         }
         for conn in self.in_turn() {
             let Some(wire) = self.wires.get_mut(&conn) else { continue };
@@ -129,11 +155,24 @@ impl Sockets {
         Poll::Pending
     }
 
-    fn poll_connecting(&mut self, cx: &mut Context<'_>) -> Poll<(ConnId, Result<PathStream, ConnectFailure>)> {
-        for (conn, connecting) in &mut self.connecting {
-            if let Poll::Ready(result) = connecting.poll_unpin(cx) {
-                return Poll::Ready((*conn, result));
-            }
+    fn poll_connecting(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for (&conn, attempt) in &mut self.connecting {
+            let result = match attempt {
+                Attempt::Opening(opening) => match opening.poll_unpin(cx) {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(connecting)) => {
+                        *attempt = Attempt::awaiting(connecting);
+                        return Poll::Ready(Event::Opened { conn });
+                    }
+                    Poll::Ready(Err(failure)) => Err(failure),
+                },
+                Attempt::Connecting(connecting) => match connecting.poll_unpin(cx) {
+                    Poll::Pending => continue,
+                    Poll::Ready(result) => result,
+                },
+            };
+            self.connecting.remove(&conn);
+            return Poll::Ready(self.connected(conn, result));
         }
         Poll::Pending
     }
@@ -154,6 +193,12 @@ impl Sockets {
         let behind = |conn: &&ConnId| Some(**conn) > self.last;
         let up_to = |conn: &&ConnId| Some(**conn) <= self.last;
         self.wires.keys().filter(behind).chain(self.wires.keys().filter(up_to)).copied().collect()
+    }
+}
+
+impl Attempt {
+    fn awaiting(connecting: Connecting) -> Self {
+        Self::Connecting(connecting.established().map_ok(PathStream::from).boxed())
     }
 }
 

@@ -6,7 +6,7 @@
 //!               | TTL = default     | told to the peer, whose own SYN now comes in and meets this socket in SYN_SENT
 //! ```
 //! The least TTL hides the ICMP error about the dead SYN from the socket (`min_ttl`). IPv6 has hop limits for TTLs, and its
-//! sockets must hear nothing at all until that error has passed; the way is open only after that ([`opens_after`]).
+//! sockets must hear nothing at all until that error has passed; the way is open only after that ([`Connecting::opened`]).
 //!
 //! What it is not: a choice of where to connect to, or another way when this one fails; both are the agent's.
 
@@ -23,17 +23,22 @@ use super::{min_ttl, socket};
 pub struct Connecting {
     stream: TcpStream,
     remote: SocketAddr,
-    opening: bool,
+    hearing: Hearing,
+}
+
+/// Which packets a socket takes for its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    /// None yet, not even the peer's SYN.
+    Nothing,
+    /// Those that have come no further than an opening SYN is to go are not heard.
+    FromAfar,
+    Everything,
 }
 
 /// How long an opening socket of IPv6 hears nothing: the ICMP error has come by then from all routers that are near, and those
 /// are where the SYN dies. The peer's SYN must not come earlier, because it would be repeated only after a second.
 const DEAF: Duration = Duration::from_millis(60);
-
-/// How much later than its SYN the peer may be told that a way is open.
-pub fn opens_after(remote: SocketAddr) -> Duration {
-    if remote.is_ipv4() { Duration::ZERO } else { DEAF }
-}
 
 /// Whether this system can send an opening SYN.
 pub const CAN_OPEN: bool = min_ttl::SUPPORTED;
@@ -48,19 +53,38 @@ impl Connecting {
         })
     }
 
-    /// Waits until the connection stands. The caller sets the deadline.
-    pub async fn established(self) -> Result<TcpStream, ConnectFailure> {
-        self.wait().await.map_err(|error| {
-            tracing::debug!(%error, "a connection failed");
-            failure_of(&error)
-        })
+    /// Waits until the peer's SYN can meet this one: it must not be told earlier that the way is open.
+    pub async fn opened(mut self) -> Result<Self, ConnectFailure> {
+        match self.begin_to_hear().await {
+            Ok(()) => Ok(self),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
-    async fn wait(self) -> io::Result<TcpStream> {
-        if self.opening && !self.remote.is_ipv4() {
+    /// Waits until the connection stands. The caller sets the deadline.
+    pub async fn established(mut self) -> Result<TcpStream, ConnectFailure> {
+        let wait = async {
+            self.begin_to_hear().await?;
+            self.wait().await
+        };
+        wait.await.map_err(|error| failed(&error))
+    }
+
+    async fn begin_to_hear(&mut self) -> io::Result<()> {
+        if self.hearing == Hearing::Nothing {
             tokio::time::sleep(DEAF).await;
-            min_ttl::set(&socket2::SockRef::from(&self.stream), false, 0)?;
+            self.hear_everything()?;
         }
+        Ok(())
+    }
+
+    fn hear_everything(&mut self) -> io::Result<()> {
+        min_ttl::set(&socket2::SockRef::from(&self.stream), self.remote.is_ipv4(), 0)?;
+        self.hearing = Hearing::Everything;
+        Ok(())
+    }
+
+    async fn wait(mut self) -> io::Result<TcpStream> {
         self.stream.writable().await?;
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
@@ -69,11 +93,16 @@ impl Connecting {
             // TCP lets a socket open a connection to itself when its own address is dialled from the listening port.
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "that address is this node's own"));
         }
-        if self.opening {
-            min_ttl::set(&socket2::SockRef::from(&self.stream), self.remote.is_ipv4(), 0)?;
+        if self.hearing == Hearing::FromAfar {
+            self.hear_everything()?;
         }
         Ok(self.stream)
     }
+}
+
+fn failed(error: &io::Error) -> ConnectFailure {
+    tracing::debug!(%error, "a connection failed");
+    failure_of(error)
 }
 
 /// A failure before the SYN left, with the step at which it happened.
@@ -122,10 +151,10 @@ fn bind(source: Source, remote: SocketAddr) -> Result<Socket, Failed> {
 fn send_syn(socket: Socket, remote: SocketAddr, method: ConnectMethod) -> Result<Connecting, Failed> {
     let options = |error| Failed { step: ConnectStep::Options, error };
     let connect = |error| Failed { step: ConnectStep::Connect, error };
-    let opening = match method {
+    let hearing = match method {
         ConnectMethod::Plain => {
             begin_connect(&socket, remote).map_err(connect)?;
-            false
+            Hearing::Everything
         }
         ConnectMethod::Opening { ttl } => {
             let usual = hops(&socket, remote).map_err(options)?;
@@ -134,11 +163,11 @@ fn send_syn(socket: Socket, remote: SocketAddr, method: ConnectMethod) -> Result
             set_hops(&socket, remote, u32::from(ttl)).map_err(options)?;
             begin_connect(&socket, remote).map_err(connect)?;
             set_hops(&socket, remote, usual).map_err(options)?;
-            true
+            if remote.is_ipv4() { Hearing::FromAfar } else { Hearing::Nothing }
         }
     };
     let stream = TcpStream::from_std(socket.into()).map_err(connect)?;
-    Ok(Connecting { stream, remote, opening })
+    Ok(Connecting { stream, remote, hearing })
 }
 
 /// Starts a connect that does not block: the SYN has left when this returns.

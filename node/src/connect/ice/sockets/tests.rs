@@ -153,6 +153,20 @@ async fn a_closed_connection_leaves_its_four_numbers_free_at_once() {
 }
 
 #[tokio::test]
+async fn a_way_is_open_before_the_connection_stands() {
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(local).await.unwrap();
+        let remote = listener.local_addr().unwrap();
+        let (port, _incoming) = crate::net::port::Port::bind(&[local.parse().unwrap()]).await.unwrap();
+        let mut sockets = Sockets::default();
+        let conn = ids(1)[0];
+        sockets.connect(conn, Source::Port(port.local_addrs()[0]), remote, ConnectMethod::Opening { ttl: 2 }).unwrap();
+        assert!(matches!(next(&mut sockets).await, Event::Opened { conn: opened } if opened == conn));
+        assert!(matches!(next(&mut sockets).await, Event::Connected { conn: connected, .. } if connected == conn));
+    }
+}
+
+#[tokio::test]
 async fn dropping_the_sockets_closes_all_of_them() {
     let (sockets, _, mut theirs) = one_wire().await;
     drop(sockets);

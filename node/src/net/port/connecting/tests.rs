@@ -106,6 +106,8 @@ mod behind_routers {
         let (opened, is_open) = mpsc::channel();
         let opener = lab.on(Host::A, move || async move {
             let connecting = start(Host::A, Host::B, family, ConnectMethod::Opening { ttl: 2 }).unwrap();
+            let connecting = connecting.opened().await.unwrap();
+            assert_ne!(connecting.hearing, Hearing::Nothing, "the peer's SYN would be lost");
             opened.send(()).unwrap();
             greet(connecting).await
         });
