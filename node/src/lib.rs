@@ -152,11 +152,11 @@ pub mod control {
     pub use crate::node::{
         MAX_PINGS,
         api::{
-            CandidateInfo, ChangeCounts, ChangeInfo, ChangeKind, ClockSkew, Command, Compared, ContactInfo, Diagnosis,
-            Event, Failure, FailureKind, FamilyInfo, FetcherInfo, FilteringInfo, Finding, FolderEntry, FolderEntryKind,
-            InterfaceInfo, MappingInfo, MissingInfo, PairInfo, PingReply, PingStage, Pinged, PortMappingInfo, Reach,
-            RelayInfo, RenewedInfo, RootInfo, RootState, SeenAddr, ShareInfo, StageName, StunInfo, TrafficInfo,
-            TurnInfo, UnservedFault, UnservedInfo, Verdict,
+            CandidateInfo, ChangeCounts, ChangeInfo, ChangeKind, ClockSkew, Command, Compared, ContactInfo,
+            Destination, Diagnosis, Event, Failure, FailureKind, FamilyInfo, FetcherInfo, FilteringInfo, Finding,
+            FolderEntry, FolderEntryKind, InterfaceInfo, MappingInfo, MissingInfo, PairInfo, PingReply, PingStage,
+            Pinged, PortMappingInfo, Reach, RelayInfo, RenewedInfo, RootInfo, RootState, SeenAddr, ShareInfo,
+            StageName, StunInfo, TrafficInfo, TurnInfo, UnservedFault, UnservedInfo, Verdict,
         },
         local::{LocalClient, LocalError, LocalServer, MAX_CONNECTIONS, MAX_LINE, NetworkTerms, SOCKET_NAME, Tenure},
         runner::{EVENT_QUEUE, Runner},

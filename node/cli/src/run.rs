@@ -25,7 +25,8 @@ use keyferry::{
     AddressTarget, Excludes, NameError, NodeConfig, NodeSecret, Wait,
     config::{RelayConfig, RelayMode, SecretText},
     control::{
-        Command, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Placement, Runner, Tenure, Umask,
+        Command, Destination, Event, Failure, FailureKind, LocalClient, LocalServer, NetworkTerms, Placement, Runner,
+        Tenure, Umask,
     },
     data_dir::Home,
 };
@@ -192,20 +193,10 @@ impl Run<'_> {
         let GetArgs { address, more, out, overwrite, mirror, dry_run, sync, seed, wait, network } = args;
         let words: Vec<String> = [address].into_iter().chain(more).collect();
         let address = pasted::address_in_words(&words)?;
-        let Placement { folder: out_dir, name, may_be_itself } = Placement::of(&out)?;
-        let command = Command::Get {
-            address,
-            out_dir,
-            name,
-            may_be_itself,
-            umask: Umask::of_process(),
-            overwrite,
-            mirror,
-            dry_run,
-            sync,
-            seed,
-            wait,
-        };
+        let Placement { folder, name, may_be_itself } = Placement::of(&out)?;
+        let umask = Umask::of_process();
+        let place = Destination { folder, name, may_be_itself, umask, overwrite, mirror, sync, seed };
+        let command = Command::Get { address, place, dry_run, wait };
         self.once(command, Need::Fetch(&network)).await
     }
 

@@ -21,30 +21,46 @@ const COPIED_BY_HAND: usize = 1 << 20;
 /// A file that takes this much less of the disk than it is long has holes. The last block of any file is longer than its bytes.
 const LEAST_HOLES: u64 = 64 * 1024;
 
+/// Why a copy is not whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyFailure {
+    /// What is copied cannot be read.
+    #[error("the file to copy cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// The copy cannot be written.
+    #[error("the copy cannot be written: {0}")]
+    Write(#[source] io::Error),
+}
+
 /// Whether a file has holes, or its file system keeps it in less space than it is long.
 pub(crate) fn is_sparse(file: &File) -> bool {
     file.metadata().is_ok_and(|found| found.blocks().saturating_mul(512).saturating_add(LEAST_HOLES) <= found.len())
 }
 
-/// Makes an empty file the same as the first `len` bytes of another, or as many as there are; false if it was told to stop. Where the file system can, both
-/// share their bytes on the disk.
-pub(crate) fn copy(from: &File, to: &File, len: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
-    let len = from.metadata()?.len().min(len);
-    if clone(from, to, len)? {
+/// Makes a file the same as the first `len` bytes of another, or as many as there are; false if it was told to stop. Where the file system can, both
+/// share their bytes on the disk. What a file had before stays in it behind the place where its copy fails or stops.
+///
+/// # Errors
+/// Which of the two files refuses.
+pub(crate) fn copy(from: &File, to: &File, len: u64, go_on: &dyn Fn() -> bool) -> Result<bool, CopyFailure> {
+    let len = from.metadata().map_err(CopyFailure::Read)?.len().min(len);
+    if clone(from, to, len).map_err(CopyFailure::Write)? {
         return Ok(true);
     }
     let mut at = 0;
-    while let Some(data) = next_data(from, at..len)? {
+    while let Some(data) = next_data(from, at..len).map_err(CopyFailure::Read)? {
+        clear(to, at..data.start).map_err(CopyFailure::Write)?;
         if !copy_range(from, to, data.clone(), go_on)? {
             return Ok(false);
         }
         at = data.end;
     }
-    to.set_len(len)?;
+    clear(to, at..len).map_err(CopyFailure::Write)?;
+    to.set_len(len).map_err(CopyFailure::Write)?;
     Ok(true)
 }
 
-/// Makes an empty file the same as the first `len` bytes of another, with which it shares them on the disk; false where the file system cannot.
+/// Makes a file the same as the first `len` bytes of another, with which it shares them on the disk; false where the file system cannot.
 pub(crate) fn clone(from: &File, to: &File, len: u64) -> io::Result<bool> {
     if rustix::fs::ioctl_ficlone(to, from).is_err() {
         return Ok(false);
@@ -85,7 +101,7 @@ fn next_data(file: &File, range: Range<u64>) -> io::Result<Option<Range<u64>>> {
     Ok((start < end).then_some(start..end))
 }
 
-fn copy_range(from: &File, to: &File, range: Range<u64>, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+fn copy_range(from: &File, to: &File, range: Range<u64>, go_on: &dyn Fn() -> bool) -> Result<bool, CopyFailure> {
     let (mut read_at, mut write_at) = (range.start, range.start);
     while read_at < range.end {
         if !go_on() {
@@ -95,28 +111,25 @@ fn copy_range(from: &File, to: &File, range: Range<u64>, go_on: &dyn Fn() -> boo
         match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), next) {
             Ok(0) => break,
             Ok(_) => {}
-            // Not from one file system to the other, or not on this one.
-            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
-                return copy_by_hand(from, to, read_at..range.end, go_on);
-            }
-            Err(error) => return Err(error.into()),
+            // Not from one file system to the other, or not on this one, or one of the two refuses: by hand it shows which.
+            Err(_) => return copy_by_hand(from, to, read_at..range.end, go_on),
         }
     }
     Ok(true)
 }
 
-fn copy_by_hand(from: &File, to: &File, range: Range<u64>, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+fn copy_by_hand(from: &File, to: &File, range: Range<u64>, go_on: &dyn Fn() -> bool) -> Result<bool, CopyFailure> {
     let (mut buffer, mut offset) = (vec![0; COPIED_BY_HAND], range.start);
     while offset < range.end {
         if !go_on() {
             return Ok(false);
         }
         let wanted = usize::try_from(range.end - offset).unwrap_or(usize::MAX).min(buffer.len());
-        let read = from.read_at(&mut buffer[..wanted], offset)?;
+        let read = from.read_at(&mut buffer[..wanted], offset).map_err(CopyFailure::Read)?;
         if read == 0 {
             break;
         }
-        to.write_all_at(&buffer[..read], offset)?;
+        to.write_all_at(&buffer[..read], offset).map_err(CopyFailure::Write)?;
         offset += read as u64;
     }
     Ok(true)
@@ -178,6 +191,29 @@ mod tests {
         if rustix::fs::ioctl_ficlone(&other, &file).is_err() {
             assert!(!super::copy(&file, &other, u64::MAX, &|| false).unwrap());
         }
+    }
+
+    #[test]
+    fn what_a_file_had_before_is_gone_when_it_is_a_copy() {
+        let file = holed();
+        let copy = tempfile::tempfile().unwrap();
+        copy.write_all_at(&vec![9; 9 * MIB as usize], 0).unwrap();
+        assert!(super::copy(&file, &copy, u64::MAX, &|| true).unwrap());
+        assert!(bytes(&copy) == bytes(&file));
+    }
+
+    #[test]
+    fn a_copy_that_fails_says_which_file_refuses_and_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name| dir.path().join(name);
+        fs::write(path("from"), [7; 1000]).unwrap();
+        fs::write(path("to"), [9; 1000]).unwrap();
+        let unreadable = File::options().write(true).open(path("from")).unwrap();
+        let copy = File::options().read(true).write(true).open(path("to")).unwrap();
+        assert!(matches!(super::copy(&unreadable, &copy, u64::MAX, &|| true), Err(CopyFailure::Read(_))));
+        assert_eq!(bytes(&copy), [9; 1000]);
+        let (file, unwritable) = (File::open(path("from")).unwrap(), File::open(path("to")).unwrap());
+        assert!(matches!(super::copy(&file, &unwritable, u64::MAX, &|| true), Err(CopyFailure::Write(_))));
     }
 
     #[test]

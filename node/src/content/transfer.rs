@@ -7,6 +7,7 @@ mod changes;
 pub mod comparing;
 mod context;
 pub mod describing;
+pub mod destination;
 pub mod fetch;
 pub mod fetchers;
 mod ledger;

@@ -37,10 +37,13 @@ pub use self::{
     turn::TurnInfo,
     wait::{DEFAULT_WAIT, LOOK_FOR, Wait, WaitOver},
 };
+use crate::base::any_path;
 pub use crate::base::clock::ClockSkew;
-use crate::base::{any_path, umask::Umask};
 pub use crate::connect::trace::StageName;
-pub use crate::content::store::{Audience, AudienceError, Excludes, ExcludesError, Invited, RootState};
+pub use crate::content::{
+    store::{Audience, AudienceError, Excludes, ExcludesError, Invited, RootState},
+    transfer::destination::Destination,
+};
 pub use crate::net::path::info::{CandidateInfo, PathClass, PathEnd, PathInfo, PathStrategy};
 
 /// One request of a front end.
@@ -86,32 +89,12 @@ pub enum Command {
     Get {
         /// The address; it names a file or a folder, not only a node.
         address: Address,
-        /// The folder to put it in (absolute).
-        #[serde(with = "any_path")]
-        out_dir: PathBuf,
-        /// The name for it there; by default the one that it comes with.
-        #[serde(default)]
-        name: Option<String>,
-        /// Whether that folder itself is the place, if the same was fetched to it before.
-        #[serde(default)]
-        may_be_itself: bool,
-        /// The rights that new files do not get; by default those of the node.
-        #[serde(default)]
-        umask: Option<Umask>,
-        /// Whether existing files may be replaced, whoever wrote them.
-        overwrite: bool,
-        /// Whether files are removed that an earlier version had there.
-        #[serde(default)]
-        mirror: bool,
+        /// Where to put it, and how.
+        #[serde(flatten)]
+        place: Destination,
         /// Whether to tell only what would be done.
         #[serde(default)]
         dry_run: bool,
-        /// Whether to wait until it is on the disk.
-        #[serde(default)]
-        sync: bool,
-        /// Whether to offer it to others afterwards, by its hash.
-        #[serde(default)]
-        seed: bool,
         /// How long to wait for whoever has it, if they are away.
         #[serde(default)]
         wait: Wait,
@@ -182,20 +165,8 @@ impl Command {
     }
 
     /// Fetches into a folder, under the name that it comes with.
-    pub fn get(address: Address, out_dir: PathBuf) -> Self {
-        Self::Get {
-            address,
-            out_dir,
-            name: None,
-            may_be_itself: false,
-            umask: None,
-            overwrite: false,
-            mirror: false,
-            dry_run: false,
-            sync: false,
-            seed: false,
-            wait: Wait::default(),
-        }
+    pub fn get(address: Address, folder: PathBuf) -> Self {
+        Self::Get { address, place: Destination::in_folder(folder), dry_run: false, wait: Wait::default() }
     }
 }
 

@@ -21,10 +21,7 @@ use super::{
 };
 use crate::{
     base::traffic::ByteCount,
-    content::{
-        store::{Damage, ImportMode, ImportOptions, Root, Store, UNFINISHED_GRACE, VerifyProgress},
-        transfer::staging::Destination,
-    },
+    content::store::{Damage, ImportMode, ImportOptions, Root, Store, UNFINISHED_GRACE, VerifyProgress},
     net::path::host_candidates,
     node::network::Online,
     reach::{rendezvous::multiaddr_of, turn_server::Relay},
@@ -77,20 +74,7 @@ impl Node {
                 tell(events, Event::Withdrawn { hash }).await;
                 Ok(())
             }
-            Command::Get {
-                address,
-                out_dir,
-                name,
-                may_be_itself,
-                umask,
-                overwrite,
-                mirror,
-                dry_run,
-                sync,
-                seed,
-                wait,
-            } => {
-                let place = Destination { folder: out_dir, name, may_be_itself, umask, overwrite, mirror, sync, seed };
+            Command::Get { address, place, dry_run, wait } => {
                 let told = match dry_run {
                     true => Event::Compared(self.compare_with(&address, place, wait, events, cancel).await?),
                     false => Event::Fetched(self.fetch_to(&address, place, wait, events, cancel).await?),

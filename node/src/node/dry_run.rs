@@ -13,7 +13,7 @@ use super::{
 };
 use crate::content::transfer::{
     comparing::{Comparison, compare},
-    staging::Destination,
+    destination::Destination,
 };
 
 impl Node {

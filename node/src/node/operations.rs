@@ -31,7 +31,7 @@ use crate::{
     },
     content::{
         store::{Audience, ImportMode},
-        transfer::staging::Destination,
+        transfer::destination::Destination,
     },
 };
 
@@ -189,15 +189,7 @@ impl<'a> Get<'a> {
 
     /// Fetches it into a folder, which is made if need be.
     pub fn to(self, folder: impl Into<PathBuf>) -> GetTo<'a> {
-        GetTo {
-            get: self,
-            folder: folder.into(),
-            name: None,
-            overwrite: false,
-            mirror: false,
-            sync: false,
-            seed: false,
-        }
+        GetTo { get: self, place: Destination::in_folder(folder.into()) }
     }
 }
 
@@ -206,39 +198,39 @@ impl<'a> Get<'a> {
 #[must_use = "nothing is fetched until it is awaited"]
 pub struct GetTo<'a> {
     get: Get<'a>,
-    folder: PathBuf,
-    name: Option<String>,
-    overwrite: bool,
-    mirror: bool,
-    sync: bool,
-    seed: bool,
+    place: Destination,
 }
 
 impl<'a> GetTo<'a> {
     /// Gives it this name in the folder, in place of the one that it comes with.
     pub fn name(self, name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()), ..self }
+        self.with(|place| place.name = Some(name.into()))
     }
 
     /// Replaces files that exist, whoever wrote them. Without this, a newer version replaces what an earlier one put there and nobody has changed
     /// since; other files are kept, and are an error.
     pub fn overwrite(self) -> Self {
-        Self { overwrite: true, ..self }
+        self.with(|place| place.overwrite = true)
     }
 
     /// Removes files that an earlier version had there and this one does not have, if nobody has changed them since.
     pub fn mirror(self) -> Self {
-        Self { mirror: true, ..self }
+        self.with(|place| place.mirror = true)
     }
 
     /// Waits until everything is on the disk. Without this, a power cut soon afterwards may take some of it.
     pub fn sync(self) -> Self {
-        Self { sync: true, ..self }
+        self.with(|place| place.sync = true)
     }
 
     /// Offers it to others from there, by its hash. Without this, it is given to nobody.
     pub fn seed(self) -> Self {
-        Self { seed: true, ..self }
+        self.with(|place| place.seed = true)
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Destination)) -> Self {
+        set(&mut self.place);
+        self
     }
 
     /// Fetches it, and tells how far that is.
@@ -248,9 +240,8 @@ impl<'a> GetTo<'a> {
 
     fn run(self, events: Events) -> BoxFuture<'a, Result<Fetched, Error>> {
         async move {
-            let Self { get: Get { node, address, wait }, folder, name, overwrite, mirror, sync, seed } = self;
-            let folder = absolute(folder)?;
-            let place = Destination { folder, name, may_be_itself: false, umask: None, overwrite, mirror, sync, seed };
+            let Self { get: Get { node, address, wait }, mut place } = self;
+            place.folder = absolute(place.folder)?;
             let cancel = CancellationToken::new();
             let _stop = cancel.clone().drop_guard();
             node.fetch_to(&address, place, wait, &events, &cancel).await

@@ -44,8 +44,9 @@ use crate::{
         transfer::{
             FetchError,
             describing::{ContentDescription, describe},
+            destination::Destination,
             fetch::{FetchProgress, FoundSources, Given, Job, fetch},
-            staging::{Destination, FetchTarget},
+            staging::FetchTarget,
         },
     },
     net::session::{ReadError, Session, SessionError, SessionStream, read_message},

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api::{Command, Event, Failure, FailureKind, Fetched, NodeAddress, Shared, Wait},
+    api::{Command, Destination, Event, Failure, FailureKind, Fetched, NodeAddress, Shared, Wait},
     runner::Runner,
     *,
 };
@@ -100,19 +100,8 @@ impl Peer {
     }
 
     async fn get_waiting(&self, address: &Address, out: &Path, wait: Wait) -> Result<Fetched, Failure> {
-        let command = Command::Get {
-            address: address.clone(),
-            out_dir: out.to_owned(),
-            name: None,
-            may_be_itself: false,
-            umask: None,
-            mirror: false,
-            dry_run: false,
-            overwrite: false,
-            sync: false,
-            seed: false,
-            wait,
-        };
+        let place = Destination::in_folder(out.to_owned());
+        let command = Command::Get { address: address.clone(), place, dry_run: false, wait };
         match self.run(command).await?.pop() {
             Some(Event::Fetched(fetched)) => Ok(fetched),
             other => panic!("{other:?}"),
@@ -202,15 +191,8 @@ async fn an_existing_target_is_not_replaced_unasked() {
     let failed = getter.get(&shared.address_with_hints, out.path()).await.unwrap_err();
     let command = Command::Get {
         address: shared.address_with_hints.clone(),
-        out_dir: out.path().to_owned(),
-        name: None,
-        may_be_itself: false,
-        umask: None,
-        mirror: false,
+        place: Destination { overwrite: true, ..Destination::in_folder(out.path().to_owned()) },
         dry_run: false,
-        overwrite: true,
-        sync: false,
-        seed: false,
         wait: Wait::default(),
     };
     fs::remove_file(&file).unwrap();

@@ -411,6 +411,14 @@ impl ItemStatus {
             got => return Err(MessageError::Status { got }),
         })
     }
+
+    /// The same, of an item whose leaves have no marks: a list of files, and a file of one unit.
+    pub const fn without_marks(self) -> Result<Self, MessageError> {
+        match self {
+            Self::Sparse => Err(MessageError::Status { got: self.to_byte() }),
+            status => Ok(status),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(super) enum Event {
 }
 
 /// A connection under way.
-enum Attempt {
+enum ConnectAttempt {
     /// Its opening SYN has left, and the peer's cannot meet it yet.
     Opening(BoxFuture<'static, Result<Connecting, ConnectFailure>>),
     /// It will stand or fail.
@@ -68,7 +68,7 @@ enum Attempt {
 /// All connections of a negotiation.
 #[derive(Default)]
 pub(super) struct Sockets {
-    connecting: BTreeMap<ConnId, Attempt>,
+    connecting: BTreeMap<ConnId, ConnectAttempt>,
     wires: BTreeMap<ConnId, Wire>,
     /// The connection that had something to say last: the others come first now.
     last: Option<ConnId>,
@@ -85,8 +85,8 @@ impl Sockets {
     ) -> Result<(), ConnectFailure> {
         let connecting = Connecting::start(source, remote, method)?;
         let attempt = match method {
-            ConnectMethod::Plain => Attempt::awaiting(connecting),
-            ConnectMethod::Opening { .. } => Attempt::Opening(connecting.opened().boxed()),
+            ConnectMethod::Plain => ConnectAttempt::awaiting(connecting),
+            ConnectMethod::Opening { .. } => ConnectAttempt::Opening(connecting.opened().boxed()),
         };
         self.connecting.insert(conn, attempt);
         Ok(())
@@ -98,7 +98,7 @@ impl Sockets {
         conn: ConnId,
         connecting: BoxFuture<'static, Result<PathStream, ConnectFailure>>,
     ) {
-        self.connecting.insert(conn, Attempt::Connecting(connecting));
+        self.connecting.insert(conn, ConnectAttempt::Connecting(connecting));
     }
 
     /// Takes over a connection that has come in.
@@ -158,15 +158,15 @@ impl Sockets {
     fn poll_connecting(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for (&conn, attempt) in &mut self.connecting {
             let result = match attempt {
-                Attempt::Opening(opening) => match opening.poll_unpin(cx) {
+                ConnectAttempt::Opening(opening) => match opening.poll_unpin(cx) {
                     Poll::Pending => continue,
                     Poll::Ready(Ok(connecting)) => {
-                        *attempt = Attempt::awaiting(connecting);
+                        *attempt = ConnectAttempt::awaiting(connecting);
                         return Poll::Ready(Event::Opened { conn });
                     }
                     Poll::Ready(Err(failure)) => Err(failure),
                 },
-                Attempt::Connecting(connecting) => match connecting.poll_unpin(cx) {
+                ConnectAttempt::Connecting(connecting) => match connecting.poll_unpin(cx) {
                     Poll::Pending => continue,
                     Poll::Ready(result) => result,
                 },
@@ -196,7 +196,7 @@ impl Sockets {
     }
 }
 
-impl Attempt {
+impl ConnectAttempt {
     fn awaiting(connecting: Connecting) -> Self {
         Self::Connecting(connecting.established().map_ok(PathStream::from).boxed())
     }

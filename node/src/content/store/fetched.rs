@@ -38,7 +38,7 @@ impl Store {
         let mut versions = self.0.targets.versions_at(path);
         // The record may be lost, or of another form.
         let is_at = |root: &Root| matches!(&root.origin, RootOrigin::Fetched { path: at } if at == path);
-        for root in self.roots().into_iter().filter(is_at) {
+        for root in self.read_roots().iter().filter(|root| is_at(root)) {
             let version = FetchedVersion { hash: root.hash, format: root.format };
             if !versions.contains(&version) {
                 versions.push(version);
@@ -68,7 +68,7 @@ impl Store {
         let is_former = |root: &Root| {
             root.hash != version.hash && matches!(&root.origin, RootOrigin::Fetched { path: at } if at == path)
         };
-        let former: Vec<Root> = self.roots().into_iter().filter(is_former).collect();
+        let former: Vec<Root> = self.read_roots().iter().filter(|root| is_former(root)).cloned().collect();
         if !former.is_empty() {
             self.change_roots(|roots| roots.retain(|root| !is_former(root)))?;
             // Most of the version may be what was there before.

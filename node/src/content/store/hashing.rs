@@ -381,11 +381,12 @@ impl HashRun<'_> {
             return Ok(None);
         }
         let (file, size) = (self.folders.temporary_file()?, opened.stamp.size);
-        let is_cloned = sparse::clone(&opened.file, file.as_file(), size).and_then(|is_cloned| {
+        let begin = || match sparse::clone(&opened.file, file.as_file(), size)? {
+            true => Ok(true),
             // What is not written is a hole.
-            file.as_file().set_len(size).map(|()| is_cloned)
-        });
-        let is_cloned = is_cloned.map_err(StoreError::io("write", file.path()))?;
+            false => file.as_file().set_len(size).map(|()| false),
+        };
+        let is_cloned = begin().map_err(StoreError::io("write", file.path()))?;
         Ok(Some(SourceCopy { is_cloned, keeps_holes: sparse::is_sparse(&opened.file), file }))
     }
 

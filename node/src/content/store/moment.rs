@@ -19,7 +19,7 @@ use super::{
     source,
 };
 use crate::base::{
-    sparse,
+    sparse::{self, CopyFailure},
     stamp::{Stamp, StampTrust},
 };
 
@@ -43,8 +43,11 @@ impl Store {
         let mut copy = folders.temporary_file()?;
         let len = metadata.len();
         let go_on = || !cancelled.load(Ordering::Relaxed);
-        if !sparse::copy(&file, copy.as_file(), len, &go_on).map_err(StoreError::io("read", &source.path))? {
-            return Err(StoreError::Cancelled);
+        match sparse::copy(&file, copy.as_file(), len, &go_on) {
+            Ok(true) => {}
+            Ok(false) => return Err(StoreError::Cancelled),
+            Err(CopyFailure::Read(error)) => return Err(StoreError::io("read", &source.path)(error)),
+            Err(CopyFailure::Write(error)) => return Err(StoreError::io("write", copy.path())(error)),
         }
         file.seek(SeekFrom::Start(0)).map_err(StoreError::io("read", &source.path))?;
         copy.as_file_mut().rewind().map_err(StoreError::io("read", &source.path))?;

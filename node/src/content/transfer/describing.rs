@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 use keyferry_proto::{
     collection::{MAX_MANIFEST_LEN, Manifest},
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentPart, ContentReply, ContentRequest, ItemStatus, MessageError},
+    message::{ContentHeader, ContentPart, ContentReply, ContentRequest, ItemStatus},
     transfer::{
         groups::{Expect, GroupDecoder},
         units::UnitRanges,
@@ -109,10 +109,10 @@ pub(super) async fn read_status(
 ) -> Result<bool, ReceiveError> {
     let mut status = [0];
     read_exact(stream, &mut status).await?;
-    match ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
+    let status = ItemStatus::from_byte(status[0]).map_err(Lie::from)?;
+    match if may_have_marks { status } else { status.without_marks().map_err(Lie::from)? } {
         ItemStatus::Data => Ok(false),
-        ItemStatus::Sparse if may_have_marks => Ok(true),
-        ItemStatus::Sparse => Err(Lie::from(MessageError::Status { got: status[0] }).into()),
+        ItemStatus::Sparse => Ok(true),
         ItemStatus::Refused(refusal) => Err(ProviderError::Refused(refusal).into()),
     }
 }

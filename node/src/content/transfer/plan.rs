@@ -42,7 +42,7 @@ use super::{
     },
 };
 use crate::{
-    base::sparse,
+    base::sparse::{self, CopyFailure},
     content::store::{FetchedVersion, FoundBlob, OutboardFile, Store},
 };
 
@@ -278,12 +278,20 @@ impl FetchPlan {
         })
     }
 
-    /// Makes an empty staged file the same as the first `len` bytes of another.
-    fn copy(&self, from: &File, to: &File, len: u64, at: &Path, cancel: &CancellationToken) -> Result<(), FetchError> {
+    /// Makes a staged file the same as the first `len` bytes of another. What is wrong with the other may be no reason to end.
+    fn copy(
+        &self,
+        from: &File,
+        to: &File,
+        len: u64,
+        at: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Result<(), io::Error>, FetchError> {
         match sparse::copy(from, to, len, &|| !cancel.is_cancelled()) {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(Ok(())),
             Ok(false) => Err(FetchError::Interrupted),
-            Err(source) => Err(self.disk(at, source)),
+            Err(CopyFailure::Read(error)) => Ok(Err(error)),
+            Err(CopyFailure::Write(source)) => Err(self.disk(at, source)),
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 use keyferry_proto::{
     collection::MAX_MANIFEST_LEN,
     hash::{ContentFormat, ContentHash},
-    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, MessageError, Request},
+    message::{ContentHeader, ContentReply, ContentRequest, ItemStatus, Message, Request},
     transfer::{
         groups::{Expect, GroupDecoder, GroupError, PARENT_LEN, Verified},
         layout::Item,
@@ -189,22 +189,23 @@ impl<R: Read> IncomingAnswer<'_, R> {
                 break;
             }
             let may_have_marks = item.units > 1 && !plan.is_manifest(index);
-            let decoder = match self.read_status(may_have_marks)? {
-                ItemStatus::Refused(refusal) => {
-                    (self.report)(RequestProgress::ItemRefused { units: item.unit_range(), refusal });
-                    continue;
-                }
-                ItemStatus::Data => GroupDecoder::new(item.hash, item.size, &wanted)?,
-                ItemStatus::Sparse => GroupDecoder::of_marked(item.hash, item.size, &wanted)?,
-            };
+            let status = self.read_status(may_have_marks)?;
+            if let ItemStatus::Refused(refusal) = status {
+                (self.report)(RequestProgress::ItemRefused { units: item.unit_range(), refusal });
+                continue;
+            }
             if plan.is_manifest(index) {
                 // It was asked for before another provider's answer made the plan.
-                self.receive_in_memory(decoder)?;
+                self.receive_in_memory(GroupDecoder::new(item.hash, item.size, &wanted)?)?;
             } else if item.units == 1 {
                 self.receive_small(plan, index, item)?;
                 small.add(item.first_unit);
             } else {
                 small.flush();
+                let decoder = match status {
+                    ItemStatus::Sparse => GroupDecoder::of_marked(item.hash, item.size, &wanted)?,
+                    _ => GroupDecoder::new(item.hash, item.size, &wanted)?,
+                };
                 if !self.receive_large(plan, index, item, decoder)? {
                     break;
                 }
@@ -217,10 +218,8 @@ impl<R: Read> IncomingAnswer<'_, R> {
     fn read_status(&mut self, may_have_marks: bool) -> Result<ItemStatus, ReceiveError> {
         let mut status = [0];
         self.read_exact(&mut status)?;
-        match ItemStatus::from_byte(status[0]).map_err(Lie::from)? {
-            ItemStatus::Sparse if !may_have_marks => Err(Lie::from(MessageError::Status { got: status[0] }).into()),
-            status => Ok(status),
-        }
+        let status = ItemStatus::from_byte(status[0]).map_err(Lie::from)?;
+        Ok(if may_have_marks { status } else { status.without_marks().map_err(Lie::from)? })
     }
 
     fn receive_small(&mut self, plan: &FetchPlan, index: usize, item: &Item) -> Result<(), ReceiveError> {

@@ -51,27 +51,6 @@ use rustix::fs::OFlags;
 
 use crate::base::{durable, umask::Umask};
 
-/// Where the user wants what an address names, and how.
-#[derive(Debug, Clone)]
-pub struct Destination {
-    /// The folder; it is made if it does not exist.
-    pub folder: PathBuf,
-    /// The name in it, in place of the one that it comes with: one safe path component.
-    pub name: Option<String>,
-    /// Whether the folder itself is the place, if the same was fetched to it before.
-    pub may_be_itself: bool,
-    /// The rights that new files do not get; none: those that files of this process do not get.
-    pub umask: Option<Umask>,
-    /// Whether files that exist may be replaced, whoever wrote them.
-    pub overwrite: bool,
-    /// Whether files are removed that an earlier version had there.
-    pub mirror: bool,
-    /// Whether to wait until all of it is on the disk.
-    pub sync: bool,
-    /// Whether to offer it to others from there, by its hash.
-    pub seed: bool,
-}
-
 /// Where the user wants the content.
 #[derive(Debug, Clone)]
 pub struct FetchTarget {

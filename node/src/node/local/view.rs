@@ -36,7 +36,7 @@ impl SeenPath {
 /// What this process sees at the paths of a command.
 pub(super) fn seen_paths(command: &Command) -> Vec<SeenPath> {
     match command {
-        Command::Get { out_dir, .. } => SeenPath::at(out_dir).into_iter().collect(),
+        Command::Get { place, .. } => SeenPath::at(&place.folder).into_iter().collect(),
         Command::Share { paths, .. } => paths.iter().filter_map(|path| SeenPath::at(path)).collect(),
         _ => Vec::new(),
     }

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 
-use keyferry_proto::transfer::{groups::GROUP_LEN, layout::Item, units::UnitRanges};
+use keyferry_proto::transfer::{groups::GROUP_LEN, units::UnitRanges};
 use tokio_util::sync::CancellationToken;
 
 use super::{FetchPlan, FilePlace};
@@ -38,7 +38,10 @@ impl FetchPlan {
             if !outboard.resembles(&base, item.hash, item.size)? {
                 return Ok(UnitRanges::empty());
             }
-            self.copy_base(&base, &place, item, cancel)?;
+            let staged = self.staging.open_file(&place.relative, &place.attributes)?;
+            if let Err(error) = self.copy(&base, &staged, item.size, &place.relative, cancel)? {
+                tracing::debug!(%error, "the former version cannot be read to its end");
+            }
         }
         // The copy is what counts: the base is the user's, who may change it at any time.
         let Some(staged) = self.staging.open_existing(&place.relative)? else { return Ok(UnitRanges::empty()) };
@@ -57,16 +60,5 @@ impl FetchPlan {
     fn base_at_target(&self, place: &FilePlace) -> Result<Option<File>, FetchError> {
         let base = self.staging.open_at_target(&place.relative)?;
         Ok(base.filter(|base| base.metadata().is_ok_and(|found| found.len() >= GROUP_LEN as u64)))
-    }
-
-    fn copy_base(
-        &self,
-        base: &File,
-        place: &FilePlace,
-        item: &Item,
-        cancel: &CancellationToken,
-    ) -> Result<(), FetchError> {
-        let staged = self.staging.open_file(&place.relative, &place.attributes)?;
-        self.copy(base, &staged, item.size, &place.relative, cancel)
     }
 }

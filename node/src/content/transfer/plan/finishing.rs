@@ -191,7 +191,7 @@ impl FetchPlan {
             return Err(self.disk(&from.relative, io::ErrorKind::NotFound.into()));
         };
         let copy = self.staging.open_file(&to.relative, &to.attributes)?;
-        copy.set_len(0).map_err(|source| self.disk(&to.relative, source))?;
-        self.copy(&source, &copy, u64::MAX, &to.relative, cancel)
+        let copied = self.copy(&source, &copy, u64::MAX, &to.relative, cancel)?;
+        copied.map_err(|source| self.disk(&from.relative, source))
     }
 }

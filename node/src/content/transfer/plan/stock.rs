@@ -103,17 +103,19 @@ impl FetchPlan {
         let Some(blob) = held.filter(|blob| blob.size() == item.size) else { return Ok(None) };
         let file = self.staging.open_file(&place.relative, &place.attributes)?;
         let disk = |source| self.disk(&place.relative, source);
-        file.set_len(0).map_err(disk)?;
         match blob.file() {
             None => {
                 // A small one was proven when it was opened.
                 let mut bytes = vec![0; item.size.min(GROUP_LEN as u64) as usize];
                 blob.read_at(0, &mut bytes)?;
                 file.write_all_at(&bytes, 0).map_err(disk)?;
+                file.set_len(item.size).map_err(disk)?;
                 Ok(Some(UnitRanges::from(0..item.units)))
             }
             Some(source) => {
-                self.copy(source, &file, item.size, &place.relative, cancel)?;
+                if let Err(error) = self.copy(source, &file, item.size, &place.relative, cancel)? {
+                    tracing::debug!(%error, "what the store has already cannot be read to its end");
+                }
                 // The copy is what counts: its source may change at any time.
                 let outboard = self.store.partial_outboard(item.hash, item.size)?;
                 Ok(Some(outboard.verified_groups(&file, item.hash, item.size)?))
