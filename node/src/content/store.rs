@@ -294,18 +294,23 @@ impl Store {
         self.0.index.other_tree(name).inspect_err(|error| tracing::warn!(%error, name, "no tree")).ok()
     }
 
-    /// The places of a blob by the index; none without an index. If it turns out to be damaged it is filled again, once.
+    /// The places of a blob by the index; none without an index.
     fn locations(&self, hash: &ContentHash) -> Result<Vec<Location>, StoreError> {
         if !self.0.index.is_open() {
             return Ok(Vec::new());
         }
-        match self.0.index.locations(hash) {
+        self.on_mended_index(|index| index.locations(hash))
+    }
+
+    /// Calls the index; if it turns out to be damaged it is filled again, once, and called again.
+    fn on_mended_index<T>(&self, call: impl Fn(&Index) -> Result<T, IndexError>) -> Result<T, StoreError> {
+        match call(&self.0.index) {
             Err(IndexError::Damaged(problem)) if !self.0.remade.swap(true, Ordering::AcqRel) => {
                 tracing::warn!(problem, "the index is damaged; filling it again");
                 self.reindex_all(&mut OpenReport::default())?;
-                self.on_index(|index| index.locations(hash))
+                self.on_index(call)
             }
-            _ => self.on_index(|index| index.locations(hash)),
+            called => self.on_index(|_| called),
         }
     }
 
@@ -331,7 +336,7 @@ impl Store {
 
     /// Notes where blobs are, and forgets what was thought of their files before.
     fn add_places(&self, places: &[(ContentHash, Location)]) -> Result<(), StoreError> {
-        self.on_index(|index| index.add(places.iter().cloned()))?;
+        self.on_mended_index(|index| index.add(places.iter().cloned()))?;
         self.forget_doubts(places);
         Ok(())
     }

@@ -1,69 +1,57 @@
 //! Which file has which blob: an index in sled that can always be made again from the roots.
 //!
 //! ```text
-//! b | 32 hash   8 checksum | codec(list of Location)    where a blob is; at most MAX_LOCATIONS places
-//! r | 32 hash   8 checksum | u64 count                  this root is in the index, with so many blobs
-//! p | 32 hash   8 checksum | u64 unix time              a blob that belongs to no root yet (an unfinished fetch)
-//! n             8 checksum | u64 count                  how many `b` entries there are
+//! c | u32 number, big-endian   8 checksum | chunk             where some blobs are
+//! r | 32 hash                  8 checksum | u64 count         this root is in the index, with so many blobs
+//! p | 32 hash                  8 checksum | u64 unix time     a blob that belongs to no root yet (an unfinished fetch)
+//! n                            8 checksum | u64 count         how many places there are in all chunks
 //! ```
+//! A million files are some thousand chunks: an entry for each of them would take sled longer than all else takes. Which chunk has a blob is in
+//! memory (`places`).
+//!
 //! A checksum is the beginning of BLAKE3(key | value). sled checks its own pages too, but a folder that was overwritten
 //! may still read as an older state or as garbage, so a value is checked when it is read, and all of them at the start.
 //!
 //! What it is not: the truth. The store tries what it says, and skips a place that no longer holds.
 
+mod chunk;
+mod error;
+mod location;
 mod opening;
+mod places;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use keyferry_net::time::UnixTime;
 use keyferry_proto::{codec, hash::ContentHash};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use sled::Batch;
 
 use super::StoreError;
-use crate::base::{
-    any_path,
-    stamp::{Machine, Stamp, StampTrust},
+
+use self::{
+    chunk::{Chunk, MAX_CHUNK_LEN, hashes_in},
+    places::{BlobPlaces, ChunkNumber, Draft},
 };
+pub(super) use self::{error::IndexError, location::Location, opening::open};
 
-pub(super) use self::opening::open;
-
-/// How many places are remembered for one blob; the oldest goes first.
-const MAX_LOCATIONS: usize = 4;
 /// No value is longer, in bytes.
 const MAX_VALUE_LEN: usize = 64 * 1024;
-/// How many entries go into sled in one batch.
-const BATCH: usize = 1024;
+/// How many places of a former index are taken over together.
+const TAKEN_OVER_TOGETHER: usize = 4096;
 const CHECKSUM_LEN: usize = 8;
 const COUNT_KEY: &[u8] = b"n";
 /// The tree of all this. Another form of the values is another tree.
-const ENTRIES: &str = "places";
-/// The tree of a form that is no more, whose stamps had no time that nobody can set.
+const ENTRIES: &str = "chunks";
+/// The tree of a form that is no more: `b`, the hash, and a list of places; the rest as here.
+const FORMER_PLACES: &str = "places";
+/// One of which nothing can be taken over: its stamps had no time that nobody can set.
 const FORMER_ENTRIES: &str = "entries";
-
-/// A file that has a blob.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Location {
-    /// The file, absolute.
-    #[serde(with = "any_path")]
-    pub(super) path: PathBuf,
-    /// What it was like when it was hashed, or found.
-    pub(super) stamp: Stamp,
-    /// How far that vouches for it.
-    pub(super) trust: StampTrust,
-}
-
-impl Location {
-    /// Whether a file with this stamp has the blob for sure.
-    pub(super) fn vouches_for(&self, found: &Stamp, machine: &Machine) -> bool {
-        self.stamp == *found && self.trust.holds(machine)
-    }
-}
 
 /// The open index.
 #[derive(Debug)]
@@ -71,8 +59,8 @@ pub(super) struct Index {
     path: PathBuf,
     /// None if the disk was too full to open it: whoever only makes room does without.
     opened: Option<OpenIndex>,
-    /// Held while entries change, so that their number is right.
-    changing: Mutex<()>,
+    /// What is in the chunks. Held while they change.
+    places: Mutex<BlobPlaces>,
 }
 
 #[derive(Debug)]
@@ -81,26 +69,15 @@ struct OpenIndex {
     entries: sled::Tree,
 }
 
-/// Why the index gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum IndexError {
-    /// It says something that cannot be true: make it again.
-    #[error("{0}")]
-    Damaged(String),
-    /// The disk refused.
-    #[error(transparent)]
-    Disk(StoreError),
-}
-
 impl Index {
     fn new(path: PathBuf, database: sled::Db) -> Result<Self, IndexError> {
         let entries = guarded(&path, || database.open_tree(ENTRIES))?;
-        Ok(Self { path, opened: Some(OpenIndex { database, entries }), changing: Mutex::new(()) })
+        Ok(Self { path, opened: Some(OpenIndex { database, entries }), places: Mutex::default() })
     }
 
     /// One that cannot be opened for want of space: it knows nothing, and everything asked of it fails for that reason.
     fn absent(path: PathBuf) -> Self {
-        Self { path, opened: None, changing: Mutex::new(()) }
+        Self { path, opened: None, places: Mutex::default() }
     }
 
     /// Whether it could be opened.
@@ -139,9 +116,37 @@ impl Index {
         let _ = thread::Builder::new().name("write index".to_owned()).spawn(write_out);
     }
 
-    /// Drops the entries of a former version.
-    fn drop_former(&self) -> Result<(), IndexError> {
-        self.call(|opened| opened.database.drop_tree(FORMER_ENTRIES)).map(drop)
+    /// Takes over what an index of a former version knows, and drops it.
+    fn take_over_former(&self) -> Result<(), IndexError> {
+        let has_former = self.call(|opened| Ok(opened.database.tree_names().contains(&FORMER_PLACES.into())))?;
+        if has_former {
+            let former = self.call(|opened| opened.database.open_tree(FORMER_PLACES))?;
+            let mut entries = former.iter().peekable();
+            while entries.peek().is_some() {
+                let (mut places, mut others) = (Vec::new(), Batch::default());
+                for entry in entries.by_ref().take(TAKEN_OVER_TOGETHER) {
+                    let (key, value) = self.call(|_| entry)?;
+                    match key.split_first() {
+                        Some((b'b', hash)) => {
+                            let hash = hash.try_into().map(ContentHash::from_bytes);
+                            let known = decode::<Vec<Location>>(&key, &value).unwrap_or_default();
+                            places.extend(hash.ok().into_iter().flat_map(|hash| {
+                                known.clone().into_iter().rev().map(move |location| (hash, location))
+                            }));
+                        }
+                        Some((b'r' | b'p', _)) => others.insert(key, value),
+                        _ => {}
+                    }
+                }
+                self.add(places)?;
+                self.apply(others)?;
+            }
+        }
+        self.call(|opened| {
+            opened.database.drop_tree(FORMER_PLACES)?;
+            opened.database.drop_tree(FORMER_ENTRIES)
+        })
+        .map(drop)
     }
 
     /// A tree of the same database for another part of the node, which may lose it at any time.
@@ -149,59 +154,94 @@ impl Index {
         self.call(|opened| opened.database.open_tree(name))
     }
 
-    /// The places of a blob, the most recent first.
+    /// The places of a blob, most recent ones first.
     pub(super) fn locations(&self, hash: &ContentHash) -> Result<Vec<Location>, IndexError> {
-        Ok(self.get(&blob_key(hash))?.unwrap_or_default())
+        self.lock_places().of(hash, |number| self.chunk(number))
     }
 
-    /// Adds a place for each blob. What was there and cannot be read is replaced.
+    /// Adds a place for each blob.
     pub(super) fn add(&self, places: impl IntoIterator<Item = (ContentHash, Location)>) -> Result<(), IndexError> {
-        let mut places = places.into_iter().peekable();
-        while places.peek().is_some() {
-            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-            // One map for a batch, as a blob may come twice in it.
-            let mut merged = std::collections::HashMap::new();
-            let mut added = 0;
-            for (hash, location) in places.by_ref().take(BATCH) {
-                let known = match merged.remove(&hash) {
-                    Some(known) => known,
-                    None => match self.get::<Vec<Location>>(&blob_key(&hash)) {
-                        Ok(Some(known)) => known,
-                        Ok(None) => {
-                            added += 1;
-                            Vec::new()
-                        }
-                        Err(IndexError::Damaged(_)) => Vec::new(),
-                        Err(error) => return Err(error),
-                    },
-                };
-                merged.insert(hash, with_location(known, location));
+        let mut added = places.into_iter().peekable();
+        while added.peek().is_some() {
+            let mut places = self.lock_places();
+            let mut changes = places.change(|number| self.chunk(number));
+            while !changes.are_enough()
+                && let Some((hash, location)) = added.next()
+            {
+                changes.add(hash, location)?;
             }
-            let mut batch = Batch::default();
-            for (hash, locations) in merged {
-                put(&mut batch, &blob_key(&hash), &locations);
-            }
-            put(&mut batch, COUNT_KEY, &(self.count()? + added));
-            self.apply(batch)?;
+            let drafts = changes.finish()?;
+            self.write(&mut places, drafts, Batch::default())?;
         }
         Ok(())
     }
 
     /// Forgets blobs, and the roots among them.
     pub(super) fn remove(&self, hashes: &[ContentHash]) -> Result<(), IndexError> {
-        for hashes in hashes.chunks(BATCH) {
-            let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut batch = Batch::default();
-            let mut removed = 0;
-            for hash in hashes {
-                removed += u64::from(self.contains(&blob_key(hash))?);
-                batch.remove(blob_key(hash).as_slice());
+        let mut removed = hashes.iter().peekable();
+        while removed.peek().is_some() {
+            let (mut places, mut batch) = (self.lock_places(), Batch::default());
+            let mut changes = places.change(|number| self.chunk(number));
+            while !changes.are_enough()
+                && let Some(hash) = removed.next()
+            {
+                changes.remove(hash)?;
                 batch.remove(key(b'r', hash).as_slice());
             }
-            put(&mut batch, COUNT_KEY, &self.count()?.saturating_sub(removed));
-            self.apply(batch)?;
+            let drafts = changes.finish()?;
+            self.write(&mut places, drafts, batch)?;
         }
         Ok(())
+    }
+
+    /// Removes what cannot be read, before all of it is put in again.
+    pub(super) fn remove_damaged(&self) -> Result<(), IndexError> {
+        let mut places = self.lock_places();
+        for number in places.chunks() {
+            match self.chunk(number) {
+                Err(IndexError::Damaged(_)) => {
+                    places.lose(number);
+                    let mut batch = Batch::default();
+                    batch.remove(&chunk_key(number)[..]);
+                    put(&mut batch, COUNT_KEY, &places.count());
+                    self.apply(batch)?;
+                }
+                read => drop(read?),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        places: &mut BlobPlaces,
+        drafts: Vec<(ChunkNumber, Draft)>,
+        mut batch: Batch,
+    ) -> Result<(), IndexError> {
+        for (number, Draft { chunk, .. }) in &drafts {
+            let key = chunk_key(*number);
+            match chunk.len() {
+                0 => batch.remove(&key[..]),
+                _ => put_bytes(&mut batch, &key, &chunk.encode()),
+            }
+        }
+        let before: u64 = drafts.iter().map(|(number, _)| places.len_of(*number)).sum();
+        let after: u64 = drafts.iter().map(|(_, draft)| draft.chunk.len() as u64).sum();
+        put(&mut batch, COUNT_KEY, &(places.count() + after - before));
+        self.apply(batch)?;
+        places.changed(drafts);
+        Ok(())
+    }
+
+    fn chunk(&self, number: ChunkNumber) -> Result<Chunk, IndexError> {
+        let key = chunk_key(number);
+        let value = self.call(|opened| opened.entries.get(&key[..]))?;
+        let chunk = value.as_deref().and_then(|value| checked(&key, value)).and_then(Chunk::decode);
+        chunk.ok_or_else(|| IndexError::Damaged(format!("chunk {} of it is not as it was written", number.0)))
+    }
+
+    fn lock_places(&self) -> MutexGuard<'_, BlobPlaces> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that a root is in the index. Nobody waits until the disk has it: one that is lacking is put in again.
@@ -234,50 +274,48 @@ impl Index {
         self.call(|opened| {
             let mut hashes = Vec::new();
             for entry in &opened.entries {
-                let (key, _) = entry?;
-                if let Some((b'b' | b'p', hash)) = key.split_first()
-                    && let Ok(hash) = hash.try_into()
-                {
-                    hashes.push(ContentHash::from_bytes(hash));
+                let (key, value) = entry?;
+                match key.split_first() {
+                    Some((b'c', _)) => {
+                        hashes.extend(checked(&key, &value).and_then(hashes_in).into_iter().flatten());
+                    }
+                    Some((b'p', hash)) => hashes.extend(hash.try_into().map(ContentHash::from_bytes)),
+                    _ => {}
                 }
             }
             Ok(hashes)
         })
     }
 
-    /// Reads every entry and compares it with its checksum, and their number with the one noted.
-    fn check(&self) -> Result<(), IndexError> {
-        let found = self.call(|opened| {
-            let mut found = 0;
+    /// Reads every entry, compares it with its checksum, and the number of places with the one noted; learns which chunk has what.
+    fn read_all(&self) -> Result<(), IndexError> {
+        let places = self.call(|opened| {
+            let mut places = BlobPlaces::default();
             for entry in &opened.entries {
                 let (key, value) = entry?;
-                let sound = match key.first() {
-                    Some(b'b') if key.len() == 33 => {
-                        found += 1;
-                        decode::<Vec<Location>>(&key, &value).is_some()
-                    }
-                    Some(b'r' | b'p') if key.len() == 33 => decode::<u64>(&key, &value).is_some(),
+                let is_sound = match key.split_first() {
+                    Some((b'c', number)) => number.try_into().is_ok_and(|number| {
+                        let hashes = checked(&key, &value).and_then(hashes_in);
+                        let is_sound = hashes.is_some();
+                        let number = ChunkNumber(u32::from_be_bytes(number));
+                        hashes.into_iter().for_each(|hashes| places.insert(number, hashes));
+                        is_sound
+                    }),
+                    Some((b'r' | b'p', hash)) => hash.len() == 32 && decode::<u64>(&key, &value).is_some(),
                     _ => key == COUNT_KEY && decode::<u64>(&key, &value).is_some(),
                 };
-                if !sound {
+                if !is_sound {
                     return Ok(Err(IndexError::Damaged(format!("an entry does not match its checksum: {key:02x?}"))));
                 }
             }
-            Ok(Ok(found))
+            Ok(Ok(places))
         })??;
-        let noted = self.count()?;
-        if found == noted {
-            return Ok(());
+        let (found, noted): (u64, u64) = (places.count(), self.get(COUNT_KEY)?.unwrap_or_default());
+        if found != noted {
+            return Err(IndexError::Damaged(format!("expected {noted} places, got {found}")));
         }
-        Err(IndexError::Damaged(format!("expected {noted} entries, got {found}")))
-    }
-
-    fn count(&self) -> Result<u64, IndexError> {
-        Ok(self.get(COUNT_KEY)?.unwrap_or_default())
-    }
-
-    fn contains(&self, key: &[u8]) -> Result<bool, IndexError> {
-        self.call(|opened| opened.entries.contains_key(key))
+        *self.lock_places() = places;
+        Ok(())
     }
 
     fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, IndexError> {
@@ -308,19 +346,13 @@ impl Drop for Index {
     }
 }
 
-fn with_location(mut known: Vec<Location>, location: Location) -> Vec<Location> {
-    known.retain(|other| other.path != location.path);
-    known.insert(0, location);
-    known.truncate(MAX_LOCATIONS);
-    known
-}
-
 fn key(kind: u8, hash: &ContentHash) -> Vec<u8> {
     [&[kind], &hash.as_bytes()[..]].concat()
 }
 
-fn blob_key(hash: &ContentHash) -> Vec<u8> {
-    key(b'b', hash)
+fn chunk_key(number: ChunkNumber) -> [u8; 5] {
+    let [a, b, c, d] = number.0.to_be_bytes();
+    [b'c', a, b, c, d]
 }
 
 fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM_LEN] {
@@ -331,16 +363,21 @@ fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM_LEN] {
 }
 
 fn put<T: Serialize>(batch: &mut Batch, key: &[u8], value: &T) {
-    let value = codec::encode(value);
-    batch.insert(key, [&checksum(key, &value)[..], &value].concat());
+    put_bytes(batch, key, &codec::encode(value));
+}
+
+fn put_bytes(batch: &mut Batch, key: &[u8], value: &[u8]) {
+    batch.insert(key, [&checksum(key, value)[..], value].concat());
+}
+
+/// What is behind the checksum, if it is as it was written.
+fn checked<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (found, value) = value.split_first_chunk::<CHECKSUM_LEN>()?;
+    (value.len() <= MAX_CHUNK_LEN && *found == checksum(key, value)).then_some(value)
 }
 
 fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Option<T> {
-    let (found, value) = value.split_first_chunk::<CHECKSUM_LEN>()?;
-    if *found != checksum(key, value) {
-        return None;
-    }
-    codec::decode(value, MAX_VALUE_LEN).ok()
+    codec::decode(checked(key, value)?, MAX_VALUE_LEN).ok()
 }
 
 /// Calls sled, which panics where it meets what it does not expect.

@@ -23,7 +23,7 @@ use super::{
     Inner, OpenReport, Root, Store, StoreError,
     blob::open_outboard,
     hashing::{self, FileToHash, Hashed, Observer, Sources},
-    index::Location,
+    index::{Index, Location},
     tree,
 };
 
@@ -47,6 +47,7 @@ impl Store {
 
     /// Puts all roots into the index, whatever it has.
     pub(super) fn reindex_all(&self, report: &mut OpenReport) -> Result<(), StoreError> {
+        self.on_index(Index::remove_damaged)?;
         self.roots().iter().try_for_each(|root| self.reindex(root, report))
     }
 

@@ -116,7 +116,7 @@ fn open_here(path: PathBuf) -> Result<Index, IndexError> {
         }
     };
     let index = Index::new(path, database)?;
-    match index.check().and_then(|()| index.drop_former()) {
+    match index.read_all().and_then(|()| index.take_over_former()) {
         Ok(()) => Ok(index),
         Err(error) => {
             // Here, so that nothing of it is written any more when it is set aside.
