@@ -1,4 +1,4 @@
-//! How fast many small files go: `keyferry get` of a folder beside `cp -r` and a plain tar over TCP.
+//! How fast many small files go: `keyferry get` of a folder beside `cp -r`, a plain tar over TCP and `rsync -a`, where that is installed.
 //!
 //! What it is not: a measurement of the disk; what is written stays in the page cache.
 
@@ -16,6 +16,7 @@ use crate::{
     lab::Lab,
     measure::{MIB, Series, Usage},
     plain::Server,
+    web::program,
 };
 
 /// The figures.
@@ -25,6 +26,9 @@ pub(crate) struct SmallFiles {
     bytes_each: u64,
     cp: Series,
     tar_over_tcp: Series,
+    /// `rsync -a` from folder to folder: nothing is encrypted or hashed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rsync: Option<Series>,
     /// From the start of the process until its end.
     keyferry_get: Series,
     /// From `share` until the address was printed: reading, hashing, writing the catalogue.
@@ -46,6 +50,7 @@ pub(crate) fn measure(lab: &Lab, files: u64, bytes_each: u64, runs: u32) -> Resu
         bytes_each,
         cp: Series::default(),
         tar_over_tcp: Series::default(),
+        rsync: program("rsync").map(|_| Series::default()),
         keyferry_get: Series::default(),
         keyferry_share_seconds: began.elapsed().as_secs_f64(),
         sender: Usage::default(),
@@ -53,12 +58,18 @@ pub(crate) fn measure(lab: &Lab, files: u64, bytes_each: u64, runs: u32) -> Resu
     };
     for run in 0..runs {
         let target = lab.folder("small-cp")?;
-        report.cp.add(cp(source.as_os_str(), target.as_os_str())?, bytes);
+        report.cp.add(copied("cp", "-r", source.as_os_str(), target.as_os_str())?, bytes);
         content::settle(&target)?;
 
         let target = lab.folder("small-tar")?;
         report.tar_over_tcp.add(tar.fetch(&["--untar".as_ref(), target.as_os_str()])?, bytes);
         content::settle(&target)?;
+
+        if let Some(rsync) = &mut report.rsync {
+            let target = lab.folder("small-rsync")?;
+            rsync.add(copied("rsync", "-a", source.as_os_str(), target.as_os_str())?, bytes);
+            content::settle(&target)?;
+        }
 
         let target = lab.folder("small-get")?;
         let before = Usage::of(sharer.pid())?;
@@ -76,10 +87,10 @@ pub(crate) fn measure(lab: &Lab, files: u64, bytes_each: u64, runs: u32) -> Resu
     Ok(report)
 }
 
-fn cp(from: &OsStr, to: &OsStr) -> Result<Duration> {
+fn copied(program: &str, option: &str, from: &OsStr, to: &OsStr) -> Result<Duration> {
     let began = Instant::now();
-    let status = Command::new("cp").arg("-r").arg(from).arg(to).status()?;
-    ensure!(status.success(), "cp: {status}");
+    let status = Command::new(program).arg(option).arg(from).arg(to).status()?;
+    ensure!(status.success(), "{program}: {status}");
     Ok(began.elapsed())
 }
 
@@ -92,6 +103,9 @@ pub(crate) fn print(report: &SmallFiles) {
     };
     row("cp -r", &report.cp);
     row("tar over plain TCP", &report.tar_over_tcp);
+    if let Some(rsync) = &report.rsync {
+        row("rsync -a", rsync);
+    }
     row("keyferry get, encrypted, verified", &report.keyferry_get);
     println!("\n  keyferry share took {:.3} s until the address was there", report.keyferry_share_seconds);
     for (name, usage) in [("sender", report.sender), ("receiver", report.receiver)] {

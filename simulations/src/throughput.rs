@@ -27,7 +27,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// How many small files there are in the second table; 0 leaves it out.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     small_files: u64,
     /// The size of each small file.
     #[arg(long, default_value = "10KiB", value_parser = parse_size)]

@@ -87,7 +87,7 @@ fn configuration(folder: &Path, own: &Path, port: u16) -> String {
 }
 
 /// Where a program is; also where Debian has those of root.
-fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
     folders.map(|folder| folder.join(name)).find(|program| program.is_file())
