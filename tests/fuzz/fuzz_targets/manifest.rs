@@ -37,7 +37,7 @@ fn check(bytes: &[u8]) {
 /// Fits the names to a file system that takes little.
 fn fit(manifest: &Manifest) {
     let refused = (1..32).chain(*b":*?\"<>|\\").collect();
-    let rules = NameRules { refused, is_utf8: true, trims: true, folds: true, max_len: 100 };
+    let rules = NameRules { refused, is_utf8: true, trims: true, has_devices: true, folds: true, max_len: 100 };
     let fitted = FittedNames::of(manifest, &rules);
     let mut seen = std::collections::HashSet::new();
     for index in 0..manifest.len() as u32 {

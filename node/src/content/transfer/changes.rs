@@ -52,6 +52,7 @@ impl Changes {
         let mut changes = Self::default();
         for (index, state) in present.leaves(tree) {
             let of_state = match state {
+                PresentState::Absent if tree.is_left_out(index) => continue,
                 PresentState::Absent => &mut changes.added,
                 PresentState::Outdated => &mut changes.replaced,
                 PresentState::Kept => &mut changes.kept,

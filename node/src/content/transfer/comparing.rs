@@ -110,7 +110,9 @@ fn compare_folder(
 ) -> Result<Comparison, FetchError> {
     let FetchTarget { out_dir, name, overwrite, mirror, .. } = &job.target;
     let path = out_dir.join(name);
-    let tree = FittedTree::new(manifest, TargetFileSystem::default());
+    let parent = Dir::open_ambient_dir(out_dir, ambient_authority());
+    let target = parent.as_ref().map_or_else(|_| TargetFileSystem::default(), TargetFileSystem::at);
+    let tree = FittedTree::new(manifest, target);
     let is_there = match path.symlink_metadata() {
         Err(_) => false,
         Ok(found) if found.is_dir() => true,
@@ -124,7 +126,6 @@ fn compare_folder(
             overwrite: *overwrite,
             go_on: &|| !cancel.is_cancelled(),
         };
-        let parent = Dir::open_ambient_dir(out_dir, ambient_authority());
         let folder = parent.and_then(|parent| open_folder(&parent, OsStr::new(name)));
         PresentTree::look(&tree, &folder.map_err(|source| StagingError::Io { path: path.clone(), source })?, &looking)?
     } else {

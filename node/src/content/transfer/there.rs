@@ -103,7 +103,7 @@ fn find_folder(
 ) -> Result<Option<There>, FetchError> {
     let path = job.target.out_dir.join(&job.target.name);
     let Ok(folder) = open_folder(parent, OsStr::new(&job.target.name)) else { return Ok(None) };
-    let tree = FittedTree::new(manifest, TargetFileSystem::default());
+    let tree = FittedTree::new(manifest, TargetFileSystem::at(parent));
     let looking = Looking {
         store: &job.store,
         path: &path,
@@ -117,7 +117,8 @@ fn find_folder(
         false => !differences.rights,
         true => !differences.rights && !differences.times && (!job.target.mirror || present.gone().is_empty()),
     };
-    if !is_like_it || tree.indexes().any(|index| present.state(index) != PresentState::Right) {
+    let is_lacking = |index| present.state(index) != PresentState::Right && !tree.is_left_out(index);
+    if !is_like_it || tree.indexes().any(is_lacking) {
         return Ok(None);
     }
     let files = tree.manifest().entries().zip(0..).filter_map(|(entry, index)| match entry.kind {

@@ -3,6 +3,7 @@
 //! ```text
 //! escape     '%' and two upper-case hexadecimal digits for each byte that the file system does not take in that place
 //! a '%'      in front of two such digits in a name is escaped too, where the file system does not take everything
+//! device     the first character of a name that stands for a device there, such as "con" and "nul.txt", is escaped
 //! clash      of names that are one there, the later ones have their first characters escaped, as many as it takes
 //! too long   the beginning, "~", and 16 digits of the BLAKE3 hash of the name; that cannot be undone
 //! ```
@@ -30,8 +31,10 @@ pub struct NameRules {
     pub refused: Vec<u8>,
     /// Whether names must be UTF-8.
     pub is_utf8: bool,
-    /// Whether it drops dots and spaces at the end of a name.
+    /// Whether it drops dots and spaces at the end of a name, or refuses such names.
     pub trims: bool,
+    /// Whether it refuses names that stand for devices on Windows.
+    pub has_devices: bool,
     /// Whether names are the same that differ in case, or in their Unicode form, only.
     pub folds: bool,
     /// The greatest length of a name, in bytes.
@@ -41,7 +44,14 @@ pub struct NameRules {
 impl Default for NameRules {
     /// Those of a file system that takes everything.
     fn default() -> Self {
-        Self { refused: Vec::new(), is_utf8: false, trims: false, folds: false, max_len: MAX_NAME_LEN }
+        Self {
+            refused: Vec::new(),
+            is_utf8: false,
+            trims: false,
+            has_devices: false,
+            folds: false,
+            max_len: MAX_NAME_LEN,
+        }
     }
 }
 
@@ -57,6 +67,7 @@ impl NameRules {
 
     /// Escapes what is not taken, and the first `apart` characters in any case.
     fn fit_apart(&self, name: &[u8], apart: usize) -> Vec<u8> {
+        let apart = if self.has_devices && is_device(name) { apart.max(1) } else { apart };
         let is_plain = apart == 0 && *self == Self { max_len: self.max_len, ..Self::default() };
         let fitted = if is_plain { name.to_vec() } else { self.escape(name, apart) };
         if fitted.len() <= self.max_len {
@@ -120,6 +131,19 @@ pub fn unescape(fitted: &[u8]) -> Vec<u8> {
         };
     }
     name
+}
+
+/// Whether a name stands for a device on Windows, with whatever extension.
+fn is_device(name: &[u8]) -> bool {
+    let stem = name.split(|byte| *byte == b'.').next().unwrap_or_default();
+    let stem = stem[..trimmed_len(stem)].to_ascii_lowercase();
+    match &stem[..] {
+        b"con" | b"prn" | b"aux" | b"nul" | b"conin$" | b"conout$" => true,
+        [b'c', b'o', b'm', number @ ..] | [b'l', b'p', b't', number @ ..] => {
+            matches!(number, [b'0'..=b'9'] | [0xc2, 0xb9 | 0xb2 | 0xb3])
+        }
+        _ => false,
+    }
 }
 
 fn trimmed_len(name: &[u8]) -> usize {

@@ -20,7 +20,7 @@ use keyferry_proto::{
 };
 use rustix::fs::{Mode, OFlags};
 
-use super::{StagingError, tree::FittedTree};
+use super::{StagingError, file_system::is_no_name, tree::FittedTree};
 use crate::content::store::{CandidateFile, FetchedVersion, FoundBlob, Store, StoreError};
 
 /// How many files are looked at together: of a million, only some are in memory at a time.
@@ -296,7 +296,7 @@ impl TargetLook<'_> {
         let kind = found.file_type();
         match entry.kind {
             EntryKind::Folder(attributes) if kind.is_dir() => {
-                self.present.differences.times |= modified(found) != attributes.modified;
+                self.present.differences.times |= self.has_other_time(found, attributes.modified);
                 self.present.differences.rights |= attributes.private && found.mode() & 0o077 != 0;
                 Ok(PresentState::Right)
             }
@@ -477,7 +477,7 @@ impl TargetLook<'_> {
     }
 
     fn compare_folder(&mut self, found: &Metadata, tree: &FittedTree) {
-        self.present.differences.times |= modified(found) != tree.manifest().root().modified;
+        self.present.differences.times |= self.has_other_time(found, tree.manifest().root().modified);
     }
 
     fn compare_file(&self, found: &Metadata, wanted: &FileAttributes) -> Differences {
@@ -485,9 +485,13 @@ impl TargetLook<'_> {
         let is_too_open = wanted.private && found.mode() & 0o077 != 0;
         let has_other_rights = is_executable != wanted.executable || is_too_open;
         Differences {
-            times: modified(found) != wanted.modified,
+            times: self.has_other_time(found, wanted.modified),
             rights: self.tree.target().has_modes && has_other_rights,
         }
+    }
+
+    fn has_other_time(&self, found: &Metadata, wanted: FileTime) -> bool {
+        !self.tree.target().keeps_as(wanted, modified(found))
     }
 
     fn unreadable(&self, relative: &Path, source: io::Error) -> StagingError {
@@ -498,7 +502,7 @@ impl TargetLook<'_> {
 fn metadata_in(folder: &Dir, name: &OsStr) -> io::Result<Option<Metadata>> {
     match folder.symlink_metadata(name) {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_name(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -94,6 +94,11 @@ impl FittedTree {
         Some(OsString::from_vec(target).into())
     }
 
+    /// Whether an entry is a link that there cannot be here.
+    pub fn is_left_out(&self, index: u32) -> bool {
+        !self.target.has_links && matches!(self.manifest.entry(index).map(|entry| entry.kind), Some(EntryKind::Link(_)))
+    }
+
     /// What to wait for until all of it is on the disk: links are there with the folders that they are in.
     pub fn to_sync(&self) -> impl Iterator<Item = PathBuf> {
         self.files().map(|(path, _)| path).chain(self.folders().map(|(path, _)| path))

@@ -8,6 +8,7 @@ fn fat() -> NameRules {
         refused: (1..32).chain(*b":*?\"<>|\\").collect(),
         is_utf8: true,
         trims: true,
+        has_devices: true,
         folds: true,
         max_len: 255,
     }
@@ -15,6 +16,26 @@ fn fat() -> NameRules {
 
 fn fit(name: &[u8]) -> String {
     String::from_utf8(fat().fit(EntryName::new(name).unwrap())).unwrap()
+}
+
+#[test]
+fn names_of_devices_are_escaped_and_those_like_them_are_not() {
+    for (name, expected) in [
+        ("CON", "%43ON"),
+        ("nul.txt", "%6Eul.txt"),
+        ("aux .c.h", "%61ux .c.h"),
+        ("com1", "%63om1"),
+        ("LPT\u{b2}.log", "%4CPT\u{b2}.log"),
+        ("conin$", "%63onin$"),
+    ] {
+        assert_eq!(fit(name.as_bytes()), expected);
+        assert_eq!(unescape(expected.as_bytes()), name.as_bytes());
+        let elsewhere = NameRules { has_devices: false, ..fat() };
+        assert_eq!(elsewhere.fit(EntryName::new(name.as_bytes()).unwrap()), name.as_bytes());
+    }
+    for name in ["icon", "console", "com", "com10", "comx", "nul-1", "auxiliary.txt", "lpt"] {
+        assert_eq!(fit(name.as_bytes()), name);
+    }
 }
 
 fn entry<'a>(depth: u8, name: &'a [u8], kind: EntryKind<'a>) -> CollectionEntry<'a> {
