@@ -7,3 +7,4 @@ pub mod port;
 pub mod session;
 pub mod stun;
 pub mod trouble;
+pub mod twins;

@@ -14,7 +14,7 @@ use self::{
     doctor::diagnosis_text,
     path::path_text,
     ping::{pinged_text, reply_text, stage_text},
-    status::status_text,
+    status::{seen_text, status_text},
 };
 pub use self::{
     progress::{ProgressLine, progress_text, short_progress_text},
@@ -25,7 +25,8 @@ use keyferry::{
     Audience, ContentFormat, Entry, Fetched, NodeKey, PathInfo, Shared, Waiting,
     control::{
         ChangeCounts, ChangeInfo, ChangeKind, Compared, ContactInfo, Event, Failure, FetcherInfo, FolderEntry,
-        FolderEntryKind, MissingInfo, RenewedInfo, RootInfo, RootState, ShareInfo, UnservedFault, UnservedInfo,
+        FolderEntryKind, MissingInfo, RenewedInfo, RootInfo, RootState, SameKeyInfo, ShareInfo, UnservedFault,
+        UnservedInfo,
     },
 };
 
@@ -105,6 +106,7 @@ pub fn render(event: &Event, context: &RenderContext) -> Shown {
         Event::Change(change) => change_shown(change),
         Event::Compared(compared) => Shown::Result(compared_text(compared)),
         Event::Missing(MissingInfo { path, why }) => Shown::Notice(format!("missing: {}: {}", safe(path), safe(why))),
+        Event::SameKey(info) => Shown::Notice(same_key_text(info)),
         Event::Renewed(renewed) => Shown::Notice(renewed_text(renewed)),
         Event::Unserved(unserved) => Shown::Notice(unserved_text(unserved)),
         Event::Fetched(fetched) => Shown::Result(fetched_text(fetched)),
@@ -293,6 +295,15 @@ fn change_shown(change: &ChangeInfo) -> Shown {
 fn renewed_text(renewed: &RenewedInfo) -> String {
     let RenewedInfo { name, format, size, files, .. } = renewed;
     format!("new version of {}: {}", safe(name.as_str()), content_text(*format, *size, *files))
+}
+
+fn same_key_text(info: &SameKeyInfo) -> String {
+    format!(
+        "warning: another running node has this node's key ({}): whoever looks for the key finds the one or the other; stop one of the two, or \
+         give this one a key of its own: stop it, move {} away, and start it again",
+        seen_text(info.seen),
+        safe(&info.key_file.display().to_string())
+    )
 }
 
 fn unserved_text(unserved: &UnservedInfo) -> String {

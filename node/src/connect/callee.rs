@@ -3,7 +3,10 @@
 //!
 //! What it is not: the decision about whose calls to take (`crate::connect::signalling`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::FutureExt;
 use keyferry_ice::{Role, Stream};
@@ -12,13 +15,14 @@ use tokio::time::timeout;
 
 use super::streams::{self, PathSearch, PeerEnd, StreamSettings};
 use crate::{
+    base::clock,
     connect::{
         acceptor::SessionHost,
         call_arbiter::Turns,
         ice::{IceHost, Negotiation, RelayedNegotiation, TooManyNegotiations},
         signalling::{IncomingCalls, Ringing},
     },
-    net::{path::AddressPolicy, port::Port, session::SessionTls},
+    net::{path::AddressPolicy, port::Port, session::SessionTls, twins::TwinEncounter},
 };
 
 /// How long a call may ring while this node's own call to the caller goes on.
@@ -48,6 +52,10 @@ impl Callee {
 
     async fn answer(&self, ringing: Ringing) {
         let caller = ringing.caller();
+        if caller == self.tls.node() {
+            self.tls.twins().met(TwinEncounter::Called, Instant::now(), clock::now());
+            return ringing.refuse(CallRefusal::Policy).await;
+        }
         let meanwhile = self.host.sessions.arrival(caller);
         let Ok(turn) = timeout(TURN_PATIENCE, self.turns.to_answer(caller)).await else { return };
         if meanwhile.now_or_never().is_some_and(|session| !session.path().kind.is_relayed()) {

@@ -9,6 +9,7 @@ mod offers;
 mod providers;
 mod reaching;
 mod search;
+mod twins;
 
 use std::{
     collections::HashSet,
@@ -27,10 +28,13 @@ use tokio::{
 };
 
 pub use self::error::{FindError, OfferTime};
-pub(crate) use self::search::{MissedTry, SearchBoard, SearchState, SearchTries, SoughtProviders};
 use self::{
     error::Tried,
     offers::{FoundOffer, Ways, ways_to},
+};
+pub(crate) use self::{
+    search::{MissedTry, SearchBoard, SearchState, SearchTries, SoughtProviders},
+    twins::OwnNumbers,
 };
 use super::{dialling::Dialler, sessions::Sessions, trace::Trace};
 use crate::{

@@ -8,6 +8,7 @@ mod doctor;
 mod failure;
 mod node_address;
 mod ping;
+mod same_key;
 mod status;
 mod turn;
 mod wait;
@@ -33,6 +34,7 @@ pub use self::{
     failure::{Failure, FailureKind},
     node_address::{NodeAddress, NodeAddressError},
     ping::{PairInfo, PingReply, PingStage, Pinged},
+    same_key::{SameKeyInfo, SameKeySeen},
     status::{RelayInfo, Status, TrafficInfo},
     turn::TurnInfo,
     wait::{DEFAULT_WAIT, LOOK_FOR, Wait, WaitOver},
@@ -258,6 +260,8 @@ pub enum Event {
     Status(Box<Status>),
     /// A file that this node shares was asked for, and cannot be served. Each is told once, until what is shared changes.
     Unserved(UnservedInfo),
+    /// Another running node has this node's key. Told once while both run.
+    SameKey(SameKeyInfo),
     /// A share that follows its folder has a new version.
     Renewed(RenewedInfo),
     /// All bytes of a file were read: the result of `get -o -`.
@@ -376,6 +380,7 @@ impl Event {
             | Event::Change(_)
             | Event::Unserved(_)
             | Event::Renewed(_)
+            | Event::SameKey(_)
             | Event::Entry(_)
             | Event::FolderEntry(_)
             | Event::PingStage(_)

@@ -37,7 +37,12 @@ impl Runner for Node {
             for message in notices {
                 tell(&events, Event::Notice { message }).await;
             }
-            let ended = self.carry_out_among_others(command, &events, &cancel).await.map_err(Failure::from);
+            // Who asks for the state is told in it.
+            let tells = !matches!(command, Command::Status);
+            let ended = tokio::select! {
+                ended = self.carry_out_among_others(command, &events, &cancel) => ended.map_err(Failure::from),
+                never = self.tell_of_twins(&events), if tells => match never {},
+            };
             if let Err(failure) = &ended {
                 tell(&events, Event::Failed(failure.clone())).await;
             }
@@ -171,6 +176,7 @@ impl Node {
             listen: self.local_addrs(),
             hints: self.hints().iter().map(Multiaddr::to_string).collect(),
             calls: self.calls.to_string(),
+            same_key: self.twin(),
             shared: roots.iter().filter(|root| root.name().is_some()).count() as u64,
             sent_bytes: self.server.sent_bytes(),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),

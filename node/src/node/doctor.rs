@@ -9,6 +9,8 @@ mod verdict;
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
+    future::pending,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -50,6 +52,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What helps where there may be no direct path.
 const NAME_A_RELAY: &str =
     "name a relay with --turn: a TURN server with TCP, or the node of a friend that runs with --relay";
+/// What helps where another node runs with this node's key.
+const ONE_KEY_FOR_TWO: &str = "another running node has this node's key, so that others find the one or the other: stop one of the two, \
+                               move its identity.key away, and start it again";
 /// How long reaching oneself may take.
 const HAIRPIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -61,6 +66,20 @@ impl Node {
         tell(events, stage).await;
         let examining =
             examine(&online.port, online.gathered.clone(), online.rendezvous.status(), online.turn_relays());
+        let seeking_twin = async {
+            online.finder.seek_twin(&[]).await;
+            pending::<Infallible>().await
+        };
+        let examining = async {
+            let mut found = tokio::select! {
+                found = examining => found,
+                never = seeking_twin => match never {},
+            };
+            if self.twin().is_some() {
+                found.verdict.advice.push(ONE_KEY_FOR_TWO.to_owned());
+            }
+            found
+        };
         let found = cancel.run_until_cancelled(examining).await.ok_or(Error::Interrupted)?;
         tell(events, Event::Diagnosed(Box::new(found))).await;
         Ok(())

@@ -54,6 +54,9 @@ pub enum Error {
     /// The caller: this node is no peer of itself.
     #[error("that is the key of this node itself")]
     OwnKey,
+    /// The caller: this node is no peer of itself, and the other node that runs with its key is none either.
+    #[error("that is the key of this node itself, and another running node has it, too")]
+    SameKey,
     /// The caller: a name that stands for something else already, here or among what is to be shared.
     #[error("{} and {} would both be shared as {name}", first.display(), second.display())]
     NameTaken {

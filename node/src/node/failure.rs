@@ -91,6 +91,8 @@ impl From<Error> for Failure {
                 Self::usage(message).try_to(format!("`keyferry ls {address}` lists what it shares"))
             }
             Error::OwnKey => Self::usage(message).try_to("the key of another node"),
+            Error::SameKey => Self::usage(message)
+                .try_to("stop one of them, move its identity.key away and start it again: it makes a key of its own"),
             Error::NameTaken { .. } => Self::usage(message)
                 .try_to("share one of them with --name, or end the other share with `keyferry unshare`"),
             Error::NoShareName { .. } => Self::usage(message).try_to("give one with --name"),

@@ -198,6 +198,9 @@ impl Online {
 
     /// Keeps what the DHT says about this node up to date.
     fn announce(&self, store: &Store, roots_changed: &Arc<Notify>, clock_set: Arc<Notify>, home: &Home) {
+        let sequence = Sequence::open(home.root());
+        // Begun before anything is published.
+        self.until_stopped(self.finder.clone().watch_for_twins(sequence.numbers()));
         let announcer = Announcer {
             gathered: self.gathered.clone(),
             rendezvous: self.rendezvous.clone(),
@@ -207,7 +210,7 @@ impl Online {
             roots_changed: Arc::clone(roots_changed),
             relay_mode: self.relay_mode,
             clock_set,
-            sequence: Sequence::open(home.root()),
+            sequence,
         };
         self.until_stopped(announcer.run().boxed());
     }

@@ -94,7 +94,7 @@ impl Node {
     pub async fn connect(&self, node: impl Into<NodeAddress>, protocol: &ProtocolName) -> Result<Connection, Error> {
         let NodeAddress { node, hints } = node.into();
         if node == self.key() {
-            return Err(Error::OwnKey);
+            return Err(self.own_key_sought(&hints).await);
         }
         let session = self.online()?.finder.connect(node, &hints, &Trace::Silent).await?;
         if session.hello().await.is_some_and(|hello| hello.features & FEATURE_PROTOCOLS == 0) {
@@ -104,6 +104,16 @@ impl Node {
         match reply(&session, &mut stream).await? {
             ProtocolReply::Accepted => Ok(Connection::opened(stream, session)),
             ProtocolReply::Refused(why) => Err(Error::ProtocolRefused { node, protocol: protocol.clone(), why }),
+        }
+    }
+}
+
+impl Node {
+    /// What is wrong with seeking this node's own key: whether another node has it as well.
+    pub(super) async fn own_key_sought(&self, hints: &[libp2p::Multiaddr]) -> Error {
+        match &self.online {
+            Some(online) if online.finder.seek_twin(hints).await => Error::SameKey,
+            _ => Error::OwnKey,
         }
     }
 }

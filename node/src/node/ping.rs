@@ -33,7 +33,7 @@ impl Node {
     ) -> Result<(), Error> {
         let NodeAddress { node, ref hints } = *of;
         if node == self.key() {
-            return Err(Error::OwnKey);
+            return Err(self.own_key_sought(hints).await);
         }
         let pinged = async {
             let began = Instant::now();

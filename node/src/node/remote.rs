@@ -286,7 +286,13 @@ impl Node {
         };
         let node = address.node().ok_or(Error::NameWithoutNode)?;
         if node == self.key() {
-            return self.resolve_here(address, name);
+            let here = self.resolve_here(address, name);
+            if here.is_err()
+                && let error @ Error::SameKey = self.own_key_sought(address.hints()).await
+            {
+                return Err(error);
+            }
+            return here;
         }
         tell(events, Event::Stage { message: format!("looking for {}", node.short()) }).await;
         let mut was_reached = false;

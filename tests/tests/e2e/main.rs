@@ -11,6 +11,7 @@ mod folders;
 mod identities;
 mod paths;
 mod resume;
+mod same_key;
 mod sharing;
 mod sources;
 mod store;

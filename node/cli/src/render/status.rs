@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use keyferry::{
     Status,
-    control::{CandidateInfo, MappingInfo, RelayInfo},
+    control::{CandidateInfo, MappingInfo, RelayInfo, SameKeySeen},
 };
 
 use super::path::{path_text, turn_text};
@@ -62,6 +62,9 @@ pub(super) fn status_text(status: &Status) -> String {
     if let Some(skew) = status.clock.filter(|skew| skew.is_too_much()) {
         row("clock", skew.to_string());
     }
+    if let Some(other) = &status.same_key {
+        row("same key", format!("another running node has this key, {}", seen_text(other.seen)));
+    }
     row("sessions", count(status.sessions));
     status.paths.iter().for_each(|path| row("session", path_text(path)));
     status.turn.iter().flatten().for_each(|relay| row("may relay", turn_text(relay)));
@@ -78,6 +81,16 @@ pub(super) fn status_text(status: &Status) -> String {
     let nonzero = status.counters.iter().filter(|(_, value)| **value > 0);
     nonzero.for_each(|(name, value)| row("counter", format!("{} {}", safe(name), count(*value))));
     text
+}
+
+/// Where another node with the same key is.
+pub(super) fn seen_text(seen: SameKeySeen) -> String {
+    match seen {
+        SameKeySeen::At(addr) => format!("it is at {addr}"),
+        SameKeySeen::From(host) => format!("it has connected from {host}"),
+        SameKeySeen::ByCall => "it was reached through a third node".to_owned(),
+        SameKeySeen::ByOffer => "it publishes where it is, and was not reached there".to_owned(),
+    }
 }
 
 fn relay_text(relay: &RelayInfo) -> String {

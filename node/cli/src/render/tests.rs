@@ -8,7 +8,7 @@ use keyferry::{
     PathClass, PathStrategy, SourceInfo, Status,
     control::{
         CandidateInfo, ChangeCounts, ChangeKind, FailureKind, MappingInfo, PairInfo, PingReply, PingStage, Pinged,
-        StageName, TrafficInfo, TurnInfo,
+        SameKeySeen, StageName, TrafficInfo, TurnInfo,
     },
 };
 
@@ -195,6 +195,23 @@ fn end_of_a_catalogue_says_how_to_fetch() {
 }
 
 #[test]
+fn another_node_with_the_same_key_is_warned_of_with_what_to_do() {
+    let info = SameKeyInfo {
+        node: NODE.to_owned(),
+        since: 1_800_000_000,
+        seen: SameKeySeen::At("192.0.2.7:4600".parse().unwrap()),
+        key_file: "/home/x/keyferry/identity.key".into(),
+    };
+    let Shown::Notice(line) = render(&Event::SameKey(info.clone()), &context()) else { panic!("no notice") };
+    assert!(line.starts_with("warning: another running node has this node's key (it is at 192.0.2.7:4600)"), "{line}");
+    assert!(line.contains("stop one of the two") && line.contains("move /home/x/keyferry/identity.key away"), "{line}");
+
+    let met = Status { same_key: Some(info), ..status() };
+    let row = "same key    another running node has this key, it is at 192.0.2.7:4600\n";
+    assert!(result(&Event::Status(Box::new(met))).contains(row));
+}
+
+#[test]
 fn what_was_there_already_is_said_to_be() {
     let there = Fetched { was_there: true, received_bytes: 0, resumed_bytes: 1 << 30, from: Vec::new(), ..fetched() };
     assert_eq!(
@@ -311,6 +328,7 @@ fn status() -> Status {
         }],
         mapping: MappingInfo::EndpointIndependent,
         clock: None,
+        same_key: None,
         circuits: vec!["/ip4/203.0.113.1/tcp/4600/p2p/X/p2p-circuit".to_owned()],
         calls: "contacts".to_owned(),
         sessions: 1,

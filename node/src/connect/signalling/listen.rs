@@ -52,7 +52,8 @@ pub struct IncomingCalls {
     _task: AbortOnDropHandle<()>,
 }
 
-/// A call that has come in, from a caller whose key is proven and whom the policy allows to call. Dropping it hangs up.
+/// A call that has come in, from a caller whose key is proven and whom the policy allows to call, or from another node with this one's key.
+/// Dropping it hangs up.
 #[derive(Debug)]
 pub struct Ringing {
     called: Called,
@@ -140,7 +141,8 @@ impl Desk {
     /// Hears what a stream is about, and passes on a call that may be taken.
     async fn take(self: Arc<Self>, mut stream: CallStream) {
         let Some(called) = self.first_message(&mut stream).await else { return };
-        if !self.callers.admit(called.caller()).await {
+        let is_twin = called.caller() == self.secret.public();
+        if !is_twin && !self.callers.admit(called.caller()).await {
             tracing::debug!(caller = %called.caller(), "a call was refused by the policy");
             self.rendezvous.count(|counters| &counters.call_refused_policy);
             return self.refuse(called, stream, CallRefusal::Policy).await;

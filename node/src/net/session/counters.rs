@@ -42,7 +42,9 @@ counters! {
 impl SessionCounters {
     pub(super) fn count(&self, error: &SessionError) {
         let counter = match error {
-            SessionError::Identity(IdentityRefused::Ourselves) | SessionError::Io(_) | SessionError::NotThere => return,
+            SessionError::Identity(IdentityRefused::Ourselves | IdentityRefused::Twin)
+            | SessionError::Io(_)
+            | SessionError::NotThere => return,
             SessionError::Unproven => &self.unproven,
             SessionError::Identity(_) => &self.wrong_identity,
             SessionError::Tls(_) => &self.tls_failures,

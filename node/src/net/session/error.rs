@@ -26,6 +26,9 @@ pub enum IdentityRefused {
     /// It is this node itself.
     #[error("that address leads back to this node itself")]
     Ourselves,
+    /// It is another running node, with this node's own key.
+    #[error("another running node has this node's own key")]
+    Twin,
     /// The peer showed something other than one raw ed25519 public key.
     #[error("the peer did not show a raw ed25519 public key")]
     NotEd25519,

@@ -21,6 +21,9 @@ use super::dial_days::{DialDays, days_about};
 /// How many proofs are remembered, so that none counts twice. Each takes about 50 bytes.
 const MAX_REMEMBERED: usize = 65_536;
 
+/// How many dials of this node to its own key are remembered: more than are under way at a time.
+const MAX_OWN_DIALS: usize = 256;
+
 /// What a dialler has proven to seek.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProvenSought {
@@ -71,6 +74,27 @@ impl ProofVerifier {
         let (hash, day) = contents.get(&shown.proof.tag())?;
         let sought = Sought::Content(*hash);
         shown.proof.proves(&sought, *day, &shown.share).then_some(ProvenSought { sought, day: *day })
+    }
+}
+
+/// The proofs by which this node itself has sought its own key, as another node may have it. They may lead back here: who meets one has met
+/// nobody else.
+#[derive(Debug, Default)]
+pub(super) struct OwnDials(Mutex<VecDeque<DialNonce>>);
+
+impl OwnDials {
+    /// Remembers one that is about to be sent.
+    pub(super) fn note(&self, nonce: DialNonce) {
+        let mut nonces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        nonces.push_back(nonce);
+        if nonces.len() > MAX_OWN_DIALS {
+            nonces.pop_front();
+        }
+    }
+
+    /// Whether a proof that has come in is one of them.
+    pub(super) fn has(&self, nonce: DialNonce) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&nonce)
     }
 }
 

@@ -2,11 +2,17 @@
 //!
 //! What it is not: TLS itself (`tls`), or what runs once the session stands (`driver`, `control`).
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use keyferry_proto::{dialling::Sought, identity::NodeKey};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader},
     sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
@@ -17,7 +23,7 @@ use super::{
     counters::{Metered, SessionTraffic},
     dial_days::DialDay,
     driver::{self, DriverLinks, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS},
-    error::{SessionEnd, SessionError},
+    error::{IdentityRefused, SessionEnd, SessionError},
     first_flight,
     handle::{Session, SessionState, open_stream},
     proof_verifier::ProvenSought,
@@ -27,11 +33,17 @@ use super::{
 };
 use crate::{
     base::{clock, data_dir::DayShift},
-    net::path::{Path, PathReport, PathStream},
+    net::{
+        path::{Path, PathReport, PathStream},
+        twins::TwinEncounter,
+    },
 };
 
 /// How much is read from the socket at once; rustls by itself asks for 4 KiB at a time.
 pub(super) const READ_BUFFER: usize = 128 * 1024;
+
+/// How long to stay on the line with a twin, which has to hear this side's proof as well.
+const TWIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection in TLS.
 pub(super) type Tls<T> = TlsStream<BufReader<Metered<T>>>;
@@ -69,6 +81,10 @@ impl ProvenPeer<PathStream> {
         let handshake = async {
             let (first, shown) = first_flight::read(&mut stream).await.map_err(SessionError::of_handshake)?;
             let now = clock::now();
+            // It has not left this machine for anybody else, or has come back from there.
+            if shown.is_some_and(|shown| tls.identity.own_dials.has(shown.proof.nonce())) {
+                return Err(IdentityRefused::Ourselves.into());
+            }
             let proven = shown.and_then(|shown| tls.proofs.verify(&shown, now));
             let ProvenSought { sought, day } = proven.ok_or(SessionError::Unproven)?;
             let io = Metered::beginning_with(first, stream, traffic.clone());
@@ -77,6 +93,10 @@ impl ProvenPeer<PathStream> {
             Ok((stream, peer, sought, DayShift::between(now.day(), day)))
         };
         let (stream, peer, sought, shift) = in_time(handshake, &path.report, tls).await?;
+        if peer == tls.node() {
+            let host = path.report.remote.ip().to_canonical();
+            return Err(twin(tls, TwinEncounter::DialledFrom(host)));
+        }
         let day_shift = Some(shift);
         Ok(Self { stream, peer, sought, path: path.report, local, traffic, mode: yamux::Mode::Server, day_shift })
     }
@@ -101,7 +121,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
         };
         let proven = in_time(handshake, &path, tls).await;
         tls.days.dialled(&sought, day, &proven);
-        let (stream, peer) = proven?;
+        let (mut stream, peer) = proven?;
+        if peer == tls.node() {
+            // It hangs up when it has seen who dials.
+            let _ = timeout(TWIN_PATIENCE, stream.read(&mut [0; 1])).await;
+            return Err(twin(tls, TwinEncounter::Dialled(path.remote)));
+        }
         Ok(Self { stream, peer, sought, path, local: None, traffic, mode: yamux::Mode::Client, day_shift: None })
     }
 
@@ -180,6 +205,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> ProvenPeer<T> {
         };
         Ok((Session::new(shared), inbound))
     }
+}
+
+/// Tells that the peer has proven this node's own key. It is another node: dials of this node itself are not answered here.
+fn twin(tls: &SessionTls, by: TwinEncounter) -> SessionError {
+    tls.twins.met(by, Instant::now(), clock::now());
+    IdentityRefused::Twin.into()
 }
 
 /// What comes of a handshake, if it ends in time.

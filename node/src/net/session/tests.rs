@@ -1,6 +1,11 @@
 //! Sessions over real sockets on loopback, with honest and hostile peers.
 
-use std::{future::poll_fn, io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{
+    future::poll_fn,
+    io::ErrorKind,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use keyferry_proto::{
     dialling::{DialProof, KeyShare},
@@ -31,7 +36,10 @@ use super::{
 };
 use crate::{
     base::clock,
-    net::path::{AnyPort, PathKind, PathReport, PathScope},
+    net::{
+        path::{AnyPort, PathKind, PathReport, PathScope},
+        twins::TwinEncounter,
+    },
 };
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -194,13 +202,34 @@ async fn a_node_refuses_itself_on_both_sides() {
     let ours = tls(1);
     let dial = async { Session::dial(path_to(addr).await, &ours, node(1)).await };
     let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
-    assert!(matches!(dialled, Err(SessionError::Identity(IdentityRefused::Ourselves))), "{dialled:?}");
-    accepted.expect_err("refused");
-
-    // The accepting side refuses even a dialler that does not check.
-    let looking_away = |stream| async move { drop(tls_client(stream, secret_key(1), |config| config).await) };
-    let accepted = accept_from(&ours, looking_away).await;
+    assert!(matches!(dialled, Err(SessionError::NotThere)), "{dialled:?}");
     assert!(matches!(accepted, Err(SessionError::Identity(IdentityRefused::Ourselves))), "{accepted:?}");
+    assert_eq!(ours.twins().meeting(Instant::now()), None);
+}
+
+#[tokio::test]
+async fn two_nodes_with_one_key_make_no_session_and_both_are_told() {
+    let (listener, addr) = listen().await;
+    let (ours, theirs) = (tls(1), tls(1));
+    let dial = async { Session::dial(path_to(addr).await, &theirs, node(1)).await };
+    let (accepted, dialled) = tokio::join!(accept_one(&listener, &ours), dial);
+    for ended in [accepted, dialled] {
+        assert!(matches!(ended, Err(SessionError::Identity(IdentityRefused::Twin))), "{ended:?}");
+    }
+    let by = |tls: &SessionTls| tls.twins().meeting(Instant::now()).map(|meeting| meeting.by);
+    assert_eq!(by(&ours), Some(TwinEncounter::DialledFrom(addr.ip())));
+    assert_eq!(by(&theirs), Some(TwinEncounter::Dialled(addr)));
+}
+
+#[tokio::test]
+async fn whoever_shows_this_nodes_key_and_does_not_have_its_secret_is_no_twin() {
+    let ours = tls(1);
+    let other = secret_key(2);
+    let shown = Arc::new(CertifiedKey::new(secret_key(1).cert.clone(), other.key.clone()));
+    let posing = |stream| async move { drop(tls_client(stream, shown, |config| config).await) };
+    let accepted = accept_from(&ours, posing).await;
+    assert!(matches!(accepted, Err(SessionError::Tls(_))), "{accepted:?}");
+    assert_eq!(ours.twins().meeting(Instant::now()), None);
 }
 
 fn pkcs8_of_ed25519(number: u8) -> Vec<u8> {

@@ -48,11 +48,11 @@ use super::{
     dial_days::DialDays,
     error::{IdentityRefused, SessionError},
     key_share::{ReadyKey, ReadyX25519},
-    proof_verifier::ProofVerifier,
+    proof_verifier::{OwnDials, ProofVerifier},
 };
 use crate::{
     base::{clock::ClockSkew, data_dir::ContactDays},
-    net::{port::Undecided, trouble::Troubles},
+    net::{port::Undecided, trouble::Troubles, twins::Twins},
 };
 
 /// The protocol name in ALPN.
@@ -84,6 +84,7 @@ pub struct SessionTls {
     pub(super) handshakes: Undecided,
     pub(super) counters: Arc<SessionCounters>,
     pub(super) troubles: Troubles,
+    pub(super) twins: Twins,
 }
 
 impl SessionTls {
@@ -111,6 +112,7 @@ impl SessionTls {
             handshakes,
             counters: Arc::default(),
             troubles: Troubles::default(),
+            twins: Twins::default(),
         }))
     }
 
@@ -139,6 +141,11 @@ impl SessionTls {
         &self.troubles
     }
 
+    /// Where it is told that another running node has proven to have this node's key.
+    pub fn twins(&self) -> &Twins {
+        &self.twins
+    }
+
     /// Counts over all sessions of this node.
     pub fn counters(&self) -> &SessionCounters {
         &self.counters
@@ -157,6 +164,7 @@ pub(super) struct TlsIdentity {
     provider: Arc<CryptoProvider>,
     certified: Arc<CertifiedKey>,
     server: Arc<ServerConfig>,
+    pub(super) own_dials: OwnDials,
 }
 
 impl TlsIdentity {
@@ -167,7 +175,7 @@ impl TlsIdentity {
         let key = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
         let node = secret.public();
         let certified = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki(&node))], key));
-        let verifier = Arc::new(Verifier::new(&provider, node, None));
+        let verifier = Arc::new(Verifier::new(&provider, None));
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier)
@@ -175,7 +183,7 @@ impl TlsIdentity {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { node, provider, certified, server: Arc::new(server) })
+        Ok(Self { node, provider, certified, server: Arc::new(server), own_dials: OwnDials::default() })
     }
 
     /// The node that this identity proves.
@@ -210,7 +218,7 @@ impl TlsIdentity {
         (sought, day): (Sought, UtcDay),
         expect: Option<NodeKey>,
     ) -> io::Result<Connect<T>> {
-        let verifier = Arc::new(Verifier::new(&self.provider, self.node, expect));
+        let verifier = Arc::new(Verifier::new(&self.provider, expect));
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(io::Error::other)?
@@ -222,6 +230,9 @@ impl TlsIdentity {
         let key = ReadyKey::new().map_err(io::Error::other)?;
         let share = key.share().map_err(io::Error::other)?;
         let proof = DialProof::new(&sought, day, &share, rand::random());
+        if sought == Sought::Node(self.node) {
+            self.own_dials.note(proof.nonce());
+        }
         let name = ServerName::try_from(proof.to_name()).map_err(io::Error::other)?;
         let connector = TlsConnector::from(Arc::new(config));
         Ok(key.begin(|| connector.connect(name, io)))
@@ -323,17 +334,16 @@ fn node_of_spki(der: &[u8]) -> Result<NodeKey, IdentityRefused> {
     }
 }
 
-/// Checks that the peer's key is an ed25519 key in its only form, not our own, and the one that was asked for.
+/// Checks that the peer's key is an ed25519 key in its only form, and the one that was asked for. It may be our own: see [`super::proven`].
 #[derive(Debug)]
 struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
-    ourselves: NodeKey,
     expect: Option<NodeKey>,
 }
 
 impl Verifier {
-    fn new(provider: &CryptoProvider, ourselves: NodeKey, expect: Option<NodeKey>) -> Self {
-        Self { algorithms: provider.signature_verification_algorithms, ourselves, expect }
+    fn new(provider: &CryptoProvider, expect: Option<NodeKey>) -> Self {
+        Self { algorithms: provider.signature_verification_algorithms, expect }
     }
 
     fn check(&self, key: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
@@ -342,7 +352,6 @@ impl Verifier {
             Some(expected) if expected != got => {
                 Err(IdentityRefused::OtherNode { expected: expected.into(), got: got.into() })
             }
-            _ if got == self.ourselves => Err(IdentityRefused::Ourselves),
             _ => Ok(()),
         });
         identity.map_err(|why| rustls::CertificateError::Other(OtherError(Arc::new(why))).into())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use keyferry_proto::offer::MAX_SEQUENCE;
 
-use crate::base::atomic_file::write_atomically;
+use crate::{base::atomic_file::write_atomically, connect::connector::OwnNumbers};
 
 const FILE: &str = "sequence";
 const MODE: u32 = 0o600;
@@ -19,6 +19,7 @@ const MODE: u32 = 0o600;
 pub(in super::super) struct Sequence {
     path: PathBuf,
     last: u64,
+    numbers: OwnNumbers,
 }
 
 impl Sequence {
@@ -26,7 +27,13 @@ impl Sequence {
     pub(in super::super) fn open(home: &Path) -> Self {
         let path = home.join(FILE);
         let read = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-        Self { path, last: read.filter(|last| *last < MAX_SEQUENCE).unwrap_or(0) }
+        let last = read.filter(|last| *last < MAX_SEQUENCE).unwrap_or(0);
+        Self { path, last, numbers: OwnNumbers::after(last) }
+    }
+
+    /// The numbers of this data folder, as they are given out.
+    pub(in super::super) fn numbers(&self) -> OwnNumbers {
+        self.numbers.clone()
     }
 
     /// The next number: the clock, in milliseconds, where it has gone on since the last one.
@@ -37,6 +44,7 @@ impl Sequence {
         if let Err(error) = written.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
             tracing::warn!(%error, "the sequence number of the offer cannot be kept");
         }
+        self.numbers.give(self.last);
         self.last
     }
 }

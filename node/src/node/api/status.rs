@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateInfo, MappingInfo, PathInfo, TurnInfo};
+use super::{CandidateInfo, MappingInfo, PathInfo, SameKeyInfo, TurnInfo};
 use crate::base::clock::ClockSkew;
 
 /// The state of a node.
@@ -39,6 +39,9 @@ pub struct Status {
     /// How far this machine's clock is from those of peers; none if nobody has told lately.
     #[serde(default)]
     pub clock: Option<ClockSkew>,
+    /// Another running node with this node's key, if one was met within the last two and a half hours.
+    #[serde(default)]
+    pub same_key: Option<SameKeyInfo>,
     /// Whose calls it takes: `everyone`, `contacts` or `nobody`.
     pub calls: String,
     /// Sessions that are up.

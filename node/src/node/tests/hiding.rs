@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, process::Command as Process};
 
 use super::*;
-use crate::{base::namespace, reach::turn_server::RelayConfig};
+use crate::{base::namespace, net::twins::TwinEncounter, reach::turn_server::RelayConfig};
 
 /// Hosts 1 and 2 are public and relay, 12 is a friend's, 13 hides. Nobody can connect to the last two.
 const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1 && \
@@ -19,7 +19,10 @@ const SET_UP: &str = "ip link set lo up && ip link add v0 type veth peer name v1
     nft 'add rule inet f output ip saddr 203.0.113.13 add @answered { ip daddr }' && exec \"$0\" \"$@\"";
 
 async fn node_at(host: u8, bootstrap: &[&Peer], change: impl FnOnce(NodeConfig) -> NodeConfig) -> Peer {
-    let home = TempDir::new().unwrap();
+    node_in(TempDir::new().unwrap(), host, bootstrap, change).await
+}
+
+async fn node_in(home: TempDir, host: u8, bootstrap: &[&Peer], change: impl FnOnce(NodeConfig) -> NodeConfig) -> Peer {
     let config = NodeConfig {
         mdns: false,
         port_mapping: false,
@@ -83,4 +86,31 @@ async fn what_a_hidden_node_shares_and_fetches_shows_its_address_to_relays_and_t
     assert_eq!(fs::read(folder.path().join("got from hidden/own")).unwrap(), vec![2; 300_000]);
     assert_eq!(hosts_in("dialled"), BTreeSet::from([1, 2]));
     assert_eq!(hosts_in("answered"), BTreeSet::from([1, 2]), "nobody else has had a packet of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_with_one_key_that_nobody_can_dial_meet_by_a_call() {
+    let name = "node::tests::hiding::two_nodes_with_one_key_that_nobody_can_dial_meet_by_a_call";
+    if !namespace::in_namespace(name, &["nft"], SET_UP) {
+        return;
+    }
+    let first = relay_at(1, &[]).await;
+    let second = relay_at(2, &[&first]).await;
+    let node = node_at(12, &[&first, &second], |config| config).await;
+    // Its offer says where it can be called.
+    is_called_at_circuits(&node).await;
+    let finder = &second.node.online.as_ref().unwrap().finder;
+    finder.connect(node.node.key(), &[], &crate::connect::trace::Trace::Silent).await.unwrap();
+    let copied = TempDir::new().unwrap();
+    fs::copy(node.home.path().join("identity.key"), copied.path().join("identity.key")).unwrap();
+
+    let hidden = |config| NodeConfig { relay_mode: RelayMode::RelayOnly, ..config };
+    let twin = node_in(copied, 13, &[&first, &second], hidden).await;
+
+    for peer in [&node, &twin] {
+        let twins = peer.node.online.as_ref().unwrap().tls.twins();
+        let met = tokio::time::timeout(Duration::from_secs(15), twins.untold()).await.expect("told in time");
+        assert_eq!(met.by, TwinEncounter::Called);
+    }
+    assert!(hosts_in("dialled").is_subset(&BTreeSet::from([1, 2])));
 }

@@ -35,7 +35,8 @@ pub struct Called {
 }
 
 impl Calling {
-    /// Makes a call to `callee` over `channel`: its state, and the first message. `id` is fresh and random.
+    /// Makes a call to `callee` over `channel`: its state, and the first message. `id` is fresh and random. The callee may be another node
+    /// with the caller's own key, which refuses the call: so both have proven to each other that they are two.
     pub fn new(
         secret: &NodeSecret,
         callee: NodeKey,
@@ -44,9 +45,6 @@ impl Calling {
         local: Streams,
     ) -> Result<(Self, Vec<u8>), SignallingError> {
         let context = CallContext { id, caller: secret.public(), callee, channel };
-        if context.caller == callee {
-            return Err(SignallingError::CallerKey);
-        }
         let body = Body::Call(local.clone()).encode()?;
         let sealed = context.seal(secret, Direction::FromCaller, 0, &body);
         let message = [&id.0[..], context.caller.as_bytes(), callee.as_bytes(), &sealed].concat();
@@ -60,6 +58,9 @@ impl Calling {
         }
         let body = self.context.open(Direction::FromCallee, 0, message)?;
         match Body::decode(body)? {
+            Body::Answer(_) if self.context.is_of_one_key() => {
+                Err(SignallingError::Unexpected { expected: "a refusal", got: "an answer to the callee's own key" })
+            }
             Body::Answer(remote) if !self.local.meet(&remote) => Err(SignallingError::NoCommonStream),
             Body::Answer(remote) => {
                 let agreed = Agreed::new(&self.local, &remote);
@@ -89,9 +90,6 @@ impl Called {
             return Err(SignallingError::OtherNode);
         }
         let caller = NodeKey::from_bytes(caller).map_err(|_| SignallingError::CallerKey)?;
-        if caller == *node {
-            return Err(SignallingError::CallerKey);
-        }
         let context = CallContext { id: CallId(*id), caller, callee: *node, channel };
         match Body::decode(context.open(Direction::FromCaller, 0, sealed)?)? {
             Body::Call(remote) => Ok(Self { context, remote }),
@@ -99,7 +97,7 @@ impl Called {
         }
     }
 
-    /// Who calls.
+    /// Who calls. If that is the key of the node which was called, another node with that key calls: the answer to it is a refusal.
     pub fn caller(&self) -> NodeKey {
         self.context.caller
     }
@@ -118,7 +116,7 @@ impl Called {
     ///
     /// # Errors
     /// [`SignallingError::NoCommonStream`] if there is no stream in which both sides take part; see
-    /// [`CallRefusal::NoCommonStream`].
+    /// [`CallRefusal::NoCommonStream`]. [`SignallingError::CallerKey`] if caller and callee have one key.
     ///
     /// # Panics
     /// If `secret` is not that of the node for which the call was verified.
@@ -127,6 +125,9 @@ impl Called {
         secret: &NodeSecret,
         local: Streams,
     ) -> Result<(Streams, Conversation, Vec<u8>), SignallingError> {
+        if self.context.is_of_one_key() {
+            return Err(SignallingError::CallerKey);
+        }
         if !local.meet(&self.remote) {
             return Err(SignallingError::NoCommonStream);
         }

@@ -50,6 +50,11 @@ pub(super) struct CallContext {
 }
 
 impl CallContext {
+    /// Whether the two nodes have one key.
+    pub(super) fn is_of_one_key(&self) -> bool {
+        self.caller == self.callee
+    }
+
     fn signed(&self, direction: Direction, number: u32, body: &[u8]) -> Vec<u8> {
         let direction = match direction {
             Direction::FromCaller => 0_u8,

@@ -183,12 +183,27 @@ fn what_is_beyond_the_limits_is_not_sent() {
     assert_eq!(call(|it| it.ufrag = "abc".into()), Err(SignallingError::Credential { field: "username fragment" }));
     assert_eq!(call(|it| it.password = "a b".repeat(10)), Err(SignallingError::Credential { field: "password" }));
     assert_eq!(call(|it| it.candidates = description(33).candidates), Err(SignallingError::Candidates { got: 33 }));
-    let own = Calling::new(&secret(1), secret(1).public(), CHANNEL, CallId([7; 16]), both(0));
-    assert_eq!(own.unwrap_err(), SignallingError::CallerKey);
     let (mut caller, _) = answered();
     let Signal::Opened(turn) = opened(0) else { panic!("not opened") };
     let late = Signal::Cross { turn, after: Duration::from_secs(11) };
     assert_eq!(caller.send(Stream::Direct, late), Err(SignallingError::Delay { got_ms: 11_000 }));
+}
+
+#[test]
+fn two_nodes_with_one_key_prove_themselves_to_each_other_and_go_no_further() {
+    let key = secret(1).public();
+    let call = || Calling::new(&secret(1), key, CHANNEL, CallId([7; 16]), both(0)).unwrap();
+    let called = |message: &[u8]| Called::verify(message, &key, CHANNEL).unwrap();
+
+    let (calling, message) = call();
+    assert_eq!(called(&message).caller(), key);
+    let refusal = called(&message).refuse(&secret(1), CallRefusal::Policy).unwrap();
+    assert!(matches!(calling.on_answer(&refusal), Ok(Answered::Refused(CallRefusal::Policy))));
+
+    assert_eq!(called(&message).accept(&secret(1), both(0)).unwrap_err(), SignallingError::CallerKey);
+    let (calling, message) = call();
+    let answer = called(&message).reply(&secret(1), &Body::Answer(both(0))).unwrap();
+    assert!(matches!(calling.on_answer(&answer), Err(SignallingError::Unexpected { .. })));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::scenario::{
 };
 
 /// What `keyferry --json` tells.
-pub(crate) const EVENTS: [&str; 40] = [
+pub(crate) const EVENTS: [&str; 41] = [
     "identity",
     "notice",
     "importing",
@@ -34,6 +34,7 @@ pub(crate) const EVENTS: [&str; 40] = [
     "missing",
     "unserved",
     "renewed",
+    "same_key",
     "entry",
     "folder_entry",
     "listed",
