@@ -137,7 +137,7 @@ impl Store {
             }
             let file = folders.temporary_file()?;
             disk::write_all_at(file.as_file(), bytes, 0).map_err(StoreError::io("write", &path))?;
-            disk::keep(file, &path)?;
+            disk::keep_content(file, &path)?;
         }
         Ok(())
     }

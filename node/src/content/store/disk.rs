@@ -14,11 +14,15 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use keyferry_proto::hash::ContentHash;
 
 use super::StoreError;
+
+/// How much of two files is compared at once.
+const COMPARED_TOGETHER: usize = 64 * 1024;
 
 const COMPLETE: &str = "obao";
 const PARTIAL: &str = "part";
@@ -128,6 +132,42 @@ pub(super) fn keep(file: tempfile::NamedTempFile, path: &Path) -> Result<(), Sto
     create_parent(path)?;
     file.persist(path).map_err(|error| StoreError::io("write", path)(error.error))?;
     Ok(())
+}
+
+/// Gives a temporary file the name of what it has, unless a file with the same bytes has that name already.
+pub(super) fn keep_content(file: tempfile::NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    if is_kept(file.as_file(), path)? { Ok(()) } else { keep(file, path) }
+}
+
+/// Whether a file with the name of what `file` has is there, and has the same bytes. It stays then: it may be on the disk, and `file`
+/// is not. What has other bytes is damaged, and `file`, which is to take its place, is on the disk after this.
+pub(super) fn is_kept(file: &File, path: &Path) -> Result<bool, StoreError> {
+    let failed = StoreError::io("write", path);
+    match File::open(path) {
+        Ok(there) if has_same_bytes(file, &there).map_err(StoreError::io("read", path))? => {
+            // As young as a new one, for a garbage collection. Where that is refused, it is as old as it is.
+            let _ = there.set_modified(SystemTime::now());
+            Ok(true)
+        }
+        Ok(_) => file.sync_all().map(|()| false).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn has_same_bytes(one: &File, other: &File) -> io::Result<bool> {
+    let len = one.metadata()?.len();
+    if other.metadata()?.len() != len {
+        return Ok(false);
+    }
+    let (mut first, mut second) = (vec![0; COMPARED_TOGETHER], vec![0; COMPARED_TOGETHER]);
+    for offset in (0..len).step_by(COMPARED_TOGETHER) {
+        let read = read_up_to(one, &mut first, offset)?;
+        if read_up_to(other, &mut second, offset)? != read || first[..read] != second[..read] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Makes the folder that `path` lies in.

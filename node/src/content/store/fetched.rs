@@ -52,7 +52,8 @@ impl Store {
         self.0.targets.source_at(path)
     }
 
-    /// Notes that a version of what `source` names is about to be put at `path`. What was fetched there before is no root any more.
+    /// Notes that a version of what `source` names is about to be put at `path`; all of it is written, at `staged`. What was fetched there
+    /// before is no root any more.
     ///
     /// # Errors
     /// If the disk refuses; then nothing of the version could be replaced by a newer one unasked.
@@ -61,10 +62,13 @@ impl Store {
         path: &Path,
         version: FetchedVersion,
         source: Option<&Address>,
+        staged: &Path,
     ) -> Result<(), StoreError> {
         let _changing = self.lock_changing();
         let former = self.versions_at(path).into_iter().filter(|other| *other != version);
-        self.0.targets.begin(path, [version].into_iter().chain(former).collect(), source)?;
+        // Where nothing was before, a power cut after this is known for what it is, though the fetch has not ended.
+        let written = self.fetch_end(staged).ok();
+        self.0.targets.begin(path, [version].into_iter().chain(former).collect(), source, written)?;
         let is_former = |root: &Root| {
             root.hash != version.hash && matches!(&root.origin, RootOrigin::Fetched { path: at } if at == path)
         };

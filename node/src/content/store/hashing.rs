@@ -8,7 +8,7 @@
 
 use std::{
     fs::File,
-    io,
+    io, iter,
     ops::ControlFlow,
     path::PathBuf,
     sync::{
@@ -355,6 +355,15 @@ impl HashRun<'_> {
         self.sources.files[source].expected.is_none_or(|expected| expected == *hash)
     }
 
+    /// Waits until an outboard is on the disk that takes the place of one: nobody else does, and whoever has been told of the
+    /// blob counts on it.
+    fn sync_if_known(&self, source: usize, outboard: &File) -> Result<(), StoreError> {
+        match self.sources.files[source].expected {
+            Some(_) => outboard.sync_all().map_err(StoreError::io("write in", &self.folders.temporary())),
+            None => Ok(()),
+        }
+    }
+
     fn hash_file(&self, source: usize, buffer: &mut [u8]) -> Result<Hashed, StoreError> {
         let opened = self.open(source)?;
         let copy = self.begin_copy(&opened)?;
@@ -368,7 +377,8 @@ impl HashRun<'_> {
                 let outboard = self.folders.temporary_file()?;
                 let path = self.folders.outboard(&hash);
                 disk::write_all_at(outboard.as_file(), &parents, 0).map_err(StoreError::io("write", &path))?;
-                disk::keep(outboard, &path)?;
+                self.sync_if_known(source, outboard.as_file())?;
+                disk::keep_content(outboard, &path)?;
             }
             self.keep_copy(copy, &hash)?;
         }
@@ -391,7 +401,7 @@ impl HashRun<'_> {
     }
 
     fn keep_copy(&self, copy: Option<SourceCopy>, hash: &ContentHash) -> Result<(), StoreError> {
-        copy.map_or(Ok(()), |copy| disk::keep(copy.file, &self.folders.blob(hash)))
+        copy.map_or(Ok(()), |copy| disk::keep_content(copy.file, &self.folders.blob(hash)))
     }
 
     fn open_large(&self, source: usize) -> Result<LargeFile, StoreError> {
@@ -446,9 +456,12 @@ impl HashRun<'_> {
         let hash = ContentHash::from_bytes(value);
         if self.is_wanted(large.source, &hash) {
             // Renamed by path: the handles are shared with workers that are about to let go of them.
-            disk::rename(large.outboard.path(), &self.folders.outboard(&hash))?;
-            if let Some(copy) = &large.copy {
-                disk::rename(copy.file.path(), &self.folders.blob(&hash))?;
+            self.sync_if_known(large.source, large.outboard.as_file())?;
+            let copied = large.copy.as_ref().map(|copy| (&copy.file, self.folders.blob(&hash)));
+            for (file, path) in iter::once((&large.outboard, self.folders.outboard(&hash))).chain(copied) {
+                if !disk::is_kept(file.as_file(), &path)? {
+                    disk::rename(file.path(), &path)?;
+                }
             }
         }
         Ok(large.opened.hashed(hash))

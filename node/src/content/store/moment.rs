@@ -56,7 +56,7 @@ impl Store {
         }
         let copied = FileToHash { path: copy.path().to_owned(), size: len, file: None, expected: None };
         let hashed = hashing::hash_one(folders, machine, &copied, cancelled, &|_| {})?;
-        disk::keep(copy, &folders.blob(&hashed.hash))?;
+        disk::keep_content(copy, &folders.blob(&hashed.hash))?;
         let (stamp, attributes) = (Stamp::of(&metadata), file_attributes(&metadata));
         Ok(Some(Hashed { stamp, attributes, trust: StampTrust::Never, place: HashedPlace::Copy, ..hashed }))
     }

@@ -3,7 +3,7 @@
 //! What it is not: writing it.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
@@ -48,7 +48,11 @@ impl Store {
         let tell =
             |done_bytes| progress(ImportProgress { done_bytes, total_bytes: size, done_files: 0, total_files: 1 });
         let hash = hashing::hash_one(folders, machine, &file, cancelled, &tell)?.hash;
-        disk::rename(path, &folders.blob(&hash))?;
+        let file = File::open(path).map_err(StoreError::io("read", path))?;
+        match disk::is_kept(&file, &folders.blob(&hash))? {
+            true => fs::remove_file(path).map_err(StoreError::io("remove", path))?,
+            false => disk::rename(path, &folders.blob(&hash))?,
+        }
         self.sync_blobs([hash].iter(), [hash].iter())?;
         self.on_index(|index| index.finish_root(&hash, 1))?;
         let modified = FileTime(i64::try_from(clock::now().0).unwrap_or(i64::MAX).saturating_mul(1_000_000_000));

@@ -45,7 +45,7 @@ pub struct FetchedVersion {
     pub format: ContentFormat,
 }
 
-/// When a fetch had put everything in its place.
+/// When a fetch had put everything in its place; or, while it is about to, when it had written all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FetchEnd {
     /// The boot in which that was, as [`BootId`](crate::base::stamp::BootId) shows it.
@@ -96,7 +96,7 @@ impl FetchTargets {
         self.record_of(path)?.source
     }
 
-    /// When the last fetch to `path` ended; none if it has not, or nothing was fetched there.
+    /// When the last fetch to `path` ended, or was about to; none if nothing was fetched there.
     pub(super) fn end_at(&self, path: &Path) -> Option<FetchEnd> {
         self.record_of(path)?.end
     }
@@ -107,18 +107,19 @@ impl FetchTargets {
         versions.filter(|version| version.format == ContentFormat::Collection).map(|version| version.hash).collect()
     }
 
-    /// Notes that the first of these versions is about to be put at `path`, where the others are.
+    /// Notes that the first of these versions, which was all written by `written`, is about to be put at `path`, where the others are.
     pub(super) fn begin(
         &self,
         path: &Path,
         mut versions: Vec<FetchedVersion>,
         source: Option<&Address>,
+        written: Option<FetchEnd>,
     ) -> Result<(), StoreError> {
         versions.truncate(MAX_VERSIONS);
         self.change(path, |record| {
             record.source = source.cloned();
             record.versions = versions;
-            record.end = None;
+            record.end = written;
         })
     }
 
@@ -139,7 +140,7 @@ impl FetchTargets {
         if file.targets.len() == before { Ok(()) } else { self.write(&file) }
     }
 
-    /// The disk is not waited for: whatever is waited for next, such as the list of roots, takes it along where the file system has a
+    /// The new name is not waited for: whatever is waited for next, such as the list of roots, takes it along where the file system has a
     /// journal.
     fn change(&self, path: &Path, change: impl FnOnce(&mut TargetRecord)) -> Result<(), StoreError> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,6 +160,8 @@ impl FetchTargets {
         let bytes = serde_json::to_vec(file).map_err(|error| StoreError::io("write", &place)(error.into()))?;
         let written = self.folders.temporary_file()?;
         disk::write_all_at(written.as_file(), &bytes, 0).map_err(StoreError::io("write", &place))?;
+        // Else a power cut might leave nothing of what it was, for any target.
+        written.as_file().sync_data().map_err(StoreError::io("write", &place))?;
         disk::keep(written, &place)
     }
 
@@ -188,7 +191,7 @@ mod tests {
         let targets = FetchTargets::in_folders(&Folders::open(dir.path()).unwrap());
         let path = Path::new("/somewhere/x");
         assert_eq!(targets.versions_at(path), []);
-        targets.begin(path, [b"4", b"3", b"2", b"1"].map(|content| version(content)).to_vec(), None).unwrap();
+        targets.begin(path, [b"4", b"3", b"2", b"1"].map(|content| version(content)).to_vec(), None, None).unwrap();
         assert_eq!(targets.versions_at(path), [version(b"4"), version(b"3"), version(b"2")]);
 
         let end = FetchEnd { boot: "b".to_owned(), changed_nanos: 1_790_000_000_123_456_789 };
@@ -196,12 +199,12 @@ mod tests {
         assert_eq!(targets.source_at(path), None);
         let source = Address::content(None, ContentHash::of(b"5"));
         assert_eq!(targets.end_at(path), Some(end));
-        targets.begin(path, vec![version(b"5")], Some(&source)).unwrap();
+        targets.begin(path, vec![version(b"5")], Some(&source), None).unwrap();
         assert_eq!(targets.end_at(path), None, "it is being changed");
         assert_eq!(targets.source_at(path), Some(source));
 
         for other in 0..MAX_TARGETS {
-            targets.begin(Path::new(&format!("/other/{other}")), vec![version(b"o")], None).unwrap();
+            targets.begin(Path::new(&format!("/other/{other}")), vec![version(b"o")], None, None).unwrap();
         }
         assert_eq!(targets.versions_at(path), []);
         assert_eq!(targets.lists().len(), MAX_TARGETS);
@@ -214,7 +217,7 @@ mod tests {
         let [there, gone, unplugged] = ["there", "gone", "unplugged/x"].map(|name| dir.path().join(name));
         fs::write(&there, b"").unwrap();
         for path in [&there, &gone, &unplugged] {
-            targets.begin(path, vec![version(b"1")], None).unwrap();
+            targets.begin(path, vec![version(b"1")], None, None).unwrap();
         }
         targets.forget_gone().unwrap();
         let known = [&there, &gone, &unplugged].map(|path| !targets.versions_at(path).is_empty());
@@ -231,7 +234,7 @@ mod tests {
             fs::write(folders.fetch_targets(), text).unwrap();
             assert_eq!(targets.versions_at(path), []);
         }
-        targets.begin(path, vec![version(b"1")], None).unwrap();
+        targets.begin(path, vec![version(b"1")], None, None).unwrap();
         assert_eq!(targets.versions_at(path), [version(b"1")]);
     }
 }

@@ -104,7 +104,8 @@ impl FetchPlan {
             self.staging.sync_files(files.into_iter())?;
         }
         let path = self.staging.final_path();
-        if let Err(error) = self.store.begin_version(&path, self.version, self.target.source.as_ref()) {
+        let staged = self.staging.staged_path(&tree.map_or_else(|| self.staging.blob_path(), |_| PathBuf::new()));
+        if let Err(error) = self.store.begin_version(&path, self.version, self.target.source.as_ref(), &staged) {
             tracing::warn!(%error, "a newer version will take what is fetched now for its owner's");
         }
         let merged = match (tree, self.present()) {

@@ -59,6 +59,23 @@ async fn what_a_power_cut_took_is_fetched_again_unasked_and_what_its_owner_chang
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_power_cut_took_before_a_fetch_had_ended_is_fetched_again_unasked() {
+    let source = Source::file(3 * GROUP);
+    let provider = source.provider(1, Behaviour::Serve).await;
+    let getter = Getter::new();
+    let get = async || getter.fetch_from(source.root, vec![provider.session().await]).await;
+    get().await.unwrap();
+    // The list of roots, which comes last, does not have it yet.
+    getter.store.remove_root(&source.root).unwrap();
+    fs::write(getter.got(), vec![0; 3 * GROUP as usize]).unwrap();
+    let changed = fs::metadata(getter.got()).unwrap();
+    let changed = i128::from(changed.ctime()) * 1_000_000_000 + i128::from(changed.ctime_nsec());
+    FetchEndsFile::of(&getter).pretend(true, Some(changed));
+    get().await.unwrap();
+    assert_eq!(fs::read(getter.got()).unwrap(), bytes(3 * GROUP));
+}
+
 /// What a getter has noted of its one fetch.
 struct FetchEndsFile {
     path: PathBuf,
