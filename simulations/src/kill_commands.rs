@@ -7,12 +7,9 @@
 //!             store verify            nothing is damaged
 //! at the end  a node on the folder, from which each share is fetched and compared
 //! ```
-//! What it is not: a power failure; what was written stays written. Nor a kill in the middle of a long transfer; see [`super::kill`].
+//! What it is not: a power failure, for which see [`super::power_cuts`]; what was written stays written. Nor a kill in the middle of a long transfer; see [`super::kill`].
 
-mod change;
-mod ground;
 mod report;
-mod state;
 
 use std::{
     path::PathBuf,
@@ -25,13 +22,11 @@ use clap::Args;
 use keyferry::node::api::{Event, Failure};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use self::{
-    change::{Change, Kind},
-    ground::Ground,
-    report::Report,
-    state::FolderState,
+use self::report::Report;
+use crate::{
+    folder_changes::{Change, DISK, FolderState, Ground, Kind, is_told},
+    lab::{Lab, Process},
 };
-use crate::lab::Process;
 
 /// How far beyond the time that a whole command takes the last kills are, so that some find it done.
 const BEYOND: f64 = 1.25;
@@ -57,9 +52,11 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<()> {
     let seed = options.seed.unwrap_or_else(rand::random);
     eprintln!("seed {seed}");
     let began = Instant::now();
+    let lab = Lab::new(options.dir.as_deref())?;
+    lab.folder(DISK)?;
     let mut rounds = Rounds {
         random: StdRng::seed_from_u64(seed),
-        ground: Ground::new(options.dir.as_deref(), seed)?,
+        ground: Ground::new(lab, seed)?,
         state: FolderState::default(),
         report: Report::new(seed, options.count),
     };
@@ -119,10 +116,12 @@ impl Rounds {
     /// Finds that the folder opens, is sound, and is as after the change, or else as before it if nothing was told. Says whether it is
     /// as after it.
     fn check(&mut self, change: &Change, after: &FolderState, told: bool) -> Result<bool> {
-        let found = self.ground.look(&mut self.report)?;
-        let is_done = found == *after;
+        let looked = self.ground.look()?;
+        looked.notices.iter().for_each(|message| self.report.noticed(message));
+        let found = looked.state;
+        let is_done = after.is_that_of(&found);
         ensure!(
-            is_done || !told && found == self.state,
+            is_done || !told && self.state.is_that_of(&found),
             "told: {told}\nbefore: {:#?}\nafter: {after:#?}\nfound: {found:#?}",
             self.state
         );
@@ -130,11 +129,6 @@ impl Rounds {
         self.state = found;
         Ok(is_done)
     }
-}
-
-/// Whether an event tells that a command is done.
-fn is_told(event: &Event) -> bool {
-    event.is_result() && !matches!(event, Event::Failed(_))
 }
 
 /// Kills a process some time after it was started. Says whether it had told its result.

@@ -9,7 +9,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -225,6 +225,16 @@ impl Process {
         }
     }
 
+    /// All that it has told, after waiting for more no longer than this; none once it has ended.
+    pub(crate) fn heard(&mut self, within: Duration) -> Option<&[Event]> {
+        match self.events.recv_timeout(within) {
+            Ok((event, at)) => self.note(event, at),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+        Some(&self.seen)
+    }
+
     fn note(&mut self, event: Event, at: Instant) {
         self.seen.push(event);
         self.last_line = Some(at);
@@ -237,8 +247,13 @@ impl Process {
 
     /// Kills it with no chance to tidy up, and gives the events that it had written.
     pub(crate) fn kill(mut self) -> Result<Outcome> {
-        self.child.kill()?;
+        self.begin_to_kill()?;
         self.finish()
+    }
+
+    /// Has it do nothing more. It is gone once it does not wait for a disk any more.
+    pub(crate) fn begin_to_kill(&mut self) -> Result<()> {
+        Ok(self.child.kill()?)
     }
 
     /// Asks it to stop and waits for that.

@@ -4,6 +4,7 @@
 
 mod content;
 mod end_to_end;
+mod folder_changes;
 mod hellos;
 mod kill;
 mod kill_commands;
@@ -12,6 +13,7 @@ mod measure;
 mod nat;
 mod network;
 mod plain;
+mod power_cuts;
 mod relay;
 mod scenario;
 mod small_files;
@@ -48,6 +50,8 @@ enum Action {
     Kill(kill::Options),
     /// Kills commands that change the data folder at random points, and checks that what they told is so.
     KillCommands(kill_commands::Options),
+    /// Cuts the power while commands change the data folder, and checks that what they told is so (Linux).
+    PowerCuts(power_cuts::Options),
     /// Measures what strangers cost a node with very many roots who guess what is there.
     Hellos(hellos::Options),
     /// Moves a real tree and a big file between three nodes and compares every bit.
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Action::Update(options) => update::run(&options, cli.json),
         Action::Kill(options) => kill::run(&options, cli.json),
         Action::KillCommands(options) => kill_commands::run(&options, cli.json),
+        Action::PowerCuts(options) => power_cuts::run(&options, cli.json),
         Action::EndToEnd(options) => end_to_end::run(&options, cli.json),
         Action::Hellos(options) => hellos::run(&options, cli.json),
         Action::Relay(options) => relay::run(&options, cli.json),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::change::Kind;
+use crate::folder_changes::Kind;
 
 /// How many different notices are kept.
 const MAX_NOTICES: usize = 20;

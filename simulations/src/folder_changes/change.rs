@@ -9,16 +9,16 @@ use serde::Serialize;
 use super::state::FolderState;
 
 /// How many files are shared as copies.
-pub(super) const COPIED: usize = 3;
+pub(crate) const COPIED: usize = 3;
 /// How many contacts there may be.
-pub(super) const CONTACTS: usize = 5;
+pub(crate) const CONTACTS: usize = 5;
 /// How many names each may have.
 const NAMES_OF_CONTACT: usize = 9;
 
 /// What a command does. In this order each can follow those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Share,
     ShareCopy,
     Unshare,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 8] = [
+    pub(crate) const ALL: [Kind; 8] = [
         Kind::Share,
         Kind::ShareCopy,
         Kind::Unshare,
@@ -43,16 +43,16 @@ impl Kind {
 }
 
 /// What there is to work on.
-pub(super) struct Choice {
+pub(crate) struct Choice {
     /// How much lies there to be shared in place.
-    pub(super) places: usize,
+    pub(crate) places: usize,
     /// The folders that can be fetched.
-    pub(super) trees: Vec<ContentHash>,
+    pub(crate) trees: Vec<ContentHash>,
 }
 
 /// A command with what it is about.
 #[derive(Debug, Clone)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// Shares what lies at this place of the ground, whose name it has.
     Share(usize),
     /// Shares a copy of a new version of what lies at this place.
@@ -70,7 +70,7 @@ pub(super) enum Change {
 
 impl Change {
     /// Some command of this kind that can be carried out; none if there is none.
-    pub(super) fn random(kind: Kind, state: &FolderState, choice: &Choice, random: &mut StdRng) -> Option<Self> {
+    pub(crate) fn random(kind: Kind, state: &FolderState, choice: &Choice, random: &mut StdRng) -> Option<Self> {
         match kind {
             Kind::Share => Some(Self::Share(random.random_range(0..choice.places))),
             Kind::ShareCopy => Some(Self::ShareCopy(random.random_range(0..COPIED))),
@@ -92,7 +92,7 @@ impl Change {
         }
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Share(_) => Kind::Share,
             Self::ShareCopy(_) => Kind::ShareCopy,
